@@ -1,0 +1,1 @@
+"""Images, labels and masks: from folders to batches."""

@@ -1,0 +1,1 @@
+"""Metrics, figures, dashboards and reports."""

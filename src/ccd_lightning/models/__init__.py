@@ -1,0 +1,1 @@
+"""Networks and statistics; none of them needs a Trainer."""

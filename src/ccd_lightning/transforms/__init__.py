@@ -1,0 +1,1 @@
+"""Weak views, strong augmentation families and patches."""
