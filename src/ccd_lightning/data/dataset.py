@@ -1,0 +1,108 @@
+"""A manifest row becomes an item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ccd_lightning.data.images import Geometry, UInt8Array, read_mask
+from ccd_lightning.data.manifest import Row
+
+ViewTransform = Callable[[Tensor, tuple[int, int, int]], dict[str, Any]]
+
+
+class EpochIndex(NamedTuple):
+    """Which image, in which epoch: with the seed, all that a random view depends on."""
+
+    epoch: int
+    index: int
+
+
+class EpochSampler(Sampler[EpochIndex]):
+    """An order that is a function of seed and epoch alone.
+
+    Lightning calls `set_epoch`, so that a resumed run goes on with the order and the views of the uninterrupted one,
+    whatever the number of workers.
+
+    Args:
+        length: Number of images.
+        seed: Decides the order.
+        shuffle: Whether to draw a new order each epoch; otherwise images come in order and the epoch stays 0, so that
+            held-out images get the same views every time.
+    """
+
+    def __init__(self, length: int, seed: int, shuffle: bool) -> None:
+        self.length = length
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch of the next iteration."""
+        self.epoch = epoch if self.shuffle else 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[EpochIndex]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        return (EpochIndex(self.epoch, int(index)) for index in order)
+
+
+class AnomalyDataset(Dataset[dict[str, Any]]):
+    """Images at working size with label, kind, mask and, on request, random views.
+
+    Args:
+        rows: The images' descriptions.
+        images: Their pixels, (N, H, W, 3) uint8.
+        geometry: What brought the images to this size; masks are treated alike.
+        seed: Of the views.
+        views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
+
+    An item holds `image` (3, H, W) uint8, `label` 0 or 1, `kind`, `path`, `mask` (H, W) bool, `has_mask` (whether
+    the mask is known; that of a normal image is empty), and what `views` adds.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        images: UInt8Array,
+        geometry: Geometry,
+        seed: int = 0,
+        views: ViewTransform | None = None,
+    ) -> None:
+        self.rows = rows
+        self.images = images
+        self.geometry = geometry
+        self.seed = seed
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: EpochIndex) -> dict[str, Any]:
+        row = self.rows[key.index]
+        image = torch.from_numpy(np.array(self.images[key.index])).permute(2, 0, 1).contiguous()
+        item = {
+            "image": image,
+            "label": row.label,
+            "kind": row.kind,
+            "path": str(row.path),
+            "mask": self._mask(row),
+            "has_mask": row.label == 0 or row.mask is not None,
+        }
+        if self.views is not None:
+            item |= self.views(image, (self.seed, key.epoch, key.index))
+        return item
+
+    def _mask(self, row: Row) -> Tensor:
+        if row.mask is None:
+            return torch.zeros(self.geometry.size, self.geometry.size, dtype=torch.bool)
+        return torch.from_numpy(read_mask(row.mask, self.geometry))

@@ -1,0 +1,41 @@
+"""The contrastive distribution loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """NT-Xent over N instances with two views each, both views as anchors.
+
+    With z = (first, second) normalised, s_ij = z_i . z_j / temperature and j(i) the other view of i:
+
+        L = 1 / 2N  sum_i  -log( exp(s_i,j(i)) / sum_{k != i} exp(s_ik) )
+
+    An instance is one image under one strong augmentation, so the same image under another one is a negative; that
+    is CCD's contrastive distribution loss (Tian et al., MICCAI 2021, eq. 1; NT-Xent: Chen et al., ICML 2020, eq. 1).
+
+    Args:
+        first: (N, D) projections of the first views, any scale.
+        second: (N, D) projections of the second views, in the same order.
+        temperature: > 0.
+
+    Returns:
+        Scalar in nats; log(2N - 1) when all projections are one point.
+
+    Raises:
+        ValueError: If the shapes differ or the temperature is not positive.
+    """
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(f"Expected two (N, D) tensors of one shape, got {tuple(first.shape)}, {tuple(second.shape)}")
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    count = len(first)
+    z = functional.normalize(torch.cat([first, second]), dim=1)  # (2N, D)
+    similarity = z @ z.T / temperature  # (2N, 2N)
+    itself = torch.eye(2 * count, dtype=torch.bool, device=z.device)
+    similarity = similarity.masked_fill(itself, float("-inf"))
+    partner = torch.arange(2 * count, device=z.device).roll(count)  # (2N,)
+    return functional.cross_entropy(similarity, partner)

@@ -1,0 +1,150 @@
+"""CCD, the pretraining of an encoder on normal images alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional
+
+from ccd_lightning.losses.contrastive import nt_xent
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.gaussian import PatchGaussian
+from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
+from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
+
+
+def adamw(parameters: Any) -> torch.optim.Optimizer:
+    """AdamW as small data and random weights want it; the published settings are in the real data sets' configs."""
+    return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
+
+
+def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3) -> float:
+    """Factor of the learning rate: linear over the warm-up, then half a cosine down to `final`.
+
+        final + (1 - final) (1 + cos(pi step / total)) / 2
+
+    Args:
+        step: Steps (or epochs) done, from 0.
+        total: Their number.
+        warmup: How many of them to rise over.
+        final: The factor at the end; the published schedule's is 1e-3.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    cosine = final + (1 - final) * (1 + math.cos(math.pi * min(step, total) / total)) / 2
+    return cosine * min(1.0, (step + 1) / (warmup + 1))
+
+
+class CCD(LightningModule):
+    """Constrained contrastive distribution learning (Tian et al., MICCAI 2021).
+
+        L = w_con L_con + w_cla L_cla + w_pos L_pos
+
+    Batches hold what `PretextViews` draws: `views` (B, 2, K, 3, S, S), `augmentation` (B, K), `patches`
+    (B, 2, 3, P, P) and `position` (B,), images in [0, 1].
+
+    Args:
+        encoder: Where the weights to start from come from.
+        distributions: K, how many strong augmentations the family has.
+        temperature: Of the contrastive loss.
+        contrastive_weight: w_con.
+        augmentation_weight: w_cla, of predicting which strong augmentation an instance got.
+        position_weight: w_pos, of predicting where a patch lies relative to another one.
+        optimizer: Makes the optimiser from the parameters.
+        warmup_steps: Optimiser steps over which the learning rate rises; it keeps random weights from collapsing.
+        schedule: Whether the cosine falls with each "step" or, as published, with each "epoch".
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the default)
+        distributions: int = 4,
+        temperature: float = 0.2,
+        contrastive_weight: float = 1.0,
+        augmentation_weight: float = 1.0,
+        position_weight: float = 1.0,
+        optimizer: OptimizerCallable = adamw,
+        warmup_steps: int = 30,
+        schedule: Literal["step", "epoch"] = "step",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["optimizer", "encoder"])
+        self.encoder_config = encoder
+        self.make_optimizer = optimizer
+        self.encoder = Encoder()
+        self.projection = ProjectionHead(Encoder.features_size)
+        self.augmentation = AugmentationHead(Encoder.features_size, distributions)
+        self.position = PositionHead(Encoder.features_size)
+        self.probe = PatchGaussian(positions=1, channels=Encoder.features_size)
+
+    def setup(self, stage: str) -> None:
+        """Loads the weights to start from, where the config names some."""
+        if stage == "fit":
+            initialise_encoder(self.encoder, self.encoder_config)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, 512) of images (B, 3, H, W) in [0, 1]."""
+        return self.encoder.features(images)
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The three losses, the two accuracies and the spread of the projections."""
+        views = batch["views"].transpose(0, 1)  # (2, B, K, 3, S, S)
+        features = self.encoder.features(views.flatten(0, 2))  # (2BK, 512): batch norm sees all views
+        first, second = self.projection(features).chunk(2)  # (BK, 128) each
+        augmentation = batch["augmentation"].flatten().repeat(2)  # (2BK,), as features: view, image, distribution
+        logits = self.augmentation(features)  # (2BK, K)
+        patches = self.encoder.features(batch["patches"].transpose(0, 1).flatten(0, 1))  # (2B, 512)
+        position_logits = self.position(*patches.chunk(2))  # (B, 8)
+        return {
+            "contrastive": nt_xent(first, second, self.hparams["temperature"]),
+            "augmentation": functional.cross_entropy(logits, augmentation),
+            "position": functional.cross_entropy(position_logits, batch["position"]),
+            "augmentation_accuracy": accuracy(logits, augmentation),
+            "position_accuracy": accuracy(position_logits, batch["position"]),
+            "spread": spread(torch.cat([first, second])),
+        }
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum that is minimised."""
+        return torch.stack(
+            [self.hparams[f"{name}_weight"] * losses[name] for name in ("contrastive", "augmentation", "position")]
+        ).sum()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step of pretraining."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """The same quantities on held-out normal images, whose views are the same every time."""
+        self._step(batch, "val")
+
+    def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
+        losses = self.losses(batch)
+        loss = self.total(losses)
+        named = {f"{stage}/{name}": value for name, value in {"loss": loss, **losses}.items()}
+        count = len(batch["position"])
+        self.log_dict(named, batch_size=count, on_step=stage == "train", on_epoch=stage != "train", sync_dist=True)
+        self.log(f"{stage}_loss", loss, batch_size=count, prog_bar=True, logger=False)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser with warm-up and cosine."""
+        optimizer = self.make_optimizer(self.parameters())
+        interval, warmup = self.hparams["schedule"], self.hparams["warmup_steps"]
+        steps = int(self.trainer.estimated_stepping_batches)
+        total = steps if interval == "step" else int(self.trainer.max_epochs or 1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: cosine_with_warmup(step, total, warmup if interval == "step" else 0)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+
+def accuracy(logits: Tensor, target: Tensor) -> Tensor:
+    """Share of the rows of logits (N, C) whose largest entry is at the target (N,)."""
+    return (logits.argmax(dim=1) == target).float().mean()

@@ -1,0 +1,92 @@
+"""What all one-class detectors share: the encoder, one evaluation step, and the threshold."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
+
+
+class OneClassDetector(LightningModule, ABC):
+    """Scores images by how far they are from normal ones.
+
+    Validation sees held-out normal images alone: a quantile of their scores becomes the threshold. Test and predict
+    give scores and maps; labels are read by none of the steps here.
+
+    Args:
+        encoder: Where the encoder's weights come from.
+        quantile: Share of the held-out normal images whose score is at most the threshold, in (0, 1).
+    """
+
+    threshold: Tensor
+    normal_scores: Tensor
+
+    def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
+        super().__init__()
+        self.encoder_config = encoder
+        self.quantile = quantile
+        self.encoder = Encoder()
+        # Both are part of the decision, so both are in the checkpoint.
+        self.register_buffer("threshold", torch.tensor(float("nan")))
+        self.register_buffer("normal_scores", torch.empty(0))
+        self.encoder_source = "random"
+        self._validation_scores: list[Tensor] = []
+
+    @abstractmethod
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores images (B, 3, H, W) in [0, 1].
+
+        Returns:
+            Image scores (B,) and anomaly maps (B, H, W), both >= 0 and higher where less normal.
+        """
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The same as `score`."""
+        return self.score(images)
+
+    def setup(self, stage: str) -> None:
+        """Takes over the encoder. A detector that is loaded instead of fitted brings its own and reads nothing."""
+        if stage == "fit":
+            self.encoder_source = initialise_encoder(self.encoder, self.encoder_config)
+
+    def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The one step of validation, test and predict: `scores` (B,) and `maps` (B, H, W)."""
+        scores, maps = self.score(batch["image"])
+        return {"scores": scores, "maps": maps}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Scores held-out normal images."""
+        self._validation_scores.append(self.evaluate(batch)["scores"])
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Scores test images."""
+        return self.evaluate(batch)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Scores any images."""
+        return self.evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Sets the threshold."""
+        scores = self.all_gather(torch.cat(self._validation_scores)).flatten().sort().values
+        self._validation_scores.clear()
+        if self.trainer.sanity_checking:
+            return
+        self.normal_scores = scores
+        self.threshold = torch.quantile(scores, self.quantile)
+        self.log("threshold", self.threshold, rank_zero_only=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps where the encoder came from."""
+        checkpoint["encoder_source"] = self.encoder_source
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes room for as many held-out scores as the checkpoint holds."""
+        self.encoder_source = checkpoint["encoder_source"]
+        self.normal_scores = torch.empty_like(checkpoint["state_dict"]["normal_scores"])

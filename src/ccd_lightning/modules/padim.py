@@ -1,0 +1,86 @@
+"""PaDiM, a detector without gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.functional import gaussian_blur
+
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.gaussian import PatchGaussian
+from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.handover import EncoderConfig
+
+
+class PaDiM(OneClassDetector):
+    """One Gaussian of encoder features a position (Defard et al., ICPR 2020).
+
+    Fitting takes one epoch over the normal images and memory that does not depend on their number.
+
+    Args:
+        encoder: Where the encoder's weights come from.
+        size: Side of the square images, in pixels; a multiple of 16.
+        channels: d, how many of the 448 channels of layers 1 to 3 are used. They are drawn once, by the seed.
+        ridge: Added to the diagonal of every covariance.
+        blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
+        quantile: Share of the held-out normal images whose score is at most the threshold.
+    """
+
+    selected: Tensor
+
+    def __init__(
+        self,
+        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the default)
+        size: int = 256,
+        channels: int = 100,
+        ridge: float = 0.01,
+        blur: float = 4.0,
+        quantile: float = 0.95,
+    ) -> None:
+        super().__init__(encoder, quantile)
+        self.save_hyperparameters(ignore=["encoder"])
+        self.automatic_optimization = False
+        available = sum(Encoder.pyramid_channels)
+        self.register_buffer("selected", torch.randperm(available)[:channels].sort().values)
+        self.gaussian = PatchGaussian(positions=(size // 4) ** 2, channels=channels, ridge=ridge)
+        self.sigma = blur * size / 256
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features of layers 1 to 3 at layer 1's resolution: (B, 3, H, W) to (B, d, H/4, W/4)."""
+        first, *others = self.encoder.pyramid(images)
+        maps = [first, *(functional.interpolate(level, size=first.shape[-2:], mode="nearest") for level in others)]
+        return torch.cat(maps, dim=1)[:, self.selected]
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Smoothed Mahalanobis distances as map, their maximum as score."""
+        distance = self.gaussian.mahalanobis(self.embed(images))[:, None]  # (B, 1, H/4, W/4)
+        maps = functional.interpolate(distance, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        kernel = 2 * round(4 * self.sigma) + 1
+        maps = gaussian_blur(maps, [kernel, kernel], [self.sigma, self.sigma])[:, 0]
+        return maps.amax(dim=(1, 2)), maps
+
+    def on_train_epoch_start(self) -> None:
+        """Keeps the encoder as pretraining left it."""
+        self.encoder.eval()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Accumulates the statistics of one batch."""
+        with torch.no_grad():
+            self.gaussian.update(self.embed(batch["image"]))
+
+    def on_validation_epoch_start(self) -> None:
+        """Fits the Gaussians, so that validation can score."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._fit_gaussian()
+
+    def _fit_gaussian(self) -> None:
+        if self.trainer.world_size > 1:
+            count, mean, scatter = (self.all_gather(part) for part in self.gaussian.sums)
+            self.gaussian.merge_ranks((count, mean, scatter))
+        self.gaussian.fit()
+
+    def configure_optimizers(self) -> None:
+        """There is nothing to optimise."""

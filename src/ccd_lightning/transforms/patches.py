@@ -1,0 +1,44 @@
+"""Square patches of images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# (row, column) offsets of the eight neighbouring cells, in reading order; the class of a pair is its place here.
+CELLS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+
+
+def position_pairs(images: Tensor, size: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws two neighbouring patches of every image and where the second lies as seen from the first.
+
+    The second patch is offset by 3/4 of the side plus a jitter in [0, 1/4) of the side along each axis along which
+    its cell differs, and by nothing along the other (CCD, Tian et al., MICCAI 2021; Doersch et al., ICCV 2015). The
+    first patch is drawn where the second fits, so that no position is clipped and every label holds.
+
+    Args:
+        images: (B, C, H, W).
+        size: Side of the patches in pixels, at most half of the shorter side of the image.
+        generator: Source of all randomness, on the CPU.
+
+    Returns:
+        first and second patches, (B, C, size, size) each, and position (B,) in 0..7 on the images' device.
+
+    Raises:
+        ValueError: If two patches do not fit.
+    """
+    count, _, height, width = images.shape
+    if 2 * size > min(height, width):
+        raise ValueError(f"Two patches of {size} px do not fit into {height} x {width} px")
+    position = torch.randint(len(CELLS), (count,), generator=generator)
+    jitter = torch.randint(max(size // 4, 1), (count, 2), generator=generator)
+    offset = torch.tensor(CELLS)[position] * (size * 3 // 4 + jitter)  # (B, 2): rows and columns
+    room = torch.tensor([height, width]) - size - offset.abs()  # (B, 2): places for the upper left of the two
+    corner = (torch.rand(count, 2, generator=generator) * (room + 1)).long()
+    first = corner + (-offset).clamp(min=0)
+    return _cut(images, first, size), _cut(images, first + offset, size), position.to(images.device)
+
+
+def _cut(images: Tensor, corner: Tensor, size: int) -> Tensor:
+    pairs = zip(images, corner.tolist(), strict=True)
+    return torch.stack([image[:, row : row + size, column : column + size] for image, (row, column) in pairs])

@@ -1,0 +1,45 @@
+"""SimCLR's weak views, drawn by albumentations."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+# albumentations asks the network for a newer version when it is imported, ten seconds where there is none.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A  # noqa: E402
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+class WeakViews:
+    """Random resized crop, flip, colour jitter, grey and, on request, one hole (SimCLR, Chen et al., ICML 2020).
+
+    Args:
+        size: Side of a view in pixels.
+        scale: Smallest and largest part of the image's area that a crop covers.
+        hole: Largest side of the cutout hole in pixels; 0 for none.
+    """
+
+    def __init__(self, size: int, scale: tuple[float, float], hole: int = 0) -> None:
+        transforms = [
+            A.RandomResizedCrop(size=(size, size), scale=scale),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter(brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.6, 1.4), hue=(-0.1, 0.1), p=0.8),
+            A.ToGray(p=0.2),
+        ]
+        if hole:
+            side = (1, min(hole, size))
+            transforms.append(A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, p=1))
+        self.compose = A.Compose(transforms, seed=0)
+
+    def seed(self, seed: int) -> None:
+        """Makes what follows a function of this number."""
+        self.compose.set_random_seed(seed)
+
+    def __call__(self, image: UInt8Array) -> UInt8Array:
+        """Draws one view (size, size, 3) of an image (H, W, 3)."""
+        view: UInt8Array = self.compose(image=image)["image"]
+        return view
