@@ -14,7 +14,6 @@ from ccd_lightning.data.dataset import AnomalyDataset, EpochSampler, ViewTransfo
 from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest, Row
-from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.errors import UserError
 
 Batch = dict[str, Any]
@@ -79,7 +78,9 @@ class AnomalyDataModule(LightningDataModule):
         rows = dict(zip(("train", "val"), self._hold_out(manifest.select("train")), strict=True))
         rows["test"] = manifest.select("test")
         if not all(rows[name] for name in needed):
-            raise UserError(f"{self.root}: no test images; put normal ones into test/good, abnormal ones into test/KIND.")
+            raise UserError(
+                f"{self.root}: no test images; put normal ones into test/good, abnormal ones into test/KIND."
+            )
         for name in needed:
             if name not in self.datasets:
                 self.datasets[name] = self._dataset(rows[name])
@@ -99,8 +100,7 @@ class AnomalyDataModule(LightningDataModule):
         images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
         return AnomalyDataset(rows, images, self.geometry, self.seed, self.views)
 
-    def _loader(self, name: str, shuffle: bool = False) -> DataLoader[Batch]:
-        dataset = self.datasets[name]
+    def _loader(self, dataset: AnomalyDataset, shuffle: bool = False) -> DataLoader[Batch]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -112,19 +112,26 @@ class AnomalyDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Normal training images, in a new order each epoch."""
-        return self._loader("train", shuffle=True)
+        return self._loader(self.datasets["train"], shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Held-out normal images."""
-        return self._loader("val")
+        return self._loader(self.datasets["val"])
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Normal and abnormal test images."""
-        return self._loader("test")
+        return self._loader(self.datasets["test"])
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """The test images, for their scores."""
-        return self._loader("test")
+        return self._loader(self.datasets["test"])
+
+    def normal_dataloaders(self) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+        """Training and held-out images without views, in order: what a probe of features is fitted on."""
+        self.setup("fit")
+        normal = (self.datasets[name] for name in ("train", "val"))
+        train, held_out = (self._loader(AnomalyDataset(data.rows, data.images, data.geometry)) for data in normal)
+        return train, held_out
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Brings images from uint8 to [0, 1], on the device."""
@@ -132,3 +139,57 @@ class AnomalyDataModule(LightningDataModule):
             name: value.float() / 255 if isinstance(value, torch.Tensor) and value.dtype == torch.uint8 else value
             for name, value in batch.items()
         }
+
+
+class Folder(AnomalyDataModule):
+    """A user's own images in the common folder layout."""
+
+
+class _Synthetic(AnomalyDataModule):
+    """Procedural images, made where they are not there yet.
+
+    Args:
+        root: The folder to make, or to read when it is there.
+        train: Normal images to train and validate on.
+        test_good: Normal images to test on.
+        test_abnormal: Abnormal images to test on, spread evenly over the kinds.
+        render_seed: Decides the images; the run's seed does not.
+        **kwargs: As in `AnomalyDataModule`; `size` is also the size the images are made at.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        root: str,
+        train: int = 320,
+        test_good: int = 200,
+        test_abnormal: int = 210,
+        render_seed: int = 0,
+        size: int = 128,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, size, **kwargs)
+        self.counts = {"train": train, "test_good": test_good, "test_abnormal": test_abnormal}
+        self.render_seed = render_seed
+
+    def prepare_data(self) -> None:
+        """Makes the images."""
+
+
+class SyntheticColonoscopy(_Synthetic):
+    """Procedural colonoscopy frames, with polyps of three grades of subtlety in the test set."""
+
+    name = "colonoscopy"
+
+    def __init__(self, root: str = "data/synthetic_colonoscopy", **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+
+
+class SyntheticFundus(_Synthetic):
+    """Procedural fundus photographs, with lesions and enlarged cups of three grades in the test set."""
+
+    name = "fundus"
+
+    def __init__(self, root: str = "data/synthetic_fundus", **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class PatchGaussian(nn.Module):
@@ -11,93 +14,80 @@ class PatchGaussian(nn.Module):
 
     Count, mean and scatter matrix are merged batch by batch in float64 (Chan et al., 1979), so that memory does not
     grow with the number of images, and neither the order nor the size of the batches matters. They are not kept in
-    checkpoints; what `fit` makes of them is.
+    checkpoints; what `fit` makes of them is. The number of positions P and the length D of an embedding are those of
+    the first batch, or of the state that is loaded.
 
     Args:
-        positions: P, the number of positions.
-        channels: D, the length of an embedding.
         ridge: Added to the diagonal of the covariance.
         dtype: Of the fitted Gaussian; float32 halves the checkpoint.
     """
 
     mean: Tensor
     whitening: Tensor
-    _count: Tensor
-    _mean: Tensor
-    _scatter: Tensor
 
-    def __init__(
-        self, positions: int, channels: int, ridge: float = 0.01, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, ridge: float = 0.01, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.ridge = ridge
-        self.positions = positions
-        self.channels = channels
         # Scoring needs these two, and only these.
-        self.register_buffer("mean", torch.zeros(positions, channels, dtype=dtype))
-        self.register_buffer("whitening", torch.zeros(positions, channels, channels, dtype=dtype))
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets what was accumulated."""
-        size, width, device = self.positions, self.channels, self.mean.device
-        sums = torch.zeros(size, width, dtype=torch.float64, device=device)
-        self.register_buffer("_count", torch.zeros((), dtype=torch.float64, device=device), persistent=False)
-        self.register_buffer("_mean", sums, persistent=False)
-        self.register_buffer("_scatter", sums.new_zeros(0, width, width), persistent=False)
+        self.register_buffer("mean", torch.empty(0, 0, dtype=dtype))  # (P, D)
+        self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=dtype))  # (P, D, D)
+        self._sums: tuple[float, Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def update(self, embeddings: Tensor) -> None:
         """Adds the embeddings (B, D, P) or (B, D, H, W) of normal images."""
-        batch = self._by_position(embeddings).to(torch.float64)  # (P, B, D)
+        batch = by_position(embeddings).to(torch.float64)  # (P, B, D)
         mean = batch.mean(dim=1)  # (P, D)
         centred = batch - mean[:, None]
         self._merge(batch.shape[1], mean, centred.transpose(1, 2) @ centred)
 
     def _merge(self, count: float, mean: Tensor, scatter: Tensor) -> None:
-        if not len(self._scatter):  # allocated late: it is by far the largest tensor, and scoring needs none
-            self._scatter = scatter.new_zeros(scatter.shape)
-        total = self._count + count
-        delta = mean - self._mean  # (P, D)
-        weight = self._count * count / total
-        self._scatter += scatter + weight * delta[:, :, None] * delta[:, None, :]
-        self._mean += delta * (count / total)
-        self._count = total
-
-    @torch.no_grad()
-    def merge_ranks(self, gathered: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Replaces this rank's sums by those of all ranks.
-
-        Args:
-            gathered: Counts (R,), means (R, P, D) and scatter matrices (R, P, D, D) of the R ranks.
-        """
-        self.reset()
-        for count, mean, scatter in zip(*gathered, strict=True):
-            self._merge(float(count), mean, scatter)
+        if self._sums is None:
+            self._sums = count, mean.clone(), scatter.clone()
+            return
+        seen, old_mean, old_scatter = self._sums
+        delta = mean - old_mean  # (P, D)
+        weighted = delta * (seen * count / (seen + count))
+        old_scatter.add_(scatter).baddbmm_(weighted[:, :, None], delta[:, None, :])
+        self._sums = seen + count, old_mean.add_(delta * (count / (seen + count))), old_scatter
 
     @property
-    def sums(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Count (), mean (P, D) and scatter matrix (P, D, D) of what this rank has seen."""
-        return self._count, self._mean, self._scatter
+    def sums(self) -> tuple[float, Tensor, Tensor]:
+        """Count, mean (P, D) and scatter matrix (P, D, D) of what was seen since the last fit.
+
+        Raises:
+            ValueError: If nothing was.
+        """
+        if self._sums is None:
+            raise ValueError("No embeddings were seen")
+        return self._sums
+
+    @torch.no_grad()
+    def merge_ranks(self, counts: Tensor, means: Tensor, scatters: Tensor) -> None:
+        """Replaces this rank's sums by those of all R ranks: (R,), (R, P, D) and (R, P, D, D)."""
+        self._sums = None
+        for count, mean, scatter in zip(counts, means, scatters, strict=True):
+            self._merge(float(count), mean, scatter)
 
     @torch.no_grad()
     def fit(self) -> None:
         """Turns the accumulated sums into mean and whitening matrix, and releases them.
 
-        With the unbiased covariance S + ridge I = L L^T, the whitening matrix is L^-1.
+        With the unbiased covariance S and S + ridge I = L L^T, the whitening matrix is L^-1.
 
         Raises:
             ValueError: If fewer than two images were seen.
         """
-        if self._count < 2:
-            raise ValueError(f"A covariance needs at least 2 images, got {int(self._count)}")
-        covariance = self._scatter / (self._count - 1)
+        count, mean, scatter = self.sums
+        if count < 2:
+            raise ValueError(f"A covariance needs at least 2 images, got {count:.0f}")
+        covariance = scatter / (count - 1)
         covariance.diagonal(dim1=1, dim2=2).add_(self.ridge)
         factor = torch.linalg.cholesky(covariance)
-        identity = torch.eye(self.channels, dtype=torch.float64, device=factor.device).expand_as(factor)
-        self.mean.copy_(self._mean)
-        self.whitening.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
-        self.reset()
+        identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
+        self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).to(self.mean.dtype)
+        self.mean = mean.to(self.mean.dtype)
+        self._sums = None
 
     def mahalanobis(self, embeddings: Tensor) -> Tensor:
         """Distances from the Gaussians.
@@ -107,16 +97,54 @@ class PatchGaussian(nn.Module):
 
         Returns:
             (B, P) or (B, H, W), >= 0.
+
+        Raises:
+            ValueError: If there are other positions or channels than those of the fit.
         """
-        centred = self._by_position(embeddings).to(self.mean.dtype) - self.mean[:, None]  # (P, B, D)
-        distance = (centred @ self.whitening.transpose(1, 2)).norm(dim=2)  # (P, B)
+        batch = by_position(embeddings).to(self.mean.dtype)  # (P, B, D)
+        if (batch.shape[0], batch.shape[2]) != tuple(self.mean.shape):
+            raise ValueError(
+                f"Expected embeddings of {self.mean.shape[1]} channels at {self.mean.shape[0]} positions, "
+                f"got {batch.shape[2]} at {batch.shape[0]}"
+            )
+        distance = ((batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)).norm(dim=2)  # (P, B)
         return distance.T.reshape(len(embeddings), *embeddings.shape[2:])
 
-    def _by_position(self, embeddings: Tensor) -> Tensor:
-        flat = embeddings.flatten(2)
-        if flat.shape[1:] != (self.channels, self.positions):
-            raise ValueError(
-                f"Expected embeddings of {self.channels} channels at {self.positions} positions, "
-                f"got {tuple(flat.shape[1:])}"
-            )
-        return flat.permute(2, 0, 1)
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for name in ("mean", "whitening"):
+            setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.mean.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def by_position(embeddings: Tensor) -> Tensor:
+    """(B, D, P) or (B, D, H, W) to (P, B, D)."""
+    return embeddings.flatten(2).permute(2, 0, 1)
+
+
+class FeatureProbe(nn.Module):
+    """How far an image's features are from one Gaussian of normal images' features.
+
+    A measure of an encoder that needs no detector (Lee et al., NeurIPS 2018). Features are brought to a root mean
+    square of 1 first, so that the ridge means the same for every encoder. It is fitted when it is needed, and is not
+    part of a checkpoint.
+
+    Args:
+        ridge: Added to the diagonal of the covariance, of which the features' mean square is 1.
+    """
+
+    def __init__(self, ridge: float = 0.01) -> None:
+        super().__init__()
+        self._gaussian = [PatchGaussian(ridge, torch.float64)]  # in a list: neither a submodule nor in the state
+
+    def fit(self, features: Tensor) -> None:
+        """Fits the Gaussian to the features (N, D) of normal images."""
+        self._gaussian[0].update(self._scale(features))
+        self._gaussian[0].fit()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Distances (N,) of features (N, D)."""
+        return self._gaussian[0].mahalanobis(self._scale(features))[:, 0].float()
+
+    @staticmethod
+    def _scale(features: Tensor) -> Tensor:
+        return functional.normalize(features, dim=1)[:, :, None] * features.shape[1] ** 0.5

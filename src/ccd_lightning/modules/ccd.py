@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ccd_lightning.losses.contrastive import nt_xent
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import PatchGaussian
+from ccd_lightning.models.gaussian import FeatureProbe
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
 
@@ -81,7 +81,7 @@ class CCD(LightningModule):
         self.projection = ProjectionHead(Encoder.features_size)
         self.augmentation = AugmentationHead(Encoder.features_size, distributions)
         self.position = PositionHead(Encoder.features_size)
-        self.probe = PatchGaussian(positions=1, channels=Encoder.features_size)
+        self.probe = FeatureProbe()
 
     def setup(self, stage: str) -> None:
         """Loads the weights to start from, where the config names some."""
@@ -123,6 +123,24 @@ class CCD(LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The same quantities on held-out normal images, whose views are the same every time."""
         self._step(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Pretext accuracies on the normal test images, and the probe's scores of all of them."""
+        normal = batch["label"] == 0
+        if normal.any():
+            names = ("views", "augmentation", "patches", "position")
+            self._step({name: batch[name][normal] for name in names}, "test")
+        return {"scores": self.probe(self(batch["image"]))}
+
+    def on_test_start(self) -> None:
+        """Fits the probe: a Gaussian of the training images' features, its threshold from the held-out ones."""
+        train, held_out = (
+            torch.cat([self(batch["image"].to(self.device) / 255) for batch in loader])
+            for loader in self.trainer.datamodule.normal_dataloaders()  # type: ignore[attr-defined]
+        )
+        self.probe.fit(train)
+        self.normal_scores = self.probe(held_out)
+        self.threshold = torch.quantile(self.normal_scores, 0.95)
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
         losses = self.losses(batch)

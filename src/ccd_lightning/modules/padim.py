@@ -22,7 +22,6 @@ class PaDiM(OneClassDetector):
 
     Args:
         encoder: Where the encoder's weights come from.
-        size: Side of the square images, in pixels; a multiple of 16.
         channels: d, how many of the 448 channels of layers 1 to 3 are used. They are drawn once, by the seed.
         ridge: Added to the diagonal of every covariance.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
@@ -34,7 +33,6 @@ class PaDiM(OneClassDetector):
     def __init__(
         self,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the default)
-        size: int = 256,
         channels: int = 100,
         ridge: float = 0.01,
         blur: float = 4.0,
@@ -42,11 +40,10 @@ class PaDiM(OneClassDetector):
     ) -> None:
         super().__init__(encoder, quantile)
         self.save_hyperparameters(ignore=["encoder"])
-        self.automatic_optimization = False
         available = sum(Encoder.pyramid_channels)
         self.register_buffer("selected", torch.randperm(available)[:channels].sort().values)
-        self.gaussian = PatchGaussian(positions=(size // 4) ** 2, channels=channels, ridge=ridge)
-        self.sigma = blur * size / 256
+        self.gaussian = PatchGaussian(ridge)
+        self.blur = blur
 
     def embed(self, images: Tensor) -> Tensor:
         """Features of layers 1 to 3 at layer 1's resolution: (B, 3, H, W) to (B, d, H/4, W/4)."""
@@ -58,8 +55,9 @@ class PaDiM(OneClassDetector):
         """Smoothed Mahalanobis distances as map, their maximum as score."""
         distance = self.gaussian.mahalanobis(self.embed(images))[:, None]  # (B, 1, H/4, W/4)
         maps = functional.interpolate(distance, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        kernel = 2 * round(4 * self.sigma) + 1
-        maps = gaussian_blur(maps, [kernel, kernel], [self.sigma, self.sigma])[:, 0]
+        sigma = self.blur * images.shape[-1] / 256
+        kernel = 2 * round(4 * sigma) + 1
+        maps = gaussian_blur(maps, [kernel, kernel], [sigma, sigma])[:, 0]
         return maps.amax(dim=(1, 2)), maps
 
     def on_train_epoch_start(self) -> None:
@@ -78,8 +76,7 @@ class PaDiM(OneClassDetector):
 
     def _fit_gaussian(self) -> None:
         if self.trainer.world_size > 1:
-            count, mean, scatter = (self.all_gather(part) for part in self.gaussian.sums)
-            self.gaussian.merge_ranks((count, mean, scatter))
+            self.gaussian.merge_ranks(*(self.all_gather(part) for part in self.gaussian.sums))
         self.gaussian.fit()
 
     def configure_optimizers(self) -> None:

@@ -9,7 +9,9 @@ from torch import Tensor
 CELLS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
-def position_pairs(images: Tensor, size: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def position_pairs(
+    images: Tensor, size: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Draws two neighbouring patches of every image and where the second lies as seen from the first.
 
     The second patch is offset by 3/4 of the side plus a jitter in [0, 1/4) of the side along each axis along which

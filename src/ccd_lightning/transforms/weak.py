@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 # albumentations asks the network for a newer version when it is imported, ten seconds where there is none.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations as A  # noqa: E402
+import albumentations as A
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -32,7 +32,9 @@ class WeakViews:
         ]
         if hole:
             side = (1, min(hole, size))
-            transforms.append(A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, p=1))
+            transforms.append(
+                A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, p=1)
+            )
         self.compose = A.Compose(transforms, seed=0)
 
     def seed(self, seed: int) -> None:

@@ -1,0 +1,78 @@
+"""The command line. What needs neither torch nor Lightning imports neither."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ccd_lightning import __version__
+from ccd_lightning.errors import UserError
+
+HELP = """\
+usage: ccd COMMAND [options]
+
+Unsupervised anomaly detection in medical images: learn what is normal, find and outline what is not.
+
+train and test (every option of Lightning's command line works; ccd fit --help lists them)
+  fit       --config FILE        pretrain an encoder (configs/ccd_*.yaml) or fit a detector on it (configs/padim_*.yaml)
+  test      [--ckpt_path RUN]    measure a run on its test images; without a path, the newest finished run
+  validate  [--ckpt_path RUN]    score its held-out normal images
+  predict   [--ckpt_path RUN]    score its test images without looking at labels
+
+data and results
+  data      synthesize           make the embedded data set; ccd data --help tells more
+  compare   RUN RUN ...          metrics of tested runs side by side
+
+  --version   the version        --debug   show the traceback of an error        -h, --help   this text
+
+A first run:  ccd fit --config configs/ccd_synthetic.yaml
+              ccd fit --config configs/padim_synthetic.yaml
+              ccd test
+"""
+TRAINING = ("fit", "validate", "test", "predict")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        args: The words after `ccd`; None takes them from the command line.
+
+    Returns:
+        The exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    try:
+        return _run([word for word in words if word != "--debug"])
+    except UserError as error:
+        if debug:
+            raise
+        print(f"ccd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ccd: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    command = words[0] if words else "--help"
+    if command in ("-h", "--help"):
+        print(HELP, end="")
+    elif command == "--version":
+        print(f"ccd-lightning {__version__}")
+    elif command == "data":
+        from ccd_lightning.cli.data import run_data
+
+        run_data(words[1:])
+    elif command == "compare":
+        from ccd_lightning.cli.compare import run_compare
+
+        run_compare(words[1:])
+    elif command in TRAINING:
+        from ccd_lightning.cli.training import run_training
+
+        run_training(words)
+    else:
+        raise UserError(f"There is no command {command!r}; ccd --help lists them.")
+    return 0

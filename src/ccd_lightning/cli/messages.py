@@ -1,0 +1,78 @@
+"""From what the argument parser says to the sentence that matters."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from dataclasses import fields
+
+from lightning.pytorch import Trainer
+
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.errors import UserError
+from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.modules.handover import EncoderConfig
+from ccd_lightning.modules.padim import PaDiM
+
+UNKNOWN = (
+    r"Option '(?P<key>[\w.]+)' is not accepted",
+    r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
+    r"does not accept option '(?P<key>[\w.]+)'",
+    r"unrecognized arguments: --(?P<key>[\w.]+)",
+    r"Key '(?P<key>[\w.]+)' is not expected",
+)
+MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
+SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path")
+
+
+def explain(message: str, error: BaseException | None = None) -> str:
+    """Names the key that a parser complains of, and the way out.
+
+    Args:
+        message: The parser's message, which nests the cause under every type that was tried.
+        error: What it stems from; a `UserError` among its causes says it best.
+
+    Returns:
+        One or two sentences.
+    """
+    while error is not None:
+        if isinstance(error, UserError):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    outer = re.match(r"Parser key \"([\w.]+)\":", message)
+    section = f"{outer.group(1)}." if outer else ""
+    for pattern in UNKNOWN:
+        if found := re.search(pattern, message):
+            group = f"{found['group']}." if "group" in found.groupdict() else ""
+            return _unknown(section + group, found["key"])
+    if found := re.search(MISSING, message):
+        key = section + (found["key"] or found["first"]).removeprefix("init_args.")
+        return f"{key} is missing: give it with --{key} VALUE, or in the config."
+    return section.rstrip(".") + (": " if section else "") + _cause(message)
+
+
+def _unknown(section: str, key: str) -> str:
+    *outer, last = key.replace("init_args.", "").split(".")
+    for depth, part in enumerate([*outer, last]):
+        if part not in known_keys():
+            close = difflib.get_close_matches(part, known_keys(), n=1, cutoff=0.6)
+            name = section + ".".join([*outer, last][: depth + 1])
+            hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists those there are."
+            return f"There is no option {name!r}; {hint}"
+    return f"There is no option {section + key!r} in this place; ccd fit --help tells where it belongs."
+
+
+def known_keys() -> list[str]:
+    """The names of all options of the project's classes and of the Trainer."""
+    classes = (CCD, PaDiM, *AnomalyDataModule.__subclasses__(), AnomalyDataModule, Trainer)
+    names = {name for known in classes for name in inspect.signature(known).parameters}
+    return sorted(names.union(SECTIONS, (field.name for field in fields(EncoderConfig))) - {"kwargs"})
+
+
+def _cause(message: str) -> str:
+    """The first cause under the types that were tried, else the first lines, without the parser's own words."""
+    bullets = re.split(r"\n\s*- ", message.split("Errors:", 1)[1]) if "Errors:" in message else ["", message]
+    text = re.sub(r"\s+", " ", bullets[1].split("Given value type")[0]).strip()
+    text = re.sub(r"^Parser key \"([\w.]+)\": ", r"\1: ", text)
+    return re.sub(r"<class '([\w.]+)'>", r"\1", text)

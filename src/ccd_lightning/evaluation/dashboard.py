@@ -1,0 +1,80 @@
+"""What TensorBoard shows of pretraining, and the alarm when it collapses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from ccd_lightning.modules.ccd import CCD
+
+COLLAPSED = 0.05  # a healthy run stays above 0.5; a collapsed one was seen at 0.003
+
+
+class CollapseMonitor(Callback):
+    """Says so, loudly and once, when all projections have become one point.
+
+    Args:
+        patience: Steps in a row for which the spread must be below the threshold.
+    """
+
+    def __init__(self, patience: int = 20) -> None:
+        self.patience = patience
+        self.steps = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Watches the spread that the module logged."""
+        spread = trainer.callback_metrics.get("train/spread")
+        if spread is None or self.steps >= self.patience:
+            return
+        self.steps = self.steps + 1 if float(spread) < COLLAPSED else 0
+        if self.steps == self.patience:
+            rank_zero_warn(
+                f"COLLAPSED: for {self.patience} steps the spread of z has been below {COLLAPSED} (1 is healthy), so the"
+                " encoder maps all images to one point and will not recover. Start again with a lower learning rate"
+                " (--model.optimizer.lr), a longer warm-up (--model.warmup_steps) or ImageNet weights"
+                " (--model.encoder.weights imagenet)."
+            )
+
+
+class PretextDashboard(Callback):
+    """Shows the views and the position pairs of the first batch.
+
+    Args:
+        images: How many images to show.
+    """
+
+    def __init__(self, images: int = 4) -> None:
+        self.images = images
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Draws the pictures once."""
+        logger = trainer.logger
+        if trainer.global_step or not isinstance(pl_module, CCD) or not isinstance(logger, TensorBoardLogger):
+            return
+        logger.experiment.add_image("views/weak_by_strong", view_grid(batch["views"][: self.images]), 0)
+        logger.experiment.add_image("views/position_pairs", pair_grid(batch["patches"], batch["position"]), 0)
+
+
+def view_grid(views: Tensor) -> Tensor:
+    """A picture of views (B, 2, K, 3, S, S): a row an image and weak view, a column a distribution."""
+    count = views.shape[2]
+    return make_grid(views.flatten(0, 2).float().cpu(), nrow=count, padding=2, pad_value=1.0)
+
+
+def pair_grid(patches: Tensor, position: Tensor) -> Tensor:
+    """A picture of patch pairs (B, 2, 3, P, P): three by three cells an image, the second where it was drawn."""
+    size = patches.shape[-1]
+    boards = torch.ones(len(patches), 3, 3 * size, 3 * size)
+    for board, (first, second), cell in zip(boards, patches.float().cpu(), position.tolist(), strict=True):
+        row, column = divmod(cell if cell < 4 else cell + 1, 3)  # reading order, leaving out the middle
+        board[:, size : 2 * size, size : 2 * size] = first
+        board[:, row * size : (row + 1) * size, column * size : (column + 1) * size] = second
+    return make_grid(boards[:8], nrow=4, padding=6, pad_value=0.5)
