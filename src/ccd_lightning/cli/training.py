@@ -22,7 +22,7 @@ from ccd_lightning.cli.messages import explain
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.dashboard import CollapseMonitor, PretextDashboard
-from ccd_lightning.evaluation.test_report import TestReport
+from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import read_checkpoint
 

@@ -101,10 +101,11 @@ class AnomalyDataModule(LightningDataModule):
         return AnomalyDataset(rows, images, self.geometry, self.seed, self.views)
 
     def _loader(self, dataset: AnomalyDataset, shuffle: bool = False) -> DataLoader[Batch]:
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), self.seed, shuffle),
+            sampler=EpochSampler(len(dataset), self.seed, shuffle, rank, ranks),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

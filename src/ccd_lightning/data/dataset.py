@@ -34,12 +34,16 @@ class EpochSampler(Sampler[EpochIndex]):
         seed: Decides the order.
         shuffle: Whether to draw a new order each epoch; otherwise images come in order and the epoch stays 0, so that
             held-out images get the same views every time.
+        rank: This process; it gets every `ranks`-th image of the common order.
+        ranks: Number of processes. A shuffled order is cut to a multiple of it, so that all make as many steps.
     """
 
-    def __init__(self, length: int, seed: int, shuffle: bool) -> None:
+    def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
         self.length = length
         self.seed = seed
         self.shuffle = shuffle
+        self.rank = rank
+        self.ranks = ranks
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -47,13 +51,16 @@ class EpochSampler(Sampler[EpochIndex]):
         self.epoch = epoch if self.shuffle else 0
 
     def __len__(self) -> int:
-        return self.length
+        if self.shuffle:
+            return self.length // self.ranks
+        return len(range(self.rank, self.length, self.ranks))
 
     def __iter__(self) -> Iterator[EpochIndex]:
         order = np.arange(self.length)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        return (EpochIndex(self.epoch, int(index)) for index in order)
+        mine = order[self.rank :: self.ranks][: len(self)]
+        return (EpochIndex(self.epoch, int(index)) for index in mine)
 
 
 class AnomalyDataset(Dataset[dict[str, Any]]):

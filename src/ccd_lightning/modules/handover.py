@@ -27,6 +27,11 @@ class EncoderConfig:
 
     weights: str | None = None
 
+    def __post_init__(self) -> None:
+        """Takes the word for nothing as nothing: an override on the command line arrives as text."""
+        if self.weights in ("None", "null"):
+            self.weights = None
+
 
 def initialise_encoder(encoder: Encoder, config: EncoderConfig) -> str:
     """Loads the weights that a config names.

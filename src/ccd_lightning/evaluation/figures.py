@@ -1,0 +1,185 @@
+"""Figures of a tested run, as matplotlib figures that any logger or file can take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
+
+from ccd_lightning.evaluation.intervals import Floats
+
+BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
+COLOURS = "inferno"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tested image to show.
+
+    Attributes:
+        image: (H, W, 3) in [0, 1].
+        anomaly_map: (H, W).
+        mask: (H, W) bool; None where it is not known.
+        kind: "good" or the kind of abnormality.
+        score: The image's.
+    """
+
+    image: Floats
+    anomaly_map: Floats
+    mask: NDArray[np.bool_] | None
+    kind: str
+    score: float
+
+    def title(self, threshold: float) -> str:
+        """Kind, score, and what was decided, such as "polyp: 12.3, found"."""
+        called = self.score > threshold
+        verdict = ("found" if called else "missed") if self.kind != "good" else ("false alarm" if called else "cleared")
+        return f"{self.kind}: {self.score:.3g}, {verdict}"
+
+
+def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
+    axes = figure.add_subplot()
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return axes
+
+
+def _ranked(scores: Floats, labels: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores as ranks in [0, 1], which have the same curves and pass through torchmetrics unchanged."""
+    ranks = np.unique(scores, return_inverse=True)[1] / len(scores)
+    return torch.from_numpy(ranks), torch.from_numpy(labels)
+
+
+def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, caption: str) -> Figure:
+    """The ROC curve, with the point at which the threshold works.
+
+    Args:
+        scores: (N,) image scores.
+        labels: (N,) 0 or 1, both present.
+        threshold: Images that score above it are called abnormal.
+        caption: What to write beside the curve, such as the AUROC with its interval.
+    """
+    false, true, _ = binary_roc(*_ranked(scores, labels))
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curve")
+    axes.plot(false, true, color=BLUE, linewidth=2, label=caption)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
+    alarm = scores > threshold
+    axes.plot(alarm[labels == 0].mean(), alarm[labels == 1].mean(), "o", color=ORANGE, label="at the threshold")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def precision_recall_figure(scores: Floats, labels: NDArray[np.int64], caption: str) -> Figure:
+    """The precision-recall curve; arguments as in `roc_figure`."""
+    precision, recall, _ = binary_precision_recall_curve(*_ranked(scores, labels))
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = _axes(figure, "recall (sensitivity)", "precision", "Precision and recall")
+    axes.plot(recall, precision, color=BLUE, linewidth=2, drawstyle="steps-post", label=caption)
+    axes.axhline(labels.mean(), color=GREY, linestyle=":", linewidth=1, label="chance")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.legend(loc="lower left", frameon=False)
+    return figure
+
+
+def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
+    """Histograms of the scores of each kind over one set of bins, and the threshold.
+
+    Args:
+        groups: Scores by kind, "good" among them or not; none is empty.
+        threshold: Drawn as a line.
+    """
+    figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+    axes = _axes(figure, "image score", "share of the kind's images", "Scores")
+    edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins=40)
+    shades = iter(colormaps["Oranges"](np.linspace(0.45, 0.95, max(len(groups), 2))))
+    for kind, scores in groups.items():
+        normal = kind == "good"
+        colour = BLUE if normal else next(shades)
+        weights = np.full(len(scores), 1 / len(scores))
+        label = f"{'normal' if normal else kind} ({len(scores)})"
+        style = "stepfilled" if normal else "step"
+        axes.hist(
+            scores, edges, weights=weights, histtype=style, color=colour, alpha=0.5 if normal else 1, lw=2, label=label
+        )
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold (held-out normals)")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float, float]) -> Figure:
+    """Image, true outline, anomaly map and overlay of some cases, at one colour scale for all of them.
+
+    Args:
+        cases: At least one.
+        threshold: Of the image score.
+        limits: The map's values at the two ends of the colours.
+    """
+    columns = ("image", "truth", "anomaly map", "overlay")
+    figure = Figure(figsize=(7.2, 1.85 * len(cases) + 0.5), layout="constrained")
+    grid = np.atleast_2d(figure.subplots(len(cases), len(columns), squeeze=False))
+    scale = ScalarMappable(Normalize(*limits), COLOURS)
+    for case, row in zip(cases, grid, strict=True):
+        pictures = (
+            case.image,
+            case.image,
+            scale.to_rgba(case.anomaly_map),
+            overlay(case.image, case.anomaly_map, limits),
+        )
+        for axes, picture, title in zip(row, pictures, columns, strict=True):
+            axes.imshow(picture)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if row is grid[0]:
+                axes.set_title(title, fontsize=9)
+        if case.mask is not None and case.mask.any():
+            row[1].contour(case.mask, levels=[0.5], colors="cyan", linewidths=1.2)
+        row[0].set_ylabel(case.title(threshold).replace(": ", "\n"), fontsize=8)
+    figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label="anomaly map")
+    return figure
+
+
+def overlay(image: Floats, anomaly_map: Floats, limits: tuple[float, float]) -> Floats:
+    """The map's colours laid over the image, more opaque where the map is higher.
+
+    Args:
+        image: (H, W, 3) in [0, 1].
+        anomaly_map: (H, W).
+        limits: The map's values at the two ends of the colours.
+
+    Returns:
+        (H, W, 3) in [0, 1].
+    """
+    share = np.asarray(Normalize(*limits, clip=True)(anomaly_map))
+    colour = colormaps[COLOURS](share)[..., :3]
+    opacity = 0.65 * share[..., None]
+    blended: Floats = (1 - opacity) * image + opacity * colour
+    return blended
+
+
+def select_cases(scores: Floats, labels: NDArray[np.int64], count: int = 8) -> list[int]:
+    """Which images to show: the highest and lowest abnormal ones, the highest and a typical normal one.
+
+    Args:
+        scores: (N,) image scores.
+        labels: (N,) 0 or 1.
+        count: How many at most, >= 4: half of them hits, a quarter misses, the rest normal.
+
+    Returns:
+        Indices, hits first, then misses, false alarms and the median normal image; fewer where there are fewer.
+    """
+    abnormal, normal = (np.flatnonzero(labels == label)[np.argsort(-scores[labels == label])] for label in (1, 0))
+    hits, misses, alarms = count // 2, count // 4, count - count // 2 - count // 4 - 1
+    chosen = [*abnormal[:hits], *abnormal[-misses:], *normal[:alarms], *normal[len(normal) // 2 : len(normal) // 2 + 1]]
+    return list(dict.fromkeys(int(index) for index in chosen))

@@ -1,7 +1,0 @@
-"""stub"""
-
-from lightning.pytorch import Callback
-
-
-class TestReport(Callback):
-    pass

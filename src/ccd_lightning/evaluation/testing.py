@@ -1,0 +1,139 @@
+"""The callback that turns a test into metrics, files and pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+
+from ccd_lightning.data.dataset import EpochIndex
+from ccd_lightning.evaluation.figures import (
+    Case,
+    histogram_figure,
+    overlay_figure,
+    precision_recall_figure,
+    roc_figure,
+    select_cases,
+)
+from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation
+from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
+
+
+class TestReport(Callback):
+    """Writes metrics.json, predictions.csv and figures/ into the run's folder, and the same to TensorBoard.
+
+    The module's test step returns `scores` (B,) and, from a detector, `maps` (B, H, W); its `threshold` and
+    `normal_scores` come from held-out normal images. This is the one place that reads labels and masks.
+    """
+
+    __test__ = False  # not one of pytest's
+
+    def __init__(self) -> None:
+        self.metrics = DetectionMetrics()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets an earlier test."""
+        self.metrics = DetectionMetrics()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collects a batch."""
+        self.metrics.update(batch, outputs["scores"], outputs.get("maps"))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluates, writes and prints, on one rank for all."""
+        states: list[Any] = [self.metrics.state()]
+        if trainer.world_size > 1:
+            states = states * trainer.world_size
+            torch.distributed.all_gather_object(states, self.metrics.state())
+        if not trainer.is_global_zero:
+            return
+        total = DetectionMetrics.merged(states)
+        threshold = float(pl_module.threshold)
+        evaluation = total.compute(threshold)
+        logged = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
+        evaluation.metrics |= {f"pretext/{name}": value for name, value in logged.items() if name != "test_loss"}
+        folder = Path(str(trainer.log_dir))
+        records = total.records
+        data = {"root": str(trainer.datamodule.root), "images": len(records)}  # type: ignore[attr-defined]
+        run = {"model": type(pl_module).__name__, "seed": os.environ.get("PL_GLOBAL_SEED"), "threshold": threshold}
+        run["encoder"] = getattr(pl_module, "encoder_source", None)
+        write_metrics(folder / METRICS, evaluation, data, run)
+        write_predictions(folder / PREDICTIONS, records, threshold)
+        figures = self._figures(trainer, pl_module, total, evaluation)
+        save_figures(folder / "figures", figures, trainer.logger)
+        print_summary(evaluation)
+        print(
+            f"\nWritten to {os.path.relpath(folder)}: {METRICS}, {PREDICTIONS}, figures/{', figures/'.join(sorted(figures))}"
+        )
+        print("Next: tensorboard --logdir runs")
+
+    def _figures(
+        self, trainer: Trainer, module: LightningModule, total: DetectionMetrics, evaluation: Evaluation
+    ) -> dict[str, Figure]:
+        records, threshold = total.records, float(module.threshold)
+        scores, labels = np.array([row.score for row in records]), np.array([row.label for row in records])
+        groups = {
+            kind: scores[[row.kind == kind for row in records]] for kind in dict.fromkeys(r.kind for r in records)
+        }
+        figures = {"histogram.png": histogram_figure(groups, threshold)}
+        if "image/auroc" in evaluation.metrics:
+            area, precision = (evaluation.metrics[f"image/{name}"] for name in ("auroc", "average_precision"))
+            figures["roc.png"] = roc_figure(scores, labels, threshold, f"AUROC {area:.3f}")
+            figures["precision_recall.png"] = precision_recall_figure(scores, labels, f"AP {precision:.3f}")
+        if hasattr(module, "evaluate"):
+            paths = [records[index].path for index in select_cases(scores, labels)]
+            cases = self._cases(trainer, module, paths)
+            figures["overlays.png"] = overlay_figure(cases, threshold, limits(cases, threshold))
+        return figures
+
+    @staticmethod
+    def _cases(trainer: Trainer, module: LightningModule, paths: list[str]) -> list[Case]:
+        """Scores a few images once more, so that no map has to be kept for all of them."""
+        dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]
+        places = {str(row.path): index for index, row in enumerate(dataset.rows)}
+        items = [dataset[EpochIndex(0, places[path])] for path in paths]
+        images = torch.stack([item["image"] for item in items]).float() / 255
+        with torch.no_grad():
+            output = module.evaluate({"image": images.to(module.device)})
+        return [
+            Case(
+                image.permute(1, 2, 0).double().numpy(),
+                anomaly_map.double().numpy(),
+                item["mask"].numpy() if item["has_mask"] else None,
+                item["kind"],
+                float(score),
+            )
+            for item, image, anomaly_map, score in zip(
+                items, images, output["maps"].cpu(), output["scores"], strict=True
+            )
+        ]
+
+
+def limits(cases: list[Case], threshold: float) -> tuple[float, float]:
+    """One colour scale for all cases: from the median of their maps to the threshold or the top 0.5%, if higher."""
+    values = np.concatenate([case.anomaly_map.ravel() for case in cases])
+    low, high = np.quantile(values, (0.5, 0.995))
+    return float(low), float(max(high, threshold))
+
+
+def save_figures(folder: Path, figures: dict[str, Figure], logger: Any) -> None:
+    """Writes the figures as PNG files, and to TensorBoard under "test/"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=110)
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(f"test/{Path(name).stem}", figure)
