@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,10 +41,10 @@ class Case:
     score: float
 
     def title(self, threshold: float) -> str:
-        """Kind, score, and what was decided, such as "polyp: 12.3, found"."""
+        """Kind, score, and what was decided, such as "polyp: 12.3 > 10.9, found"."""
         called = self.score > threshold
         verdict = ("found" if called else "missed") if self.kind != "good" else ("false alarm" if called else "cleared")
-        return f"{self.kind}: {self.score:.3g}, {verdict}"
+        return f"{self.kind}: {self.score:.3g} {'>' if called else '≤'} {threshold:.3g}, {verdict}"
 
 
 def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
@@ -96,23 +97,29 @@ def precision_recall_figure(scores: Floats, labels: NDArray[np.int64], caption: 
 def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
     """Histograms of the scores of each kind over one set of bins, and the threshold.
 
+    Positive scores that span more than two decades are binned and drawn on a logarithmic axis.
+
     Args:
         groups: Scores by kind, "good" among them or not; none is empty.
         threshold: Drawn as a line.
     """
     figure = Figure(figsize=(6.2, 3.6), layout="constrained")
     axes = _axes(figure, "image score", "share of the kind's images", "Scores")
-    edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins=40)
+    every = np.concatenate(list(groups.values()))
+    edges = np.histogram_bin_edges(every, bins=40)
+    if min(every.min(), np.nan_to_num(threshold, nan=np.inf)) > 0 and every.max() > 100 * every.min():
+        edges = np.geomspace(every.min(), every.max(), 41)
+        edges[[0, -1]] = every.min(), every.max()  # geomspace may round past the extremes
+        axes.set_xscale("log")
     shades = iter(colormaps["Oranges"](np.linspace(0.45, 0.95, max(len(groups), 2))))
     for kind, scores in groups.items():
         normal = kind == "good"
         colour = BLUE if normal else next(shades)
         weights = np.full(len(scores), 1 / len(scores))
         label = f"{'normal' if normal else kind} ({len(scores)})"
-        style = "stepfilled" if normal else "step"
-        axes.hist(
-            scores, edges, weights=weights, histtype=style, color=colour, alpha=0.5 if normal else 1, lw=2, label=label
-        )
+        bins, opacity = edges.tolist(), 0.5 if normal else 1
+        style: Literal["stepfilled", "step"] = "stepfilled" if normal else "step"
+        axes.hist(scores, bins, weights=weights, histtype=style, color=colour, alpha=opacity, lw=2, label=label)
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold (held-out normals)")
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -127,9 +134,11 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
         limits: The map's values at the two ends of the colours.
     """
     columns = ("image", "truth", "anomaly map", "overlay")
-    figure = Figure(figsize=(7.2, 1.85 * len(cases) + 0.5), layout="constrained")
+    figure = Figure(figsize=(7.2, 1.5 * len(cases) + 0.5), layout="constrained")
     grid = np.atleast_2d(figure.subplots(len(cases), len(columns), squeeze=False))
     scale = ScalarMappable(Normalize(*limits), COLOURS)
+    for axes, title in zip(grid[0], columns, strict=True):
+        axes.set_title(title, fontsize=9)
     for case, row in zip(cases, grid, strict=True):
         pictures = (
             case.image,
@@ -137,13 +146,14 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
             scale.to_rgba(case.anomaly_map),
             overlay(case.image, case.anomaly_map, limits),
         )
-        for axes, picture, title in zip(row, pictures, columns, strict=True):
+        for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-            if row is grid[0]:
-                axes.set_title(title, fontsize=9)
-        if case.mask is not None and case.mask.any():
+        if case.mask is None:
+            note = row[1].text(0.5, 0.04, "no mask", transform=row[1].transAxes, ha="center", fontsize=8, color="white")
+            note.set_bbox({"facecolor": "black", "alpha": 0.5, "linewidth": 0})
+        elif case.mask.any():
             row[1].contour(case.mask, levels=[0.5], colors="cyan", linewidths=1.2)
         row[0].set_ylabel(case.title(threshold).replace(": ", "\n"), fontsize=8)
     figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label="anomaly map")

@@ -87,6 +87,7 @@ class Evaluation:
         """Adds what another evaluation says about the metrics that are reported per kind, as `<name>/<kind>`."""
         self.metrics |= {f"{name}/{kind}": other.metrics[name] for name in KIND_METRICS if name in other.metrics}
         self.intervals |= {f"{name}/{kind}": other.intervals[name] for name in KIND_METRICS if name in other.intervals}
+        self.undefined |= {f"{name}/{kind}": other.undefined[name] for name in KIND_METRICS if name in other.undefined}
 
 
 class DetectionMetrics:
@@ -126,8 +127,8 @@ class DetectionMetrics:
         keys = [kind if label else None for kind, label in zip(batch["kind"], labels, strict=True)]
         for key in dict.fromkeys(keys):
             chosen = torch.tensor([key == other for other in keys]) & batch["has_mask"].cpu()
+            histogram = self._pixels.setdefault(key, PixelHistogram())  # empty, it still says that there were maps
             if chosen.any():
-                histogram = self._pixels.setdefault(key, PixelHistogram())
                 histogram.update(maps.detach().cpu()[chosen], batch["mask"].cpu()[chosen])
 
     def state(self) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class DetectionMetrics:
         """Evaluates everything collected.
 
         Args:
-            threshold: Images that score above it are called abnormal.
+            threshold: Images that score above it are called abnormal; NaN where none was set.
 
         Returns:
             image/{auroc, average_precision, f1, sensitivity, specificity} and pixel/{auroc, average_precision}; with
@@ -169,21 +170,26 @@ class DetectionMetrics:
         rows = [record for record in self.records if not record.label or record.kind in kinds]
         scores, labels = np.array([row.score for row in rows]), np.array([row.label for row in rows], dtype=np.int64)
         result = image_metrics(scores, labels, threshold)
-        pixels = PixelHistogram()
+        counts = torch.zeros(2, BINS, dtype=torch.int64)
         for key in (None, *kinds):
             if key in self._pixels:
-                pixels.counts += self._pixels[key].counts
-        if not self._pixels:
-            reason = "no anomaly maps"
-        elif not labels.any():
-            reason = NO_ABNORMAL
-        else:
-            reason = "" if all(pixels.counts.sum(dim=1).tolist()) else "no masks"
-        for name, value in pixel_areas(pixels.counts).items() if not reason else ():
-            result.metrics[f"pixel/{name}"] = value
+                counts += self._pixels[key].counts
+        reason = self._undefined_pixels(kinds, counts)
         if reason:
             result.undefined |= {f"pixel/{name}": reason for name in ("auroc", "average_precision")}
+        else:
+            result.metrics |= {f"pixel/{name}": value for name, value in pixel_areas(counts).items()}
         return result
+
+    def _undefined_pixels(self, kinds: Sequence[str], counts: Tensor) -> str:
+        if not kinds:
+            return NO_ABNORMAL
+        if not self._pixels:
+            return "no anomaly maps"
+        if not any(self._pixels[kind].counts.any() for kind in kinds if kind in self._pixels):
+            return "no masks"
+        normal, abnormal = counts.sum(dim=1).tolist()
+        return "" if normal and abnormal else "no normal pixels" if abnormal else "no abnormal pixels"
 
 
 def pixel_areas(counts: Tensor) -> dict[str, float]:
@@ -208,7 +214,7 @@ def image_metrics(scores: Floats, labels: NDArray[np.int64], threshold: float) -
     Args:
         scores: (N,), higher is more abnormal.
         labels: (N,), 0 or 1.
-        threshold: Images that score above it are called abnormal.
+        threshold: Images that score above it are called abnormal; NaN where none was set.
     """
     result = Evaluation()
     normal, abnormal = scores[labels == 0], scores[labels == 1]
@@ -230,4 +236,8 @@ def image_metrics(scores: Floats, labels: NDArray[np.int64], threshold: float) -
     reason = "no normal images" if len(abnormal) else NO_ABNORMAL
     names = ("auroc", "average_precision", "f1", "sensitivity", "specificity")
     result.undefined = {f"image/{name}": reason for name in names if f"image/{name}" not in result.metrics}
+    for name in ("image/f1", "image/sensitivity", "image/specificity") if np.isnan(threshold) else ():
+        result.metrics.pop(name, None)  # nothing exceeds NaN, so these would claim that nothing was found
+        result.intervals.pop(name, None)
+        result.undefined[name] = "no threshold"
     return result

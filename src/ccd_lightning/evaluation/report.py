@@ -33,12 +33,14 @@ def write_metrics(file: Path, evaluation: Evaluation, data: Mapping[str, Any], r
 
 def write_predictions(file: Path, records: Iterable[ImageRecord], threshold: float) -> None:
     """Writes predictions.csv: path, label (0 or 1), score, and decision (normal or abnormal)."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    partial = file.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", "label", "score", "decision"))
         for record in records:
             decision = "abnormal" if record.score > threshold else "normal"
             writer.writerow((record.path, record.label, repr(record.score), decision))
+    partial.replace(file)
 
 
 def print_summary(evaluation: Evaluation, console: Console | None = None) -> None:
