@@ -14,6 +14,7 @@ from torch.nn import functional
 from ccd_lightning.losses.contrastive import nt_xent
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import FeatureProbe
+from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
 
@@ -47,7 +48,7 @@ class CCD(LightningModule):
         L = w_con L_con + w_cla L_cla + w_pos L_pos
 
     Batches hold what `PretextViews` draws: `views` (B, 2, K, 3, S, S), `augmentation` (B, K), `patches`
-    (B, 2, 3, P, P) and `position` (B,), images in [0, 1].
+    (B, 2, N, 3, P, P) and `position` (B, N), images in [0, 1].
 
     Args:
         encoder: Where the weights to start from come from.
@@ -99,14 +100,15 @@ class CCD(LightningModule):
         first, second = self.projection(features).chunk(2)  # (BK, 128) each
         augmentation = batch["augmentation"].flatten().repeat(2)  # (2BK,), as features: view, image, distribution
         logits = self.augmentation(features)  # (2BK, K)
-        patches = self.encoder.features(batch["patches"].transpose(0, 1).flatten(0, 1))  # (2B, 512)
-        position_logits = self.position(*patches.chunk(2))  # (B, 8)
+        patches = self.encoder.features(batch["patches"].transpose(0, 1).flatten(0, 2))  # (2BN, 512)
+        position = batch["position"].flatten()  # (BN,)
+        position_logits = self.position(*patches.chunk(2))  # (BN, 8)
         return {
             "contrastive": nt_xent(first, second, self.hparams["temperature"]),
             "augmentation": functional.cross_entropy(logits, augmentation),
-            "position": functional.cross_entropy(position_logits, batch["position"]),
+            "position": functional.cross_entropy(position_logits, position),
             "augmentation_accuracy": accuracy(logits, augmentation),
-            "position_accuracy": accuracy(position_logits, batch["position"]),
+            "position_accuracy": accuracy(position_logits, position),
             "spread": spread(torch.cat([first, second])),
         }
 
@@ -120,16 +122,24 @@ class CCD(LightningModule):
         """One step of pretraining."""
         return self._step(batch, "train")
 
+    def on_validation_epoch_start(self) -> None:
+        """Calibrates the encoder for whole images, so that every checkpoint holds an encoder ready to use."""
+        if self.trainer.state.fn == "fit":
+            loader, _ = self.trainer.datamodule.normal_dataloaders()  # type: ignore[attr-defined]
+            calibrate(self.encoder, (batch["image"].to(self.device) / 255 for batch in loader))
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The same quantities on held-out normal images, whose views are the same every time."""
-        self._step(batch, "val")
+        with batch_statistics(self):
+            self._step(batch, "val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Pretext accuracies on the normal test images, and the probe's scores of all of them."""
         normal = batch["label"] == 0
         if normal.any():
             names = ("views", "augmentation", "patches", "position")
-            self._step({name: batch[name][normal] for name in names}, "test")
+            with batch_statistics(self):
+                self._step({name: batch[name][normal] for name in names}, "test")
         return {"scores": self.probe(self(batch["image"]))}
 
     def on_test_start(self) -> None:

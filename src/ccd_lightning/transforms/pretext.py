@@ -23,6 +23,7 @@ class PretextViews:
         size: Side of a weak view in pixels. Small views of larger images are cheap and give better maps.
         scale: Part of the image's area that a weak view covers, smallest and largest.
         patch_size: Side of the patches whose relative position is to be predicted, in pixels.
+        pairs: How many pairs of patches to draw; patches are small, and more of them teach positions sooner.
         hole: Largest side of a cutout hole in the weak views, in pixels; 0 for none.
         draw: "all" distributions of every image (the formula), or "one" drawn per image, which needs a K-th of the
             memory per image and hence allows a K times larger batch.
@@ -34,6 +35,7 @@ class PretextViews:
         size: int = 64,
         scale: tuple[float, float] = (0.2, 1.0),
         patch_size: int = 32,
+        pairs: int = 4,
         hole: int = 0,
         draw: Literal["all", "one"] = "all",
     ) -> None:
@@ -41,6 +43,7 @@ class PretextViews:
         self.size = size
         self.scale = scale
         self.patch_size = patch_size
+        self.pairs = pairs
         self.hole = hole
         self.draw = draw
         self._weak = None
@@ -54,7 +57,7 @@ class PretextViews:
 
         Returns:
             `views` (2, K, 3, size, size) uint8, `augmentation` (K,) the class of each distribution (K = 1 when one is
-            drawn), `patches` (2, 3, patch_size, patch_size) uint8 and `position`, a scalar class in 0..7.
+            drawn), `patches` (2, N, 3, patch_size, patch_size) uint8 and `position` (N,) in 0..7, N = pairs.
         """
         from ccd_lightning.transforms.weak import WeakViews  # imports albumentations, which takes a second
 
@@ -67,10 +70,10 @@ class PretextViews:
         index = torch.arange(count) if self.draw == "all" else torch.randint(count, (1,), generator=generator)
         strong = self.family(image.expand(len(index), -1, -1, -1), index).permute(0, 2, 3, 1).numpy()
         views = np.stack([[self._weak(np.ascontiguousarray(version)) for version in strong] for _ in range(2)])
-        first, second, position = position_pairs(image[None], self.patch_size, generator)
+        first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
         return {
             "views": torch.from_numpy(views).permute(0, 1, 4, 2, 3),
             "augmentation": index,
-            "patches": torch.cat([first, second]),
-            "position": position[0],
+            "patches": torch.stack([first, second]),
+            "position": position,
         }

@@ -1,0 +1,53 @@
+from typing import Any
+
+import pytest
+import torch
+
+from ccd_lightning.losses.contrastive import nt_xent
+
+
+def by_loops(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
+    """Equation 1 of SimCLR, pair by pair."""
+    z = [vector / vector.norm() for vector in torch.cat([first, second])]
+    total, count = 0.0, len(first)
+    for i in range(2 * count):
+        partner = (i + count) % (2 * count)
+        denominator = sum(torch.exp(z[i] @ z[k] / temperature) for k in range(2 * count) if k != i)
+        total -= float(torch.log(torch.exp(z[i] @ z[partner] / temperature) / denominator))
+    return total / (2 * count)
+
+
+def test_reference_numbers(golden: dict[str, Any]) -> None:
+    features = torch.tensor(golden["contrastive"]["features_b_2_d"])
+    for case in golden["contrastive"]["symmetric_mean"]:
+        loss = nt_xent(features[:, 0], features[:, 1], case["temperature"])
+        assert loss.item() == pytest.approx(case["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
+def test_loops(temperature: float) -> None:
+    first, second = torch.randn(2, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert nt_xent(first, second, temperature).item() == pytest.approx(by_loops(first, second, temperature), abs=1e-9)
+
+
+def test_both_views_are_anchors() -> None:
+    first, second = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(1))
+    assert nt_xent(first, second, 0.2).item() == pytest.approx(nt_xent(second, first, 0.2).item(), abs=1e-6)
+
+
+def test_order_and_scale_do_not_matter() -> None:
+    first, second = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(2))
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    assert nt_xent(3 * first[order], second[order], 0.2).item() == pytest.approx(nt_xent(first, second, 0.2).item())
+
+
+def test_collapsed_projections() -> None:
+    same = torch.ones(8, 4)
+    assert nt_xent(same, same, 0.2).item() == pytest.approx(torch.tensor(15.0).log().item(), abs=1e-5)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        nt_xent(torch.zeros(2, 3), torch.zeros(3, 3), 0.2)
+    with pytest.raises(ValueError, match="positive"):
+        nt_xent(torch.zeros(2, 3), torch.zeros(2, 3), 0.0)

@@ -1,0 +1,95 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ccd_lightning.models.gaussian import FeatureProbe, PatchGaussian
+from tests.conftest import GOLDEN
+
+
+@pytest.fixture(scope="module")
+def padim() -> dict[str, torch.Tensor]:
+    arrays: Any = np.load(GOLDEN / "padim.npz")
+    return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def fitted(batches: Any, dtype: torch.dtype = torch.float64) -> PatchGaussian:
+    gaussian = PatchGaussian(ridge=0.01, dtype=dtype)
+    for batch in batches:
+        gaussian.update(batch)
+    gaussian.fit()
+    return gaussian
+
+
+@pytest.mark.parametrize("sizes", [(40,), (1,) * 40, (7, 20, 13), (39, 1)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_reference_distances(padim: dict[str, torch.Tensor], sizes: tuple[int, ...], seed: int) -> None:
+    train = padim["train_embeddings"][torch.randperm(40, generator=torch.Generator().manual_seed(seed))]
+    gaussian = fitted(train.split(sizes))
+    assert torch.allclose(gaussian.mean.T.reshape(6, 3, 3), padim["mean"], atol=1e-8)
+    assert torch.allclose(gaussian.mahalanobis(padim["query_embeddings"]), padim["mahalanobis"], atol=1e-8)
+
+
+def test_single_precision(padim: dict[str, torch.Tensor]) -> None:
+    gaussian = fitted([padim["train_embeddings"].float()], torch.float32)
+    distances = gaussian.mahalanobis(padim["query_embeddings"].float()).double()
+    assert torch.allclose(distances, padim["mahalanobis"], rtol=1e-3)
+
+
+def test_far_from_zero_nothing_is_lost(padim: dict[str, torch.Tensor]) -> None:
+    gaussian = fitted((padim["train_embeddings"] + 1e6).split(3))
+    assert torch.allclose(gaussian.mahalanobis(padim["query_embeddings"] + 1e6), padim["mahalanobis"], rtol=1e-6)
+
+
+def test_ranks_add_up(padim: dict[str, torch.Tensor]) -> None:
+    ranks = [PatchGaussian(0.01, torch.float64) for _ in range(3)]
+    for rank, part in zip(ranks, padim["train_embeddings"].split((5, 25, 10)), strict=True):
+        rank.update(part)
+    counts, means, scatters = (torch.stack([torch.as_tensor(r.sums[i]) for r in ranks]) for i in range(3))
+    ranks[0].merge_ranks(counts, means, scatters)
+    ranks[0].fit()
+    assert torch.allclose(ranks[0].mahalanobis(padim["query_embeddings"]), padim["mahalanobis"], atol=1e-8)
+
+
+def test_state_carries_all_that_scoring_needs(padim: dict[str, torch.Tensor]) -> None:
+    gaussian = fitted([padim["train_embeddings"]])
+    state = gaussian.state_dict()
+    assert set(state) == {"mean", "whitening"}
+    empty = PatchGaussian(dtype=torch.float64)
+    empty.load_state_dict(state)
+    assert torch.equal(empty.mahalanobis(padim["query_embeddings"]), gaussian.mahalanobis(padim["query_embeddings"]))
+
+
+def test_memory_does_not_grow(padim: dict[str, torch.Tensor]) -> None:
+    gaussian = PatchGaussian()
+    sizes = []
+    for batch in padim["train_embeddings"].split(10):
+        gaussian.update(batch)
+        sizes.append(sum(part.numel() for part in gaussian.sums[1:]))
+    assert len(set(sizes)) == 1
+
+
+def test_mistakes() -> None:
+    gaussian = PatchGaussian()
+    with pytest.raises(ValueError, match="No embeddings"):
+        gaussian.fit()
+    gaussian.update(torch.rand(1, 4, 2, 2))
+    with pytest.raises(ValueError, match="at least 2"):
+        gaussian.fit()
+    gaussian.update(torch.rand(1, 4, 2, 2))
+    gaussian.fit()
+    with pytest.raises(ValueError, match="4 channels at 4 positions, got 4 at 9"):
+        gaussian.mahalanobis(torch.rand(1, 4, 3, 3))
+
+
+def test_probe_is_a_mahalanobis_distance_of_scaled_features() -> None:
+    rng = np.random.default_rng(0)
+    train, query = rng.normal(size=(30, 5)), rng.normal(size=(4, 5))
+    probe = FeatureProbe(ridge=0.1)
+    probe.fit(torch.from_numpy(train))
+    scaled, asked = (array / np.linalg.norm(array, axis=1, keepdims=True) * np.sqrt(5) for array in (train, query))
+    inverse = np.linalg.inv(np.cov(scaled.T) + 0.1 * np.eye(5))
+    expected = [np.sqrt((row - scaled.mean(0)) @ inverse @ (row - scaled.mean(0))) for row in asked]
+    assert probe(torch.from_numpy(query)).tolist() == pytest.approx(expected, rel=1e-5)
+    assert not probe.state_dict()

@@ -1,0 +1,57 @@
+import torch
+
+from ccd_lightning.transforms.pretext import PretextViews
+
+IMAGE = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def quadrants(size: int = 64) -> torch.Tensor:
+    """An image whose quarters are 50, 100, 150 and 200, in reading order."""
+    tones = torch.tensor([[50, 100], [150, 200]], dtype=torch.uint8)
+    return tones.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1).expand(3, -1, -1).contiguous()
+
+
+def test_shapes_and_labels() -> None:
+    item = PretextViews(size=32, patch_size=16)(IMAGE, (0, 0, 0))
+    assert item["views"].shape == (2, 4, 3, 32, 32)
+    assert item["views"].dtype == torch.uint8
+    assert item["augmentation"].tolist() == [0, 1, 2, 3]
+    assert item["patches"].shape == (2, 4, 3, 16, 16)
+    assert item["position"].shape == (4,)
+
+
+def test_views_are_a_function_of_seed_epoch_and_index() -> None:
+    views = PretextViews(size=32, patch_size=16)
+    once = views(IMAGE, (0, 3, 7))
+    views(IMAGE, (0, 0, 1))  # what was drawn in between does not matter
+    again = PretextViews(size=32, patch_size=16)(IMAGE, (0, 3, 7))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    for other in ((1, 3, 7), (0, 4, 7), (0, 3, 8)):
+        assert not torch.equal(views(IMAGE, other)["views"], once["views"])
+
+
+def test_the_two_views_differ_and_distributions_are_in_order() -> None:
+    views = PretextViews(size=32, patch_size=16, scale=(1.0, 1.0))
+    item = views(quadrants(), (0, 0, 0))
+    assert not torch.equal(item["views"][0], item["views"][1])
+    weak = views._weak
+    assert weak is not None
+    weak.compose.transforms = [weak.compose.transforms[0]]  # the crop alone, of the whole image up to its aspect
+    item = views(quadrants(), (0, 0, 0))
+    corners = item["views"][0, :, 0, 2, 2].tolist()
+    assert corners == [50, 100, 150, 200]  # nothing, columns, rows, both: another quarter comes first each time
+
+
+def test_one_drawn_distribution_is_labelled_by_itself() -> None:
+    views = PretextViews(size=32, patch_size=16, scale=(1.0, 1.0), draw="one")
+    views(quadrants(), (0, 0, 0))
+    assert views._weak is not None
+    views._weak.compose.transforms = views._weak.compose.transforms[:1]
+    drawn = set()
+    for index in range(40):
+        item = views(quadrants(), (0, 0, index))
+        assert item["views"].shape[1] == 1
+        label = int(item["augmentation"])
+        assert item["views"][0, 0, 0, 2, 2] == [50, 100, 150, 200][label]
+        drawn.add(label)
+    assert drawn == {0, 1, 2, 3}
