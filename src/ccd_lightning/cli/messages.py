@@ -49,7 +49,7 @@ def explain(message: str, error: BaseException | None = None) -> str:
     if found := re.search(MISSING, message):
         key = section + (found["key"] or found["first"]).removeprefix("init_args.")
         return f"{key} is missing: give it with --{key} VALUE, or in the config."
-    return section.rstrip(".") + (": " if section else "") + _cause(message)
+    return _cause(section, message)
 
 
 def _unknown(section: str, key: str) -> str:
@@ -70,9 +70,13 @@ def known_keys() -> list[str]:
     return sorted(names.union(SECTIONS, (field.name for field in fields(EncoderConfig))) - {"kwargs"})
 
 
-def _cause(message: str) -> str:
-    """The first cause under the types that were tried, else the first lines, without the parser's own words."""
+def _cause(section: str, message: str) -> str:
+    """The first cause under the types that were tried, else the message, without the parser's own words."""
     bullets = re.split(r"\n\s*- ", message.split("Errors:", 1)[1]) if "Errors:" in message else ["", message]
     text = re.sub(r"\s+", " ", bullets[1].split("Given value type")[0]).strip()
-    text = re.sub(r"^Parser key \"([\w.]+)\": ", r"\1: ", text)
-    return re.sub(r"<class '([\w.]+)'>", r"\1", text)
+    if inner := re.search(r"Parser key \"([\w.]+)\": (?!.*Parser key)", text):
+        key = inner[1] if section.startswith(inner[1]) else section + inner[1]
+        text = f"{key}: {text[inner.end() :]}"
+    elif section:
+        text = f"{section.rstrip('.')}: {text}"
+    return re.sub(r"Expected an? <class '([\w.]+)'>", r"Expected \1", text)

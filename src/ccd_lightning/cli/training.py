@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import shutil
 import tempfile
 import warnings
 from datetime import UTC, datetime
@@ -54,10 +56,36 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leaves the config alone: that of the checkpoint is its base already, and options given now go before it."""
 
+    def before_fit(self) -> None:
+        """Validates, and thereby saves, also after the last epoch, whatever the number of epochs."""
+        epochs, every = self.trainer.max_epochs, self.trainer.check_val_every_n_epoch
+        if epochs and epochs > 0 and every:
+            self.trainer.check_val_every_n_epoch = math.gcd(epochs, every)
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Fits; a mistake found before anything was learned leaves no run behind."""
+        try:
+            self.trainer.fit(model, **kwargs)
+        except UserError:
+            _discard(self.trainer)
+            raise
+
     def after_fit(self) -> None:
         """Records that the run is finished, and says what to do next."""
         if self.trainer.log_dir is not None and not self.trainer.fast_dev_run:
             _record(self.trainer, self.model, self.config["fit"])
+
+
+@rank_zero_only
+def _discard(trainer: Trainer) -> None:
+    run = Path(str(trainer.log_dir))
+    if trainer.log_dir and run.is_dir() and not any(run.glob("**/*.ckpt")):
+        for logger in trainer.loggers:
+            logger.finalize("failed")
+        shutil.rmtree(run)
+        for parent in list(run.parents)[:2]:
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
 @rank_zero_only

@@ -14,6 +14,7 @@ from ccd_lightning.data.dataset import AnomalyDataset, EpochSampler, ViewTransfo
 from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.errors import UserError
 
 Batch = dict[str, Any]
@@ -175,7 +176,8 @@ class _Synthetic(AnomalyDataModule):
         self.render_seed = render_seed
 
     def prepare_data(self) -> None:
-        """Makes the images."""
+        """Makes the images, or finds them made."""
+        synthesize(self.root, self.name, size=self.geometry.size, seed=self.render_seed, **self.counts)
 
 
 class SyntheticColonoscopy(_Synthetic):

@@ -34,12 +34,12 @@ class Geometry:
     crop: tuple[float, float, float, float] | None = None
 
     def apply(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
-        """Crops and resizes, in one resampling."""
-        box = None
+        """Crops, to whole pixels, and resizes."""
         if self.crop is not None:
             left, top, right, bottom = self.crop
-            box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
-        return image.resize((self.size, self.size), resample, box=box)
+            width, height = image.size
+            image = image.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
+        return image.resize((self.size, self.size), resample)
 
 
 def read_image(path: Path, geometry: Geometry) -> UInt8Array:

@@ -60,7 +60,9 @@ class PretextDashboard(Callback):
         if trainer.global_step or not isinstance(pl_module, CCD) or not isinstance(logger, TensorBoardLogger):
             return
         logger.experiment.add_image("views/weak_by_strong", view_grid(batch["views"][: self.images]), 0)
-        logger.experiment.add_image("views/position_pairs", pair_grid(batch["patches"][:, :, 0], batch["position"][:, 0]), 0)
+        logger.experiment.add_image(
+            "views/position_pairs", pair_grid(batch["patches"][:, :, 0], batch["position"][:, 0]), 0
+        )
 
 
 def view_grid(views: Tensor) -> Tensor:

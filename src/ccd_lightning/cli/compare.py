@@ -1,0 +1,68 @@
+"""`ccd compare`: the metrics of tested runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.runs import newest_run
+
+MAIN = (
+    "image/auroc",
+    "image/average_precision",
+    "image/sensitivity",
+    "image/specificity",
+    "pixel/auroc",
+    "pixel/average_precision",
+)
+
+
+def run_compare(words: list[str]) -> None:
+    """Prints a table with a column a run."""
+    parser = argparse.ArgumentParser("ccd compare", description="Metrics of tested runs side by side.")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or the folder of its versions"
+    )
+    parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
+    arguments = parser.parse_args(words)
+    results = {str(path): read_metrics(path) for path in arguments.runs}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("metric")
+    for name in results:
+        table.add_column(name, justify="right")
+    every = {name: None for result in results.values() for name in result["metrics"]}
+    for metric in every if arguments.all else MAIN:
+        if metric in every:
+            table.add_row(metric, *(_cell(result, metric) for result in results.values()))
+    Console().print(table)
+    print("in brackets: 95% intervals, of the test images drawn")
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The metrics.json of a run, or of the newest finished run in a folder.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run.")
+    run = path if (path / "metrics.json").is_file() else newest_run(path)
+    file = run / "metrics.json"
+    if not file.is_file():
+        raise UserError(f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}")
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def _cell(result: dict[str, Any], metric: str) -> str:
+    if metric not in result["metrics"]:
+        return f"- ({result['undefined'].get(metric, 'not measured')})"
+    ends = result["intervals"].get(metric)
+    interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
+    return f"{result['metrics'][metric]:.3f}{interval}"

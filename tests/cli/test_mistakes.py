@@ -1,0 +1,139 @@
+"""A user's mistakes: one or two sentences that name the culprit, exit code 2, nothing started."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ccd_lightning.cli import main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+PADIM = ["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--model.encoder.weights", "null"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is printed on stderr by a command that fails as it should."""
+    capsys.readouterr()
+    assert main(words) == 2
+    assert not Path("runs").exists()
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    assert len(text.strip().splitlines()) < 15
+    return text
+
+
+def truncate(root: Path) -> None:
+    file = root / "train/good/0001.png"
+    file.write_bytes(file.read_bytes()[:300])
+
+
+def empty(root: Path) -> None:
+    for path in (root / "train/good").iterdir():
+        path.unlink()
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated image": (truncate, "train/good/0001.png: cannot be decoded"),
+    "empty folder": (empty, "train/good: no images in this folder"),
+    "mask without image": (
+        lambda root: (root / "test/polyp_subtle/0000.png").unlink(),
+        "ground_truth/polyp_subtle/0000.png: no image for this mask",
+    ),
+    "image without mask": (
+        lambda root: (root / "ground_truth/polyp_subtle/0000.png").unlink(),
+        "test/polyp_subtle/0000.png: no mask for this image",
+    ),
+    "wrong size of mask": (
+        lambda root: Image.new("L", (9, 9)).save(root / "ground_truth/polyp_subtle/0000.png"),
+        "ground_truth/polyp_subtle/0000.png: the mask has 9 x 9 pixels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_data(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, expected = DAMAGES[name]
+    damage(folder)
+    assert expected in complaint([*PADIM, "--data.root", str(folder)], capsys)
+
+
+def test_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere: no such folder" in complaint([*PADIM, "--data.root", "nowhere"], capsys)
+    assert "data.root is missing: give it with --data.root" in complaint(PADIM, capsys)
+
+
+def test_no_run_for_the_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--data.root", str(folder)]
+    text = complaint(words, capsys)
+    assert "runs/ccd_folder: no CCD run for the encoder" in text
+    assert "--model.encoder.weights null" in text
+
+
+def test_nothing_to_test(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no finished run" in complaint(["test"], capsys)
+    assert "runs/mine: no such run or checkpoint" in complaint(["test", "--ckpt_path", "runs/mine"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("size: 128", "sise: 128"), "There is no option 'data.sise'; did you mean 'size'?"),
+        (("encoder: {weights", "encodr: {weights"), "There is no option 'model.encodr'; did you mean 'encoder'?"),
+        (("{weights", "{wights"), "There is no option 'model.encoder.wights'; did you mean 'weights'?"),
+        (("max_epochs", "max_epoch"), "There is no option 'trainer.max_epoch'; did you mean 'max_epochs'?"),
+        (("\ntrainer:", "\ntrainr:"), "There is no option 'trainr'; did you mean 'trainer'?"),
+        (("size: 128", "size: big"), "data.size: Expected int. Got value: big"),
+        (("padim.PaDiM", "padim.PaDIM"), "'ccd_lightning.modules.padim' has no attribute 'PaDIM'"),
+        (("seed_everything: 0", "seed_everything: ["), "Problems parsing config"),
+    ],
+)
+def test_misspelt_config(change: tuple[str, str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = (CONFIGS / "padim_folder.yaml").read_text()
+    assert change[0] in config
+    Path("mine.yaml").write_text(config.replace(*change))
+    assert expected in complaint(["fit", "--config", "mine.yaml", "--data.root", "somewhere"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--data.rot", "x"], "There is no option 'data.rot'; did you mean 'root'?"),
+        (["--trainr.max_epochs", "3"], "There is no option 'trainr'; did you mean 'trainer'?"),
+        (["--data.size", "abc"], "data.size: Expected int. Got value: abc"),
+    ],
+)
+def test_misspelt_options(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert expected in complaint([*PADIM, "--data.root", "somewhere", *words], capsys)
+
+
+def test_no_config_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nope.yaml" in complaint(["fit", "--config", "nope.yaml"], capsys)
+    assert "data is missing" in complaint(["fit"], capsys)
+    assert "no command 'fti'" in complaint(["fti"], capsys)
+
+
+def test_debug_shows_the_traceback() -> None:
+    from ccd_lightning.errors import UserError
+
+    with pytest.raises(UserError):
+        main(["test", "--debug"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["compare", "--help"], ["--version"]])
+def test_help_imports_neither_torch_nor_lightning(words: list[str]) -> None:
+    code = (
+        "import sys; from ccd_lightning.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "sys.exit(bool({'torch', 'lightning', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ccd" in done.stdout

@@ -1,0 +1,150 @@
+"""The whole path through the command line, in-process, on images of 64 px."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ccd_lightning.cli import main
+from ccd_lightning.modules.handover import read_checkpoint
+from tests.conftest import TINY
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL_DATA = [f"--data.{key}={value}" for key, value in TINY.items()] + ["--data.batch_size=6"]
+SMALL_VIEWS = ["--data.views.size=32", "--data.views.patch_size=16", "--trainer.max_epochs=2"]
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a real CCD run and two detectors were fitted and tested."""
+    folder = tmp_path_factory.mktemp("workspace")
+    (folder / "configs").symlink_to(CONFIGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS]) == 0
+        assert main(["test"]) == 0
+        assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA]) == 0
+        assert main(["test"]) == 0
+    return folder
+
+
+@pytest.fixture
+def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def metrics(run: str | Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((Path(run) / "metrics.json").read_text())
+    return content
+
+
+def test_run_folders(inside: Path) -> None:
+    for name in ("ccd_synthetic", "padim_synthetic"):
+        run = inside / "runs" / name / "latest"
+        assert run.resolve().name == "version_0"
+        for file in ("config.yaml", "run.json", "metrics.json", "predictions.csv", "checkpoints/best.ckpt"):
+            assert (run / file).is_file(), file
+        assert list(run.glob("events.out.tfevents.*"))
+    figures = {path.name for path in (inside / "runs/padim_synthetic/latest/figures").iterdir()}
+    assert figures == {"roc.png", "precision_recall.png", "histogram.png", "overlays.png"}
+
+
+def test_encoder_of_the_detector_is_the_runs(inside: Path) -> None:
+    ccd, padim = (
+        read_checkpoint(inside / f"runs/{name}/latest/checkpoints/best.ckpt")["state_dict"]
+        for name in ("ccd_synthetic", "padim_synthetic")
+    )
+    names = {name for name in ccd if name.startswith("encoder.")}
+    assert names == {name for name in padim if name.startswith("encoder.")}
+    assert len(names) > 100
+    assert all(torch.equal(ccd[name], padim[name]) for name in names)
+
+
+def test_metrics_of_both_kinds_of_run(inside: Path) -> None:
+    padim, ccd = metrics("runs/padim_synthetic/latest"), metrics("runs/ccd_synthetic/latest")
+    assert {"image/auroc", "image/sensitivity", "image/specificity", "pixel/auroc"} <= set(padim["metrics"])
+    assert "runs/ccd_synthetic" in padim["run"]["encoder"]
+    assert {"pretext/augmentation_accuracy", "pretext/position_accuracy", "image/auroc"} <= set(ccd["metrics"])
+    assert set(ccd["undefined"]) >= {"pixel/auroc"}
+    assert padim["metrics"]["image/auroc"] != ccd["metrics"]["image/auroc"]
+
+
+def test_checkpoint_alone_gives_the_same_numbers(inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = metrics("runs/padim_synthetic/latest")
+    shutil.copy(inside / "runs/padim_synthetic/latest/checkpoints/best.ckpt", tmp_path / "moved.ckpt")
+    shutil.copytree(inside / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)  # neither runs/ nor configs/ is here
+    assert main(["test", "--ckpt_path", "moved.ckpt"]) == 0
+    assert metrics(tmp_path) == before
+
+
+def test_same_seed_same_metrics_other_seed_other_metrics(inside: Path) -> None:
+    results = []
+    for seed, name in ((0, "once"), (0, "twice"), (1, "other")):
+        words = ["--seed_everything", str(seed), "--trainer.logger.init_args.name"]
+        common = [*words, f"ccd_{name}"]
+        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *common]) == 0
+        chosen = [*words, f"padim_{name}", "--model.encoder.weights", f"runs/ccd_{name}"]
+        assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *chosen]) == 0
+        assert main(["test"]) == 0
+        found = metrics(f"runs/padim_{name}/latest")
+        found["run"].pop("encoder")
+        results.append(found)
+    assert results[0] == results[1]
+    assert results[0]["metrics"] != results[2]["metrics"]
+
+
+def test_untrained_encoder_and_test_of_a_named_run(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model.encoder.weights", "null", "--trainer.logger.init_args.name", "padim_untrained"]
+    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *words]) == 0
+    assert main(["test", "--ckpt_path", "runs/padim_synthetic"]) == 0
+    assert "test: runs/padim_synthetic/version_0/checkpoints/best.ckpt" in capsys.readouterr().out
+    assert main(["test", "--ckpt_path=runs/padim_untrained/version_0"]) == 0
+    assert metrics("runs/padim_untrained/latest")["run"]["encoder"] == "random"
+
+
+def test_own_images(inside: Path, tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    shutil.copytree(inside / "data/synthetic_colonoscopy", root)
+    shutil.rmtree(root / "ground_truth")
+    own = ["--data.root", str(root), "--data.size", "64", "--data.batch_size", "6"]
+    assert main(["fit", "--config", "configs/ccd_folder.yaml", *own, *SMALL_VIEWS]) == 0
+    assert main(["fit", "--config", "configs/padim_folder.yaml", *own]) == 0
+    assert main(["test"]) == 0
+    assert metrics("runs/padim_folder/latest")["undefined"]["pixel/auroc"] == "no masks"
+    for kind in root.glob("test/polyp_*"):
+        shutil.rmtree(kind)
+    assert main(["test"]) == 0
+    alone = metrics("runs/padim_folder/latest")
+    assert alone["undefined"]["image/auroc"] == "no abnormal images"
+    assert set(alone["metrics"]) == {"image/specificity"}
+
+
+def test_fit_names_the_next_command(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--trainer.logger.init_args.name", "padim_next", "--model.encoder.weights", "null"]
+    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *words]) == 0
+    assert "The run is in runs/padim_next/version_0\nNext: ccd test\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_every_config_is_valid_and_names_its_run_after_itself(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(CONFIGS / config), "--data.root", "somewhere", "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["trainer"]["logger"]["init_args"]["name"] == Path(config).stem
+
+
+def test_optimiser_is_replaced_from_the_command_line(inside: Path) -> None:
+    words = ["--trainer.logger.init_args.name", "ccd_sgd", "--trainer.max_epochs", "1"]
+    sgd = ["--optimizer", "SGD", "--optimizer.lr", "0.01", "--optimizer.momentum", "0.9"]
+    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *words, *sgd]) == 0
+    state = read_checkpoint(inside / "runs/ccd_sgd/latest/checkpoints/last.ckpt")["optimizer_states"][0]
+    assert state["param_groups"][0]["momentum"] == 0.9

@@ -1,0 +1,93 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ccd_lightning.data.layouts import scan_folder
+from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.errors import UserError
+
+
+def test_the_common_layout(folder: Path) -> None:
+    manifest = scan_folder(folder)
+    kinds = Counter((row.split, row.kind) for row in manifest.rows)
+    assert kinds == {
+        ("train", "good"): 12,
+        ("test", "good"): 5,
+        ("test", "polyp_subtle"): 2,
+        ("test", "polyp_moderate"): 2,
+        ("test", "polyp_obvious"): 2,
+    }
+    for row in manifest.select("test"):
+        assert (row.mask is not None) == bool(row.label)
+        assert row.mask is None or row.mask.name == row.path.name
+
+
+def test_masks_may_be_missing_as_a_whole_or_named_mask(folder: Path) -> None:
+    truth = folder / "ground_truth"
+    for mask in truth.glob("*/*.png"):
+        mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
+    assert all(row.mask for row in scan_folder(folder).select("test") if row.label)
+    truth.rename(folder / "elsewhere")
+    assert not any(row.mask for row in scan_folder(folder).rows)
+
+
+def remove(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+
+
+def test_mistakes_name_the_file(folder: Path) -> None:
+    image, mask = folder / "test/polyp_subtle/0000.png", folder / "ground_truth/polyp_subtle/0000.png"
+    content = mask.read_bytes()
+    Image.new("L", (10, 20)).save(mask)
+    with pytest.raises(UserError, match=r"ground_truth/polyp_subtle/0000\.png: the mask has 10 x 20.* 64 x 64"):
+        scan_folder(folder)
+    mask.unlink()
+    with pytest.raises(UserError, match=r"test/polyp_subtle/0000\.png: no mask"):
+        scan_folder(folder)
+    mask.write_bytes(content)
+    kept = image.read_bytes()
+    image.unlink()
+    with pytest.raises(UserError, match=r"ground_truth/polyp_subtle/0000\.png: no image for this mask"):
+        scan_folder(folder)
+    image.write_bytes(kept)
+    mask.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"ground_truth/polyp_subtle/0000\.png: not a readable image"):
+        scan_folder(folder)
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        scan_folder(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="train/good: no such folder; expected"):
+        scan_folder(tmp_path)
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    with pytest.raises(UserError, match="train/good: no images"):
+        scan_folder(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "train/good/a.png")
+    (tmp_path / "test" / "polyp").mkdir(parents=True)
+    with pytest.raises(UserError, match="test/polyp: no images"):
+        scan_folder(tmp_path)
+
+
+def test_manifest_round_trip(folder: Path, tmp_path: Path) -> None:
+    manifest = scan_folder(folder)
+    table = tmp_path / "split.csv"
+    manifest.write(table)
+    assert Manifest.read(table, folder) == manifest
+    assert str(tmp_path) not in table.read_text()
+
+
+def test_manifest_mistakes(tmp_path: Path) -> None:
+    table = tmp_path / "split.csv"
+    with pytest.raises(UserError, match="no such manifest"):
+        Manifest.read(table)
+    table.write_text("path,kind\n")
+    with pytest.raises(UserError, match="column 'split' is missing"):
+        Manifest.read(table)
+    table.write_text("path,split,kind\na.png,training,good\n")
+    with pytest.raises(UserError, match="line 2: split is 'training'"):
+        Manifest.read(table)
+    with pytest.raises(UserError, match=r"b\.png: training uses normal images only"):
+        Manifest(tmp_path, [Row(Path("a.png"), "train"), Row(Path("b.png"), "train", "polyp")])

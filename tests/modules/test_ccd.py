@@ -1,0 +1,103 @@
+from typing import Any
+
+import pytest
+import torch
+
+from ccd_lightning.models.batchnorm import batch_statistics, calibrate
+from ccd_lightning.modules.ccd import CCD, cosine_with_warmup
+from ccd_lightning.transforms.pretext import PretextViews
+
+
+def make_batch(count: int = 4) -> dict[str, torch.Tensor]:
+    views = PretextViews(size=32, patch_size=16, pairs=2)
+    images = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    items = [views(image, (0, 0, index)) for index, image in enumerate(images)]
+    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+    return {name: value.float() / 255 if value.dtype == torch.uint8 else value for name, value in batch.items()}
+
+
+@pytest.fixture(scope="module")
+def module() -> CCD:
+    torch.manual_seed(0)
+    return CCD()
+
+
+def test_permuting_the_batch_changes_nothing(module: CCD) -> None:
+    """Labels go with their views: were they aligned by place, another order would give other losses."""
+    batch = make_batch()
+    order = torch.tensor([2, 0, 3, 1])
+    for shuffled in (
+        {name: value[order] for name, value in batch.items()},
+        batch | {"views": batch["views"][:, :, order], "augmentation": batch["augmentation"][:, order]},
+    ):
+        with torch.no_grad(), batch_statistics(module):
+            before, after = module.losses(batch), module.losses(shuffled)
+        for name, value in before.items():
+            assert after[name].item() == pytest.approx(value.item(), abs=1e-4), name
+
+
+def test_views_are_matched_with_their_labels(module: CCD) -> None:
+    """With a head that reads the label out of the picture, every view is classified correctly."""
+    batch = make_batch()
+    batch["augmentation"] = torch.stack([torch.randperm(4) for _ in range(4)])  # another order in every image
+    shade = batch["augmentation"].float()[:, None, :, None, None, None] / 4
+    batch["views"] = shade.expand_as(batch["views"])
+
+    class Reader(torch.nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return -((features[:, :1] * 4 - torch.arange(4)) ** 2)
+
+    class Shades(torch.nn.Module):
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean(dim=(1, 2, 3))[:, None].expand(-1, 512)
+
+    reader = CCD()
+    reader.encoder, reader.augmentation = Shades(), Reader()  # type: ignore[assignment]
+    with torch.no_grad():
+        assert reader.losses(batch)["augmentation_accuracy"] == 1
+
+
+def test_every_parameter_gets_a_gradient(module: CCD) -> None:
+    module.total(module.losses(make_batch())).backward()  # type: ignore[no-untyped-call]
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_weights_of_the_losses() -> None:
+    weighted = CCD(contrastive_weight=2.0, augmentation_weight=0.5, position_weight=0.0)
+    losses = {"contrastive": torch.tensor(1.0), "augmentation": torch.tensor(10.0), "position": torch.tensor(100.0)}
+    assert weighted.total(losses).item() == pytest.approx(7.0)
+
+
+def test_published_schedule(golden: dict[str, Any]) -> None:
+    schedule = golden["schedule"]
+    for epoch, rate in schedule["lr_at_epoch"].items():
+        factor = cosine_with_warmup(int(epoch), schedule["epochs"], final=schedule["lr_decay_rate"] ** 3)
+        assert schedule["lr"] * factor == pytest.approx(rate, abs=1e-9)
+
+
+def test_warmup_rises_to_the_cosine() -> None:
+    factors = [cosine_with_warmup(step, 1000, warmup=9) for step in range(12)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors == sorted(factors[:10]) + factors[10:]
+    assert factors[9] == cosine_with_warmup(9, 1000)
+
+
+def test_calibration_averages_over_images() -> None:
+    norm = torch.nn.Sequential(torch.nn.BatchNorm2d(2)).eval()
+    images = torch.randn(6, 2, 5, 5) * 3 + 7
+    calibrate(norm, images.split(2))
+    assert torch.allclose(norm[0].running_mean, images.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert not norm[0].training
+    assert norm[0].momentum == 0.1
+
+
+def test_batch_statistics_leave_no_trace() -> None:
+    norm = torch.nn.BatchNorm1d(3).eval()
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    with batch_statistics(norm):
+        out = norm(torch.randn(64, 3) * 5 + 2)
+    assert torch.allclose(out.mean(dim=0), torch.zeros(3), atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+    assert not norm.training
