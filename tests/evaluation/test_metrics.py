@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from torch import Tensor
 
-from ccd_lightning.evaluation.intervals import delong_interval, placements, wilson_interval
+from ccd_lightning.evaluation.intervals import delong_interval, wilson_interval
 from ccd_lightning.evaluation.metrics import BINS, DetectionMetrics, PixelHistogram
 
 GOOD = "good"
@@ -64,26 +63,16 @@ def part(whole: dict[str, Any], rows: slice) -> dict[str, Any]:
     return {name: value[rows] for name, value in whole.items()}
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
-def test_pixel_histogram_agrees_with_sklearn_in_any_range(scale: float) -> None:
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20, None])
+def test_pixel_histogram_agrees_with_sklearn_in_any_range(scale: float | None) -> None:
     maps, masks = pixels(0)
-    histogram = PixelHistogram()
-    histogram.update(maps * scale, masks)
-    truth, values = masks.flatten().numpy(), maps.flatten().numpy()
-    areas = histogram.compute()
-    assert areas["auroc"] == pytest.approx(roc_auc_score(truth, values), abs=1e-4)
-    assert areas["average_precision"] == pytest.approx(average_precision_score(truth, values), abs=1e-3)
-
-
-def test_pixel_histogram_counts_ties_as_sklearn_does() -> None:
-    maps, masks = pixels(3)
-    maps = maps.log1p().round()  # few distinct values, each with a bin of its own
+    maps = maps.log1p().round() if scale is None else maps * scale  # rounded: many ties, each with a bin of its own
     histogram = PixelHistogram()
     histogram.update(maps, masks)
-    truth, values = masks.flatten().numpy(), maps.flatten().numpy()
-    areas = histogram.compute()
-    assert areas["auroc"] == pytest.approx(roc_auc_score(truth, values), abs=1e-12)
-    assert areas["average_precision"] == pytest.approx(average_precision_score(truth, values), abs=1e-12)
+    truth, values, areas = masks.flatten().numpy(), maps.flatten().numpy(), histogram.compute()
+    margin = 1e-12 if scale is None else 1e-4
+    assert areas["auroc"] == pytest.approx(roc_auc_score(truth, values), abs=margin)
+    assert areas["average_precision"] == pytest.approx(average_precision_score(truth, values), abs=10 * margin)
 
 
 def test_pixel_histogram_streams_exactly_in_bounded_memory() -> None:
@@ -114,12 +103,9 @@ def test_pixel_histogram_puts_both_zeros_in_the_first_bin() -> None:
 
 
 @pytest.mark.parametrize("value", [-1e-6, float("nan"), float("inf")])
-def test_pixel_histogram_refuses_what_it_cannot_order(value: float) -> None:
+def test_pixel_histogram_refuses_what_it_cannot_order_or_match(value: float) -> None:
     with pytest.raises(ValueError, match="finite and not negative"):
         PixelHistogram().update(torch.tensor([[[1.0, value]]]), torch.zeros(1, 1, 2, dtype=torch.bool))
-
-
-def test_pixel_histogram_refuses_shapes_that_differ() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         PixelHistogram().update(torch.ones(1, 2, 2), torch.zeros(1, 2, 3, dtype=torch.bool))
 
@@ -202,10 +188,11 @@ PIXEL = {"pixel/auroc", "pixel/average_precision"}
     [
         ([0, 0, 0], "no abnormal images", {"image/specificity"}),
         ([1, 1, 1], "no normal images", {"image/sensitivity"}),
+        ([], "no abnormal images", set()),
     ],
 )
 def test_what_one_class_cannot_define_has_a_reason(labels: list[int], reason: str, defined: set[str]) -> None:
-    found = collected([1.0, 2.0, 3.0], labels).compute(2.5)
+    found = collected([1.0, 2.0, 3.0][: len(labels)], labels).compute(2.5)
     missing = {f"image/{name}" for name in IMAGE} - defined
     assert set(found.metrics) == defined
     assert set(found.undefined) == missing | PIXEL
@@ -248,12 +235,6 @@ def test_without_a_threshold_decisions_are_undefined_not_zero() -> None:
     assert found.metrics["image/auroc"] == 1.0
 
 
-def test_nothing_collected_defines_nothing() -> None:
-    found = DetectionMetrics().compute(1.0)
-    assert found.metrics == {}
-    assert set(found.undefined) == {f"image/{name}" for name in IMAGE} | PIXEL
-
-
 def test_a_score_that_is_no_number_names_the_image() -> None:
     with pytest.raises(ValueError, match=r"001\.png"):
         collected([1.0, float("nan")], [0, 1])
@@ -266,46 +247,3 @@ def test_intervals_of_the_metrics_are_those_of_their_counts() -> None:
     assert found.intervals["image/sensitivity"] == pytest.approx(wilson_interval(4, 5))
     assert found.intervals["image/specificity"] == pytest.approx(wilson_interval(3, 6))
     assert found.intervals["image/auroc"] == pytest.approx(delong_interval(scores[:6], scores[6:]))
-
-
-def test_wilson_interval_agrees_with_scipy() -> None:
-    for successes, trials in ((0, 7), (3, 7), (7, 7), (90, 100)):
-        expected = binomtest(successes, trials).proportion_ci(method="wilson")
-        assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_delong_interval_agrees_with_loops_from_the_paper() -> None:
-    # DeLong et al. 1988, equations 4 to 8: structural components, then the variance of the area.
-    rng = np.random.default_rng(0)
-    normal, abnormal = rng.normal(0, 1, 9).round(1), rng.normal(1, 2, 7).round(1)
-    normal[0] = abnormal[0]  # a tie across the classes
-
-    def kernel(high: float, low: float) -> float:
-        return 1.0 if high > low else 0.5 if high == low else 0.0
-
-    of_abnormal = [sum(kernel(x, y) for y in normal) / len(normal) for x in abnormal]
-    of_normal = [sum(kernel(x, y) for x in abnormal) / len(abnormal) for y in normal]
-    area = sum(of_abnormal) / len(abnormal)
-    s10 = sum((value - area) ** 2 for value in of_abnormal) / (len(abnormal) - 1)
-    s01 = sum((value - area) ** 2 for value in of_normal) / (len(normal) - 1)
-    variance = s10 / len(abnormal) + s01 / len(normal)
-    half = 1.959964 * np.sqrt(variance) / (area * (1 - area))
-    expected = [1 / (1 + np.exp(-(np.log(area / (1 - area)) + sign * half))) for sign in (-1, 1)]
-    assert placements(normal, abnormal) == pytest.approx(np.array(of_abnormal))
-    assert delong_interval(normal, abnormal) == pytest.approx(expected, abs=1e-6)
-
-
-def test_delong_interval_covers_the_true_area() -> None:
-    rng = np.random.default_rng(0)
-    truth = 0.760250  # Phi(1 / sqrt(2)): two normal distributions one standard deviation apart
-    covered = 0
-    for _ in range(400):
-        low, high = delong_interval(rng.normal(0, 1, 40), rng.normal(1, 1, 40))
-        covered += low <= truth <= high
-    assert 0.92 <= covered / 400 <= 0.98
-
-
-def test_perfect_separation_is_not_certainty() -> None:
-    low, high = delong_interval(np.arange(10.0), np.arange(20.0, 40.0))
-    assert 0.5 < low < 0.9
-    assert high == pytest.approx(1.0)
