@@ -39,7 +39,7 @@ GRADES = {
 }
 
 
-def render_colonoscopy(kind: str, rng: np.random.Generator, size: int) -> Scene:
+def paint(kind: str, rng: np.random.Generator, size: int) -> Scene:
     """Paints a frame.
 
     What is normal in it is drawn before the polyp, so that the same generator gives the same frame without it.

@@ -26,7 +26,7 @@ LESION_SPOTS = {"subtle": (5, 8), "moderate": (8, 14), "obvious": (14, 24)}
 CUP_RATIO = {"subtle": (0.60, 0.68), "moderate": (0.70, 0.78), "obvious": (0.80, 0.90)}
 
 
-def render_fundus(kind: str, rng: np.random.Generator, size: int) -> Scene:
+def paint(kind: str, rng: np.random.Generator, size: int) -> Scene:
     """Paints a photograph.
 
     What is normal in it is drawn before what is not, so that the same generator gives the same eye without it.
