@@ -1,16 +1,21 @@
 """The whole path through the command line, in-process, on images of 64 px."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from ccd_lightning import load
 from ccd_lightning.cli import main
+from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.errors import UserError
 from ccd_lightning.modules.handover import read_checkpoint
 from tests.conftest import TINY
 
@@ -148,3 +153,26 @@ def test_optimiser_is_replaced_from_the_command_line(inside: Path) -> None:
     assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *words, *sgd]) == 0
     state = read_checkpoint(inside / "runs/ccd_sgd/latest/checkpoints/last.ckpt")["optimizer_states"][0]
     assert state["param_groups"][0]["momentum"] == 0.9
+
+
+def test_load_in_python(inside: Path) -> None:
+    detector = load("runs/padim_synthetic")
+    rows = list(csv.DictReader(Path("runs/padim_synthetic/latest/predictions.csv").open()))
+    images = np.stack([read_image(Path(row["path"]), Geometry(64)) for row in rows])
+    scores, maps = detector(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    assert maps.shape == (11, 64, 64)
+    assert scores.tolist() == pytest.approx([float(row["score"]) for row in rows], rel=1e-4)
+    decisions = ["abnormal" if score > detector.threshold else "normal" for score in scores]
+    assert decisions == [row["decision"] for row in rows]
+    with pytest.raises(UserError, match="not a detector's checkpoint"):
+        load("runs/ccd_synthetic")
+
+
+def test_compare(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["compare", "runs/padim_synthetic", "runs/ccd_synthetic"]) == 0
+    table = capsys.readouterr().out
+    value = metrics("runs/padim_synthetic/latest")["metrics"]["image/auroc"]
+    assert f"{value:.3f} [" in next(line for line in table.splitlines() if line.startswith("image/auroc"))
+    assert main(["compare", "runs/nothing"]) == 2
+    assert "runs/nothing: no such run" in capsys.readouterr().err

@@ -1,0 +1,58 @@
+# One word for each thing to do. Everything runs in .venv, which `make setup` makes.
+PYTHON ?= python3
+BIN := .venv/bin
+CCD := $(BIN)/ccd
+SOURCES := src tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint type smoke bench tensorboard clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: .venv/ready  ## make .venv with the tested versions
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## pretrain, fit, test and compare on the embedded images (minutes on two cores)
+	$(CCD) data synthesize
+	$(CCD) fit --config configs/ccd_synthetic.yaml
+	$(CCD) fit --config configs/padim_synthetic.yaml
+	$(CCD) test
+	$(CCD) fit --config configs/padim_synthetic.yaml \
+		--model.encoder.weights null --trainer.logger.init_args.name padim_untrained
+	$(CCD) test
+	@echo
+	@$(CCD) compare runs/padim_synthetic runs/padim_untrained
+	@echo
+	@echo "Pictures:  $$(ls runs/padim_synthetic/latest/figures/*.png | tr '\n' ' ')"
+	@echo "Dashboard: make tensorboard"
+
+test: setup  ## run all tests
+	$(BIN)/pytest --quiet
+
+check: lint type  ## lint and types
+
+lint: setup  ## style, imports, docstrings
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+type: setup  ## static types
+	$(BIN)/mypy
+
+smoke: setup  ## the whole path on a few tiny images (under a minute)
+	$(BIN)/pytest --quiet tests/cli/test_training.py -k 'run_folders or checkpoint_alone'
+
+bench: setup  ## measure: detection over seeds, speed and memory (an hour or so on two cores)
+	$(BIN)/python benchmarks/detection.py colonoscopy fundus
+	$(BIN)/python benchmarks/speed.py
+
+tensorboard: setup  ## look at all runs in a browser
+	$(BIN)/tensorboard --logdir runs
+
+clean:  ## remove caches and what `make bench` left; runs, data and .venv stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist .bench
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

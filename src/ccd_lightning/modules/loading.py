@@ -1,0 +1,37 @@
+"""Opening a fitted detector from Python."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.handover import read_checkpoint
+from ccd_lightning.runs import find_checkpoint
+
+
+def load(run_or_file: str | Path) -> OneClassDetector:
+    """Opens a detector for scoring; nothing but its checkpoint is read.
+
+    Args:
+        run_or_file: A run's folder, a folder of runs (then its newest finished one), or a checkpoint file.
+
+    Returns:
+        The detector in evaluation mode, on the CPU: `detector(images)` takes (B, 3, H, W) in [0, 1] and returns scores
+        (B,) and anomaly maps (B, H, W); `detector.threshold` separates the scores.
+
+    Raises:
+        UserError: If there is no such run, or it is not a detector's.
+    """
+    file = find_checkpoint(Path(run_or_file))
+    checkpoint = read_checkpoint(file)
+    settings = dict(checkpoint.get("hyper_parameters", {}))
+    module, _, name = settings.get("_class_path", "").rpartition(".")
+    kind = getattr(importlib.import_module(module), name, None) if module else None
+    if not (isinstance(kind, type) and issubclass(kind, OneClassDetector)):
+        raise UserError(f"{file}: not a detector's checkpoint. Fit one with ccd fit --config configs/padim_folder.yaml.")
+    detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
+    detector.on_load_checkpoint(checkpoint)
+    detector.load_state_dict(checkpoint["state_dict"])
+    return detector.requires_grad_(False).eval()

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.modules.padim import PaDiM
+
+
+@pytest.fixture
+def detector() -> PaDiM:
+    torch.manual_seed(0)
+    detector = PaDiM(channels=20).eval()
+    with torch.no_grad():
+        for _ in range(3):
+            detector.gaussian.update(detector.embed(torch.rand(10, 3, 64, 64)))
+    detector.gaussian.fit()
+    return detector
+
+
+def test_embedding_stacks_three_layers_at_the_first_ones_resolution() -> None:
+    detector = PaDiM(channels=sum(Encoder.pyramid_channels)).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        embedding, levels = detector.embed(images), detector.encoder.pyramid(images)
+    assert embedding.shape == (2, 448, 16, 16)
+    assert torch.equal(embedding[:, :64], levels[0])
+    assert torch.equal(embedding[:, 64:192, 5, 7], levels[1][:, :, 2, 3])
+    assert torch.equal(embedding[:, 192:, 5, 7], levels[2][:, :, 1, 1])
+
+
+def test_channels_are_drawn_by_the_seed() -> None:
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        drawn.append(PaDiM(channels=20).selected)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert len(set(drawn[0].tolist())) == 20
+
+
+def test_score_is_the_maximum_of_the_map_and_independent_of_the_batch(detector: PaDiM) -> None:
+    images = torch.rand(5, 3, 64, 64)
+    with torch.no_grad():
+        scores, maps = detector(images)
+        alone = [detector(image[None]) for image in images]
+    assert maps.shape == (5, 64, 64)
+    assert torch.equal(scores, maps.amax(dim=(1, 2)))
+    assert torch.allclose(scores, torch.cat([score for score, _ in alone]), rtol=1e-4)
+    assert torch.allclose(maps, torch.cat([one for _, one in alone]), rtol=1e-4)
+
+
+def test_a_strange_patch_lights_up_where_it_is(detector: PaDiM) -> None:
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    image[:, :, 40:52, 8:20] = 0
+    with torch.no_grad():
+        _, maps = detector(image)
+    row, column = divmod(int(maps[0].argmax()), 64)
+    assert 36 <= row < 56
+    assert 4 <= column < 24
+
+
+def test_another_size_than_that_of_the_fit_is_refused(detector: PaDiM) -> None:
+    with pytest.raises(ValueError, match="at 256 positions, got 20 at 1024"):
+        detector(torch.rand(1, 3, 128, 128))
