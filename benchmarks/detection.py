@@ -58,7 +58,7 @@ def interval(values: Floats) -> str:
 
 def scores(folder: Path) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Image scores and labels of a tested run, sorted by path."""
-    rows = sorted(csv.DictReader((folder / "predictions.csv").open()), key=lambda row: row["path"])
+    rows = sorted(csv.DictReader((folder / "predictions.csv").read_text().splitlines()), key=lambda row: row["path"])
     return np.array([float(row["score"]) for row in rows]), np.array([row["label"] == "1" for row in rows])
 
 
@@ -90,11 +90,12 @@ def table(name: str, runs: list[dict[str, Path]]) -> None:
     }
     print(f"\n{name}, {len(runs)} seeds, mean [95% interval over seeds]\n")
     print("| metric | untrained | CCD | difference |\n| --- | --- | --- | --- |")
-    names = [key for key in results["trained"][0] if "auroc" in key or key in ("image/sensitivity", "image/specificity")]
+    names = [key for key in results["trained"][0] if "auroc" in key]
     for key in names:
         untrained, trained = (np.array([run[key] for run in results[kind]]) for kind in ("untrained", "trained"))
         print(f"| {key} | {interval(untrained)} | {interval(trained)} | {interval(trained - untrained)} |")
-    seeds = ", ".join(f"{b['image/auroc']:.3f} -> {a['image/auroc']:.3f}" for a, b in zip(*reversed(results.values())))
+    both = zip(results["untrained"], results["trained"], strict=True)
+    seeds = ", ".join(f"{before['image/auroc']:.3f} -> {after['image/auroc']:.3f}" for before, after in both)
     print(f"\nImage AUROC by seed: {seeds}")
     print(f"Difference in image AUROC over test images: {bootstrap([(p['trained'], p['untrained']) for p in runs])}")
 

@@ -26,5 +26,5 @@ def golden() -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     """A data set of 23 images of 64 px, free to be damaged."""
     root = tmp_path / "images"
-    synthesize(root, "colonoscopy", **TINY)
+    synthesize(root, "colonoscopy", size=64, train=12, test_good=5, test_abnormal=6)
     return root

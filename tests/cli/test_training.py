@@ -157,7 +157,8 @@ def test_optimiser_is_replaced_from_the_command_line(inside: Path) -> None:
 
 def test_load_in_python(inside: Path) -> None:
     detector = load("runs/padim_synthetic")
-    rows = list(csv.DictReader(Path("runs/padim_synthetic/latest/predictions.csv").open()))
+    table = Path("runs/padim_synthetic/latest/predictions.csv").read_text().splitlines()
+    rows = list(csv.DictReader(table))
     images = np.stack([read_image(Path(row["path"]), Geometry(64)) for row in rows])
     scores, maps = detector(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
     assert maps.shape == (11, 64, 64)

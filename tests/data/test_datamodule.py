@@ -82,7 +82,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     def order(seed: int, epoch: int, shuffle: bool = True) -> list[int]:
         sampler = EpochSampler(20, seed, shuffle)
         sampler.set_epoch(epoch)
-        return [key.index for key in sampler]
+        return [key.item for key in sampler]
 
     assert order(0, 1) == order(0, 1)
     assert order(0, 1) != order(0, 2)
@@ -93,7 +93,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_share_one_order(ranks: int) -> None:
     for shuffle, expected in ((True, 20 - 20 % ranks), (False, 20)):
-        shares = [[key.index for key in EpochSampler(20, 0, shuffle, rank, ranks)] for rank in range(ranks)]
+        shares = [[key.item for key in EpochSampler(20, 0, shuffle, rank, ranks)] for rank in range(ranks)]
         assert [len(share) for share in shares] == [len(EpochSampler(20, 0, shuffle, r, ranks)) for r in range(ranks)]
         together = [index for share in shares for index in share]
         assert len(set(together)) == len(together) == expected

@@ -11,7 +11,7 @@ from ccd_lightning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 
 def test_is_torchvisions_network_with_its_normalisation() -> None:
     network = resnet18(num_classes=512).eval()
-    network.fc = torch.nn.Identity()  # type: ignore[assignment]
+    network.fc = torch.nn.Identity()
     encoder = Encoder().eval()
     encoder.load_torchvision(resnet18().state_dict() | network.state_dict())
     images = torch.rand(2, 3, 64, 64)

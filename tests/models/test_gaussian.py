@@ -26,7 +26,7 @@ def fitted(batches: Any, dtype: torch.dtype = torch.float64) -> PatchGaussian:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_reference_distances(padim: dict[str, torch.Tensor], sizes: tuple[int, ...], seed: int) -> None:
     train = padim["train_embeddings"][torch.randperm(40, generator=torch.Generator().manual_seed(seed))]
-    gaussian = fitted(train.split(sizes))
+    gaussian = fitted(torch.split(train, list(sizes)))
     assert torch.allclose(gaussian.mean.T.reshape(6, 3, 3), padim["mean"], atol=1e-8)
     assert torch.allclose(gaussian.mahalanobis(padim["query_embeddings"]), padim["mahalanobis"], atol=1e-8)
 
@@ -38,13 +38,13 @@ def test_single_precision(padim: dict[str, torch.Tensor]) -> None:
 
 
 def test_far_from_zero_nothing_is_lost(padim: dict[str, torch.Tensor]) -> None:
-    gaussian = fitted((padim["train_embeddings"] + 1e6).split(3))
+    gaussian = fitted(torch.split(padim["train_embeddings"] + 1e6, 3))
     assert torch.allclose(gaussian.mahalanobis(padim["query_embeddings"] + 1e6), padim["mahalanobis"], rtol=1e-6)
 
 
 def test_ranks_add_up(padim: dict[str, torch.Tensor]) -> None:
     ranks = [PatchGaussian(0.01, torch.float64) for _ in range(3)]
-    for rank, part in zip(ranks, padim["train_embeddings"].split((5, 25, 10)), strict=True):
+    for rank, part in zip(ranks, torch.split(padim["train_embeddings"], [5, 25, 10]), strict=True):
         rank.update(part)
     counts, means, scatters = (torch.stack([torch.as_tensor(r.sums[i]) for r in ranks]) for i in range(3))
     ranks[0].merge_ranks(counts, means, scatters)
@@ -64,7 +64,7 @@ def test_state_carries_all_that_scoring_needs(padim: dict[str, torch.Tensor]) ->
 def test_memory_does_not_grow(padim: dict[str, torch.Tensor]) -> None:
     gaussian = PatchGaussian()
     sizes = []
-    for batch in padim["train_embeddings"].split(10):
+    for batch in torch.split(padim["train_embeddings"], 10):
         gaussian.update(batch)
         sizes.append(sum(part.numel() for part in gaussian.sums[1:]))
     assert len(set(sizes)) == 1

@@ -85,12 +85,13 @@ def test_warmup_rises_to_the_cosine() -> None:
 
 
 def test_calibration_averages_over_images() -> None:
-    norm = torch.nn.Sequential(torch.nn.BatchNorm2d(2)).eval()
+    norm = torch.nn.BatchNorm2d(2).eval()
     images = torch.randn(6, 2, 5, 5) * 3 + 7
-    calibrate(norm, images.split(2))
-    assert torch.allclose(norm[0].running_mean, images.mean(dim=(0, 2, 3)), atol=1e-5)
-    assert not norm[0].training
-    assert norm[0].momentum == 0.1
+    calibrate(norm, torch.split(images, 2))
+    assert norm.running_mean is not None
+    assert torch.allclose(norm.running_mean, images.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert not norm.training
+    assert norm.momentum == 0.1
 
 
 def test_batch_statistics_leave_no_trace() -> None:

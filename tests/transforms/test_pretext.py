@@ -11,6 +11,14 @@ def quadrants(size: int = 64) -> torch.Tensor:
     return tones.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1).expand(3, -1, -1).contiguous()
 
 
+def leave_the_crop_alone(views: PretextViews) -> None:
+    """Drops flips and colours from the weak views, so that what is left shows the distribution."""
+    weak = views._weak
+    if weak is None:
+        raise AssertionError("no view was drawn yet")
+    weak.compose.transforms = weak.compose.transforms[:1]
+
+
 def test_shapes_and_labels() -> None:
     item = PretextViews(size=32, patch_size=16)(IMAGE, (0, 0, 0))
     assert item["views"].shape == (2, 4, 3, 32, 32)
@@ -34,9 +42,7 @@ def test_the_two_views_differ_and_distributions_are_in_order() -> None:
     views = PretextViews(size=32, patch_size=16, scale=(1.0, 1.0))
     item = views(quadrants(), (0, 0, 0))
     assert not torch.equal(item["views"][0], item["views"][1])
-    weak = views._weak
-    assert weak is not None
-    weak.compose.transforms = [weak.compose.transforms[0]]  # the crop alone, of the whole image up to its aspect
+    leave_the_crop_alone(views)
     item = views(quadrants(), (0, 0, 0))
     corners = item["views"][0, :, 0, 2, 2].tolist()
     assert corners == [50, 100, 150, 200]  # nothing, columns, rows, both: another quarter comes first each time
@@ -45,8 +51,7 @@ def test_the_two_views_differ_and_distributions_are_in_order() -> None:
 def test_one_drawn_distribution_is_labelled_by_itself() -> None:
     views = PretextViews(size=32, patch_size=16, scale=(1.0, 1.0), draw="one")
     views(quadrants(), (0, 0, 0))
-    assert views._weak is not None
-    views._weak.compose.transforms = views._weak.compose.transforms[:1]
+    leave_the_crop_alone(views)
     drawn = set()
     for index in range(40):
         item = views(quadrants(), (0, 0, index))

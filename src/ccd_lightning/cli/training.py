@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.messages import explain
@@ -72,7 +72,7 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Records that the run is finished, and says what to do next."""
-        if self.trainer.log_dir is not None and not self.trainer.fast_dev_run:
+        if self.trainer.log_dir is not None and not getattr(self.trainer, "fast_dev_run", 0):
             _record(self.trainer, self.model, self.config["fit"])
 
 

@@ -172,12 +172,21 @@ class _Synthetic(AnomalyDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, size, **kwargs)
-        self.counts = {"train": train, "test_good": test_good, "test_abnormal": test_abnormal}
+        self.counts = train, test_good, test_abnormal
         self.render_seed = render_seed
 
     def prepare_data(self) -> None:
         """Makes the images, or finds them made."""
-        synthesize(self.root, self.name, size=self.geometry.size, seed=self.render_seed, **self.counts)
+        train, test_good, test_abnormal = self.counts
+        synthesize(
+            self.root,
+            self.name,
+            size=self.geometry.size,
+            seed=self.render_seed,
+            train=train,
+            test_good=test_good,
+            test_abnormal=test_abnormal,
+        )
 
 
 class SyntheticColonoscopy(_Synthetic):

@@ -20,7 +20,7 @@ class EpochIndex(NamedTuple):
     """Which image, in which epoch: with the seed, all that a random view depends on."""
 
     epoch: int
-    index: int
+    item: int
 
 
 class EpochSampler(Sampler[EpochIndex]):
@@ -95,8 +95,8 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def __getitem__(self, key: EpochIndex) -> dict[str, Any]:
-        row = self.rows[key.index]
-        image = torch.from_numpy(np.array(self.images[key.index])).permute(2, 0, 1).contiguous()
+        row = self.rows[key.item]
+        image = torch.from_numpy(np.array(self.images[key.item])).permute(2, 0, 1).contiguous()
         item = {
             "image": image,
             "label": row.label,
@@ -106,7 +106,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             "has_mask": row.label == 0 or row.mask is not None,
         }
         if self.views is not None:
-            item |= self.views(image, (self.seed, key.epoch, key.index))
+            item |= self.views(image, (self.seed, key.epoch, key.item))
         return item
 
     def _mask(self, row: Row) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -37,8 +37,8 @@ class CollapseMonitor(Callback):
         self.steps = self.steps + 1 if float(spread) < COLLAPSED else 0
         if self.steps == self.patience:
             rank_zero_warn(
-                f"COLLAPSED: for {self.patience} steps the spread of z has been below {COLLAPSED} (1 is healthy), so the"
-                " encoder maps all images to one point and will not recover. Start again with a lower learning rate"
+                f"COLLAPSED: for {self.patience} steps the spread of z has been below {COLLAPSED} (1 is healthy), so"
+                " the encoder maps all images to one point and will not recover. Start again with a lower learning rate"
                 " (--model.optimizer.lr), a longer warm-up (--model.warmup_steps) or ImageNet weights"
                 " (--model.encoder.weights imagenet)."
             )
@@ -68,7 +68,8 @@ class PretextDashboard(Callback):
 def view_grid(views: Tensor) -> Tensor:
     """A picture of views (B, 2, K, 3, S, S): a row an image and weak view, a column a distribution."""
     count = views.shape[2]
-    return make_grid(views.flatten(0, 2).float().cpu(), nrow=count, padding=2, pad_value=1.0)
+    grid: Tensor = make_grid(views.flatten(0, 2).float().cpu(), nrow=count, padding=2, pad_value=1.0)
+    return grid
 
 
 def pair_grid(patches: Tensor, position: Tensor) -> Tensor:
@@ -79,4 +80,5 @@ def pair_grid(patches: Tensor, position: Tensor) -> Tensor:
         row, column = divmod(cell if cell < 4 else cell + 1, 3)  # reading order, leaving out the middle
         board[:, size : 2 * size, size : 2 * size] = first
         board[:, row * size : (row + 1) * size, column * size : (column + 1) * size] = second
-    return make_grid(boards[:8], nrow=4, padding=6, pad_value=0.5)
+    grid: Tensor = make_grid(boards[:8], nrow=4, padding=6, pad_value=0.5)
+    return grid

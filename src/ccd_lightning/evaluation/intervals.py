@@ -37,7 +37,8 @@ def delong_interval(normal: Floats, abnormal: Floats) -> tuple[float, float]:
 def placements(reference: Floats, scores: Floats) -> Floats:
     """For each score the share of the reference below it, ties counting half: DeLong's structural components."""
     joint = rankdata(np.concatenate([scores, reference]))[: len(scores)]
-    return (joint - rankdata(scores)) / len(reference)
+    components: Floats = (joint - rankdata(scores)) / len(reference)
+    return components
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:

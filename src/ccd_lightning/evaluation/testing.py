@@ -23,6 +23,7 @@ from ccd_lightning.evaluation.figures import (
 )
 from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
+from ccd_lightning.modules.detector import OneClassDetector
 
 
 class TestReport(Callback):
@@ -62,7 +63,7 @@ class TestReport(Callback):
         if not trainer.is_global_zero:
             return
         total = DetectionMetrics.merged(states)
-        threshold = float(pl_module.threshold)
+        threshold = float(torch.as_tensor(pl_module.threshold))
         evaluation = total.compute(threshold)
         logged = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
         evaluation.metrics |= {f"pretext/{name}": value for name, value in logged.items() if name != "test_loss"}
@@ -76,15 +77,14 @@ class TestReport(Callback):
         figures = self._figures(trainer, pl_module, total, evaluation)
         save_figures(folder / "figures", figures, trainer.logger)
         print_summary(evaluation)
-        print(
-            f"\nWritten to {os.path.relpath(folder)}: {METRICS}, {PREDICTIONS}, figures/{', figures/'.join(sorted(figures))}"
-        )
+        names = [METRICS, PREDICTIONS, *(f"figures/{name}" for name in sorted(figures))]
+        print(f"\nWritten to {os.path.relpath(folder)}: {', '.join(names)}")
         print("Next: tensorboard --logdir runs")
 
     def _figures(
         self, trainer: Trainer, module: LightningModule, total: DetectionMetrics, evaluation: Evaluation
     ) -> dict[str, Figure]:
-        records, threshold = total.records, float(module.threshold)
+        records, threshold = total.records, float(torch.as_tensor(module.threshold))
         scores, labels = np.array([row.score for row in records]), np.array([row.label for row in records])
         groups = {
             kind: scores[[row.kind == kind for row in records]] for kind in dict.fromkeys(r.kind for r in records)
@@ -94,14 +94,14 @@ class TestReport(Callback):
             area, precision = (evaluation.metrics[f"image/{name}"] for name in ("auroc", "average_precision"))
             figures["roc.png"] = roc_figure(scores, labels, threshold, f"AUROC {area:.3f}")
             figures["precision_recall.png"] = precision_recall_figure(scores, labels, f"AP {precision:.3f}")
-        if hasattr(module, "evaluate"):
+        if isinstance(module, OneClassDetector):
             paths = [records[index].path for index in select_cases(scores, labels)]
             cases = self._cases(trainer, module, paths)
             figures["overlays.png"] = overlay_figure(cases, threshold, limits(cases, threshold))
         return figures
 
     @staticmethod
-    def _cases(trainer: Trainer, module: LightningModule, paths: list[str]) -> list[Case]:
+    def _cases(trainer: Trainer, module: OneClassDetector, paths: list[str]) -> list[Case]:
         """Scores a few images once more, so that no map has to be kept for all of them."""
         dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]
         places = {str(row.path): index for index, row in enumerate(dataset.rows)}

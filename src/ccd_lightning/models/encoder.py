@@ -67,8 +67,8 @@ class Encoder(nn.Module):
         except (OSError, RuntimeError) as error:
             file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
             raise UserError(
-                f"The ImageNet weights could not be downloaded ({error}). Put {file.name} from another machine at {file},"
-                " or choose other weights with --model.encoder.weights."
+                f"The ImageNet weights could not be downloaded ({error}). Put {file.name} from another machine at"
+                f" {file}, or choose other weights with --model.encoder.weights."
             ) from error
         self.load_torchvision(state)
 

@@ -107,7 +107,7 @@ class PatchGaussian(nn.Module):
                 f"Expected embeddings of {self.mean.shape[1]} channels at {self.mean.shape[0]} positions, "
                 f"got {batch.shape[2]} at {batch.shape[0]}"
             )
-        distance = ((batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)).norm(dim=2)  # (P, B)
+        distance: Tensor = ((batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)).norm(dim=2)  # (P, B)
         return distance.T.reshape(len(embeddings), *embeddings.shape[2:])
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
@@ -147,4 +147,4 @@ class FeatureProbe(nn.Module):
 
     @staticmethod
     def _scale(features: Tensor) -> Tensor:
-        return functional.normalize(features, dim=1)[:, :, None] * features.shape[1] ** 0.5
+        return functional.normalize(features, dim=1)[:, :, None].mul(features.shape[1] ** 0.5)

@@ -53,4 +53,4 @@ def spread(projections: Tensor) -> Tensor:
         Scalar >= 0.
     """
     z = torch.nn.functional.normalize(projections.detach().float(), dim=1)
-    return z.std(dim=0).mean() * z.shape[1] ** 0.5
+    return z.std(dim=0).mean().mul(z.shape[1] ** 0.5)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ccd_lightning.losses.contrastive import nt_xent
+from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import FeatureProbe
-from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
 

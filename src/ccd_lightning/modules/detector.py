@@ -74,7 +74,8 @@ class OneClassDetector(LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Sets the threshold."""
-        scores = self.all_gather(torch.cat(self._validation_scores)).flatten().sort().values
+        gathered = self.all_gather(torch.cat(self._validation_scores))
+        scores = torch.as_tensor(gathered).flatten().sort().values
         self._validation_scores.clear()
         if self.trainer.sanity_checking:
             return

@@ -76,7 +76,8 @@ class PaDiM(OneClassDetector):
 
     def _fit_gaussian(self) -> None:
         if self.trainer.world_size > 1:
-            self.gaussian.merge_ranks(*(self.all_gather(part) for part in self.gaussian.sums))
+            gathered = (self.all_gather(torch.as_tensor(part)) for part in self.gaussian.sums)
+            self.gaussian.merge_ranks(*map(torch.as_tensor, gathered))
         self.gaussian.fit()
 
     def configure_optimizers(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ccd_lightning.transforms.patches import position_pairs
 from ccd_lightning.transforms.strong import Permutation
+
+if TYPE_CHECKING:
+    from ccd_lightning.transforms.weak import WeakViews
 
 
 class PretextViews:
@@ -46,7 +49,7 @@ class PretextViews:
         self.pairs = pairs
         self.hole = hole
         self.draw = draw
-        self._weak = None
+        self._weak: WeakViews | None = None
 
     def __call__(self, image: Tensor, seed: tuple[int, int, int]) -> dict[str, Tensor]:
         """Draws everything that pretraining sees of one image.
@@ -61,15 +64,14 @@ class PretextViews:
         """
         from ccd_lightning.transforms.weak import WeakViews  # imports albumentations, which takes a second
 
-        if self._weak is None:
-            self._weak = WeakViews(self.size, self.scale, self.hole)
+        weak = self._weak = self._weak or WeakViews(self.size, self.scale, self.hole)
         weak_seed, torch_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
-        self._weak.seed(weak_seed)
+        weak.seed(weak_seed)
         generator = torch.Generator().manual_seed(torch_seed)
         count = int(self.family.count)  # type: ignore[arg-type]
         index = torch.arange(count) if self.draw == "all" else torch.randint(count, (1,), generator=generator)
         strong = self.family(image.expand(len(index), -1, -1, -1), index).permute(0, 2, 3, 1).numpy()
-        views = np.stack([[self._weak(np.ascontiguousarray(version)) for version in strong] for _ in range(2)])
+        views = np.stack([[weak(np.ascontiguousarray(version)) for version in strong] for _ in range(2)])
         first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
         return {
             "views": torch.from_numpy(views).permute(0, 1, 4, 2, 3),
