@@ -18,7 +18,7 @@ from PIL import Image
 from ccd_lightning.errors import UserError
 
 if TYPE_CHECKING:
-    from ccd_lightning.data.synthetic.canvas import Scene
+    from ccd_lightning.data.synthetic.noise import Scene
 
 VERSION = 2  # of what is painted: a folder made by another one is not taken for the same data set
 RECORD = "synthesis.json"

@@ -1,0 +1,131 @@
+"""Polyps on the wall of the colon."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ccd_lightning.data.synthetic.noise import Floats, bump, noise, pits, ramp
+from ccd_lightning.data.synthetic.wall import BLOOD, Surface, Wall
+
+
+@dataclass(frozen=True)
+class Grade:
+    """How a polyp departs from the wall.
+
+    Attributes:
+        cover: How much of the vessels and folds below is hidden, in [0, 1].
+        relief: Contrast of its shading.
+        pattern: Contrast of its pits.
+        radius: Range, in half sides.
+    """
+
+    cover: float
+    relief: float
+    pattern: float
+    radius: tuple[float, float]
+
+
+GRADES = {
+    "subtle": Grade(0.8, 0.5, 0.28, (0.15, 0.23)),
+    "moderate": Grade(0.9, 0.75, 0.38, (0.17, 0.27)),
+    "obvious": Grade(1.0, 1.0, 0.5, (0.20, 0.31)),
+}
+STEEP = {"flat": 0.5, "sessile": 0.8, "pedunculated": 0.9}
+
+
+class Polyp:
+    """A growth with a closed contour, shaded by the wall's lamp, with a surface of its own.
+
+    Attributes:
+        mask: Where it is seen, (S, S) bool; nothing outside changes.
+    """
+
+    def __init__(self, rng: np.random.Generator, wall: Wall, grade: Grade) -> None:
+        self.grade, self.size = grade, wall.size
+        self.form = str(rng.choice(list(STEEP), p=[0.25, 0.5, 0.25]))
+        radius = rng.uniform(*grade.radius) * (0.85 if self.form == "pedunculated" else 1.0)
+        centre = _place(rng, wall, radius)
+        tilt, ratio = rng.uniform(0, np.pi), rng.uniform(0.72, 1.0)
+        dx, dy = wall.x - np.float32(centre[0]), wall.y - np.float32(centre[1])
+        along = (dx * math.cos(tilt) + dy * math.sin(tilt)) / np.float32(radius)
+        across = (dy * math.cos(tilt) - dx * math.sin(tilt)) / np.float32(radius * ratio)
+        wobble = 1 + 0.07 * noise(rng, wall.size, 5) + 0.03 * noise(rng, wall.size, 11)
+        self.head = np.asarray(np.sqrt(along**2 + across**2) * wobble, dtype=np.float32)
+        self.slope = (dx / np.float32(radius), dy / np.float32(radius))
+        toward = np.array([wall.lamp[0] - centre[0], wall.lamp[1] - centre[1], 0.9])
+        self.light = toward / np.linalg.norm(toward)
+        self.side = np.zeros_like(wall.x)
+        self.stalk = self._stalk(rng, dx, dy, radius) if self.form == "pedunculated" else np.zeros_like(wall.x)
+        self.side = np.clip(self.side, -1, 1)
+        self.pits = pits(rng, wall.size, round(2 / rng.uniform(0.04, 0.06)))
+        self.glint = noise(rng, wall.size, 26)
+        self.red = np.float32(rng.uniform(-0.05, 0.2))
+        self.soft = rng.uniform(0.76, 0.88)
+        self.mask = ((self.head < 0.99) | (self.stalk > 0.3)) & (wall.field > 0.5)
+
+    def _stalk(self, rng: np.random.Generator, dx: Floats, dy: Floats, radius: float) -> Floats:
+        """How much of the stalk covers each pixel, (S, S): it starts below the head and fades into the wall."""
+        heading, width, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.28, 0.4) * radius, 1.9 * radius
+        along = dx * np.float32(math.cos(heading)) + dy * np.float32(math.sin(heading))
+        self.side = (dy * math.cos(heading) - dx * math.sin(heading)) / width
+        flare = 1 + 0.5 * np.clip(along / length, 0, 1) ** 2
+        return ramp(np.abs(self.side) / flare, 1.0, 0.8) * ramp(along, length, 0.4 * length) * (along > 0)
+
+    def grow(self, wall: Wall) -> Surface:
+        """The wall with the polyp on it."""
+        old, body = wall.surface, self.head < 0.85
+        level = np.float32(old.shade[body].mean() if body.any() else 0.5)
+        plain = old.albedo[body].mean(0) if body.any() else old.albedo.mean((0, 1))
+        head = ramp(self.head, 0.94, self.soft)
+        stalk = self.stalk * (1 - head)
+        cover = self.grade.cover * np.maximum(head, stalk)
+        relief, gloss, shadow = self._shading()
+        nodules = np.float32(self.grade.pattern) * self.pits * head
+        shade = old.shade + cover * (level - old.shade)
+        shade = shade * (1 + head * relief + 0.5 * nodules) * (1 - shadow * (1 - stalk))
+        shade = shade * (1 + stalk * np.float32(self.grade.relief) * (0.25 - 0.6 * self.side**2))
+        albedo = old.albedo + cover[..., None] * (plain * (1 - self.red * BLOOD) - old.albedo)
+        albedo = albedo * (1 - (0.5 * nodules)[..., None] * (0.6 - BLOOD))
+        gloss = old.gloss * (1 - cover) + head * gloss * np.float32(self.grade.relief) * min(1.0, float(level))
+        return Surface(np.clip(shade, 0, 1.4), np.clip(albedo, 0.02, 1), gloss)
+
+    def _shading(self) -> tuple[Floats, Floats, Floats]:
+        """Brightness of the head, relative and of zero mean; its highlight; its shadow at the foot: (S, S) each."""
+        beam = self.light.astype(np.float32)
+        length = np.maximum(np.sqrt(self.slope[0] ** 2 + self.slope[1] ** 2), 1e-3)
+        scale = np.float32(STEEP[self.form]) * np.minimum(self.head, 0.98) / length
+        right, down = self.slope[0] * scale, self.slope[1] * scale
+        up = np.sqrt(np.clip(1 - right**2 - down**2, 0.02, 1))
+        lambert = np.clip(right * beam[0] + down * beam[1] + up * beam[2], 0.05, None)
+        inside = self.head < 0.9
+        relief = lambert / (lambert[inside].mean() if inside.any() else 1) - 1
+        half = beam + np.array([0, 0, 1], dtype=np.float32)
+        half = half / np.linalg.norm(half)
+        mirror = right * half[0] + down * half[1] + up * half[2] + 0.010 * self.glint
+        averted = np.clip(0.35 - (self.slope[0] * beam[0] + self.slope[1] * beam[1]) / length, 0, 1)
+        foot = bump(self.head, 0.91, 0.07) * ramp(self.head, 1.0, 0.95)
+        shadow = np.float32(0.6 * self.grade.relief) * foot * averted
+        return np.float32(self.grade.relief) * relief, 0.75 * ramp(mirror, 0.990, 1.002), shadow
+
+
+def _place(rng: np.random.Generator, wall: Wall, radius: float) -> tuple[float, float]:
+    """A centre in the visible field, off the dark of the lumen; the same one at every size."""
+    best, score = (0.0, 0.0), -1.0
+    for x, y in rng.uniform(-0.85, 0.85, (24, 2)):
+        column, row = (min(wall.size - 1, int((value + 1) / 2 * wall.size)) for value in (x, y))
+        lit = min(1.0, float(wall.distance[row, column]) / (0.6 * wall.depth + 0.6 * radius))
+        reach = [(x + 0.8 * radius * a, y + 0.8 * radius * b) for a, b in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+        seen = all(_visible(wall, *point) for point in reach)
+        if lit * seen > score:
+            best, score = (float(x), float(y)), lit * seen
+        if score >= 1:
+            break
+    return best
+
+
+def _visible(wall: Wall, x: float, y: float) -> bool:
+    column, row = int((x + 1) / 2 * wall.size), int((y + 1) / 2 * wall.size)
+    return 0 <= column < wall.size and 0 <= row < wall.size and bool(wall.field[row, column] > 0.9)

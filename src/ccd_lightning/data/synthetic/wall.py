@@ -1,0 +1,143 @@
+"""The inside of a healthy colon: a lit, folded tube with vessels, highlights and residual fluid."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ccd_lightning.data.synthetic.noise import (
+    Floats,
+    blur,
+    bump,
+    colour,
+    fractal,
+    grid,
+    noise,
+    ramp,
+)
+from ccd_lightning.data.synthetic.strokes import Habit, Strokes, tree
+
+TISSUES = np.array([[0.95, 0.63, 0.56], [0.97, 0.62, 0.42], [0.88, 0.45, 0.38], [0.92, 0.70, 0.52]], dtype=np.float32)
+BLOOD = colour(0.16, 0.52, 0.44)  # what a vessel takes from red, green, blue
+
+
+class Surface:
+    """What the lamp meets: brightness (S, S), colour (S, S, 3) and mirror-like reflection (S, S)."""
+
+    def __init__(self, shade: Floats, albedo: Floats, gloss: Floats) -> None:
+        self.shade, self.albedo, self.gloss = shade, albedo, gloss
+
+
+class Wall:
+    """The inside of a healthy colon.
+
+    Attributes:
+        field: Where the frame is not black margin, (S, S) in [0, 1].
+        distance: From the lumen, (S, S) in half sides.
+        depth: Distance at which the wall is fully lit.
+        lamp: Where the lamp stands before the image, (2,).
+        surface: The wall.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        self.size = size
+        self.x, self.y = grid(size)
+        self.field = _aperture(rng, self.x, self.y)
+        bend, angle = 1.15 * math.sqrt(rng.uniform(0.005, 1)), rng.uniform(0, 2 * np.pi)
+        self.lumen = (bend * math.cos(angle), bend * math.sin(angle))
+        dx, dy = self.x - np.float32(self.lumen[0]), self.y - np.float32(self.lumen[1])
+        self.distance = np.sqrt(dx * dx + dy * dy)
+        self.depth = rng.uniform(0.4, 0.85)
+        self.lamp = rng.normal(0, 0.25, 2) + 0.15 * np.array(self.lumen)
+        self.tint = colour(1.0, rng.uniform(1.2, 1.5), rng.uniform(1.25, 1.6))  # light among folds reddens
+        self.focus = rng.uniform(0.003, 0.010)
+        shade = self._light(rng, np.arctan2(dy, dx))
+        self.surface = Surface(shade, self._colour(rng), self._gloss(rng, shade))
+        if rng.random() < 0.3:
+            self._flood(rng)
+
+    def _light(self, rng: np.random.Generator, angle: Floats) -> Floats:
+        folds = self._folds(rng, angle)
+        deep = 0.03 + 0.97 * ramp(self.distance * (1 + 0.12 * noise(rng, self.size, 3)), 0.02, self.depth)
+        away = (self.x - np.float32(self.lamp[0])) ** 2 + (self.y - np.float32(self.lamp[1])) ** 2
+        near = 1 - np.float32(rng.uniform(0.12, 0.3)) * np.minimum(away, 2.2)
+        relief = fractal(rng, self.size, int(rng.integers(7, 13)), 3, 0.4) * np.float32(rng.uniform(0.0015, 0.006))
+        slope_y, slope_x = np.gradient(relief, 2 / self.size)
+        grazing = slope_x * np.float32(math.cos(self.lamp[0] * 9)) + slope_y * np.float32(math.sin(self.lamp[0] * 9))
+        gain = np.float32(rng.uniform(0.82, 1.12))
+        return np.asarray(gain * deep * folds * near * np.clip(1 + grazing, 0.5, 1.6), dtype=np.float32)
+
+    def _folds(self, rng: np.random.Generator, angle: Floats) -> Floats:
+        """Haustral folds, (S, S): each a bright crest with the dark of what it hides behind it."""
+        three, two = rng.uniform(0.0, 0.16), rng.uniform(0.0, 0.14)
+        lobes = three * np.cos(3 * angle + np.float32(rng.uniform(0, 7)))
+        lobes = lobes + two * np.cos(2 * angle + np.float32(rng.uniform(0, 7)))
+        warp = noise(rng, self.size, 3) * np.float32(0.10) + noise(rng, self.size, 6) * np.float32(0.025)
+        along = np.log(np.maximum(self.distance * (1 + lobes) + warp * np.minimum(self.distance * 2, 1), 0) + 0.22)
+        phase = along * np.float32(rng.uniform(1.4, 3.2)) + np.float32(rng.uniform(0, 1))
+        behind = phase - np.floor(phase)  # 0 on a crest, towards 1 in the shadow of the next
+        edge = rng.uniform(0.08, 0.2)
+        lit = np.maximum((1 - behind) ** np.float32(rng.uniform(0.6, 1.4)), ramp(behind, 1 - edge, 1))
+        present = ramp(noise(rng, self.size, 3), -1.0, 0.8)  # folds do not go all the way round
+        crest = 0.16 * bump(behind, edge * 0.6, 0.10)
+        return np.asarray(1 - present * (np.float32(rng.uniform(0.35, 0.75)) * (1 - lit) - crest), dtype=np.float32)
+
+    def _colour(self, rng: np.random.Generator) -> Floats:
+        base = rng.dirichlet(np.full(4, 0.7)).astype(np.float32) @ TISSUES
+        base = base * np.float32(rng.uniform(0.9, 1.06)) + rng.normal(0, 0.02, 3).astype(np.float32)
+        mottle = np.float32(rng.uniform(0.015, 0.045)) * fractal(rng, self.size, 5, 4, 0.7)
+        redness = np.float32(0.05) * noise(rng, self.size, 3)
+        albedo = base + mottle[..., None] + redness[..., None] * colour(0.2, -0.8, -0.7)
+        vessels = self._vessels(rng) * np.float32(rng.uniform(0.3, 1.15))
+        return np.clip(albedo * (1 - vessels[..., None] * BLOOD), 0.02, 1)
+
+    def _vessels(self, rng: np.random.Generator) -> Floats:
+        strokes = Strokes(self.size)
+        for _ in range(rng.integers(2, 6)):
+            place, heading = rng.uniform(-1, 1, 2), rng.uniform(0, 2 * np.pi)
+            habit = Habit(rng.uniform(0.5, 1.0), rng.uniform(0.7, 1.3), 0.74, rng.uniform(0.7, 1.0))
+            length, width = rng.uniform(0.3, 0.55), rng.uniform(0.024, 0.046)
+            tree(rng, strokes, (place[0], place[1]), heading, length, width, 3, habit)
+        return blur(strokes.picture(), rng.uniform(0.005, 0.01))
+
+    def _gloss(self, rng: np.random.Generator, shade: Floats) -> Floats:
+        """Highlights, (S, S): small, in clumps, where the wall is bright."""
+        fine = noise(rng, self.size, int(rng.integers(22, 40))) + 0.9 * noise(rng, self.size, 6)
+        wet = rng.uniform(0.2, 1.0)
+        return np.asarray(ramp(fine, 3.3 - 1.0 * wet, 4.0 - 1.0 * wet) * ramp(shade, 0.45, 0.9), dtype=np.float32)
+
+    def _flood(self, rng: np.random.Generator) -> None:
+        """A pool of residual fluid, with bubbles in half of them."""
+        down, level = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
+        depth = self.x * np.float32(math.cos(down)) + self.y * np.float32(math.sin(down)) - np.float32(level)
+        pool = ramp(depth + 0.15 * noise(rng, self.size, 4), 0.0, 0.05) * np.float32(rng.uniform(0.4, 0.8))
+        murk = rng.uniform(0, 1)
+        fluid = murk * colour(0.78, 0.66, 0.36) + (1 - murk) * colour(0.72, 0.60, 0.48)
+        surface = self.surface
+        surface.albedo = surface.albedo + pool[..., None] * (fluid - surface.albedo)
+        if rng.random() < 0.6:
+            strokes = Strokes(self.size)
+            for _ in range(rng.integers(4, 30)):
+                x, y = rng.uniform(-1, 1), rng.normal(level + 0.1, 0.12)
+                where = (y * math.cos(down) - x * math.sin(down), y * math.sin(down) + x * math.cos(down))
+                strokes.ring(*where, abs(rng.normal(0.02, 0.012)) + 0.012, 0.008, rng.uniform(0.3, 0.9))
+            surface.gloss = np.maximum(surface.gloss, 0.5 * strokes.picture() * ramp(surface.shade, 0.2, 0.8))
+
+    def photograph(self, surface: Surface) -> Floats:
+        """What the camera sees of a surface, (S, S, 3) in [0, 1]."""
+        lit = np.maximum(surface.shade, 0.004)[..., None]
+        picture = surface.albedo * np.exp(np.log(lit) * self.tint) + 0.85 * surface.gloss[..., None]
+        return blur(np.asarray(picture, dtype=np.float32), self.focus) * self.field[..., None]
+
+
+def _aperture(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
+    """The lit field in the black margin: a square with cut corners, or a rounded one."""
+    side, cut = rng.uniform(0.90, 0.98), rng.uniform(1.30, 1.62)
+    dx, dy = np.abs(x - np.float32(rng.normal(0, 0.01))), np.abs(y - np.float32(rng.normal(0, 0.01)))
+    if rng.random() < 0.6:
+        outside = np.maximum(np.maximum(dx, dy) - side, (dx + dy - cut) / math.sqrt(2))
+    else:
+        power = rng.uniform(3, 8)
+        outside = (dx**power + dy**power) ** (1 / power) - side
+    return ramp(np.asarray(outside, dtype=np.float32), 0.012, -0.012)
