@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 VERSION = 2  # of what is painted: a folder made by another one is not taken for the same data set
 RECORD = "synthesis.json"
 GOOD = "good"
+SMALLEST = 32  # pixels a side: below, lesions are smaller than a pixel
 GRADES = ("subtle", "moderate", "obvious")
 
 
@@ -97,9 +98,10 @@ def synthesize(
         progress: Whether to show a progress bar.
 
     Raises:
-        UserError: If there is no such set, or the folder holds something else.
+        UserError: If there is no such set, a number is out of range, or the folder holds something else.
     """
     _find(name)
+    _check_request(size, seed, min(train, test_good, test_abnormal))
     counts = {"train": train, "test_good": test_good, "test_abnormal": test_abnormal}
     record = {"name": name, "size": size, "seed": seed, "version": VERSION, **counts}
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -111,7 +113,7 @@ def synthesize(
         _write_all(partial, name, size, seed, list(_jobs(name, train, test_good, test_abnormal)), progress)
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         partial.chmod(0o755)  # mkdtemp's is 0o700
-        partial.rename(root)
+        _move(partial, root, record)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -127,6 +129,23 @@ def _find(name: str) -> Set:
     if name not in SETS:
         raise UserError(f"{name}: no such embedded data set. There are {', '.join(SETS)}.")
     return SETS[name]
+
+
+def _check_request(size: int, seed: int, fewest: int) -> None:
+    if size < SMALLEST:
+        raise UserError(f"size: {size} pixels are too few to show anything. Ask for {SMALLEST} or more.")
+    if seed < 0 or fewest < 0:
+        raise UserError("seed, train, test_good, test_abnormal: a number is negative. Give 0 or more.")
+
+
+def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
+    try:
+        partial.rename(root)
+    except OSError:
+        if not root.is_dir():
+            raise
+        _check_same(root, record)  # another process has made it in the meantime
+        shutil.rmtree(partial)
 
 
 def _check_same(root: Path, record: dict[str, Any]) -> None:

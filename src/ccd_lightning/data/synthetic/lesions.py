@@ -77,7 +77,7 @@ class Lesions:
         across = (dy * math.cos(turn) - dx * math.sin(turn)) / ratio
         distance = np.sqrt(along**2 + across**2) / radius * np.clip(rough[window], 0.5, 1.6)
         drop = ramp(distance, 1 + self.sort.soft / 2, 1 - self.sort.soft / 2)
-        self.cover[window] = np.maximum(self.cover[window], drop)
+        self.cover[window] = np.maximum(self.cover[window], rng.uniform(0.65, 1.0) * drop)
 
     def tinge(self, ground: Floats) -> Floats:
         """The ground with the lesions on it, (S, S, 3)."""

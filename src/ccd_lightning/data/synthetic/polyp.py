@@ -64,7 +64,7 @@ class Polyp:
         self.glint = noise(rng, wall.size, 26)
         self.red = np.float32(rng.uniform(-0.05, 0.2))
         self.soft = rng.uniform(0.76, 0.88)
-        self.mask = ((self.head < 0.99) | (self.stalk > 0.3)) & (wall.field > 0.5)
+        self.mask = ((self.head < 0.99) | (self.stalk > 0.1)) & (wall.field > 0.5)
 
     def _stalk(self, rng: np.random.Generator, dx: Floats, dy: Floats, radius: float) -> Floats:
         """How much of the stalk covers each pixel, (S, S): it starts below the head and fades into the wall."""
@@ -88,7 +88,7 @@ class Polyp:
         shade = shade * (1 + head * relief + 0.5 * nodules) * (1 - shadow * (1 - stalk))
         shade = shade * (1 + stalk * np.float32(self.grade.relief) * (0.25 - 0.6 * self.side**2))
         albedo = old.albedo + cover[..., None] * (plain * (1 - self.red * BLOOD) - old.albedo)
-        albedo = albedo * (1 - (0.5 * nodules)[..., None] * (0.6 - BLOOD))
+        albedo = albedo * (1 - (0.4 * nodules)[..., None] * (0.6 - BLOOD))
         gloss = old.gloss * (1 - cover) + head * gloss * np.float32(self.grade.relief) * min(1.0, float(level))
         return Surface(np.clip(shade, 0, 1.4), np.clip(albedo, 0.02, 1), gloss)
 
@@ -112,15 +112,14 @@ class Polyp:
 
 
 def _place(rng: np.random.Generator, wall: Wall, radius: float) -> tuple[float, float]:
-    """A centre in the visible field, off the dark of the lumen; the same one at every size."""
+    """A centre in the visible field, off the dark of the lumen."""
     best, score = (0.0, 0.0), -1.0
-    for x, y in rng.uniform(-0.85, 0.85, (24, 2)):
-        column, row = (min(wall.size - 1, int((value + 1) / 2 * wall.size)) for value in (x, y))
-        lit = min(1.0, float(wall.distance[row, column]) / (0.6 * wall.depth + 0.6 * radius))
+    for x, y in rng.uniform(-0.85, 0.85, (24, 2)).tolist():
+        lit = min(1.0, math.dist((x, y), wall.lumen) / (0.6 * wall.depth + 0.6 * radius))
         reach = [(x + 0.8 * radius * a, y + 0.8 * radius * b) for a, b in ((1, 0), (-1, 0), (0, 1), (0, -1))]
         seen = all(_visible(wall, *point) for point in reach)
         if lit * seen > score:
-            best, score = (float(x), float(y)), lit * seen
+            best, score = (x, y), lit * seen
         if score >= 1:
             break
     return best

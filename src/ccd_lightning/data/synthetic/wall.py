@@ -66,7 +66,8 @@ class Wall:
         slope_y, slope_x = np.gradient(relief, 2 / self.size)
         grazing = slope_x * np.float32(math.cos(self.lamp[0] * 9)) + slope_y * np.float32(math.sin(self.lamp[0] * 9))
         gain = np.float32(rng.uniform(0.82, 1.12))
-        return np.asarray(gain * deep * folds * near * np.clip(1 + grazing, 0.5, 1.6), dtype=np.float32)
+        light = gain * deep * folds * near * np.clip(1 + grazing, 0.5, 1.6)
+        return np.asarray(np.clip(light, 0, 1.4), dtype=np.float32)
 
     def _folds(self, rng: np.random.Generator, angle: Floats) -> Floats:
         """Haustral folds, (S, S): each a bright crest with the dark of what it hides behind it."""
