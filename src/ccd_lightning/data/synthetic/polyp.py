@@ -30,8 +30,8 @@ class Grade:
 
 GRADES = {
     "subtle": Grade(0.8, 0.5, 0.28, (0.15, 0.23)),
-    "moderate": Grade(0.9, 0.75, 0.38, (0.17, 0.27)),
-    "obvious": Grade(1.0, 1.0, 0.5, (0.20, 0.31)),
+    "moderate": Grade(0.9, 0.75, 0.42, (0.17, 0.27)),
+    "obvious": Grade(1.0, 1.0, 0.6, (0.20, 0.31)),
 }
 STEEP = {"flat": 0.5, "sessile": 0.8, "pedunculated": 0.9}
 

@@ -104,9 +104,9 @@ class Wall:
 
     def _gloss(self, rng: np.random.Generator, shade: Floats) -> Floats:
         """Highlights, (S, S): small, in clumps, where the wall is bright."""
-        fine = noise(rng, self.size, int(rng.integers(22, 40))) + 0.9 * noise(rng, self.size, 6)
+        fine = noise(rng, self.size, int(rng.integers(28, 44))) + 0.6 * noise(rng, self.size, 6)
         wet = rng.uniform(0.2, 1.0)
-        return np.asarray(ramp(fine, 3.3 - 1.0 * wet, 4.0 - 1.0 * wet) * ramp(shade, 0.45, 0.9), dtype=np.float32)
+        return np.asarray(ramp(fine, 3.1 - 0.7 * wet, 3.8 - 0.7 * wet) * ramp(shade, 0.45, 0.9), dtype=np.float32)
 
     def _flood(self, rng: np.random.Generator) -> None:
         """A pool of residual fluid, with bubbles in half of them."""
@@ -128,7 +128,7 @@ class Wall:
     def photograph(self, surface: Surface) -> Floats:
         """What the camera sees of a surface, (S, S, 3) in [0, 1]."""
         lit = np.maximum(surface.shade, 0.004)[..., None]
-        picture = surface.albedo * np.exp(np.log(lit) * self.tint) + 0.85 * surface.gloss[..., None]
+        picture = surface.albedo * np.exp(np.log(lit) * self.tint) + 0.7 * surface.gloss[..., None]
         return blur(np.asarray(picture, dtype=np.float32), self.focus) * self.field[..., None]
 
 
