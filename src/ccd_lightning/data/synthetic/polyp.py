@@ -29,9 +29,9 @@ class Grade:
 
 
 GRADES = {
-    "subtle": Grade(0.8, 0.5, 0.28, (0.15, 0.23)),
-    "moderate": Grade(0.9, 0.75, 0.42, (0.17, 0.27)),
-    "obvious": Grade(1.0, 1.0, 0.6, (0.20, 0.31)),
+    "subtle": Grade(0.85, 0.75, 0.66, (0.18, 0.26)),
+    "moderate": Grade(0.95, 0.95, 0.92, (0.20, 0.30)),
+    "obvious": Grade(1.0, 1.1, 1.15, (0.23, 0.34)),
 }
 STEEP = {"flat": 0.5, "sessile": 0.8, "pedunculated": 0.9}
 
@@ -88,7 +88,7 @@ class Polyp:
         shade = shade * (1 + head * relief + 0.5 * nodules) * (1 - shadow * (1 - stalk))
         shade = shade * (1 + stalk * np.float32(self.grade.relief) * (0.25 - 0.6 * self.side**2))
         albedo = old.albedo + cover[..., None] * (plain * (1 - self.red * BLOOD) - old.albedo)
-        albedo = albedo * (1 - (0.4 * nodules)[..., None] * (0.6 - BLOOD))
+        albedo = albedo * (1 - (0.5 * nodules)[..., None] * (0.6 - BLOOD))
         gloss = old.gloss * (1 - cover) + head * gloss * np.float32(self.grade.relief) * min(1.0, float(level))
         return Surface(np.clip(shade, 0, 1.4), np.clip(albedo, 0.02, 1), gloss)
 

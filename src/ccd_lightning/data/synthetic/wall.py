@@ -44,7 +44,7 @@ class Wall:
         self.size = size
         self.x, self.y = grid(size)
         self.field = _aperture(rng, self.x, self.y)
-        bend, angle = 1.15 * math.sqrt(rng.uniform(0.005, 1)), rng.uniform(0, 2 * np.pi)
+        bend, angle = 0.7 * math.sqrt(rng.uniform(0.005, 1)), rng.uniform(0, 2 * np.pi)
         self.lumen = (bend * math.cos(angle), bend * math.sin(angle))
         dx, dy = self.x - np.float32(self.lumen[0]), self.y - np.float32(self.lumen[1])
         self.distance = np.sqrt(dx * dx + dy * dy)
@@ -54,7 +54,7 @@ class Wall:
         self.focus = rng.uniform(0.003, 0.010)
         shade = self._light(rng, np.arctan2(dy, dx))
         self.surface = Surface(shade, self._colour(rng), self._gloss(rng, shade))
-        if rng.random() < 0.3:
+        if rng.random() < 0.1:
             self._flood(rng)
 
     def _light(self, rng: np.random.Generator, angle: Floats) -> Floats:
@@ -62,7 +62,7 @@ class Wall:
         deep = 0.03 + 0.97 * ramp(self.distance * (1 + 0.12 * noise(rng, self.size, 3)), 0.02, self.depth)
         away = (self.x - np.float32(self.lamp[0])) ** 2 + (self.y - np.float32(self.lamp[1])) ** 2
         near = 1 - np.float32(rng.uniform(0.12, 0.3)) * np.minimum(away, 2.2)
-        relief = fractal(rng, self.size, int(rng.integers(7, 13)), 3, 0.4) * np.float32(rng.uniform(0.0015, 0.006))
+        relief = fractal(rng, self.size, int(rng.integers(7, 13)), 3, 0.4) * np.float32(rng.uniform(0.0005, 0.002))
         slope_y, slope_x = np.gradient(relief, 2 / self.size)
         grazing = slope_x * np.float32(math.cos(self.lamp[0] * 9)) + slope_y * np.float32(math.sin(self.lamp[0] * 9))
         gain = np.float32(rng.uniform(0.82, 1.12))
@@ -81,16 +81,16 @@ class Wall:
         edge = rng.uniform(0.08, 0.2)
         lit = np.maximum((1 - behind) ** np.float32(rng.uniform(0.6, 1.4)), ramp(behind, 1 - edge, 1))
         present = ramp(noise(rng, self.size, 3), -1.0, 0.8)  # folds do not go all the way round
-        crest = 0.16 * bump(behind, edge * 0.6, 0.10)
-        return np.asarray(1 - present * (np.float32(rng.uniform(0.35, 0.75)) * (1 - lit) - crest), dtype=np.float32)
+        crest = 0.08 * bump(behind, edge * 0.6, 0.10)
+        return np.asarray(1 - present * (np.float32(rng.uniform(0.1, 0.3)) * (1 - lit) - crest), dtype=np.float32)
 
     def _colour(self, rng: np.random.Generator) -> Floats:
         base = rng.dirichlet(np.full(4, 0.7)).astype(np.float32) @ TISSUES
         base = base * np.float32(rng.uniform(0.9, 1.06)) + rng.normal(0, 0.02, 3).astype(np.float32)
-        mottle = np.float32(rng.uniform(0.015, 0.045)) * fractal(rng, self.size, 5, 4, 0.7)
+        mottle = np.float32(rng.uniform(0.01, 0.025)) * fractal(rng, self.size, 5, 4, 0.7)
         redness = np.float32(0.05) * noise(rng, self.size, 3)
         albedo = base + mottle[..., None] + redness[..., None] * colour(0.2, -0.8, -0.7)
-        vessels = self._vessels(rng) * np.float32(rng.uniform(0.3, 1.15))
+        vessels = self._vessels(rng) * np.float32(rng.uniform(0.7, 2.0))
         return np.clip(albedo * (1 - vessels[..., None] * BLOOD), 0.02, 1)
 
     def _vessels(self, rng: np.random.Generator) -> Floats:
@@ -104,9 +104,11 @@ class Wall:
 
     def _gloss(self, rng: np.random.Generator, shade: Floats) -> Floats:
         """Highlights, (S, S): small, in clumps, where the wall is bright."""
-        fine = noise(rng, self.size, int(rng.integers(28, 44))) + 0.6 * noise(rng, self.size, 6)
-        wet = rng.uniform(0.2, 1.0)
-        return np.asarray(ramp(fine, 3.1 - 0.7 * wet, 3.8 - 0.7 * wet) * ramp(shade, 0.45, 0.9), dtype=np.float32)
+        fine = noise(rng, self.size, int(rng.integers(22, 40))) + 0.9 * noise(rng, self.size, 6)
+        wet = rng.uniform(0.45, 1.5)
+        inner = ramp(self.x**2 + self.y**2, 0.95, 0.45)  # towards the rim the wall mirrors the lamp away
+        drops = ramp(fine, 3.3 - wet, 4.0 - wet)
+        return np.asarray(drops * inner * ramp(shade, 0.45, 0.9), dtype=np.float32)
 
     def _flood(self, rng: np.random.Generator) -> None:
         """A pool of residual fluid, with bubbles in half of them."""
@@ -133,12 +135,8 @@ class Wall:
 
 
 def _aperture(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
-    """The lit field in the black margin: a square with cut corners, or a rounded one."""
-    side, cut = rng.uniform(0.90, 0.98), rng.uniform(1.30, 1.62)
-    dx, dy = np.abs(x - np.float32(rng.normal(0, 0.01))), np.abs(y - np.float32(rng.normal(0, 0.01)))
-    if rng.random() < 0.6:
-        outside = np.maximum(np.maximum(dx, dy) - side, (dx + dy - cut) / math.sqrt(2))
-    else:
-        power = rng.uniform(3, 8)
-        outside = (dx**power + dy**power) ** (1 / power) - side
+    """The lit field in the black margin: a square with cut corners, as one make of endoscope shows it."""
+    side, cut = rng.uniform(0.945, 0.965), rng.uniform(1.50, 1.56)
+    dx, dy = np.abs(x - np.float32(rng.normal(0, 0.005))), np.abs(y - np.float32(rng.normal(0, 0.005)))
+    outside = np.maximum(np.maximum(dx, dy) - side, (dx + dy - cut) / math.sqrt(2))
     return ramp(np.asarray(outside, dtype=np.float32), 0.012, -0.012)

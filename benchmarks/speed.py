@@ -1,0 +1,138 @@
+"""Speed and memory as ratios within one run.
+
+    python benchmarks/speed.py
+
+Each line is measured beside what it is compared with, in turns, best of three; machines differ, ratios hardly do.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ccd_lightning.data.synthetic import synthesize
+from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.modules.padim import PaDiM
+from ccd_lightning.transforms.pretext import PretextViews
+
+SIZE, BATCH = 256, 32
+
+
+def best(*works: Callable[[], object], rounds: int = 3) -> list[float]:
+    """The shortest time of each work in seconds, the works taken in turns."""
+    times = [[] for _ in works]  # type: list[list[float]]
+    for _ in range(rounds):
+        for work, spent in zip(works, times, strict=True):
+            start = time.perf_counter()
+            work()
+            spent.append(time.perf_counter() - start)
+    return [min(spent) for spent in times]
+
+
+def command(words: list[str]) -> float:
+    """CPU seconds of a Python process, children included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def report(name: str, value: float, unit: str, compared: str) -> None:
+    """Prints a row."""
+    print(f"| {name} | {value:.2f} {unit} | {compared} |", flush=True)
+
+
+def help_texts() -> None:
+    """Help of the light commands in seconds, of `fit` against importing LightningCLI."""
+    for words in (["--help"], ["data", "--help"]):
+        report(f"`ccd {' '.join(words)}`", command(["-m", "ccd_lightning", *words]), "s of CPU", "")
+    bare = min(command(["-c", "import lightning.pytorch.cli"]) for _ in range(2))
+    fit = min(command(["-m", "ccd_lightning", "fit", "--help"]) for _ in range(2))
+    report("`ccd fit --help`", fit / bare, "times", f"importing LightningCLI alone, {bare:.1f} s of CPU")
+
+
+def scoring() -> None:
+    """PaDiM's score against the encoder's forward pass alone."""
+    torch.manual_seed(0)
+    detector, images = PaDiM().eval(), torch.rand(BATCH, 3, SIZE, SIZE)
+    with torch.no_grad():
+        for _ in range(4):
+            detector.gaussian.update(detector.embed(torch.rand(BATCH, 3, SIZE, SIZE)))
+        detector.gaussian.fit()
+        bare, scored = best(lambda: detector.encoder.pyramid(images), lambda: detector(images))
+    report(
+        "PaDiM, score and map", scored / bare, "times", f"layers 1-3 alone, {BATCH / bare:.0f} images/s at {SIZE} px"
+    )
+
+
+def pretraining() -> None:
+    """A step of pretraining with its views against the bare network on the same views."""
+    torch.manual_seed(0)
+    module, views = CCD(), PretextViews()
+    image = torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8)
+
+    def draw() -> dict[str, torch.Tensor]:
+        items = [views(image, (0, 0, index)) for index in range(16)]
+        batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+        return {name: value.float() / 255 if value.dtype == torch.uint8 else value for name, value in batch.items()}
+
+    ready = draw()
+
+    def bare() -> None:
+        for name in ("views", "patches"):
+            module.encoder.features(ready[name].flatten(0, -4)).sum().backward()  # type: ignore[no-untyped-call]
+
+    network, step = best(bare, lambda: module.total(module.losses(draw())).backward())  # type: ignore[no-untyped-call]
+    report(
+        "pretraining step, views drawn in the same process",
+        step / network,
+        "times",
+        f"the bare network, {network:.2f} s",
+    )
+
+
+def memory() -> None:
+    """Peak memory of fitting PaDiM through the command line, for two sizes of data set."""
+    with tempfile.TemporaryDirectory() as folder:
+        peaks = []
+        for count in (100, 400):
+            root = Path(folder) / str(count)
+            synthesize(root, "colonoscopy", size=128, train=count, test_good=1, test_abnormal=3)
+            words = ["fit", "--config", str(Path("configs/padim_folder.yaml").resolve()), "--data.root", str(root)]
+            code = (
+                "import resource; from ccd_lightning.cli import main; "
+                f"main({[*words, '--model.encoder.weights', 'null', '--data.size', '128']!r}); "
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+            )
+            done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+            peaks.append(float(done.stdout.split()[-1]))
+    pixels = 300 * 128 * 128 * 3 / 2**20
+    report("PaDiM fit, memory for 300 more images", peaks[1] - peaks[0], "MiB", f"their pixels alone: {pixels:.0f} MiB")
+
+
+def synthesis() -> None:
+    """Images a second on one core."""
+    for name in ("colonoscopy", "fundus"):
+        code = (
+            "import time, numpy as np; from ccd_lightning.data.synthetic import SETS, render\n"
+            f"kind = list(SETS[{name!r}])[-1]; render({name!r}, kind, np.random.default_rng(0), 128)\n"
+            "start = time.process_time()\n"
+            f"for seed in range(200): render({name!r}, kind, np.random.default_rng(seed), 128)\n"
+            "print(200 / (time.process_time() - start))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        report(f"painting {name}, 128 px", float(done.stdout), "images/s", "one core")
+
+
+if __name__ == "__main__":
+    print(f"{os.cpu_count()} cores, torch {torch.__version__}\n\n| what | measured | against |\n| --- | --- | --- |")
+    for part in (help_texts, synthesis, scoring, pretraining, memory):
+        part()
