@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ccd_lightning.errors import UserError
+
 Floats = npt.NDArray[np.floating]
 
 
@@ -20,9 +22,17 @@ def baselines(root: Path) -> dict[str, float]:
     Returns:
         "nearest_pixel": distance to the nearest training image, pixel by pixel. "mean_colour": Mahalanobis distance
         of the mean colour from the training images'. 0.5 is chance.
+
+    Raises:
+        UserError: If there are fewer than two training images, or not both normal and abnormal test images.
     """
     train = _read(root / "train" / "good")
-    folders = sorted(path for path in (root / "test").iterdir() if path.is_dir())
+    folders = sorted({path.parent for path in root.glob("test/*/*.png")})
+    if len(train) < 2 or len({folder.name == "good" for folder in folders}) < 2:
+        raise UserError(
+            f"{root}: the baselines need two training images, a normal and an abnormal test image."
+            " Make the folder with larger counts."
+        )
     tests = [_read(folder) for folder in folders]
     test = np.concatenate(tests)
     abnormal = np.repeat([folder.name != "good" for folder in folders], [len(images) for images in tests])
@@ -56,9 +66,10 @@ def _mean_colour(train: Floats, test: Floats) -> Floats:
     """Squared Mahalanobis distance of the mean colour: (N, S, S, 3), (M, S, S, 3) -> (M,)."""
     colour, normal = test.mean((1, 2)), train.mean((1, 2))
     centred = colour - normal.mean(0)
-    return np.asarray(np.einsum("nc,cd,nd->n", centred, np.linalg.inv(np.cov(normal.T)), centred))
+    inverse = np.linalg.pinv(np.cov(normal.T), rcond=1e-6, hermitian=True)  # grey images have no inverse
+    return np.asarray(np.einsum("nc,cd,nd->n", centred, inverse, centred))
 
 
 def _read(folder: Path) -> npt.NDArray[np.float32]:
     images = [np.asarray(Image.open(path).convert("RGB"), np.float32) / 255 for path in sorted(folder.glob("*.png"))]
-    return np.stack(images)
+    return np.stack(images) if images else np.zeros((0, 1, 1, 3), np.float32)

@@ -107,16 +107,7 @@ def synthesize(
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         _check_same(root, record)
         return
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
-    try:
-        _write_all(partial, name, size, seed, list(_jobs(name, train, test_good, test_abnormal)), progress)
-        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        partial.chmod(0o755)  # mkdtemp's is 0o700
-        _move(partial, root, record)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    _build(root, record, list(_jobs(name, train, test_good, test_abnormal)), progress)
 
 
 def image_generator(seed: int, name: str, split: str, kind: str, index: int) -> np.random.Generator:
@@ -136,6 +127,19 @@ def _check_request(size: int, seed: int, fewest: int) -> None:
         raise UserError(f"size: {size} pixels are too few to show anything. Ask for {SMALLEST} or more.")
     if seed < 0 or fewest < 0:
         raise UserError("seed, train, test_good, test_abnormal: a number is negative. Give 0 or more.")
+
+
+def _build(root: Path, record: dict[str, Any], jobs: list[tuple[str, str, int]], progress: bool) -> None:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
+    try:
+        _write_all(partial, record["name"], record["size"], record["seed"], jobs, progress)
+        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        partial.chmod(0o755)  # mkdtemp's is 0o700
+        _move(partial, root, record)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
