@@ -20,7 +20,7 @@ from ccd_lightning.errors import UserError
 if TYPE_CHECKING:
     from ccd_lightning.data.synthetic.noise import Scene
 
-VERSION = 4  # of what is painted: a folder made by another one is not taken for the same data set
+VERSION = 5  # of what is painted: a folder made by another one is not taken for the same data set
 RECORD = "synthesis.json"
 GOOD = "good"
 SMALLEST = 32  # pixels a side: below, lesions are smaller than a pixel

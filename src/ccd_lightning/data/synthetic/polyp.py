@@ -17,21 +17,23 @@ class Grade:
 
     Attributes:
         cover: How much of the vessels and folds below is hidden, in [0, 1].
-        relief: Contrast of its shading.
+        relief: Contrast of its shading, 1 for a matt dome under the wall's lamp.
         pattern: Contrast of its pits.
+        red: Range of how much more blood it holds than the wall, in terms of a vessel's.
         radius: Range, in half sides.
     """
 
     cover: float
     relief: float
     pattern: float
+    red: tuple[float, float]
     radius: tuple[float, float]
 
 
 GRADES = {
-    "subtle": Grade(0.85, 0.75, 0.66, (0.18, 0.26)),
-    "moderate": Grade(0.95, 0.95, 0.92, (0.20, 0.30)),
-    "obvious": Grade(1.0, 1.1, 1.15, (0.23, 0.34)),
+    "subtle": Grade(0.95, 0.80, 0.34, (0.02, 0.18), (0.16, 0.24)),
+    "moderate": Grade(1.0, 0.95, 0.42, (0.06, 0.26), (0.18, 0.28)),
+    "obvious": Grade(1.0, 1.10, 0.50, (0.12, 0.36), (0.20, 0.32)),
 }
 STEEP = {"flat": 0.5, "sessile": 0.8, "pedunculated": 0.9}
 
@@ -60,11 +62,19 @@ class Polyp:
         self.side = np.zeros_like(wall.x)
         self.stalk = self._stalk(rng, dx, dy, radius) if self.form == "pedunculated" else np.zeros_like(wall.x)
         self.side = np.clip(self.side, -1, 1)
+        self.lobes = self._lobes(rng, radius)
         self.pits = pits(rng, wall.size, round(2 / rng.uniform(0.04, 0.06)))
         self.glint = noise(rng, wall.size, 26)
-        self.red = np.float32(rng.uniform(-0.05, 0.2))
+        self.red = np.float32(rng.uniform(*grade.red))
         self.soft = rng.uniform(0.76, 0.88)
         self.mask = ((self.head < 0.99) | (self.stalk > 0.1)) & (wall.field > 0.5)
+
+    def _lobes(self, rng: np.random.Generator, radius: float) -> tuple[Floats, Floats]:
+        """How lobules tilt its surface to the right and down, (S, S) each; less so towards the rim."""
+        height = noise(rng, self.size, max(4, round(2 / (rng.uniform(0.5, 0.8) * radius))))
+        down, right = np.gradient(height, 2 / self.size)
+        depth = np.float32(rng.uniform(0.03, 0.10) * radius) * ramp(self.head, 1.0, 0.6)
+        return np.asarray(right * depth, dtype=np.float32), np.asarray(down * depth, dtype=np.float32)
 
     def _stalk(self, rng: np.random.Generator, dx: Floats, dy: Floats, radius: float) -> Floats:
         """How much of the stalk covers each pixel, (S, S): it starts below the head and fades into the wall."""
@@ -85,10 +95,10 @@ class Polyp:
         relief, gloss, shadow = self._shading()
         nodules = np.float32(self.grade.pattern) * self.pits * head
         shade = old.shade + cover * (level - old.shade)
-        shade = shade * (1 + head * relief + 0.5 * nodules) * (1 - shadow * (1 - stalk))
+        shade = shade * (1 + head * relief + 0.3 * nodules) * (1 - shadow * (1 - stalk))
         shade = shade * (1 + stalk * np.float32(self.grade.relief) * (0.25 - 0.6 * self.side**2))
         albedo = old.albedo + cover[..., None] * (plain * (1 - self.red * BLOOD) - old.albedo)
-        albedo = albedo * (1 - (0.5 * nodules)[..., None] * (0.6 - BLOOD))
+        albedo = albedo * (1 + nodules[..., None] * BLOOD)  # pale pits in red tissue
         gloss = old.gloss * (1 - cover) + head * gloss * np.float32(self.grade.relief) * min(1.0, float(level))
         return Surface(np.clip(shade, 0, 1.4), np.clip(albedo, 0.02, 1), gloss)
 
@@ -97,11 +107,11 @@ class Polyp:
         beam = self.light.astype(np.float32)
         length = np.maximum(np.sqrt(self.slope[0] ** 2 + self.slope[1] ** 2), 1e-3)
         scale = np.float32(STEEP[self.form]) * np.minimum(self.head, 0.98) / length
-        right, down = self.slope[0] * scale, self.slope[1] * scale
+        right, down = self.slope[0] * scale + self.lobes[0], self.slope[1] * scale + self.lobes[1]
         up = np.sqrt(np.clip(1 - right**2 - down**2, 0.02, 1))
         lambert = np.clip(right * beam[0] + down * beam[1] + up * beam[2], 0.05, None)
         inside = self.head < 0.9
-        relief = lambert / (lambert[inside].mean() if inside.any() else 1) - 1
+        relief = np.clip(lambert / (lambert[inside].mean() if inside.any() else 1) - 1, -0.55, 0.6)
         half = beam + np.array([0, 0, 1], dtype=np.float32)
         half = half / np.linalg.norm(half)
         mirror = right * half[0] + down * half[1] + up * half[2] + 0.010 * self.glint
