@@ -13,13 +13,9 @@ from ccd_lightning.errors import UserError
 
 ROOT = Path("runs")
 RECORD = "run.json"
-CHECKPOINT = Path("checkpoints") / "best.ckpt"
-CONFIG_KEY = "ccd_config"
-
-
-def is_finished(run: Path) -> bool:
-    """Whether a folder is that of a finished run."""
-    return (run / RECORD).is_file()
+LATEST = "latest"
+FIRST = "ccd fit --config configs/ccd_synthetic.yaml"
+CHECKPOINTS = "checkpoints"
 
 
 def newest_run(root: Path = ROOT) -> Path:
@@ -28,11 +24,11 @@ def newest_run(root: Path = ROOT) -> Path:
     Raises:
         UserError: If there is none.
     """
-    records = [path for path in root.glob(f"**/{RECORD}") if not any(part.is_symlink() for part in path.parents)]
+    records = [path for path in root.glob(f"**/{RECORD}") if path.parent.name != LATEST]
     if not records:
-        raise UserError(
-            f"{root}: no finished run in this folder. Make one with: ccd fit --config configs/ccd_synthetic.yaml"
-        )
+        begun = sorted(root.glob(f"**/{CHECKPOINTS}/last.ckpt"))
+        way_out = f"Go on with one by adding --ckpt_path {begun[-1]}" if begun else f"Make one with {FIRST}"
+        raise UserError(f"{root}: no finished run in this folder. {way_out}")
     return max(records, key=lambda path: (read_record(path.parent)["finished"], str(path))).parent
 
 
@@ -62,9 +58,18 @@ def find_checkpoint(path: Path) -> Path:
         return path
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint.{_known_runs()}")
-    if (path / CHECKPOINT).is_file():
-        return path / CHECKPOINT
-    return newest_run(path) / CHECKPOINT
+    run = path if (path / CHECKPOINTS).is_dir() else newest_run(path)
+    checkpoint = checkpoint_of(run)
+    if checkpoint is None:
+        raise UserError(f"{run}: this run has no checkpoint. Fit it again.{_known_runs()}")
+    return checkpoint
+
+
+def checkpoint_of(run: Path) -> Path | None:
+    """A run's best checkpoint, else its last one, else the newest of any name, else None."""
+    found = sorted((run / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    named = [run / CHECKPOINTS / name for name in ("best.ckpt", "last.ckpt")]
+    return next((path for path in (*named, *reversed(found)) if path in found), None)
 
 
 def _known_runs() -> str:
@@ -74,4 +79,4 @@ def _known_runs() -> str:
 
 def run_folder(checkpoint: Path) -> Path:
     """Where a checkpoint's results belong: its run's folder, or the file's own when it was moved out of one."""
-    return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINT.parent.name else checkpoint.parent
+    return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint.parent

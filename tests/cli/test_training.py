@@ -75,7 +75,7 @@ def test_encoder_of_the_detector_is_the_runs(inside: Path) -> None:
 def test_metrics_of_both_kinds_of_run(inside: Path) -> None:
     padim, ccd = metrics("runs/padim_synthetic/latest"), metrics("runs/ccd_synthetic/latest")
     assert {"image/auroc", "image/sensitivity", "image/specificity", "pixel/auroc"} <= set(padim["metrics"])
-    assert "runs/ccd_synthetic" in padim["run"]["encoder"]
+    assert padim["run"]["encoder"] == ccd["run"]["encoder"]  # by its tensors, whatever the path
     assert {"pretext/augmentation_accuracy", "pretext/position_accuracy", "image/auroc"} <= set(ccd["metrics"])
     assert set(ccd["undefined"]) >= {"pixel/auroc"}
     assert padim["metrics"]["image/auroc"] != ccd["metrics"]["image/auroc"]
@@ -99,9 +99,7 @@ def test_same_seed_same_metrics_other_seed_other_metrics(inside: Path) -> None:
         chosen = [*words, f"padim_{name}", "--model.encoder.weights", f"runs/ccd_{name}"]
         assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *chosen]) == 0
         assert main(["test"]) == 0
-        found = metrics(f"runs/padim_{name}/latest")
-        found["run"].pop("encoder")
-        results.append(found)
+        results.append(metrics(f"runs/padim_{name}/latest"))
     assert results[0] == results[1]
     assert results[0]["metrics"] != results[2]["metrics"]
 
@@ -112,7 +110,36 @@ def test_untrained_encoder_and_test_of_a_named_run(inside: Path, capsys: pytest.
     assert main(["test", "--ckpt_path", "runs/padim_synthetic"]) == 0
     assert "test: runs/padim_synthetic/version_0/checkpoints/best.ckpt" in capsys.readouterr().out
     assert main(["test", "--ckpt_path=runs/padim_untrained/version_0"]) == 0
-    assert metrics("runs/padim_untrained/latest")["run"]["encoder"] == "random"
+    trained, untrained = (metrics(f"runs/padim_{name}/latest") for name in ("synthetic", "untrained"))
+    assert trained["run"]["encoder"] != untrained["run"]["encoder"]
+    records = [
+        json.loads(Path(f"runs/padim_{name}/latest/run.json").read_text()) for name in ("synthetic", "untrained")
+    ]
+    sources = [record["encoder"] for record in records]
+    assert sources == ["runs/ccd_synthetic/version_0/checkpoints/best.ckpt", "random"]
+
+
+def test_predict_reads_no_label(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path("runs/padim_synthetic/latest")
+    assert main(["predict", "--ckpt_path", str(run)]) == 0
+    files = [run / name for name in ("unlabelled_predictions.csv", "predictions.csv")]
+    predicted, tested = (list(csv.DictReader(file.read_text().splitlines())) for file in files)
+    assert predicted == [{name: row[name] for name in ("path", "score", "decision")} for row in tested]
+    assert "of 11 images are called abnormal" in capsys.readouterr().out
+    assert main(["predict", "--ckpt_path", "runs/ccd_synthetic"]) == 2
+    assert "Fit a detector on it" in capsys.readouterr().err
+
+
+def test_nothing_is_recorded_without_a_run_folder(inside: Path, tmp_path: Path) -> None:
+    before = sorted(path.name for path in inside.iterdir()), sorted(path.name for path in inside.parent.iterdir())
+    words = [*SMALL_DATA, "--model.encoder.weights", "null", "--trainer.enable_checkpointing", "false"]
+    for option in (["--trainer.logger", "false"], ["--trainer.fast_dev_run", "true"]):
+        assert (
+            main(["fit", "--config", "configs/padim_synthetic.yaml", *words, *option, "--trainer.callbacks", "null"])
+            == 0
+        )
+    after = sorted(path.name for path in inside.iterdir()), sorted(path.name for path in inside.parent.iterdir())
+    assert before == after
 
 
 def test_own_images(inside: Path, tmp_path: Path) -> None:
@@ -147,12 +174,45 @@ def test_every_config_is_valid_and_names_its_run_after_itself(config: str, capsy
     assert printed["trainer"]["logger"]["init_args"]["name"] == Path(config).stem
 
 
-def test_optimiser_is_replaced_from_the_command_line(inside: Path) -> None:
+@pytest.mark.parametrize("option", ["--model.optimizer", "--optimizer"])
+def test_optimiser_is_replaced_from_the_command_line(option: str, inside: Path) -> None:
     words = ["--trainer.logger.init_args.name", "ccd_sgd", "--trainer.max_epochs", "1"]
-    sgd = ["--optimizer", "SGD", "--optimizer.lr", "0.01", "--optimizer.momentum", "0.9"]
+    sgd = [option, "SGD", f"{option}.lr", "0.01", f"{option}.momentum", "0.9"]
     assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *words, *sgd]) == 0
-    state = read_checkpoint(inside / "runs/ccd_sgd/latest/checkpoints/last.ckpt")["optimizer_states"][0]
-    assert state["param_groups"][0]["momentum"] == 0.9
+    checkpoint = read_checkpoint(inside / "runs/ccd_sgd/latest/checkpoints/last.ckpt")
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.9
+    assert len(checkpoint["lr_schedulers"]) == (option == "--model.optimizer")  # which keeps warm-up and cosine
+
+
+def test_the_ways_out_of_a_collapse_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    ways = ["--model.optimizer.lr", "0.0001", "--model.warmup_steps", "100", "--model.encoder.weights", "imagenet"]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(CONFIGS / "ccd_synthetic.yaml"), *ways, "--print_config"])
+    model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    assert model["optimizer"]["init_args"]["lr"] == 0.0001
+    assert model["warmup_steps"] == 100
+    assert model["encoder"]["weights"] == "imagenet"
+
+
+def test_a_run_that_collapses_is_told_within_50_steps(inside: Path) -> None:
+    words = ["--trainer.logger.init_args.name", "ccd_collapsed", "--trainer.max_epochs", "25"]
+    reckless = ["--model.optimizer.lr", "0.1", "--model.warmup_steps", "0", "--trainer.check_val_every_n_epoch", "25"]
+    small = [*SMALL_DATA, "--data.views.size=32", "--data.views.patch_size=16"]
+    with pytest.warns(UserWarning, match="COLLAPSED.*--model.optimizer.lr"):
+        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *small, *words, *reckless]) == 0
+    assert json.loads(Path("runs/ccd_collapsed/latest/run.json").read_text())["steps"] <= 50
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(inside: Path) -> None:
+    small = [*SMALL_DATA, *SMALL_VIEWS[:-1], "--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=1"]
+    keep = ["--trainer.callbacks.save_top_k=-1", "--trainer.callbacks.filename={epoch}"]
+    name = ["--trainer.logger.init_args.name", "ccd_resumed"]
+    weights = []
+    for more in ([], ["--ckpt_path", "runs/ccd_resumed/version_0/checkpoints/epoch=1.ckpt"]):
+        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *small, *keep, *name, *more]) == 0
+        weights.append(read_checkpoint(inside / "runs/ccd_resumed/latest/checkpoints/last.ckpt")["state_dict"])
+    assert (inside / "runs/ccd_resumed/version_1").is_dir()
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_load_in_python(inside: Path) -> None:

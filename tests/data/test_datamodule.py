@@ -1,12 +1,14 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from ccd_lightning.data.datamodule import AnomalyDataModule, SyntheticColonoscopy
-from ccd_lightning.data.dataset import EpochSampler
+from ccd_lightning.data.dataset import EpochSampler, EvenBatches
 from ccd_lightning.data.images import Geometry, load_images, read_image, read_mask
 from ccd_lightning.data.layouts import list_images
 from ccd_lightning.errors import UserError
@@ -68,7 +70,7 @@ def test_workers_do_not_matter(folder: Path) -> None:
         data = module(folder, num_workers=workers, views=PretextViews(size=16, patch_size=8))
         data.setup("fit")
         loader = data.train_dataloader()
-        loader.sampler.set_epoch(3)  # type: ignore[attr-defined]
+        loader.batch_sampler.sampler.set_epoch(3)  # type: ignore[union-attr]
         views.append(torch.cat([batch["views"] for batch in loader]))
     assert torch.equal(*views)
 
@@ -92,11 +94,54 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_share_one_order(ranks: int) -> None:
-    for shuffle, expected in ((True, 20 - 20 % ranks), (False, 20)):
-        shares = [[key.item for key in EpochSampler(20, 0, shuffle, rank, ranks)] for rank in range(ranks)]
-        assert [len(share) for share in shares] == [len(EpochSampler(20, 0, shuffle, r, ranks)) for r in range(ranks)]
-        together = [index for share in shares for index in share]
-        assert len(set(together)) == len(together) == expected
+    for shuffle in (True, False):
+        samplers = [EpochSampler(20, 0, shuffle, rank, ranks) for rank in range(ranks)]
+        shares = [[key.item for key in sampler] for sampler in samplers]
+        assert [len(share) for share in shares] == [len(sampler) for sampler in samplers]
+        assert sorted(index for share in shares for index in share) == list(range(20))
+
+
+@pytest.mark.parametrize(("length", "batch_size", "ranks"), [(257, 32, 2), (9, 4, 2), (50, 16, 1), (7, 7, 3)])
+def test_ranks_make_as_many_steps_and_leave_nothing_out(length: int, batch_size: int, ranks: int) -> None:
+    shares = [EvenBatches(EpochSampler(length, 0, True, rank, ranks), batch_size) for rank in range(ranks)]
+    batches = [list(share) for share in shares]
+    assert len({len(share) for share in batches}) == 1
+    assert [len(share) for share in batches] == [len(share) for share in shares]
+    sizes = [len(batch) for share in batches for batch in share]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert sorted(key.item for share in batches for batch in share for key in batch) == list(range(length))
+
+
+class Watcher(LightningModule):
+    """Writes down which images come in which epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[str]] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.seen.append([])
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self.seen[-1] += batch["path"]
+
+    def configure_optimizers(self) -> None:
+        return
+
+
+def test_lightning_tells_the_epoch(folder: Path) -> None:
+    def fit(epochs: int) -> list[list[str]]:
+        watcher = Watcher()
+        quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+        trainer = Trainer(max_epochs=epochs, accelerator="cpu", limit_val_batches=0, **quiet)
+        trainer.fit(watcher, datamodule=module(folder))
+        return watcher.seen
+
+    first, second = fit(2)
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert fit(1) == [first]
 
 
 def test_crop_is_a_fraction_and_mask_follows(tmp_path: Path) -> None:

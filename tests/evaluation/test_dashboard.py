@@ -42,6 +42,10 @@ def test_a_healthy_or_shortly_low_spread_is_not_a_collapse() -> None:
     assert watch([0.01, 0.01, 0.5, 0.01, 0.01, 0.6]) == []
 
 
+def test_a_loss_that_is_no_number_is_told_too() -> None:
+    assert len(watch([float("nan")] * 3)) == 1
+
+
 def test_the_line_separates_collapsed_from_healthy_projections() -> None:
     generator = torch.Generator().manual_seed(0)
     point = torch.ones(64, 128) + 0.001 * torch.randn(64, 128, generator=generator)

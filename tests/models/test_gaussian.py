@@ -92,4 +92,3 @@ def test_probe_is_a_mahalanobis_distance_of_scaled_features() -> None:
     inverse = np.linalg.inv(np.cov(scaled.T) + 0.1 * np.eye(5))
     expected = [np.sqrt((row - scaled.mean(0)) @ inverse @ (row - scaled.mean(0))) for row in asked]
     assert probe(torch.from_numpy(query)).tolist() == pytest.approx(expected, rel=1e-5)
-    assert not probe.state_dict()

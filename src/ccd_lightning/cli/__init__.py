@@ -17,7 +17,7 @@ train and test (every option of Lightning's command line works; ccd fit --help l
   fit       --config FILE        pretrain an encoder (configs/ccd_*.yaml) or fit a detector on it (configs/padim_*.yaml)
   test      [--ckpt_path RUN]    measure a run on its test images; without a path, the newest finished run
   validate  [--ckpt_path RUN]    score its held-out normal images
-  predict   [--ckpt_path RUN]    score its test images without looking at labels
+  predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, decision
 
 data and results
   data      synthesize           make the embedded data set; ccd data --help tells more
@@ -48,10 +48,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"ccd: {error}", file=sys.stderr)
+        # A worker process wraps its error into a traceback as text; what matters is at its end.
+        print(f"ccd: {str(error).rpartition('UserError: ')[2].strip()}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("ccd: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"ccd: interrupted. {interrupt}".strip(), file=sys.stderr)
         return 130
 
 

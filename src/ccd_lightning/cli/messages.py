@@ -14,6 +14,8 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.handover import EncoderConfig
 from ccd_lightning.modules.padim import PaDiM
+from ccd_lightning.runs import FIRST
+from ccd_lightning.transforms.pretext import PretextViews
 
 UNKNOWN = (
     r"Option '(?P<key>[\w.]+)' is not accepted",
@@ -48,6 +50,8 @@ def explain(message: str, error: BaseException | None = None) -> str:
             return _unknown(section + group, found["key"])
     if found := re.search(MISSING, message):
         key = section + (found["key"] or found["first"]).removeprefix("init_args.")
+        if key in ("model", "data"):
+            return f"There is no {key}. Give a config, such as: {FIRST}"
         return f"{key} is missing: give it with --{key} VALUE, or in the config."
     return _cause(section, message)
 
@@ -65,7 +69,7 @@ def _unknown(section: str, key: str) -> str:
 
 def known_keys() -> list[str]:
     """The names of all options of the project's classes and of the Trainer."""
-    classes = (CCD, PaDiM, *AnomalyDataModule.__subclasses__(), AnomalyDataModule, Trainer)
+    classes = (CCD, PaDiM, PretextViews, *AnomalyDataModule.__subclasses__(), AnomalyDataModule, Trainer)
     names = {name for known in classes for name in inspect.signature(known).parameters}
     return sorted(names.union(SECTIONS, (field.name for field in fields(EncoderConfig))) - {"kwargs"})
 

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
-import shutil
 import tempfile
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning_utilities.core.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.messages import explain
-from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.cli.resume import CONFIG_KEY, resolve
+from ccd_lightning.data.datamodule import AnomalyDataModule, Folder
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.dashboard import CollapseMonitor, PretextDashboard
+from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import read_checkpoint
 
 
 class KeepConfig(SaveConfigCallback):
@@ -34,12 +33,18 @@ class KeepConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the file when fitting starts; a test belongs to a run that has one."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        if stage != "fit" or not trainer.loggers:
+            return
+        folder = Path(str(trainer.log_dir))
+        if (folder / self.config_filename).exists():
+            raise UserError(
+                f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."
+            )
+        super().setup(trainer, pl_module, stage)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the config."""
-        checkpoint[runs.CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
+        checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
 
 
 class CLI(LightningCLI):
@@ -57,62 +62,75 @@ class CLI(LightningCLI):
         """Leaves the config alone: that of the checkpoint is its base already, and options given now go before it."""
 
     def before_fit(self) -> None:
-        """Validates, and thereby saves, also after the last epoch, whatever the number of epochs."""
+        """Reads data and encoder, so that a mistake in them is told before anything is written.
+
+        The last epoch is made one that validates, and thereby saves.
+        """
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        self.model.setup("fit")
         epochs, every = self.trainer.max_epochs, self.trainer.check_val_every_n_epoch
         if epochs and epochs > 0 and every:
-            self.trainer.check_val_every_n_epoch = math.gcd(epochs, every)
+            self.trainer.check_val_every_n_epoch = max(n for n in range(1, every + 1) if epochs % n == 0)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
-        """Fits; a mistake found before anything was learned leaves no run behind."""
+        """Fits; Ctrl-C, from which Lightning exits by itself, is told with the way to go on."""
         try:
             self.trainer.fit(model, **kwargs)
-        except UserError:
-            _discard(self.trainer)
-            raise
+        except SystemExit as stop:
+            if not self.trainer.interrupted:
+                raise
+            last = Path(str(self.trainer.log_dir)) / runs.CHECKPOINTS / "last.ckpt"
+            raise KeyboardInterrupt(f"Go on with --ckpt_path {last}" if last.is_file() else "") from stop
+
+    def test(self, model: LightningModule, **kwargs: Any) -> None:
+        """Tests; the report prints the metrics, so Lightning need not."""
+        self.trainer.test(model, **kwargs | {"verbose": False})
+
+    def predict(self, model: LightningModule, **kwargs: Any) -> None:
+        """Predicts, and keeps no map in memory."""
+        self.trainer.predict(model, **kwargs | {"return_predictions": False})
 
     def after_fit(self) -> None:
         """Records that the run is finished, and says what to do next."""
-        if self.trainer.log_dir is not None and not getattr(self.trainer, "fast_dev_run", 0):
-            _record(self.trainer, self.model, self.config["fit"])
+        folder = self.trainer.log_dir  # on every rank: Lightning broadcasts it
+        if folder and self.trainer.loggers and not getattr(self.trainer, "fast_dev_run", 0):
+            _record(Path(folder), self)
 
 
 @rank_zero_only
-def _discard(trainer: Trainer) -> None:
-    run = Path(str(trainer.log_dir))
-    if trainer.log_dir and run.is_dir() and not any(run.glob("**/*.ckpt")):
-        for logger in trainer.loggers:
-            logger.finalize("failed")
-        shutil.rmtree(run)
-        for parent in list(run.parents)[:2]:
-            if not any(parent.iterdir()):
-                parent.rmdir()
-
-
-@rank_zero_only
-def _record(trainer: Trainer, model: LightningModule, config: Any) -> None:
-    run = Path(str(trainer.log_dir))
+def _record(run: Path, cli: CLI) -> None:
+    if runs.checkpoint_of(run) is None:
+        raise UserError(
+            f"{run}: no checkpoint was written, so this run can be neither tested nor used. Let it reach the end of an"
+            " epoch (--trainer.max_epochs), and keep the ModelCheckpoint of the config."
+        )
     record = {
-        "model": f"{type(model).__module__}.{type(model).__qualname__}",
+        "model": f"{type(cli.model).__module__}.{type(cli.model).__qualname__}",
+        "encoder": cli.model.encoder_source,
         "finished": datetime.now(UTC).isoformat(),
-        "seed": config["seed_everything"],
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
+        "seed": cli.config["fit"]["seed_everything"],
+        "epochs": cli.trainer.current_epoch,
+        "steps": cli.trainer.global_step,
     }
     (run / runs.RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    latest = run.parent / "latest"
+    latest = run.parent / runs.LATEST
     if latest.is_symlink() or not latest.exists():
         latest.unlink(missing_ok=True)
         latest.symlink_to(run.name)
-    print(f"\nThe run is in {os.path.relpath(run)}\nNext: {_next_command(run, model)}")
+    print(f"\nThe run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
 
 
-def _next_command(run: Path, model: LightningModule) -> str:
-    if isinstance(model, OneClassDetector):
+def _next_command(run: Path, cli: CLI) -> str:
+    if isinstance(cli.model, OneClassDetector):
         return "ccd test"
-    config = Path("configs") / f"{run.parent.name.replace('ccd_', 'padim_', 1)}.yaml"
-    if config.is_file():
-        return f"ccd fit --config {config}"
-    return f"ccd fit --config configs/padim_folder.yaml --data.root DIR --model.encoder.weights {os.path.relpath(run)}"
+    root = f" --data.root {cli.datamodule.root}" if isinstance(cli.datamodule, Folder) else ""
+    name = run.parent.name.removeprefix("ccd_")
+    config = Path("configs") / f"padim_{name}.yaml"
+    if config.is_file() and run.parent == Path("runs").absolute() / f"ccd_{name}":
+        return f"ccd fit --config {config}{root}"
+    own = Path("configs") / "padim_folder.yaml"
+    return f"ccd fit --config {own} --data.root {cli.datamodule.root} --model.encoder.weights {os.path.relpath(run)}"
 
 
 def run_training(words: list[str]) -> None:
@@ -126,16 +144,17 @@ def run_training(words: list[str]) -> None:
     """
     _quieten()
     with tempfile.TemporaryDirectory() as folder:
-        if words[0] != "fit" and not {"-h", "--help", "-c", "--config"} & {word.split("=")[0] for word in words}:
-            words = _with_config_of_run(words, Path(folder))
+        words = resolve(words, Path(folder))
         try:
             _run_cli(words)
         except ArgumentError as error:
             raise UserError(explain(str(error), error)) from error
+        except MisconfigurationException as error:
+            raise UserError(" ".join(str(error).split())) from error
 
 
 def _run_cli(words: list[str]) -> None:
-    callbacks: list[Callback] = [CollapseMonitor(), PretextDashboard(), TestReport()]
+    callbacks: list[Callback] = [CollapseMonitor(), PretextDashboard(), TestReport(), PredictionFile()]
     CLI(
         LightningModule,
         AnomalyDataModule,
@@ -155,36 +174,6 @@ def _run_cli(words: list[str]) -> None:
     )
 
 
-def _with_config_of_run(words: list[str], folder: Path) -> list[str]:
-    """Finds the run, and turns its saved config into the base of this command."""
-    command, *options = words
-    path, rest = _take_option(options, "--ckpt_path")
-    checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
-    content = read_checkpoint(checkpoint)
-    if runs.CONFIG_KEY not in content:
-        raise UserError(f"{checkpoint}: it holds no config, so it was not written by ccd fit. Give one with --config.")
-    config = yaml.safe_load(content[runs.CONFIG_KEY])
-    run = runs.run_folder(checkpoint)
-    print(f"{command}: {os.path.relpath(checkpoint)}")
-    config = {key: value for key, value in config.items() if key not in ("ckpt_path", "weights_only")}
-    config["trainer"]["logger"] = {
-        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-        "init_args": {"save_dir": str(run), "name": "", "version": ""},
-    }
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(config))
-    return [command, "--config", str(file), "--ckpt_path", str(checkpoint), *rest]
-
-
-def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
-    for index, word in enumerate(words):
-        if word == name and index + 1 < len(words):
-            return words[index + 1], words[:index] + words[index + 2 :]
-        if word.startswith(f"{name}="):
-            return word.split("=", 1)[1], words[:index] + words[index + 1 :]
-    return None, words
-
-
 def _quieten() -> None:
     """Leaves out what Lightning says about itself, but none of what it says about the run."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
@@ -193,6 +182,8 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*returned `None`, this fit will run with no optimizer.*",
         ".*isinstance.treespec, LeafSpec.*",
-        ".*`training_step` returned `None`.*",
+        ".*dirpath has changed.*",  # a checkpoint that was moved is told from its new place
+        ".*using a custom batch sampler.*",  # ours returns every index
+        ".*all_gather is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ccd_lightning.data.dataset import AnomalyDataset, EpochSampler, ViewTransform
+from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.layouts import scan_folder
-from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.data.manifest import GOOD, Manifest, Row
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.errors import UserError
 
 Batch = dict[str, Any]
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
 class AnomalyDataModule(LightningDataModule):
@@ -50,6 +53,7 @@ class AnomalyDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
+        _check_settings(size, crop, batch_size, validation)
         self.root = Path(root)
         self.geometry = Geometry(size, crop)
         self.batch_size = batch_size
@@ -59,6 +63,7 @@ class AnomalyDataModule(LightningDataModule):
         self.seed = seed
         self.cache_dir = Path(cache_dir) if cache_dir else None
         self.datasets: dict[str, AnomalyDataset] = {}
+        self._first_epoch = 0
 
     def manifest(self) -> Manifest:
         """The split table; a named data set overrides this with its own layout.
@@ -74,19 +79,31 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             UserError: If an image cannot be read or a split is empty.
         """
+        if SPLITS[stage][0] in self.datasets:
+            return
         manifest = self.manifest()
-        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}[stage]
-        rows = dict(zip(("train", "val"), self._hold_out(manifest.select("train")), strict=True))
-        rows["test"] = manifest.select("test")
-        if not all(rows[name] for name in needed):
+        if stage in ("fit", "validate"):
+            train, held_out = self._hold_out(manifest.select("train"))
+            self.datasets |= {"train": self._dataset(train), "val": self._dataset(held_out)}
+            self._try_views()
+            return
+        rows = manifest.select("test")
+        if not rows:
             raise UserError(
                 f"{self.root}: no test images; put normal ones into test/good, abnormal ones into test/KIND."
             )
-        for name in needed:
-            if name not in self.datasets:
-                self.datasets[name] = self._dataset(rows[name])
+        self.datasets[SPLITS[stage][0]] = self._dataset(rows, masks=stage == "test")
+
+    def _try_views(self) -> None:
+        """Draws the first image's views here, where a mistake in their settings is not told by a worker process."""
+        try:
+            self.datasets["train"][EpochIndex(0, 0)]
+        except ValueError as error:
+            raise UserError(f"data.views does not go with images of {self.geometry.size} px: {error}.") from error
 
     def _hold_out(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        if not rows:
+            raise UserError(f"{self.root / 'train' / GOOD}: no images in this folder to learn from.")
         count = round(self.validation * len(rows))
         if not 0 < count <= len(rows) - 2:
             raise UserError(
@@ -97,16 +114,21 @@ class AnomalyDataModule(LightningDataModule):
         train = [row for index, row in enumerate(rows) if index not in held_out]
         return train, [rows[index] for index in sorted(held_out)]
 
-    def _dataset(self, rows: list[Row]) -> AnomalyDataset:
+    def _dataset(self, rows: list[Row], masks: bool = False) -> AnomalyDataset:
         images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
-        return AnomalyDataset(rows, images, self.geometry, self.seed, self.views)
+        return AnomalyDataset(rows, images, self.geometry, self.seed, self.views, masks)
 
     def _loader(self, dataset: AnomalyDataset, shuffle: bool = False) -> DataLoader[Batch]:
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if len(dataset) < ranks:
+            raise UserError(
+                f"{self.root}: {len(dataset)} images for {ranks} processes. Ask for fewer --trainer.devices."
+            )
+        sampler = EpochSampler(len(dataset), self.seed, shuffle, rank, ranks)
+        sampler.set_epoch(self._first_epoch)
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), self.seed, shuffle, rank, ranks),
+            batch_sampler=EvenBatches(sampler, self.batch_size),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -125,22 +147,49 @@ class AnomalyDataModule(LightningDataModule):
         return self._loader(self.datasets["test"])
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test images, for their scores."""
-        return self._loader(self.datasets["test"])
+        """The test images, for their scores; no mask is read."""
+        return self._loader(self.datasets["predict"])
 
-    def normal_dataloaders(self) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
-        """Training and held-out images without views, in order: what a probe of features is fitted on."""
+    def normal_images(self, device: torch.device) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
+        """Batches (B, 3, H, W) in [0, 1] of all training and of all held-out images, the same on every rank."""
         self.setup("fit")
-        normal = (self.datasets[name] for name in ("train", "val"))
-        train, held_out = (self._loader(AnomalyDataset(data.rows, data.images, data.geometry)) for data in normal)
-        return train, held_out
+        return self._plain(self.datasets["train"], device), self._plain(self.datasets["val"], device)
+
+    def _plain(self, dataset: AnomalyDataset, device: torch.device) -> Iterator[Tensor]:
+        for start in range(0, len(dataset), self.batch_size):
+            pixels = torch.from_numpy(np.array(dataset.images[start : start + self.batch_size]))
+            yield unit_range(pixels.to(device).permute(0, 3, 1, 2).contiguous())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch to go on with: Lightning asks for the first batches before it tells a resumed run's epoch."""
+        return {"next_epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up where a checkpoint of the end of an epoch was left."""
+        self._first_epoch = state_dict["next_epoch"]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Brings images from uint8 to [0, 1], on the device."""
         return {
-            name: value.float() / 255 if isinstance(value, torch.Tensor) and value.dtype == torch.uint8 else value
+            name: unit_range(value) if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
             for name, value in batch.items()
         }
+
+
+def unit_range(pixels: Tensor) -> Tensor:
+    """From uint8 to [0, 1]."""
+    return pixels.float() / 255
+
+
+def _check_settings(
+    size: int, crop: tuple[float, float, float, float] | None, batch_size: int, validation: float
+) -> None:
+    if size < 1 or batch_size < 1:
+        raise UserError(f"data.size is {size} and data.batch_size is {batch_size}; both must be 1 or more.")
+    if not 0 < validation < 1:
+        raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
+    if crop is not None and not (0 <= crop[0] < crop[2] <= 1 and 0 <= crop[1] < crop[3] <= 1):
+        raise UserError(f"data.crop is {list(crop)}, but must be left < right and top < bottom, all within [0, 1].")
 
 
 class Folder(AnomalyDataModule):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -35,7 +37,7 @@ class EpochSampler(Sampler[EpochIndex]):
         shuffle: Whether to draw a new order each epoch; otherwise images come in order and the epoch stays 0, so that
             held-out images get the same views every time.
         rank: This process; it gets every `ranks`-th image of the common order.
-        ranks: Number of processes. A shuffled order is cut to a multiple of it, so that all make as many steps.
+        ranks: Number of processes; all of them together see every image once.
     """
 
     def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
@@ -51,16 +53,36 @@ class EpochSampler(Sampler[EpochIndex]):
         self.epoch = epoch if self.shuffle else 0
 
     def __len__(self) -> int:
-        if self.shuffle:
-            return self.length // self.ranks
         return len(range(self.rank, self.length, self.ranks))
 
     def __iter__(self) -> Iterator[EpochIndex]:
         order = np.arange(self.length)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        mine = order[self.rank :: self.ranks][: len(self)]
-        return (EpochIndex(self.epoch, int(index)) for index in mine)
+        return (EpochIndex(self.epoch, int(index)) for index in order[self.rank :: self.ranks])
+
+
+class EvenBatches(Sampler[list[EpochIndex]]):
+    """Batches of nearly equal size, as many on each rank, so that none waits for another and no image is left out.
+
+    Args:
+        sampler: What to divide.
+        batch_size: The most that a batch may hold (one more where a rank has fewer images than batches).
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
+        self.sampler = sampler  # Lightning looks here for `set_epoch`
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        smallest, largest = self.sampler.length // self.sampler.ranks, -(-self.sampler.length // self.sampler.ranks)
+        return min(smallest, math.ceil(largest / self.batch_size))  # never more than the least share has images
+
+    def __iter__(self) -> Iterator[list[EpochIndex]]:
+        keys, count = list(self.sampler), len(self)
+        ends = [len(keys) * number // count for number in range(count + 1)]
+        for start, end in itertools.pairwise(ends):
+            yield keys[start:end]
 
 
 class AnomalyDataset(Dataset[dict[str, Any]]):
@@ -72,6 +94,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         geometry: What brought the images to this size; masks are treated alike.
         seed: Of the views.
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
+        masks: Whether to read the masks; without, `mask` is empty and known of normal images alone.
 
     An item holds `image` (3, H, W) uint8, `label` 0 or 1, `kind`, `path`, `mask` (H, W) bool, `has_mask` (whether
     the mask is known; that of a normal image is empty), and what `views` adds.
@@ -84,12 +107,14 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         geometry: Geometry,
         seed: int = 0,
         views: ViewTransform | None = None,
+        masks: bool = False,
     ) -> None:
         self.rows = rows
         self.images = images
         self.geometry = geometry
         self.seed = seed
         self.views = views
+        self.masks = masks
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,13 +128,13 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             "kind": row.kind,
             "path": str(row.path),
             "mask": self._mask(row),
-            "has_mask": row.label == 0 or row.mask is not None,
+            "has_mask": row.label == 0 or (self.masks and row.mask is not None),
         }
         if self.views is not None:
             item |= self.views(image, (self.seed, key.epoch, key.item))
         return item
 
     def _mask(self, row: Row) -> Tensor:
-        if row.mask is None:
+        if row.mask is None or not self.masks:
             return torch.zeros(self.geometry.size, self.geometry.size, dtype=torch.bool)
         return torch.from_numpy(read_mask(row.mask, self.geometry))

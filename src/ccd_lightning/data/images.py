@@ -48,16 +48,34 @@ def read_image(path: Path, geometry: Geometry) -> UInt8Array:
     Raises:
         UserError: If the file cannot be decoded.
     """
-    return np.asarray(geometry.apply(_open(path).convert("RGB"), Image.Resampling.BILINEAR))
+    return np.asarray(geometry.apply(_eight_bits(_open(path), path).convert("RGB"), Image.Resampling.BILINEAR))
 
 
 def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:
-    """Reads one mask as (size, size) bool: everything brighter than half of the range is abnormal.
+    """Reads one mask as (size, size) bool.
+
+    Abnormal is what is brighter than half of the range in any channel; in a file that holds nothing as bright, such as
+    one of labels 0 and 1, whatever is not 0. A palette counts by its indices.
 
     Raises:
         UserError: If the file cannot be decoded.
     """
-    return np.asarray(geometry.apply(_open(path).convert("L"), Image.Resampling.NEAREST)) > 127
+    mask = _eight_bits(_open(path), path)
+    resized = geometry.apply(mask if mask.mode in ("P", "L", "1") else mask.convert("RGB"), Image.Resampling.NEAREST)
+    values = np.atleast_3d(np.asarray(resized, np.uint8)).max(axis=2)
+    return np.asarray(values > (0 if mask.mode in ("P", "1") or values.max() < 128 else 127))
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Scales 16 bits to 8; other depths have no range to scale by."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise UserError(
+            f"{path}: pixels of {'32 bits' if image.mode == 'I' else 'floating point'}, whose range is not known."
+            " Export it with 8 or 16 bits."
+        )
+    return image
 
 
 def _open(path: Path) -> Image.Image:
@@ -65,7 +83,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be decoded ({error}). Replace or remove this file.") from error
 
 

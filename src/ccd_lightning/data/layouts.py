@@ -19,7 +19,7 @@ def scan_folder(root: Path) -> Manifest:
 
     ::
 
-        root/train/good/*.png            normal images to train on
+        root/train/good/*.png            normal images to train on (may be missing where nothing is trained)
         root/test/good/*.png             normal images to test on
         root/test/<kind>/*.png           abnormal images, one folder a kind
         root/ground_truth/<kind>/*.png   masks of that kind: same stem, or stem and "_mask" (optional as a whole)
@@ -36,11 +36,9 @@ def scan_folder(root: Path) -> Manifest:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
     train = root / "train" / GOOD
-    if not train.is_dir():
+    if not train.is_dir() and not (root / "test").is_dir():
         raise UserError(f"{train}: no such folder; {EXPECTED} in {root}.")
-    rows = [Row(path, "train") for path in list_images(train)]
-    if not rows:
-        raise UserError(f"{train}: no images in this folder ({', '.join(sorted(SUFFIXES))} are read).")
+    rows = [Row(path, "train") for path in list_images(train)] if train.is_dir() else []
     truth = root / "ground_truth"
     for folder in sorted(path for path in (root / "test").glob("*") if path.is_dir()):
         rows += _scan_kind(folder, truth if truth.is_dir() else None)
@@ -103,5 +101,5 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image ({error}). Replace or remove it.") from error

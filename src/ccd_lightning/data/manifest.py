@@ -24,7 +24,7 @@ class Row:
         split: "train" or "test"; held-out validation images are drawn from "train" later, by seed.
         kind: "good" for a normal image, else the kind of abnormality ("polyp", "glaucoma", ...).
         mask: The ground-truth mask, for abnormal images that have one.
-        group: Patient or video, where known: a group never stands on two sides of a split.
+        group: Patient or video, where known.
     """
 
     path: Path
@@ -48,17 +48,14 @@ class Manifest:
         rows: The images, in a fixed order.
 
     Raises:
-        UserError: If there is no image to train on, or an abnormal one among the training images.
+        UserError: If there is an abnormal image among the training images.
     """
 
     root: Path
     rows: list[Row] = field(repr=False)
 
     def __post_init__(self) -> None:
-        train = self.select("train")
-        if not train:
-            raise UserError(f"{self.root}: no training images. Put the normal ones into {self.root / 'train' / GOOD}.")
-        abnormal = next((row for row in train if row.label), None)
+        abnormal = next((row for row in self.select("train") if row.label), None)
         if abnormal is not None:
             raise UserError(f"{abnormal.path}: training uses normal images only; move it to the test split.")
 

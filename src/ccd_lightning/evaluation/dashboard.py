@@ -7,20 +7,21 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning_utilities.core.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from ccd_lightning.modules.ccd import CCD
 
-COLLAPSED = 0.05  # a healthy run stays above 0.5; a collapsed one was seen at 0.003
+COLLAPSED = 0.2  # healthy projections stay near 1 and features near 0.7; collapsing ones fall to 0.1 and less
+SPREADS = ("train/spread", "train/feature_spread")  # batch norm can hide from one what the other shows
 
 
 class CollapseMonitor(Callback):
-    """Says so, loudly and once, when all projections have become one point.
+    """Says so, loudly and once, when all projections or all features have become one point, or not a number.
 
     Args:
-        patience: Steps in a row for which the spread must be below the threshold.
+        patience: Steps in a row for which a spread must be below the threshold.
     """
 
     def __init__(self, patience: int = 20) -> None:
@@ -30,15 +31,17 @@ class CollapseMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Watches the spread that the module logged."""
-        spread = trainer.callback_metrics.get("train/spread")
-        if spread is None or self.steps >= self.patience:
+        """Watches the spreads that the module logged."""
+        spreads = [float(trainer.callback_metrics[name]) for name in SPREADS if name in trainer.callback_metrics]
+        if not spreads or self.steps >= self.patience:
             return
-        self.steps = self.steps + 1 if float(spread) < COLLAPSED else 0
+        healthy = all(spread >= COLLAPSED for spread in spreads)  # which NaN is not
+        self.steps = 0 if healthy else self.steps + 1
         if self.steps == self.patience:
             rank_zero_warn(
-                f"COLLAPSED: for {self.patience} steps the spread of z has been below {COLLAPSED} (1 is healthy), so"
-                " the encoder maps all images to one point and will not recover. Start again with a lower learning rate"
+                f"COLLAPSED: for {self.patience} steps the spread of the projections or features has been below"
+                f" {COLLAPSED} (now {min(spreads):.3f}; 0.7 to 1 is healthy): the encoder maps all images to one point"
+                " and will not recover. Start again with a lower learning rate"
                 " (--model.optimizer.lr), a longer warm-up (--model.warmup_steps) or ImageNet weights"
                 " (--model.encoder.weights imagenet)."
             )

@@ -117,7 +117,7 @@ class DetectionMetrics:
         Raises:
             ValueError: If a score or a map is not finite.
         """
-        labels, flat = batch["label"].tolist(), scores.detach().double().tolist()
+        labels, flat = batch["label"].tolist(), scores.detach().cpu().double().tolist()
         for row in zip(batch["path"], labels, batch["kind"], flat, strict=True):
             if not np.isfinite(row[-1]):
                 raise ValueError(f"the score of {row[0]} is {row[-1]}")

@@ -31,15 +31,15 @@ def write_metrics(file: Path, evaluation: Evaluation, data: Mapping[str, Any], r
     partial.replace(file)
 
 
-def write_predictions(file: Path, records: Iterable[ImageRecord], threshold: float) -> None:
-    """Writes predictions.csv: path, label (0 or 1), score, and decision (normal or abnormal)."""
+def write_predictions(file: Path, records: Iterable[ImageRecord], threshold: float, labelled: bool = True) -> None:
+    """Writes predictions.csv: path, label (0 or 1, where it was read), score, and decision (normal or abnormal)."""
     partial = file.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("path", "label", "score", "decision"))
+        writer.writerow(("path", *(["label"] * labelled), "score", "decision"))
         for record in records:
             decision = "abnormal" if record.score > threshold else "normal"
-            writer.writerow((record.path, record.label, repr(record.score), decision))
+            writer.writerow((record.path, *([record.label] * labelled), repr(record.score), decision))
     partial.replace(file)
 
 

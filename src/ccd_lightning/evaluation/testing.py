@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from ccd_lightning.evaluation.figures import (
 from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
 from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.handover import fingerprint
+from ccd_lightning.modules.ranks import gather_ranks
 
 
 class TestReport(Callback):
@@ -56,10 +59,8 @@ class TestReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates, writes and prints, on one rank for all."""
-        states: list[Any] = [self.metrics.state()]
-        if trainer.world_size > 1:
-            states = states * trainer.world_size
-            torch.distributed.all_gather_object(states, self.metrics.state())
+        states = gather_ranks(self.metrics.state())
+        folder = Path(str(trainer.log_dir))  # on every rank: Lightning broadcasts it
         if not trainer.is_global_zero:
             return
         total = DetectionMetrics.merged(states)
@@ -67,14 +68,19 @@ class TestReport(Callback):
         evaluation = total.compute(threshold)
         logged = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
         evaluation.metrics |= {f"pretext/{name}": value for name, value in logged.items() if name != "test_loss"}
-        folder = Path(str(trainer.log_dir))
         records = total.records
         data = {"root": str(trainer.datamodule.root), "images": len(records)}  # type: ignore[attr-defined]
-        run = {"model": type(pl_module).__name__, "seed": os.environ.get("PL_GLOBAL_SEED"), "threshold": threshold}
-        run["encoder"] = getattr(pl_module, "encoder_source", None)
+        run = {
+            "model": type(pl_module).__name__,
+            "seed": os.environ.get("PL_GLOBAL_SEED"),
+            "threshold": None if math.isnan(threshold) else threshold,
+        }
+        run["encoder"] = fingerprint(pl_module.encoder)  # type: ignore[arg-type]
         write_metrics(folder / METRICS, evaluation, data, run)
         write_predictions(folder / PREDICTIONS, records, threshold)
         figures = self._figures(trainer, pl_module, total, evaluation)
+        if trainer.logger:
+            trainer.logger.log_metrics({f"test/{name}": value for name, value in evaluation.metrics.items()})
         save_figures(folder / "figures", figures, trainer.logger)
         print_summary(evaluation)
         names = [METRICS, PREDICTIONS, *(f"figures/{name}" for name in sorted(figures))]

@@ -36,7 +36,8 @@ class PatchGaussian(nn.Module):
     @torch.no_grad()
     def update(self, embeddings: Tensor) -> None:
         """Adds the embeddings (B, D, P) or (B, D, H, W) of normal images."""
-        batch = by_position(embeddings).to(torch.float64)  # (P, B, D)
+        exact = "cpu" if embeddings.device.type == "mps" else embeddings.device  # MPS has no float64
+        batch = by_position(embeddings).to(exact, torch.float64)  # (P, B, D)
         mean = batch.mean(dim=1)  # (P, D)
         centred = batch - mean[:, None]
         self._merge(batch.shape[1], mean, centred.transpose(1, 2) @ centred)
@@ -50,6 +51,11 @@ class PatchGaussian(nn.Module):
         weighted = delta * (seen * count / (seen + count))
         old_scatter.add_(scatter).baddbmm_(weighted[:, :, None], delta[:, None, :])
         self._sums = seen + count, old_mean.add_(delta * (count / (seen + count))), old_scatter
+
+    @property
+    def is_collecting(self) -> bool:
+        """Whether something was seen since the last fit."""
+        return self._sums is not None
 
     @property
     def sums(self) -> tuple[float, Tensor, Tensor]:
@@ -85,8 +91,8 @@ class PatchGaussian(nn.Module):
         covariance.diagonal(dim1=1, dim2=2).add_(self.ridge)
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
-        self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).to(self.mean.dtype)
-        self.mean = mean.to(self.mean.dtype)
+        self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).to(self.mean)
+        self.mean = mean.to(self.mean)
         self._sums = None
 
     def mahalanobis(self, embeddings: Tensor) -> Tensor:
@@ -121,29 +127,28 @@ def by_position(embeddings: Tensor) -> Tensor:
     return embeddings.flatten(2).permute(2, 0, 1)
 
 
-class FeatureProbe(nn.Module):
+class FeatureProbe:
     """How far an image's features are from one Gaussian of normal images' features.
 
     A measure of an encoder that needs no detector (Lee et al., NeurIPS 2018). Features are brought to a root mean
-    square of 1 first, so that the ridge means the same for every encoder. It is fitted when it is needed, and is not
-    part of a checkpoint.
+    square of 1 first, so that the ridge means the same for every encoder. It is fitted when it is needed: no
+    module, and no part of a checkpoint.
 
     Args:
         ridge: Added to the diagonal of the covariance, of which the features' mean square is 1.
     """
 
     def __init__(self, ridge: float = 0.01) -> None:
-        super().__init__()
-        self._gaussian = [PatchGaussian(ridge, torch.float64)]  # in a list: neither a submodule nor in the state
+        self._gaussian = PatchGaussian(ridge, torch.float64)
 
     def fit(self, features: Tensor) -> None:
         """Fits the Gaussian to the features (N, D) of normal images."""
-        self._gaussian[0].update(self._scale(features))
-        self._gaussian[0].fit()
+        self._gaussian.update(self._scale(features))
+        self._gaussian.fit()
 
-    def forward(self, features: Tensor) -> Tensor:
+    def __call__(self, features: Tensor) -> Tensor:
         """Distances (N,) of features (N, D)."""
-        return self._gaussian[0].mahalanobis(self._scale(features))[:, 0].float()
+        return self._gaussian.mahalanobis(self._scale(features))[:, 0].float()
 
     @staticmethod
     def _scale(features: Tensor) -> Tensor:

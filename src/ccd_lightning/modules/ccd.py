@@ -11,17 +11,13 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
 
+from ccd_lightning.errors import UserError
 from ccd_lightning.losses.contrastive import nt_xent
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import FeatureProbe
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
-
-
-def adamw(parameters: Any) -> torch.optim.Optimizer:
-    """AdamW as small data and random weights want it; the published settings are in the real data sets' configs."""
-    return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3) -> float:
@@ -70,7 +66,7 @@ class CCD(LightningModule):
         contrastive_weight: float = 1.0,
         augmentation_weight: float = 1.0,
         position_weight: float = 1.0,
-        optimizer: OptimizerCallable = adamw,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4),
         warmup_steps: int = 30,
         schedule: Literal["step", "epoch"] = "step",
     ) -> None:
@@ -87,14 +83,14 @@ class CCD(LightningModule):
     def setup(self, stage: str) -> None:
         """Loads the weights to start from, where the config names some."""
         if stage == "fit":
-            initialise_encoder(self.encoder, self.encoder_config)
+            self.encoder_source = initialise_encoder(self.encoder, self.encoder_config)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 512) of images (B, 3, H, W) in [0, 1]."""
         return self.encoder.features(images)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The three losses, the two accuracies and the spread of the projections."""
+        """The three losses, the two accuracies, and the spread of the projections and of the features."""
         views = batch["views"].transpose(0, 1)  # (2, B, K, 3, S, S)
         features = self.encoder.features(views.flatten(0, 2))  # (2BK, 512): batch norm sees all views
         first, second = self.projection(features).chunk(2)  # (BK, 128) each
@@ -110,6 +106,7 @@ class CCD(LightningModule):
             "augmentation_accuracy": accuracy(logits, augmentation),
             "position_accuracy": accuracy(position_logits, position),
             "spread": spread(torch.cat([first, second])),
+            "feature_spread": spread(features),
         }
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -125,8 +122,8 @@ class CCD(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Calibrates the encoder for whole images, so that every checkpoint holds an encoder ready to use."""
         if self.trainer.state.fn == "fit":
-            loader, _ = self.trainer.datamodule.normal_dataloaders()  # type: ignore[attr-defined]
-            calibrate(self.encoder, (batch["image"].to(self.device) / 255 for batch in loader))
+            train, _ = self.trainer.datamodule.normal_images(self.device)  # type: ignore[attr-defined]
+            calibrate(self.encoder, train)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The same quantities on held-out normal images, whose views are the same every time."""
@@ -142,12 +139,17 @@ class CCD(LightningModule):
                 self._step({name: batch[name][normal] for name in names}, "test")
         return {"scores": self.probe(self(batch["image"]))}
 
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Refuses: an encoder alone decides nothing about an image."""
+        raise UserError(
+            "This run pretrained an encoder, which scores no images. Fit a detector on it: ccd fit --config"
+            " configs/padim_folder.yaml --data.root DIR --model.encoder.weights RUN"
+        )
+
     def on_test_start(self) -> None:
         """Fits the probe: a Gaussian of the training images' features, its threshold from the held-out ones."""
-        train, held_out = (
-            torch.cat([self(batch["image"].to(self.device) / 255) for batch in loader])
-            for loader in self.trainer.datamodule.normal_dataloaders()  # type: ignore[attr-defined]
-        )
+        normal = self.trainer.datamodule.normal_images(self.device)  # type: ignore[attr-defined]
+        train, held_out = (torch.cat([self(images) for images in batches]) for batches in normal)
         self.probe.fit(train)
         self.normal_scores = self.probe(held_out)
         self.threshold = torch.quantile(self.normal_scores, 0.95)
@@ -158,7 +160,7 @@ class CCD(LightningModule):
         named = {f"{stage}/{name}": value for name, value in {"loss": loss, **losses}.items()}
         count = len(batch["position"])
         self.log_dict(named, batch_size=count, on_step=stage == "train", on_epoch=stage != "train", sync_dist=True)
-        self.log(f"{stage}_loss", loss, batch_size=count, prog_bar=True, logger=False)
+        self.log(f"{stage}_loss", loss, batch_size=count, prog_bar=True, logger=False, sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> Any:

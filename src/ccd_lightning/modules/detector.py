@@ -9,8 +9,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
+from ccd_lightning.modules.ranks import gather_ranks
 
 
 class OneClassDetector(LightningModule, ABC):
@@ -29,13 +31,14 @@ class OneClassDetector(LightningModule, ABC):
 
     def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
         super().__init__()
+        if not 0 < quantile < 1:
+            raise UserError(f"model.quantile is {quantile}, but must be a share between 0 and 1.")
         self.encoder_config = encoder
         self.quantile = quantile
         self.encoder = Encoder()
         # Both are part of the decision, so both are in the checkpoint.
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("normal_scores", torch.empty(0))
-        self.encoder_source = "random"
         self._validation_scores: list[Tensor] = []
 
     @abstractmethod
@@ -62,6 +65,8 @@ class OneClassDetector(LightningModule, ABC):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Scores held-out normal images."""
+        if self.trainer.sanity_checking:
+            return  # nothing is fitted yet
         self._validation_scores.append(self.evaluate(batch)["scores"])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -74,20 +79,15 @@ class OneClassDetector(LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Sets the threshold."""
-        gathered = self.all_gather(torch.cat(self._validation_scores))
-        scores = torch.as_tensor(gathered).flatten().sort().values
-        self._validation_scores.clear()
         if self.trainer.sanity_checking:
             return
+        mine = torch.cat(self._validation_scores).cpu()
+        scores = torch.cat(gather_ranks(mine)).to(self.device).sort().values
+        self._validation_scores.clear()
         self.normal_scores = scores
         self.threshold = torch.quantile(scores, self.quantile)
-        self.log("threshold", self.threshold, rank_zero_only=True)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps where the encoder came from."""
-        checkpoint["encoder_source"] = self.encoder_source
+        self.log("threshold", self.threshold, sync_dist=True)  # the same on every rank
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes room for as many held-out scores as the checkpoint holds."""
-        self.encoder_source = checkpoint["encoder_source"]
         self.normal_scores = torch.empty_like(checkpoint["state_dict"]["normal_scores"])

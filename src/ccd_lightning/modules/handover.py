@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,10 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig) -> str:
         config: What to load.
 
     Returns:
-        Where the weights came from, to be kept with the results.
+        Where the weights came from: "random", "imagenet" or the checkpoint's path.
 
     Raises:
-        UserError: If a run cannot be found or is not one of pretraining, or one of its tensors does not fit.
+        UserError: If a run cannot be found, or one of its encoder's tensors does not fit.
     """
     if config.weights is None:
         return "random"
@@ -63,6 +64,14 @@ def _no_run(path: Path) -> str:
     config = Path("configs") / f"{path.name}.yaml"
     command = f"Make one with: ccd fit --config {config}" if config.is_file() else "Pretrain one with ccd fit"
     return f"{path}: no CCD run for the encoder. {command}, or go without by --model.encoder.weights null"
+
+
+def fingerprint(encoder: Encoder) -> str:
+    """A digest of the encoder's tensors: the same for the same weights, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

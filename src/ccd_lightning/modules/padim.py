@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
+from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import PatchGaussian
 from ccd_lightning.modules.detector import OneClassDetector
@@ -38,9 +39,12 @@ class PaDiM(OneClassDetector):
         blur: float = 4.0,
         quantile: float = 0.95,
     ) -> None:
-        super().__init__(encoder, quantile)
-        self.save_hyperparameters(ignore=["encoder"])
         available = sum(Encoder.pyramid_channels)
+        if not 0 < channels <= available:
+            raise UserError(f"model.channels is {channels}, but must be between 1 and {available}.")
+        super().__init__(encoder, quantile)
+        self.automatic_optimization = False  # there is nothing to optimise, and Lightning may not look for a loss
+        self.save_hyperparameters(ignore=["encoder"])
         self.register_buffer("selected", torch.randperm(available)[:channels].sort().values)
         self.gaussian = PatchGaussian(ridge)
         self.blur = blur
@@ -53,7 +57,14 @@ class PaDiM(OneClassDetector):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Smoothed Mahalanobis distances as map, their maximum as score."""
-        distance = self.gaussian.mahalanobis(self.embed(images))[:, None]  # (B, 1, H/4, W/4)
+        try:
+            distance = self.gaussian.mahalanobis(self.embed(images))[:, None]  # (B, 1, H/4, W/4)
+        except ValueError as error:
+            height, width = images.shape[-2:]
+            raise UserError(
+                f"Images of {width} x {height} px do not go with this detector: it was not fitted, or at another"
+                f" --data.size ({error})."
+            ) from error
         maps = functional.interpolate(distance, size=images.shape[-2:], mode="bilinear", align_corners=False)
         sigma = self.blur * images.shape[-1] / 256
         kernel = 2 * round(4 * sigma) + 1
@@ -68,15 +79,21 @@ class PaDiM(OneClassDetector):
         """Accumulates the statistics of one batch."""
         with torch.no_grad():
             self.gaussian.update(self.embed(batch["image"]))
+        self.optimizers().step()  # type: ignore[union-attr]  # does nothing but count the step, without which nothing is saved
 
     def on_validation_epoch_start(self) -> None:
         """Fits the Gaussians, so that validation can score."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._fit_gaussian()
 
+    def on_train_epoch_end(self) -> None:
+        """Fits them here when nothing was validated."""
+        if self.gaussian.is_collecting:
+            self._fit_gaussian()
+
     def _fit_gaussian(self) -> None:
         if self.trainer.world_size > 1:
-            gathered = (self.all_gather(torch.as_tensor(part)) for part in self.gaussian.sums)
+            gathered = (self.all_gather(torch.as_tensor(part, device=self.device)) for part in self.gaussian.sums)
             self.gaussian.merge_ranks(*map(torch.as_tensor, gathered))
         self.gaussian.fit()
 

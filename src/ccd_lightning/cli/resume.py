@@ -1,0 +1,74 @@
+"""From a run to the words of a command: `--ckpt_path RUN` is enough."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from ccd_lightning import runs
+from ccd_lightning.errors import UserError
+from ccd_lightning.modules.handover import read_checkpoint
+
+CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
+MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
+KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, for --ckpt_path
+
+
+def resolve(words: list[str], folder: Path) -> list[str]:
+    """Puts a checkpoint file in the place of a run, and adds the config that the checkpoint carries.
+
+    Args:
+        words: A command of Lightning and its options.
+        folder: Where the config may be written to.
+
+    Raises:
+        UserError: If there is no such run, or it cannot be told which one is meant.
+    """
+    command, *options = words
+    given = {word.split("=")[0] for word in options}
+    if given & {"-h", "--help"}:
+        return words
+    path, rest = _take_option(options, "--ckpt_path")
+    if command == "fit" or given & {"-c", "--config"}:
+        if path in (None, "", "null", *KEYWORDS):
+            if command == "fit":
+                return words
+            raise UserError(f"Which run? Give --ckpt_path RUN; ccd {command} without --config takes the newest one.")
+        return [command, *rest, "--ckpt_path", str(runs.find_checkpoint(Path(path)))]
+    checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
+    rank_zero_only(print)(f"{command}: {os.path.relpath(checkpoint)}")
+    return [command, "--config", str(_write_config(checkpoint, folder)), "--ckpt_path", str(checkpoint), *rest]
+
+
+def _write_config(checkpoint: Path, folder: Path) -> Path:
+    content = read_checkpoint(checkpoint)
+    if CONFIG_KEY not in content:
+        raise UserError(f"{checkpoint}: it holds no config, so it was not written by ccd fit. Give one with --config.")
+    config = yaml.safe_load(content[CONFIG_KEY])
+    config = {key: value for key, value in config.items() if key not in ("ckpt_path", "weights_only")}
+    for key in MACHINE:
+        config["trainer"].pop(key, None)
+    config["trainer"]["logger"] = {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {
+            "save_dir": str(runs.run_folder(checkpoint)),
+            "name": "",
+            "version": "",
+            "default_hp_metric": False,
+        },
+    }
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
+    for index, word in enumerate(words):
+        if word == name and index + 1 < len(words):
+            return words[index + 1], words[:index] + words[index + 2 :]
+        if word.startswith(f"{name}="):
+            return word.split("=", 1)[1], words[:index] + words[index + 1 :]
+    return None, words

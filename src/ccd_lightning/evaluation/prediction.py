@@ -1,0 +1,51 @@
+"""The callback that writes down scores of images whose labels nobody looks at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ccd_lightning.evaluation.metrics import ImageRecord
+from ccd_lightning.evaluation.report import write_predictions
+from ccd_lightning.modules.ranks import gather_ranks
+
+FILE = "unlabelled_predictions.csv"
+
+
+class PredictionFile(Callback):
+    """Writes path, score and decision of every image into the run's folder, and keeps no map."""
+
+    def __init__(self) -> None:
+        self.records: list[ImageRecord] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets earlier images."""
+        self.records = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collects a batch."""
+        scores = outputs["scores"].cpu().double().tolist()
+        self.records += [ImageRecord(path, -1, "", score) for path, score in zip(batch["path"], scores, strict=True)]
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file, on one rank for all."""
+        folder, gathered = Path(str(trainer.log_dir)), gather_ranks(self.records)  # on every rank
+        if not trainer.is_global_zero:
+            return
+        records = sorted(record for share in gathered for record in share)
+        threshold = float(torch.as_tensor(pl_module.threshold))
+        write_predictions(folder / FILE, records, threshold, labelled=False)
+        abnormal = sum(record.score > threshold for record in records)
+        print(f"\n{abnormal} of {len(records)} images are called abnormal: {os.path.relpath(folder / FILE)}")
