@@ -11,6 +11,7 @@ from PIL import Image
 from ccd_lightning.cli import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+VIEWS = ["--data.views", "ccd_lightning.transforms.pretext.PretextViews"]
 PADIM = ["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--model.encoder.weights", "null"]
 
 
@@ -105,7 +106,52 @@ def test_misspelt_config(change: tuple[str, str], expected: str, capsys: pytest.
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["--model.quantile", "95"], "model.quantile is 95"),
+        (["--model.channels", "0"], "model.channels is 0"),
+        (["--data.batch_size", "0"], "data.batch_size is 0"),
+        (["--trainer.accelerator", "gpu"], "No supported gpu backend found"),
+        (["--trainer.devices", "0"], "devices"),
+        (["--ckpt_path", "runs/mine"], "runs/mine: no such run or checkpoint"),
+    ],
+)
+def test_settings_that_cannot_be(
+    words: list[str], expected: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert expected in complaint([*PADIM, "--data.root", str(folder), *words], capsys)
+
+
+def test_a_mistake_touches_no_file_that_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truncate(folder)
+    Path("precious.txt").write_text("mine")
+    here = ["--trainer.logger.init_args.save_dir", ".", "--trainer.logger.init_args.name", ""]
+    for place in (["--trainer.logger", "false"], [*here, "--trainer.logger.init_args.version", ""]):
+        complaint([*PADIM, "--data.root", str(folder), *place], capsys)
+        assert Path("precious.txt").read_text() == "mine"
+        assert {path.name for path in Path().iterdir()} == {"images", "precious.txt"}
+
+
+def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data.root", str(folder), "--data.size", "64", "--data.num_workers", "1"]
+    assert main([*PADIM, *words]) == 0
+    mask = folder / "ground_truth/polyp_subtle/0001.png"
+    mask.write_bytes(mask.read_bytes()[:60])
+    capsys.readouterr()
+    assert main(["test"]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert told[-1].startswith(f"ccd: {mask}: cannot be decoded")
+    assert len(told) < 15
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
         (["--data.rot", "x"], "There is no option 'data.rot'; did you mean 'root'?"),
+        (["--data.views.patch_siz", "3"], "There is no option 'data.views.patch_siz'; did you mean 'patch_size'?"),
+        (
+            [*VIEWS, "--data.views.patch_siz", "3"],
+            "There is no option 'data.views.patch_siz'; did you mean 'patch_size'?",
+        ),
         (["--trainr.max_epochs", "3"], "There is no option 'trainr'; did you mean 'trainer'?"),
         (["--data.size", "abc"], "data.size: Expected int. Got value: abc"),
     ],
@@ -116,7 +162,10 @@ def test_misspelt_options(words: list[str], expected: str, capsys: pytest.Captur
 
 def test_no_config_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nope.yaml" in complaint(["fit", "--config", "nope.yaml"], capsys)
-    assert "data is missing" in complaint(["fit"], capsys)
+    assert "Give a config, such as: ccd fit --config" in complaint(["fit"], capsys)
+    assert "Which run? Give --ckpt_path RUN" in complaint(
+        ["test", "--config", str(CONFIGS / "padim_folder.yaml")], capsys
+    )
     assert "no command 'fti'" in complaint(["fti"], capsys)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from ccd_lightning import load
+from ccd_lightning import load, runs
 from ccd_lightning.cli import main
 from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.errors import UserError
@@ -130,6 +130,52 @@ def test_predict_reads_no_label(inside: Path, capsys: pytest.CaptureFixture[str]
     assert "Fit a detector on it" in capsys.readouterr().err
 
 
+def test_runs_may_be_elsewhere(inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").symlink_to(inside / "runs")
+    found = {runs.find_checkpoint(Path(path)) for path in ("runs/padim_synthetic", "runs/padim_synthetic/latest")}
+    assert {file.resolve() for file in found} == {
+        (inside / "runs/padim_synthetic/version_0/checkpoints/best.ckpt").resolve()
+    }
+    assert runs.newest_run().is_dir()
+
+
+def test_a_run_without_a_checkpoint_is_not_finished(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--trainer.logger.init_args.name", "ccd_cut", "--trainer.max_epochs=-1", "--trainer.max_steps", "1"]
+    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS[:2], *words]) == 2
+    assert "runs/ccd_cut/version_0: no checkpoint was written" in capsys.readouterr().err
+    assert main(["test", "--ckpt_path", "runs/ccd_cut"]) == 2
+    assert "runs/ccd_cut: no finished run in this folder" in capsys.readouterr().err
+
+
+def test_fit_without_validation(inside: Path) -> None:
+    words = ["--trainer.limit_val_batches", "0", "--trainer.logger.init_args.name", "padim_unvalidated"]
+    own = [*SMALL_DATA, "--model.encoder.weights", "null"]
+    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *own, *words]) == 0
+    assert main(["test", "--ckpt_path", "runs/padim_unvalidated"]) == 0
+    found = metrics("runs/padim_unvalidated/latest")
+    assert found["run"]["threshold"] is None
+    assert found["undefined"]["image/sensitivity"] == "no threshold"
+    assert 0 <= found["metrics"]["image/auroc"] <= 1
+
+
+def test_other_sizes_and_places_are_told(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    smaller = ["--data.size", "32", "--data.root", str(tmp_path / "smaller")]
+    assert main(["test", "--ckpt_path", "runs/padim_synthetic", *smaller]) == 2
+    assert "Images of 32 x 32 px do not go with this detector" in capsys.readouterr().err
+    again = ["--trainer.logger.init_args.version", "version_0", "--model.encoder.weights", "null"]
+    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *again]) == 2
+    assert "runs/padim_synthetic/version_0: another run is here already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["ccd_synthetic_fundus", "padim_synthetic_fundus"])
+def test_fundus(config: str, inside: Path) -> None:
+    small = [*SMALL_DATA, *(SMALL_VIEWS if config.startswith("ccd") else [])]
+    assert main(["fit", "--config", f"configs/{config}.yaml", *small]) == 0
+    assert main(["test"]) == 0
+    assert "image/auroc/cup_subtle" in metrics(f"runs/{config}/latest")["metrics"]
+
+
 def test_nothing_is_recorded_without_a_run_folder(inside: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in inside.iterdir()), sorted(path.name for path in inside.parent.iterdir())
     words = [*SMALL_DATA, "--model.encoder.weights", "null", "--trainer.enable_checkpointing", "false"]
@@ -142,13 +188,16 @@ def test_nothing_is_recorded_without_a_run_folder(inside: Path, tmp_path: Path) 
     assert before == after
 
 
-def test_own_images(inside: Path, tmp_path: Path) -> None:
+def test_own_images(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "mine"
     shutil.copytree(inside / "data/synthetic_colonoscopy", root)
     shutil.rmtree(root / "ground_truth")
     own = ["--data.root", str(root), "--data.size", "64", "--data.batch_size", "6"]
+    capsys.readouterr()
     assert main(["fit", "--config", "configs/ccd_folder.yaml", *own, *SMALL_VIEWS]) == 0
-    assert main(["fit", "--config", "configs/padim_folder.yaml", *own]) == 0
+    command = f"ccd fit --config configs/padim_folder.yaml --data.root {root}"
+    assert f"Next: {command}\n" in capsys.readouterr().out
+    assert main([*command.split()[1:], *own]) == 0
     assert main(["test"]) == 0
     assert metrics("runs/padim_folder/latest")["undefined"]["pixel/auroc"] == "no masks"
     for kind in root.glob("test/polyp_*"):

@@ -1,16 +1,13 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from PIL import Image
 
 from ccd_lightning.data.datamodule import AnomalyDataModule, SyntheticColonoscopy
-from ccd_lightning.data.dataset import EpochSampler, EvenBatches
-from ccd_lightning.data.images import Geometry, load_images, read_image, read_mask
-from ccd_lightning.data.layouts import list_images
+from ccd_lightning.data.dataset import EpochIndex, EpochSampler, EvenBatches
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -73,6 +70,53 @@ def test_workers_do_not_matter(folder: Path) -> None:
         loader.batch_sampler.sampler.set_epoch(3)  # type: ignore[union-attr]
         views.append(torch.cat([batch["views"] for batch in loader]))
     assert torch.equal(*views)
+
+
+def test_a_test_needs_no_training_images(folder: Path) -> None:
+    shutil.rmtree(folder / "train")
+    data = module(folder)
+    data.setup("test")
+    assert len(data.datasets["test"]) == 11
+    with pytest.raises(UserError, match=r"train/good: no images in this folder to learn from"):
+        data.setup("fit")
+
+
+def test_predict_reads_no_mask(folder: Path) -> None:
+    for path in (folder / "ground_truth").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])  # the header is whole
+    data = module(folder)
+    data.setup("predict")
+    assert sum(len(batch["path"]) for batch in data.predict_dataloader()) == 11
+    data.setup("test")
+    with pytest.raises(UserError, match=r"ground_truth/polyp_\w+/0000\.png: cannot be decoded"):
+        list(data.test_dataloader())
+
+
+def test_normal_images_are_all_of_them_in_order(folder: Path) -> None:
+    data = module(folder)
+    train, held_out = (torch.cat(list(batches)) for batches in data.normal_images(torch.device("cpu")))
+    assert len(train) + len(held_out) == 12
+    assert torch.equal(train[3], data.datasets["train"][EpochIndex(0, 3)]["image"] / 255)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"batch_size": 0}, "data.batch_size is 0"),
+        ({"size": 0}, "data.size is 0"),
+        ({"validation": 0}, "data.validation is 0"),
+        ({"crop": (0.8, 0.1, 0.2, 0.9)}, r"data\.crop is \[0\.8, 0\.1, 0\.2, 0\.9\], but must be left < right"),
+    ],
+)
+def test_settings_out_of_range(folder: Path, change: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        module(folder, **change)
+
+
+@pytest.mark.parametrize("change", [{"size": 33}, {"views": PretextViews(size=16, patch_size=30)}])
+def test_views_that_do_not_go_with_the_images(folder: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"data\.views does not go with images of 3[23] px: .*(even|fit)"):
+        module(folder, **{"views": PretextViews(size=16, patch_size=8), **change}).setup("fit")
 
 
 def test_too_small_a_hold_out(folder: Path) -> None:
@@ -142,36 +186,6 @@ def test_lightning_tells_the_epoch(folder: Path) -> None:
     assert sorted(first) == sorted(second)
     assert first != second
     assert fit(1) == [first]
-
-
-def test_crop_is_a_fraction_and_mask_follows(tmp_path: Path) -> None:
-    pixels = np.zeros((100, 200, 3), np.uint8)
-    pixels[25:75, 50:150] = 255
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    geometry = Geometry(10, (0.25, 0.25, 0.75, 0.75))
-    assert (read_image(tmp_path / "a.png", geometry) == 255).all()
-    assert read_mask(tmp_path / "a.png", geometry).all()
-    assert read_mask(tmp_path / "a.png", Geometry(20)).mean() == 0.25
-
-
-def test_cache_on_disk_is_the_same_and_follows_changes(folder: Path, tmp_path: Path) -> None:
-    paths, cache = list_images(folder / "train/good"), tmp_path / "cache"
-    plain = load_images(paths, Geometry(16))
-    for _ in range(2):
-        assert np.array_equal(load_images(paths, Geometry(16), cache), plain)
-    assert len(list(cache.iterdir())) == 1
-    Image.new("RGB", (64, 64), (255, 0, 0)).save(paths[0])
-    changed = load_images(paths, Geometry(16), cache)
-    assert (changed[0] == (255, 0, 0)).all()
-    assert np.array_equal(changed[1:], plain[1:])
-
-
-def test_cache_of_a_broken_file_leaves_nothing(folder: Path, tmp_path: Path) -> None:
-    paths, cache = list_images(folder / "train/good"), tmp_path / "cache"
-    paths[4].write_bytes(b"\x89PNG")
-    with pytest.raises(UserError, match=r"0004\.png"):
-        load_images(paths, Geometry(16), cache)
-    assert list(cache.iterdir()) == []
 
 
 def test_synthetic_makes_its_folder_once(tmp_path: Path) -> None:

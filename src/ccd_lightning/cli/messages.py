@@ -23,6 +23,7 @@ UNKNOWN = (
     r"does not accept option '(?P<key>[\w.]+)'",
     r"unrecognized arguments: --(?P<key>[\w.]+)",
     r"Key '(?P<key>[\w.]+)' is not expected",
+    r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options of a class that none names
 )
 MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
 SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path")
@@ -38,22 +39,28 @@ def explain(message: str, error: BaseException | None = None) -> str:
     Returns:
         One or two sentences.
     """
-    while error is not None:
-        if isinstance(error, UserError):
-            return str(error)
-        error = error.__cause__ or error.__context__
+    if told := users_mistake(error):
+        return str(told)
     outer = re.match(r"Parser key \"([\w.]+)\":", message)
     section = f"{outer.group(1)}." if outer else ""
     for pattern in UNKNOWN:
-        if found := re.search(pattern, message):
+        if found := re.search(pattern, message, re.DOTALL):
             group = f"{found['group']}." if "group" in found.groupdict() else ""
-            return _unknown(section + group, found["key"])
+            nested = re.findall(rf"NestedArg\(key='([\w.]+\.{found['key']})'", message)
+            return _unknown(section + group, max(nested, key=len, default=found["key"]))
     if found := re.search(MISSING, message):
         key = section + (found["key"] or found["first"]).removeprefix("init_args.")
         if key in ("model", "data"):
             return f"There is no {key}. Give a config, such as: {FIRST}"
         return f"{key} is missing: give it with --{key} VALUE, or in the config."
     return _cause(section, message)
+
+
+def users_mistake(error: BaseException | None) -> UserError | None:
+    """The `UserError` among the causes of an error: the parser wraps what a constructor raises."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _unknown(section: str, key: str) -> str:

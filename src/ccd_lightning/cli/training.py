@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
-from ccd_lightning.cli.messages import explain
+from ccd_lightning.cli.messages import explain, users_mistake
 from ccd_lightning.cli.resume import CONFIG_KEY, resolve
 from ccd_lightning.data.datamodule import AnomalyDataModule, Folder
 from ccd_lightning.errors import UserError
@@ -151,6 +151,10 @@ def run_training(words: list[str]) -> None:
             raise UserError(explain(str(error), error)) from error
         except MisconfigurationException as error:
             raise UserError(" ".join(str(error).split())) from error
+        except ValueError as error:
+            if told := users_mistake(error):
+                raise told from error
+            raise
 
 
 def _run_cli(words: list[str]) -> None:

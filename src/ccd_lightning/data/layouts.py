@@ -39,6 +39,8 @@ def scan_folder(root: Path) -> Manifest:
     if not train.is_dir() and not (root / "test").is_dir():
         raise UserError(f"{train}: no such folder; {EXPECTED} in {root}.")
     rows = [Row(path, "train") for path in list_images(train)] if train.is_dir() else []
+    if train.is_dir() and not rows:
+        raise UserError(f"{train}: no images in this folder ({', '.join(sorted(SUFFIXES))} are read).")
     truth = root / "ground_truth"
     for folder in sorted(path for path in (root / "test").glob("*") if path.is_dir()):
         rows += _scan_kind(folder, truth if truth.is_dir() else None)

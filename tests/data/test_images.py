@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ccd_lightning.data.images import Geometry, load_images, read_image, read_mask
+from ccd_lightning.data.layouts import list_images
+from ccd_lightning.errors import UserError
+
+EIGHT = Geometry(8)
+
+
+def ramp(top: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    return np.linspace(0, top, 8)[:, None].repeat(8, axis=1)
+
+
+def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+    Image.fromarray(ramp(65535).astype(np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(ramp(65535).astype(np.uint16)).save(tmp_path / "a.tif")
+    for name in ("a.png", "a.tif"):
+        assert np.abs(read_image(tmp_path / name, EIGHT)[:, 0, 0] - ramp(255)[:, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_an_unknown_range_are_refused(tmp_path: Path, kind: type[np.generic]) -> None:
+    Image.fromarray(ramp(1000).astype(kind)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif: pixels of .* Export it with 8 or 16 bits"):
+        read_image(tmp_path / "a.tif", EIGHT)
+
+
+def test_grey_palette_and_alpha_are_read_as_colour(tmp_path: Path) -> None:
+    colour = Image.new("RGB", (8, 8), (200, 100, 50))
+    for mode in ("L", "LA", "P", "RGBA", "CMYK"):
+        colour.convert(mode).save(tmp_path / "a.tif")
+        image = read_image(tmp_path / "a.tif", EIGHT)
+        assert image.shape == (8, 8, 3)
+        if mode not in ("L", "LA"):
+            assert np.abs(image.mean(axis=(0, 1)) - (200, 100, 50)).max() < 10, mode  # a palette dithers
+
+
+def masks() -> dict[str, Image.Image]:
+    half = np.zeros((8, 8), np.uint8)
+    half[:4] = 1
+    palette = Image.fromarray(half).convert("P")
+    palette.putpalette([0, 0, 0, 10, 10, 10])
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[:4, :, 0] = 255
+    soft = np.where(half, 230, 90).astype(np.uint8)
+    return {
+        "0 and 255": Image.fromarray(half * 255),
+        "0 and 1": Image.fromarray(half),
+        "one bit": Image.fromarray(half * 255).convert("1"),
+        "palette": palette,
+        "red": Image.fromarray(red),
+        "soft": Image.fromarray(soft),
+        "16 bits": Image.fromarray(half.astype(np.uint16) * 65535),
+    }
+
+
+@pytest.mark.parametrize("name", masks())
+def test_masks_however_they_are_written(tmp_path: Path, name: str) -> None:
+    masks()[name].save(tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png", EIGHT)
+    assert mask.dtype == np.bool_
+    assert mask[:4].all()
+    assert not mask[4:].any()
+
+
+def test_an_empty_mask_stays_empty(tmp_path: Path) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "mask.png")
+    assert not read_mask(tmp_path / "mask.png", EIGHT).any()
+
+
+def test_crop_is_a_fraction_and_mask_follows(tmp_path: Path) -> None:
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[25:75, 50:150] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    geometry = Geometry(10, (0.25, 0.25, 0.75, 0.75))
+    assert (read_image(tmp_path / "a.png", geometry) == 255).all()
+    assert read_mask(tmp_path / "a.png", geometry).all()
+    assert read_mask(tmp_path / "a.png", Geometry(20)).mean() == 0.25
+
+
+def test_cache_on_disk_is_the_same_and_follows_changes(folder: Path, tmp_path: Path) -> None:
+    paths, cache = list_images(folder / "train/good"), tmp_path / "cache"
+    plain = load_images(paths, Geometry(16))
+    for _ in range(2):
+        assert np.array_equal(load_images(paths, Geometry(16), cache), plain)
+    assert len(list(cache.iterdir())) == 1
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(paths[0])
+    changed = load_images(paths, Geometry(16), cache)
+    assert (changed[0] == (255, 0, 0)).all()
+    assert np.array_equal(changed[1:], plain[1:])
+
+
+def test_cache_of_a_broken_file_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    paths, cache = list_images(folder / "train/good"), tmp_path / "cache"
+    paths[4].write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r"0004\.png"):
+        load_images(paths, Geometry(16), cache)
+    assert list(cache.iterdir()) == []
