@@ -29,7 +29,7 @@ demo: setup  ## pretrain, fit, test and compare on the embedded images (minutes 
 	@$(CCD) compare runs/padim_synthetic runs/padim_untrained
 	@echo
 	@echo "Pictures:  $$(ls runs/padim_synthetic/latest/figures/*.png | tr '\n' ' ')"
-	@echo "Dashboard: make tensorboard"
+	@echo "Dashboard: $(BIN)/tensorboard --logdir runs"
 
 test: setup  ## run all tests
 	$(BIN)/pytest --quiet

@@ -1,7 +1,7 @@
 """How well PaDiM detects with a CCD encoder and with an untrained one: several seeds, one table.
 
     python benchmarks/detection.py colonoscopy fundus            # the embedded sets
-    python benchmarks/detection.py folder --root DIR             # a user's own
+    python benchmarks/detection.py folder --root DIR             # one's own
 
 Runs are kept in .bench/ and taken up where they were left. Intervals: over seeds, Student's t of the paired
 differences; over test images, a stratified bootstrap of the difference averaged over seeds.
@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from ccd_lightning.cli import main
+from ccd_lightning.data.synthetic.baselines import auroc
 
 CONFIGS = {"colonoscopy": "synthetic", "fundus": "synthetic_fundus", "folder": "folder"}
 FOLDER = Path(".bench")
@@ -62,12 +62,6 @@ def scores(folder: Path) -> tuple[Floats, npt.NDArray[np.bool_]]:
     return np.array([float(row["score"]) for row in rows]), np.array([row["label"] == "1" for row in rows])
 
 
-def auroc(values: Floats, labels: npt.NDArray[np.bool_]) -> float:
-    """The area under the ROC curve, by ranks."""
-    count = int(labels.sum())
-    return float((rankdata(values)[labels].sum() - count * (count + 1) / 2) / (count * (len(labels) - count)))
-
-
 def bootstrap(pairs: list[tuple[Path, Path]], rounds: int = 2000) -> str:
     """95% interval over test images of the difference in image AUROC, averaged over the pairs of runs."""
     rng = np.random.default_rng(0)
@@ -106,7 +100,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("sets", nargs="+", choices=CONFIGS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--root", help="the folder of the set `folder`")
-    parser.add_argument("options", nargs="*", default=[])
     return parser.parse_args()
 
 

@@ -45,11 +45,12 @@ def read_record(run: Path) -> dict[str, Any]:
     return record
 
 
-def find_checkpoint(path: Path) -> Path:
+def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
     """The checkpoint that a path stands for.
 
     Args:
         path: A checkpoint file, the folder of a run, or a folder of runs (then its newest finished one).
+        prefer: Which of a run's checkpoints to take, where it has it.
 
     Raises:
         UserError: If there is nothing of the kind.
@@ -59,16 +60,16 @@ def find_checkpoint(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint.{_known_runs()}")
     run = path if (path / CHECKPOINTS).is_dir() else newest_run(path)
-    checkpoint = checkpoint_of(run)
+    checkpoint = checkpoint_of(run, prefer)
     if checkpoint is None:
         raise UserError(f"{run}: this run has no checkpoint. Fit it again.{_known_runs()}")
     return checkpoint
 
 
-def checkpoint_of(run: Path) -> Path | None:
-    """A run's best checkpoint, else its last one, else the newest of any name, else None."""
+def checkpoint_of(run: Path, prefer: str = "best.ckpt") -> Path | None:
+    """A run's preferred checkpoint, else its last one, else the newest of any name, else None."""
     found = sorted((run / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    named = [run / CHECKPOINTS / name for name in ("best.ckpt", "last.ckpt")]
+    named = [run / CHECKPOINTS / name for name in (prefer, "last.ckpt")]
     return next((path for path in (*named, *reversed(found)) if path in found), None)
 
 

@@ -284,5 +284,12 @@ def test_compare(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = capsys.readouterr().out
     value = metrics("runs/padim_synthetic/latest")["metrics"]["image/auroc"]
     assert f"{value:.3f} [" in next(line for line in table.splitlines() if line.startswith("image/auroc"))
+    other = inside / "runs/elsewhere"
+    other.mkdir()
+    (other / "metrics.json").write_text(
+        json.dumps(metrics("runs/padim_synthetic/latest") | {"data": {"root": "x", "images": 3}})
+    )
+    assert main(["compare", "runs/padim_synthetic", "runs/elsewhere"]) == 2
+    assert "was tested on 11 images of data/synthetic_colonoscopy, runs/elsewhere on 3 of x" in capsys.readouterr().err
     assert main(["compare", "runs/nothing"]) == 2
     assert "runs/nothing: no such run" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def run_compare(words: list[str]) -> None:
     parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
     arguments = parser.parse_args(words)
     results = {str(path): read_metrics(path) for path in arguments.runs}
+    check_same_data(results)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("metric")
     for name in results:
@@ -58,6 +60,21 @@ def read_metrics(path: Path) -> dict[str, Any]:
         raise UserError(f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}")
     content: dict[str, Any] = json.loads(file.read_text())
     return content
+
+
+def check_same_data(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compares what the runs were tested on.
+
+    Raises:
+        UserError: If it differs.
+    """
+    (first, expected), *others = ((name, result["data"]) for name, result in results.items())
+    for name, data in others:
+        if data != expected:
+            raise UserError(
+                f"{first} was tested on {expected['images']} images of {expected['root']}, {name} on"
+                f" {data['images']} of {data['root']}: their metrics cannot be compared."
+            )
 
 
 def _cell(result: dict[str, Any], metric: str) -> str:

@@ -37,7 +37,8 @@ def resolve(words: list[str], folder: Path) -> list[str]:
             if command == "fit":
                 return words
             raise UserError(f"Which run? Give --ckpt_path RUN; ccd {command} without --config takes the newest one.")
-        return [command, *rest, "--ckpt_path", str(runs.find_checkpoint(Path(path)))]
+        prefer = "last.ckpt" if command == "fit" else "best.ckpt"
+        return [command, *rest, "--ckpt_path", str(runs.find_checkpoint(Path(path), prefer))]
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
     rank_zero_only(print)(f"{command}: {os.path.relpath(checkpoint)}")
     return [command, "--config", str(_write_config(checkpoint, folder)), "--ckpt_path", str(checkpoint), *rest]

@@ -81,7 +81,9 @@ class CLI(LightningCLI):
             if not self.trainer.interrupted:
                 raise
             last = Path(str(self.trainer.log_dir)) / runs.CHECKPOINTS / "last.ckpt"
-            raise KeyboardInterrupt(f"Go on with --ckpt_path {last}" if last.is_file() else "") from stop
+            raise KeyboardInterrupt(
+                f"Go on with --ckpt_path {os.path.relpath(last)}" if last.is_file() else ""
+            ) from stop
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         """Tests; the report prints the metrics, so Lightning need not."""
