@@ -121,6 +121,17 @@ def test_overlay_columns_are_named_once() -> None:
     assert titles == ["image", "truth", "anomaly map", "overlay", "", "", "", ""]
 
 
+def test_many_cases_stand_in_two_blocks() -> None:
+    shown = cases("polyp", "polyp", "polyp", "good", "good")
+    figure = overlay_figure(shown, threshold=4.0, limits=(0.0, 1e5))
+    grid = np.array(figure.axes[:-1]).reshape(3, 8)
+    places = [*grid[:, 2], *grid[:2, 6]]  # down the left block, then down the right one
+    for axes, case in zip(places, shown, strict=True):
+        lesion = np.asarray(axes.images[0].get_array())[6, 7, :3]
+        assert lesion == pytest.approx(np.array(colormaps[COLOURS](case.anomaly_map.max() / 1e5))[:3], abs=0.01)
+    assert [axes.get_visible() for axes in grid[:, 4]] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("kind", "score", "title"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +21,7 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from ccd_lightning.evaluation.intervals import Floats
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
+KINDS = (ORANGE, "#c53030", "#6b46c1", "#2f855a", "#b7791f", "#d53f8c")  # of abnormality
 COLOURS = "inferno"
 
 
@@ -111,7 +114,7 @@ def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
         edges = np.geomspace(every.min(), every.max(), 41)
         edges[[0, -1]] = every.min(), every.max()  # geomspace may round past the extremes
         axes.set_xscale("log")
-    shades = iter(colormaps["Oranges"](np.linspace(0.45, 0.95, max(len(groups), 2))))
+    shades = itertools.cycle(KINDS)
     for kind, scores in groups.items():
         normal = kind == "good"
         colour = BLUE if normal else next(shades)
@@ -129,17 +132,22 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
     """Image, true outline, anomaly map and overlay of some cases, at one colour scale for all of them.
 
     Args:
-        cases: At least one.
+        cases: At least one; more than four are shown in two blocks, the first half on the left.
         threshold: Of the image score.
         limits: The map's values at the two ends of the colours.
     """
     columns = ("image", "truth", "anomaly map", "overlay")
-    figure = Figure(figsize=(7.2, 1.5 * len(cases) + 0.5), layout="constrained")
-    grid = np.atleast_2d(figure.subplots(len(cases), len(columns), squeeze=False))
+    blocks = 2 if len(cases) > 4 else 1
+    height = math.ceil(len(cases) / blocks)
+    figure = Figure(figsize=(6.4 * blocks + 0.8, 1.5 * height + 0.5), layout="constrained")
+    grid = figure.subplots(height, blocks * len(columns), squeeze=False)
     scale = ScalarMappable(Normalize(*limits), COLOURS)
-    for axes, title in zip(grid[0], columns, strict=True):
+    for axes, title in zip(grid[0], columns * blocks, strict=True):
         axes.set_title(title, fontsize=9)
-    for case, row in zip(cases, grid, strict=True):
+    rows = [row for block in np.split(grid, blocks, axis=1) for row in block]
+    for axes in (axes for row in rows[len(cases) :] for axes in row):
+        axes.set_visible(False)
+    for case, row in zip(cases, rows, strict=False):
         pictures = (
             case.image,
             case.image,
