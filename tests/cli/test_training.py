@@ -223,6 +223,12 @@ def test_every_config_is_valid_and_names_its_run_after_itself(config: str, capsy
     assert printed["trainer"]["logger"]["init_args"]["name"] == Path(config).stem
 
 
+@pytest.mark.parametrize("family", ["Rotation", "Cutout", "Noise"])
+def test_family_is_chosen_from_the_command_line(family: str, inside: Path) -> None:
+    words = ["--data.views.family", f"ccd_lightning.transforms.strong.{family}", "--trainer.fast_dev_run", "1"]
+    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *words]) == 0
+
+
 @pytest.mark.parametrize("option", ["--model.optimizer", "--optimizer"])
 def test_optimiser_is_replaced_from_the_command_line(option: str, inside: Path) -> None:
     words = ["--trainer.logger.init_args.name", "ccd_sgd", "--trainer.max_epochs", "1"]

@@ -22,7 +22,7 @@ class PretextViews:
     was drawn before.
 
     Args:
-        family: The strong augmentations: a module called with images (B, C, H, W) and index (B,), with `count` = K.
+        family: The strong augmentations: a class of `transforms.strong`, or one's own that is called like them.
         size: Side of a weak view in pixels. Small views of larger images are cheap and give better maps.
         scale: Part of the image's area that a weak view covers, smallest and largest.
         patch_size: Side of the patches whose relative position is to be predicted, in pixels.
@@ -70,7 +70,7 @@ class PretextViews:
         generator = torch.Generator().manual_seed(torch_seed)
         count = int(self.family.count)  # type: ignore[arg-type]
         index = torch.arange(count) if self.draw == "all" else torch.randint(count, (1,), generator=generator)
-        strong = self.family(image.expand(len(index), -1, -1, -1), index).permute(0, 2, 3, 1).numpy()
+        strong = self.family(image.expand(len(index), -1, -1, -1), index, generator).permute(0, 2, 3, 1).numpy()
         views = np.stack([[weak(np.ascontiguousarray(version)) for version in strong] for _ in range(2)])
         first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
         return {

@@ -1,33 +1,122 @@
-"""Strong augmentation families: K = 4 distributions of an image, index 0 untouched."""
+"""Strong augmentation families: K = 4 distributions of an image, index 0 untouched.
+
+A family is called with images (B, C, H, W), the index (B,) of the distribution that each image is to become one of, in
+0..3, and a generator, the source of all randomness. It returns a new tensor of the images' shape and type, on their
+device. `count` is K. A family of one's own is any module that can be called like this.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 
 class Permutation(nn.Module):
-    """Swaps the halves of an image: its rows when index // 2 is 1, its columns when index % 2 is 1.
-
-    Args of the call:
-        images: (B, C, H, W), H and W even, any type.
-        index: (B,) in 0..3.
-
-    Returns of the call:
-        (B, C, H, W), a new tensor.
-    """
+    """Swaps the halves of an image: its rows when index // 2 is 1, its columns when index % 2 is 1."""
 
     count = 4
 
-    def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """Applies to each image the swap that its index names."""
+    def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
+        """Applies to each image, of even height and width, the swap that its index names."""
         height, width = images.shape[-2:]
         if height % 2 or width % 2:
             raise ValueError(f"Permutation needs even height and width, got {height} x {width}")
-        rows, columns = (_choice(chosen, images) for chosen in (index // 2, index % 2))
+        rows, columns = (_chosen(swapped.bool(), images) for swapped in (index // 2, index % 2))
         images = torch.where(rows, images.roll(height // 2, dims=-2), images)
         return torch.where(columns, images.roll(width // 2, dims=-1), images)
 
 
-def _choice(chosen: Tensor, images: Tensor) -> Tensor:
-    return chosen.bool().to(images.device).view(-1, 1, 1, 1)
+class Rotation(nn.Module):
+    """Rotates a square image by index times 90 degrees, counter-clockwise."""
+
+    count = 4
+
+    def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
+        """Applies to each image the rotation that its index names."""
+        height, width = images.shape[-2:]
+        if height != width:
+            raise ValueError(f"Rotation needs square images, got {height} x {width}")
+        turned = images.clone()
+        for quarters in range(1, self.count):
+            turned = torch.where(_chosen(index == quarters, images), images.rot90(quarters, (-2, -1)), turned)
+        return turned
+
+
+class Cutout(nn.Module):
+    """Cuts as many square holes as the index says, each somewhere inside of the image; they are black and may overlap.
+
+    Args:
+        side: Of a hole, as a share of the image's shorter side, in (0, 1].
+    """
+
+    count = 4
+
+    def __init__(self, side: float = 0.25) -> None:
+        super().__init__()
+        if not 0 < side <= 1:
+            raise ValueError(f"side must be in (0, 1], got {side}")
+        self.side = side
+
+    def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
+        """Applies to each image the number of holes that its index names."""
+        count, (height, width) = len(images), images.shape[-2:]
+        side = max(1, round(self.side * min(height, width)))
+        share = _draw(torch.rand, (2, count, self.count - 1), images, generator)
+        rows = _inside((share[0] * (height - side + 1)).long(), side, height)  # (B, K - 1, H)
+        columns = _inside((share[1] * (width - side + 1)).long(), side, width)  # (B, K - 1, W)
+        wanted = torch.arange(self.count - 1, device=images.device) < index.to(images.device)[:, None]  # (B, K - 1)
+        holes = (rows[..., :, None] & columns[..., None, :] & wanted[..., None, None]).any(dim=1)  # (B, H, W)
+        return images.masked_fill(holes[:, None], 0)
+
+
+class Noise(nn.Module):
+    """Adds no noise (0), Gaussian (1), speckle (2), which grows with the image, or salt and pepper (3).
+
+    Args:
+        variance: Of the Gaussian and of the speckle, on images in [0, 1].
+        amount: Share of the pixels that become salt or pepper, white or black with equal chance.
+    """
+
+    count = 4
+
+    def __init__(self, variance: float = 0.05, amount: float = 0.05) -> None:
+        super().__init__()
+        if variance < 0 or not 0 <= amount <= 1:
+            raise ValueError(f"variance must not be negative and amount in [0, 1], got {variance} and {amount}")
+        self.variance = variance
+        self.amount = amount
+
+    def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
+        """Applies to each image, in [0, 1] or uint8, the noise that its index names."""
+        whole = images.dtype == torch.uint8
+        clean = images.float() / 255 if whole else images
+        normal = _draw(torch.randn, clean.shape, images, generator).to(clean) * self.variance**0.5
+        grains = _draw(torch.rand, (len(images), 1, *images.shape[-2:]), images, generator)  # one draw a pixel
+        noisy = clean
+        for place, version in enumerate((clean + normal, clean * (1 + normal), self._peppered(clean, grains)), start=1):
+            noisy = torch.where(_chosen(index == place, images), version, noisy)
+        noisy = noisy.clamp(0, 1)
+        return (noisy * 255).round().to(torch.uint8) if whole else noisy
+
+    def _peppered(self, images: Tensor, grains: Tensor) -> Tensor:
+        salt, pepper = grains < self.amount / 2, grains > 1 - self.amount / 2
+        return images.masked_fill(salt, 1).masked_fill(pepper, 0)
+
+
+def _chosen(which: Tensor, images: Tensor) -> Tensor:
+    """(B,) bool to (B, 1, 1, 1) on the images' device."""
+    return which.to(images.device).view(-1, 1, 1, 1)
+
+
+def _draw(sampler: Callable[..., Tensor], shape: Sequence[int], images: Tensor, generator: Generator | None) -> Tensor:
+    """Draws where the generator lives, and brings what was drawn to the images."""
+    device = generator.device if generator is not None else images.device
+    return sampler(*shape, generator=generator, device=device).to(images.device)
+
+
+def _inside(start: Tensor, length: int, size: int) -> Tensor:
+    """Which of `size` places lie in [start, start + length): (...) to (..., size)."""
+    place = torch.arange(size, device=start.device)
+    return (place >= start[..., None]) & (place < start[..., None] + length)
