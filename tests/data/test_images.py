@@ -39,11 +39,19 @@ def test_grey_palette_and_alpha_are_read_as_colour(tmp_path: Path) -> None:
             assert np.abs(image.mean(axis=(0, 1)) - (200, 100, 50)).max() < 10, mode  # a palette dithers
 
 
+def test_twelve_bits_in_sixteen_are_told(tmp_path: Path) -> None:
+    Image.fromarray(ramp(4095).astype(np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: 16 bits of which only the lowest are used .* 4095"):
+        read_image(tmp_path / "a.png", EIGHT)
+
+
 def masks() -> dict[str, Image.Image]:
     half = np.zeros((8, 8), np.uint8)
     half[:4] = 1
     palette = Image.fromarray(half).convert("P")
     palette.putpalette([0, 0, 0, 10, 10, 10])
+    swapped = Image.fromarray(1 - half).convert("P")
+    swapped.putpalette([255, 255, 255, 0, 0, 0])  # white has the index 0
     red = np.zeros((8, 8, 3), np.uint8)
     red[:4, :, 0] = 255
     soft = np.where(half, 230, 90).astype(np.uint8)
@@ -52,6 +60,9 @@ def masks() -> dict[str, Image.Image]:
         "0 and 1": Image.fromarray(half),
         "one bit": Image.fromarray(half * 255).convert("1"),
         "palette": palette,
+        "palette of white and black": swapped,
+        "0 and 1 in 16 bits": Image.fromarray(half.astype(np.uint16)),
+        "0 and 1 in 32 bits": Image.fromarray(half.astype(np.int32)),
         "red": Image.fromarray(red),
         "soft": Image.fromarray(soft),
         "16 bits": Image.fromarray(half.astype(np.uint16) * 65535),
@@ -60,11 +71,18 @@ def masks() -> dict[str, Image.Image]:
 
 @pytest.mark.parametrize("name", masks())
 def test_masks_however_they_are_written(tmp_path: Path, name: str) -> None:
-    masks()[name].save(tmp_path / "mask.png")
-    mask = read_mask(tmp_path / "mask.png", EIGHT)
+    masks()[name].save(tmp_path / "mask.tif")
+    mask = read_mask(tmp_path / "mask.tif", EIGHT)
     assert mask.dtype == np.bool_
     assert mask[:4].all()
     assert not mask[4:].any()
+
+
+def test_what_lies_outside_of_the_crop_decides_too(tmp_path: Path) -> None:
+    values = np.full((8, 8), 20, np.uint8)
+    values[:, 4:] = 255
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    assert not read_mask(tmp_path / "mask.png", Geometry(8, (0.0, 0.0, 0.5, 1.0))).any()
 
 
 def test_an_empty_mask_stays_empty(tmp_path: Path) -> None:

@@ -65,13 +65,16 @@ class AnomalyDataModule(LightningDataModule):
         self.datasets: dict[str, AnomalyDataset] = {}
         self._first_epoch = 0
 
-    def manifest(self) -> Manifest:
+    def manifest(self, masks: bool = True) -> Manifest:
         """The split table; a named data set overrides this with its own layout.
+
+        Args:
+            masks: Whether masks are wanted.
 
         Raises:
             UserError: If the folder does not hold what is expected.
         """
-        return scan_folder(self.root)
+        return scan_folder(self.root, masks)
 
     def setup(self, stage: str) -> None:
         """Reads the images that a stage needs.
@@ -81,7 +84,7 @@ class AnomalyDataModule(LightningDataModule):
         """
         if SPLITS[stage][0] in self.datasets:
             return
-        manifest = self.manifest()
+        manifest = self.manifest(masks=stage != "predict")
         if stage in ("fit", "validate"):
             train, held_out = self._hold_out(manifest.select("train"))
             self.datasets |= {"train": self._dataset(train), "val": self._dataset(held_out)}

@@ -19,6 +19,7 @@ from rich.progress import track
 from ccd_lightning.errors import UserError
 
 UInt8Array = npt.NDArray[np.uint8]
+SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,30 @@ def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:
     """Reads one mask as (size, size) bool.
 
     Abnormal is what is brighter than half of the range in any channel; in a file that holds nothing as bright, such as
-    one of labels 0 and 1, whatever is not 0. A palette counts by its indices.
+    one of labels 0 and 1, whatever is not 0.
 
     Raises:
         UserError: If the file cannot be decoded.
     """
-    mask = _eight_bits(_open(path), path)
-    resized = geometry.apply(mask if mask.mode in ("P", "L", "1") else mask.convert("RGB"), Image.Resampling.NEAREST)
-    values = np.atleast_3d(np.asarray(resized, np.uint8)).max(axis=2)
-    return np.asarray(values > (0 if mask.mode in ("P", "1") or values.max() < 128 else 127))
+    mask = _open(path)
+    values = np.atleast_3d(np.asarray(mask if mask.mode in ("L", "I", "F", *SIXTEEN) else mask.convert("RGB")))
+    half = 32767 if mask.mode in SIXTEEN else 127
+    bright = values > half if (values > half).any() else values > 0
+    if mask.mode == "P" and values.max() <= half:
+        bright = np.atleast_3d(np.asarray(mask)) > 0  # colours that say nothing: what counts is the index
+    return np.asarray(geometry.apply(Image.fromarray(bright.any(axis=2)), Image.Resampling.NEAREST))
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     """Scales 16 bits to 8; other depths have no range to scale by."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+    if image.mode in SIXTEEN:
+        values = np.asarray(image, np.uint16)
+        if 0 < values.max() < 4096:
+            raise UserError(
+                f"{path}: 16 bits of which only the lowest are used (the brightest pixel is {values.max()})."
+                " Export it scaled to the whole range, or with 8 bits."
+            )
+        return Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise UserError(
             f"{path}: pixels of {'32 bits' if image.mode == 'I' else 'floating point'}, whose range is not known."

@@ -14,7 +14,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 EXPECTED = "expected train/good, test/good, test/<kind> and, where there are masks, ground_truth/<kind>"
 
 
-def scan_folder(root: Path) -> Manifest:
+def scan_folder(root: Path, masks: bool = True) -> Manifest:
     """Reads the common folder layout.
 
     ::
@@ -26,6 +26,7 @@ def scan_folder(root: Path) -> Manifest:
 
     Args:
         root: The folder that holds `train`.
+        masks: Whether to look for masks.
 
     Returns:
         The manifest, sorted by path.
@@ -43,7 +44,7 @@ def scan_folder(root: Path) -> Manifest:
         raise UserError(f"{train}: no images in this folder ({', '.join(sorted(SUFFIXES))} are read).")
     truth = root / "ground_truth"
     for folder in sorted(path for path in (root / "test").glob("*") if path.is_dir()):
-        rows += _scan_kind(folder, truth if truth.is_dir() else None)
+        rows += _scan_kind(folder, truth if masks and truth.is_dir() else None)
     return Manifest(root, rows)
 
 
