@@ -26,10 +26,18 @@ def newest_run(root: Path = ROOT) -> Path:
     """
     records = [path for path in root.glob(f"**/{RECORD}") if path.parent.name != LATEST]
     if not records:
-        begun = sorted(root.glob(f"**/{CHECKPOINTS}/last.ckpt"))
-        way_out = f"Go on with one by adding --ckpt_path {begun[-1]}" if begun else f"Make one with {FIRST}"
+        begun = newest_begun(root)
+        way_out = (
+            f"Go on with: ccd fit --config {begun}/config.yaml --ckpt_path {begun}" if begun else f"Make one: {FIRST}"
+        )
         raise UserError(f"{root}: no finished run in this folder. {way_out}")
     return max(records, key=lambda path: (read_record(path.parent)["finished"], str(path))).parent
+
+
+def newest_begun(root: Path) -> Path | None:
+    """The run below a folder, finished or not, that saved its state last; None where none did."""
+    states = [path for path in root.glob(f"**/{CHECKPOINTS}/last.ckpt") if path.parents[1].name != LATEST]
+    return max(states, key=lambda path: path.stat().st_mtime).parents[1] if states else None
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -50,7 +58,8 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
 
     Args:
         path: A checkpoint file, the folder of a run, or a folder of runs (then its newest finished one).
-        prefer: Which of a run's checkpoints to take, where it has it.
+        prefer: Which of a run's checkpoints to take, where it has it. "last.ckpt" is asked for to go on with a run,
+            which need not be finished.
 
     Raises:
         UserError: If there is nothing of the kind.
@@ -59,7 +68,10 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
         return path
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint.{_known_runs()}")
-    run = path if (path / CHECKPOINTS).is_dir() else newest_run(path)
+    if (path / CHECKPOINTS).is_dir():
+        run = path
+    else:
+        run = (newest_begun(path) if prefer == "last.ckpt" else None) or newest_run(path)
     checkpoint = checkpoint_of(run, prefer)
     if checkpoint is None:
         raise UserError(f"{run}: this run has no checkpoint. Fit it again.{_known_runs()}")

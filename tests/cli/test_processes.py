@@ -75,7 +75,8 @@ def test_interrupted_fit_says_how_to_go_on(place: Path) -> None:
     pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
     with subprocess.Popen(words, cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as process:
         last = place / "runs/interrupted/version_0/checkpoints/last.ckpt"
-        while not last.is_file() and process.poll() is None:
+        deadline = time.monotonic() + 240
+        while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         try:
@@ -83,5 +84,5 @@ def test_interrupted_fit_says_how_to_go_on(place: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 130
-    assert "ccd: interrupted. Go on with --ckpt_path runs/interrupted/version_0/checkpoints/last.ckpt" in told
+    assert "ccd: interrupted. Go on with: ccd fit --config runs/interrupted/version_0/config.yaml --ckpt_path" in told
     assert "Traceback" not in told

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ccd_lightning import load, runs
 from ccd_lightning.cli import main
@@ -22,7 +22,14 @@ from tests.conftest import TINY
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL_DATA = [f"--data.{key}={value}" for key, value in TINY.items()] + ["--data.batch_size=6"]
 SMALL_VIEWS = ["--data.views.size=32", "--data.views.patch_size=16", "--trainer.max_epochs=2"]
-Run = Callable[..., int]
+
+
+class KeepHalf(Callback):
+    """Copies the run's folder when its second epoch is over, as a break would leave it."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 2:
+            shutil.copytree(str(trainer.log_dir), "half")
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +148,24 @@ def test_runs_may_be_elsewhere(inside: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_run_without_a_checkpoint_is_not_finished(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--trainer.logger.init_args.name", "ccd_cut", "--trainer.max_epochs=-1", "--trainer.max_steps", "1"]
-    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS[:2], *words]) == 2
+    words = ["--trainer.logger.init_args.name", "ccd_cut", "--trainer.callbacks", "null"]
+    unsaved = [*words, "--trainer.enable_checkpointing", "false", "--trainer.max_epochs", "1"]
+    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS[:2], *unsaved]) == 2
     assert "runs/ccd_cut/version_0: no checkpoint was written" in capsys.readouterr().err
+    broken = Path("broken.ckpt")
+    broken.write_bytes(b"nothing")
+    for path, expected in (
+        ("broken.ckpt", "broken.ckpt: not a readable"),
+        ("runs/padim_synthetic", "is of ccd_lightning"),
+    ):
+        words = ["--ckpt_path", path, "--trainer.logger.init_args.name", "ccd_cut"]
+        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *words]) == 2
+        assert expected in capsys.readouterr().err
     assert main(["test", "--ckpt_path", "runs/ccd_cut"]) == 2
     assert "runs/ccd_cut: no finished run in this folder" in capsys.readouterr().err
 
 
-def test_fit_without_validation(inside: Path) -> None:
+def test_fit_without_validation(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--trainer.limit_val_batches", "0", "--trainer.logger.init_args.name", "padim_unvalidated"]
     own = [*SMALL_DATA, "--model.encoder.weights", "null"]
     assert main(["fit", "--config", "configs/padim_synthetic.yaml", *own, *words]) == 0
@@ -156,6 +173,11 @@ def test_fit_without_validation(inside: Path) -> None:
     found = metrics("runs/padim_unvalidated/latest")
     assert found["run"]["threshold"] is None
     assert found["undefined"]["image/sensitivity"] == "no threshold"
+    assert main(["predict", "--ckpt_path", "runs/padim_unvalidated"]) == 0
+    assert "no image is called normal or abnormal" in capsys.readouterr().out
+    for name in ("predictions.csv", "unlabelled_predictions.csv"):
+        rows = csv.DictReader((Path("runs/padim_unvalidated/latest") / name).read_text().splitlines())
+        assert {row["decision"] for row in rows} == {""}
     assert 0 <= found["metrics"]["image/auroc"] <= 1
 
 
@@ -209,6 +231,8 @@ def test_own_images(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_fit_names_the_next_command(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS]) == 0
+    assert capsys.readouterr().out.endswith("\nNext: ccd fit --config configs/padim_synthetic.yaml\n")
     words = ["--trainer.logger.init_args.name", "padim_next", "--model.encoder.weights", "null"]
     assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *words]) == 0
     assert "The run is in runs/padim_next/version_0\nNext: ccd test\n" in capsys.readouterr().out
@@ -223,10 +247,17 @@ def test_every_config_is_valid_and_names_its_run_after_itself(config: str, capsy
     assert printed["trainer"]["logger"]["init_args"]["name"] == Path(config).stem
 
 
-@pytest.mark.parametrize("family", ["Rotation", "Cutout", "Noise"])
-def test_family_is_chosen_from_the_command_line(family: str, inside: Path) -> None:
-    words = ["--data.views.family", f"ccd_lightning.transforms.strong.{family}", "--trainer.fast_dev_run", "1"]
-    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *words]) == 0
+def test_family_is_chosen_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    config = ["fit", "--config", str(CONFIGS / "ccd_synthetic.yaml")]
+    cutout = ["--data.views.family", "ccd_lightning.transforms.strong.Cutout", "--data.views.family.side"]
+    with pytest.raises(SystemExit):
+        main([*config, *cutout, "0.5", "--print_config"])
+    family = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["views"]["init_args"]["family"]
+    assert family == {"class_path": "ccd_lightning.transforms.strong.Cutout", "init_args": {"side": 0.5}}
+    assert main([*config, *cutout, "2"]) == 2
+    assert "side must be in (0, 1], got 2" in capsys.readouterr().err
+    assert main([*config, *cutout[:2], "--data.views.family.sidd", "2"]) == 2
+    assert "There is no option 'data.views.family.sidd'; did you mean 'side'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--model.optimizer", "--optimizer"])
@@ -258,16 +289,28 @@ def test_a_run_that_collapses_is_told_within_50_steps(inside: Path) -> None:
     assert json.loads(Path("runs/ccd_collapsed/latest/run.json").read_text())["steps"] <= 50
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(inside: Path) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one_in_its_folder(inside: Path) -> None:
     small = [*SMALL_DATA, *SMALL_VIEWS[:-1], "--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=1"]
-    keep = ["--trainer.callbacks.save_top_k=-1", "--trainer.callbacks.filename={epoch}"]
-    name = ["--trainer.logger.init_args.name", "ccd_resumed"]
-    weights = []
-    for more in ([], ["--ckpt_path", "runs/ccd_resumed/version_0/checkpoints/epoch=1.ckpt"]):
-        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *small, *keep, *name, *more]) == 0
-        weights.append(read_checkpoint(inside / "runs/ccd_resumed/latest/checkpoints/last.ckpt")["state_dict"])
-    assert (inside / "runs/ccd_resumed/version_1").is_dir()
-    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    name = [
+        "--trainer.logger.init_args.name",
+        "ccd_resumed",
+        "--model.optimizer.lr",
+        "0.01",
+    ]  # so that the tail is worse
+    run = inside / "runs/ccd_resumed/version_0"
+    at_half = inside / "half"
+    results = []
+    for more in (["--trainer.callbacks+", __name__ + ".KeepHalf"], ["--ckpt_path", "runs/ccd_resumed/version_0"]):
+        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *small, *name, *more]) == 0
+        saved = [read_checkpoint(run / "checkpoints" / file) for file in ("last.ckpt", "best.ckpt")]
+        results.append([(content["epoch"], content["state_dict"]) for content in saved])
+        if len(results) == 1:
+            shutil.rmtree(run)
+            shutil.copytree(at_half, run)
+    assert not (run.parent / "version_1").exists()
+    for (epoch, whole), (same_epoch, resumed) in zip(*results, strict=True):
+        assert epoch == same_epoch
+        assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
 def test_load_in_python(inside: Path) -> None:
@@ -293,7 +336,7 @@ def test_compare(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = inside / "runs/elsewhere"
     other.mkdir()
     (other / "metrics.json").write_text(
-        json.dumps(metrics("runs/padim_synthetic/latest") | {"data": {"root": "x", "images": 3}})
+        json.dumps(metrics("runs/padim_synthetic/latest") | {"data": {"root": "x", "images": 3, "split": "y"}})
     )
     assert main(["compare", "runs/padim_synthetic", "runs/elsewhere"]) == 2
     assert "was tested on 11 images of data/synthetic_colonoscopy, runs/elsewhere on 3 of x" in capsys.readouterr().err

@@ -15,17 +15,18 @@ from ccd_lightning.transforms.patches import CELLS
 class Fake:
     """A trainer that has just logged a spread."""
 
-    def __init__(self, value: float) -> None:
-        self.callback_metrics = {"train/spread": torch.tensor(value)}
+    def __init__(self, value: float, name: str = "train/spread") -> None:
+        self.callback_metrics = {"train/spread": torch.tensor(1.0), "train/loss": torch.tensor(0.0)}
+        self.callback_metrics[name] = torch.tensor(value)
 
 
-def watch(values: list[float], patience: int = 3) -> list[str]:
+def watch(values: list[float], patience: int = 3, name: str = "train/spread") -> list[str]:
     monitor = CollapseMonitor(patience)
     module: Any = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for value in values:
-            trainer: Any = Fake(value)
+            trainer: Any = Fake(value, name)
             monitor.on_train_batch_end(trainer, module, None, None, 0)
     return [str(warning.message) for warning in caught if "COLLAPSED" in str(warning.message)]
 
@@ -42,6 +43,11 @@ def test_a_healthy_or_shortly_low_spread_is_not_a_collapse() -> None:
     assert watch([0.01, 0.01, 0.5, 0.01, 0.01, 0.6]) == []
 
 
+def test_features_are_watched_beside_projections() -> None:
+    assert watch([0.2] * 10, name="train/feature_spread") == []
+    assert len(watch([0.01] * 10, name="train/feature_spread")) == 1
+
+
 def test_a_loss_that_is_no_number_is_told_too() -> None:
     assert len(watch([float("nan")] * 3)) == 1
 
@@ -49,7 +55,7 @@ def test_a_loss_that_is_no_number_is_told_too() -> None:
 def test_the_line_separates_collapsed_from_healthy_projections() -> None:
     generator = torch.Generator().manual_seed(0)
     point = torch.ones(64, 128) + 0.001 * torch.randn(64, 128, generator=generator)
-    assert spread(point) < COLLAPSED < 0.5 < spread(torch.randn(64, 128, generator=generator))
+    assert spread(point) < min(COLLAPSED.values()) < 0.5 < spread(torch.randn(64, 128, generator=generator))
 
 
 def test_view_grid_has_a_row_a_view_and_a_column_a_distribution() -> None:

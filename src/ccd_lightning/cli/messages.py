@@ -16,6 +16,7 @@ from ccd_lightning.modules.handover import EncoderConfig
 from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.runs import FIRST
 from ccd_lightning.transforms.pretext import PretextViews
+from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
 
 UNKNOWN = (
     r"Option '(?P<key>[\w.]+)' is not accepted",
@@ -76,7 +77,8 @@ def _unknown(section: str, key: str) -> str:
 
 def known_keys() -> list[str]:
     """The names of all options of the project's classes and of the Trainer."""
-    classes = (CCD, PaDiM, PretextViews, *AnomalyDataModule.__subclasses__(), AnomalyDataModule, Trainer)
+    families = (Permutation, Rotation, Cutout, Noise)
+    classes = (CCD, PaDiM, PretextViews, *families, *AnomalyDataModule.__subclasses__(), AnomalyDataModule, Trainer)
     names = {name for known in classes for name in inspect.signature(known).parameters}
     return sorted(names.union(SECTIONS, (field.name for field in fields(EncoderConfig))) - {"kwargs"})
 

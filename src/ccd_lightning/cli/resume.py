@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
@@ -14,6 +15,7 @@ from ccd_lightning.modules.handover import read_checkpoint
 
 CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
+LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}
 KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, for --ckpt_path
 
 
@@ -37,11 +39,21 @@ def resolve(words: list[str], folder: Path) -> list[str]:
             if command == "fit":
                 return words
             raise UserError(f"Which run? Give --ckpt_path RUN; ccd {command} without --config takes the newest one.")
-        prefer = "last.ckpt" if command == "fit" else "best.ckpt"
-        return [command, *rest, "--ckpt_path", str(runs.find_checkpoint(Path(path), prefer))]
+        checkpoint = runs.find_checkpoint(Path(path), "last.ckpt" if command == "fit" else "best.ckpt")
+        read_checkpoint(checkpoint)
+        same_run = []  # an interrupted run goes on in its own folder, where its best checkpoint is known
+        if command == "fit" and checkpoint.parent.name == runs.CHECKPOINTS and not given & LOGGER:
+            same_run = ["--trainer.logger.init_args.version", runs.run_folder(checkpoint).resolve().name]
+        return [command, *rest, *same_run, "--ckpt_path", str(checkpoint)]
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
     rank_zero_only(print)(f"{command}: {os.path.relpath(checkpoint)}")
     return [command, "--config", str(_write_config(checkpoint, folder)), "--ckpt_path", str(checkpoint), *rest]
+
+
+def model_of(checkpoint: dict[str, Any]) -> str:
+    """The class path of the model that a checkpoint is of; empty where it carries no config."""
+    config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "")) or {}
+    return str(config.get("model", {}).get("class_path", ""))
 
 
 def _write_config(checkpoint: Path, folder: Path) -> Path:

@@ -19,13 +19,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.messages import explain, users_mistake
-from ccd_lightning.cli.resume import CONFIG_KEY, resolve
+from ccd_lightning.cli.resume import CONFIG_KEY, model_of, resolve
 from ccd_lightning.data.datamodule import AnomalyDataModule, Folder
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.dashboard import CollapseMonitor, PretextDashboard
 from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.handover import read_checkpoint
 
 
 class KeepConfig(SaveConfigCallback):
@@ -36,7 +37,8 @@ class KeepConfig(SaveConfigCallback):
         if stage != "fit" or not trainer.loggers:
             return
         folder = Path(str(trainer.log_dir))
-        if (folder / self.config_filename).exists():
+        self.overwrite = bool(trainer.ckpt_path)  # an interrupted run goes on in its folder
+        if (folder / self.config_filename).exists() and not self.overwrite:
             raise UserError(
                 f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."
             )
@@ -62,28 +64,26 @@ class CLI(LightningCLI):
         """Leaves the config alone: that of the checkpoint is its base already, and options given now go before it."""
 
     def before_fit(self) -> None:
-        """Reads data and encoder, so that a mistake in them is told before anything is written.
-
-        The last epoch is made one that validates, and thereby saves.
-        """
+        """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.model.setup("fit")
-        epochs, every = self.trainer.max_epochs, self.trainer.check_val_every_n_epoch
-        if epochs and epochs > 0 and every:
-            self.trainer.check_val_every_n_epoch = max(n for n in range(1, every + 1) if epochs % n == 0)
+        path = self.config["fit"]["ckpt_path"]
+        if path and Path(path).is_file() and class_path(self.model) != (kept := model_of(read_checkpoint(Path(path)))):
+            raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Fits; Ctrl-C, from which Lightning exits by itself, is told with the way to go on."""
+        folder = self.trainer.log_dir if self.trainer.is_global_zero else None  # later, other ranks may be gone
         try:
             self.trainer.fit(model, **kwargs)
         except SystemExit as stop:
             if not self.trainer.interrupted:
                 raise
-            last = Path(str(self.trainer.log_dir)) / runs.CHECKPOINTS / "last.ckpt"
-            raise KeyboardInterrupt(
-                f"Go on with --ckpt_path {os.path.relpath(last)}" if last.is_file() else ""
-            ) from stop
+            run = os.path.relpath(folder or ".")
+            saved = folder and (Path(folder) / runs.CHECKPOINTS / "last.ckpt").is_file()
+            way_out = f"Go on with: ccd fit --config {run}/config.yaml --ckpt_path {run}" if saved else ""
+            raise KeyboardInterrupt(way_out) from stop
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         """Tests; the report prints the metrics, so Lightning need not."""
@@ -100,6 +100,20 @@ class CLI(LightningCLI):
             _record(Path(folder), self)
 
 
+class ValidateLast(Callback):
+    """Makes the last epoch one that validates, and thereby saves, whatever the interval."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shortens the interval when the last epoch begins."""
+        if trainer.check_val_every_n_epoch and trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
+
+
+def class_path(model: LightningModule) -> str:
+    """The name by which a config asks for a model."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
 @rank_zero_only
 def _record(run: Path, cli: CLI) -> None:
     if runs.checkpoint_of(run) is None:
@@ -108,7 +122,7 @@ def _record(run: Path, cli: CLI) -> None:
             " epoch (--trainer.max_epochs), and keep the ModelCheckpoint of the config."
         )
     record = {
-        "model": f"{type(cli.model).__module__}.{type(cli.model).__qualname__}",
+        "model": class_path(cli.model),
         "encoder": cli.model.encoder_source,
         "finished": datetime.now(UTC).isoformat(),
         "seed": cli.config["fit"]["seed_everything"],
@@ -129,7 +143,7 @@ def _next_command(run: Path, cli: CLI) -> str:
     root = f" --data.root {cli.datamodule.root}" if isinstance(cli.datamodule, Folder) else ""
     name = run.parent.name.removeprefix("ccd_")
     config = Path("configs") / f"padim_{name}.yaml"
-    if config.is_file() and run.parent == Path("runs").absolute() / f"ccd_{name}":
+    if config.is_file() and run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve():
         return f"ccd fit --config {config}{root}"
     own = Path("configs") / "padim_folder.yaml"
     return f"ccd fit --config {own} --data.root {cli.datamodule.root} --model.encoder.weights {os.path.relpath(run)}"
@@ -154,13 +168,13 @@ def run_training(words: list[str]) -> None:
         except MisconfigurationException as error:
             raise UserError(" ".join(str(error).split())) from error
         except ValueError as error:
-            if told := users_mistake(error):
-                raise told from error
+            if (told := users_mistake(error)) or "Does not validate against" in str(error):
+                raise told or UserError(explain(str(error))) from error
             raise
 
 
 def _run_cli(words: list[str]) -> None:
-    callbacks: list[Callback] = [CollapseMonitor(), PretextDashboard(), TestReport(), PredictionFile()]
+    callbacks: list[Callback] = [ValidateLast(), CollapseMonitor(), PretextDashboard(), TestReport(), PredictionFile()]
     CLI(
         LightningModule,
         AnomalyDataModule,
@@ -188,7 +202,7 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*returned `None`, this fit will run with no optimizer.*",
         ".*isinstance.treespec, LeafSpec.*",
-        ".*dirpath has changed.*",  # a checkpoint that was moved is told from its new place
+        ".*dirpath has changed.*",  # as it does when a checkpoint is tested in another folder
         ".*using a custom batch sampler.*",  # ours returns every index
         ".*all_gather is deprecated.*",
     ):

@@ -67,7 +67,7 @@ def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:
     bright = values > half if (values > half).any() else values > 0
     if mask.mode == "P" and values.max() <= half:
         bright = np.atleast_3d(np.asarray(mask)) > 0  # colours that say nothing: what counts is the index
-    return np.asarray(geometry.apply(Image.fromarray(bright.any(axis=2)), Image.Resampling.NEAREST))
+    return np.array(geometry.apply(Image.fromarray(bright.any(axis=2)), Image.Resampling.NEAREST))
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:

@@ -13,8 +13,9 @@ from torchvision.utils import make_grid
 
 from ccd_lightning.modules.ccd import CCD
 
-COLLAPSED = 0.2  # healthy projections stay near 1 and features near 0.7; collapsing ones fall to 0.1 and less
-SPREADS = ("train/spread", "train/feature_spread")  # batch norm can hide from one what the other shows
+# Below these, a spread is that of a collapse. Healthy projections stay near 1, features (all positive, so never as far
+# apart) between 0.2 and 0.8, by the size of the views. Batch norm can hide from one what the other shows.
+COLLAPSED = {"train/spread": 0.2, "train/feature_spread": 0.05}
 
 
 class CollapseMonitor(Callback):
@@ -32,16 +33,16 @@ class CollapseMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watches the spreads that the module logged."""
-        spreads = [float(trainer.callback_metrics[name]) for name in SPREADS if name in trainer.callback_metrics]
+        spreads = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLLAPSED}
         if not spreads or self.steps >= self.patience:
             return
-        healthy = all(spread >= COLLAPSED for spread in spreads)  # which NaN is not
-        self.steps = 0 if healthy else self.steps + 1
+        collapsed = {name: spread for name, spread in spreads.items() if not spread >= COLLAPSED[name]}  # or is NaN
+        self.steps = self.steps + 1 if collapsed else 0
         if self.steps == self.patience:
             rank_zero_warn(
-                f"COLLAPSED: for {self.patience} steps the spread of the projections or features has been below"
-                f" {COLLAPSED} (now {min(spreads):.3f}; 0.7 to 1 is healthy): the encoder maps all images to one point"
-                " and will not recover. Start again with a lower learning rate"
+                f"COLLAPSED: for {self.patience} steps {' or '.join(COLLAPSED)} has been too low (now"
+                f" {min(collapsed.values()):.3f}): the encoder maps all images to one point and will not recover."
+                " Start again with a lower learning rate"
                 " (--model.optimizer.lr), a longer warm-up (--model.warmup_steps) or ImageNet weights"
                 " (--model.encoder.weights imagenet)."
             )

@@ -45,6 +45,8 @@ class Case:
 
     def title(self, threshold: float) -> str:
         """Kind, score, and what was decided, such as "polyp: 12.3 > 10.9, found"."""
+        if math.isnan(threshold):
+            return f"{self.kind}: {self.score:.3g}"
         called = self.score > threshold
         verdict = ("found" if called else "missed") if self.kind != "good" else ("false alarm" if called else "cleared")
         return f"{self.kind}: {self.score:.3g} {'>' if called else '≤'} {threshold:.3g}, {verdict}"

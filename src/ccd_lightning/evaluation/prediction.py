@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -48,4 +49,7 @@ class PredictionFile(Callback):
         threshold = float(torch.as_tensor(pl_module.threshold))
         write_predictions(folder / FILE, records, threshold, labelled=False)
         abnormal = sum(record.score > threshold for record in records)
-        print(f"\n{abnormal} of {len(records)} images are called abnormal: {os.path.relpath(folder / FILE)}")
+        called = "no image is called normal or abnormal: this run was fitted without validation, and has no threshold"
+        if not math.isnan(threshold):
+            called = f"{abnormal} of {len(records)} images are called abnormal"
+        print(f"\n{os.path.relpath(folder / FILE)}: {called}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,16 @@ def write_metrics(file: Path, evaluation: Evaluation, data: Mapping[str, Any], r
 
 
 def write_predictions(file: Path, records: Iterable[ImageRecord], threshold: float, labelled: bool = True) -> None:
-    """Writes predictions.csv: path, label (0 or 1, where it was read), score, and decision (normal or abnormal)."""
+    """Writes predictions.csv: path, label (0 or 1, where it was read), score, and decision (normal or abnormal).
+
+    Without a threshold decisions are empty.
+    """
     partial = file.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("path", *(["label"] * labelled), "score", "decision"))
         for record in records:
-            decision = "abnormal" if record.score > threshold else "normal"
+            decision = "" if math.isnan(threshold) else "abnormal" if record.score > threshold else "normal"
             writer.writerow((record.path, *([record.label] * labelled), repr(record.score), decision))
     partial.replace(file)
 

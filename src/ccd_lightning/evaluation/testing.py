@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
+from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.evaluation.figures import (
     Case,
@@ -22,7 +25,7 @@ from ccd_lightning.evaluation.figures import (
     roc_figure,
     select_cases,
 )
-from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation
+from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
@@ -67,9 +70,9 @@ class TestReport(Callback):
         threshold = float(torch.as_tensor(pl_module.threshold))
         evaluation = total.compute(threshold)
         logged = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
-        evaluation.metrics |= {f"pretext/{name}": value for name, value in logged.items() if name != "test_loss"}
+        evaluation.metrics |= {f"pretext/{name}": value for name, value in logged.items()}
         records = total.records
-        data = {"root": str(trainer.datamodule.root), "images": len(records)}  # type: ignore[attr-defined]
+        data = describe_split(trainer.datamodule, records)  # type: ignore[attr-defined]
         run = {
             "model": type(pl_module).__name__,
             "seed": os.environ.get("PL_GLOBAL_SEED"),
@@ -127,6 +130,14 @@ class TestReport(Callback):
                 items, images, output["maps"].cpu(), output["scores"], strict=True
             )
         ]
+
+
+def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]) -> dict[str, Any]:
+    """Where the test images are, how many they are, and a digest of their names, labels and geometry."""
+    root = datamodule.root
+    names = [f"{os.path.relpath(record.path, root)} {record.label}" for record in records]
+    digest = hashlib.sha256("\n".join([repr(datamodule.geometry), *names]).encode()).hexdigest()
+    return {"root": str(root), "images": len(records), "split": digest[:16]}
 
 
 def limits(cases: list[Case], threshold: float) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import FeatureProbe
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
+from ccd_lightning.modules.ranks import gather_ranks
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3) -> float:
@@ -136,8 +137,17 @@ class CCD(LightningModule):
         if normal.any():
             names = ("views", "augmentation", "patches", "position")
             with batch_statistics(self):
-                self._step({name: batch[name][normal] for name in names}, "test")
+                losses = self.losses({name: batch[name][normal] for name in names})
+            self._pretext.append((int(normal.sum()), {name: float(value) for name, value in losses.items()}))
         return {"scores": self.probe(self(batch["image"]))}
+
+    def on_test_epoch_end(self) -> None:
+        """Averages the pretext tasks over all ranks' normal images, of which a rank may have had none."""
+        seen = [batch for share in gather_ranks(self._pretext) for batch in share]
+        total = sum(count for count, _ in seen)
+        for name in seen[0][1] if seen else ():
+            mean = sum(count * values[name] for count, values in seen) / total
+            self.log(f"test/{name}", mean, sync_dist=True)  # the same on every rank
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Refuses: an encoder alone decides nothing about an image."""
@@ -150,6 +160,7 @@ class CCD(LightningModule):
         """Fits the probe: a Gaussian of the training images' features, its threshold from the held-out ones."""
         normal = self.trainer.datamodule.normal_images(self.device)  # type: ignore[attr-defined]
         train, held_out = (torch.cat([self(images) for images in batches]) for batches in normal)
+        self._pretext: list[tuple[int, dict[str, float]]] = []
         self.probe.fit(train)
         self.normal_scores = self.probe(held_out)
         self.threshold = torch.quantile(self.normal_scores, 0.95)
