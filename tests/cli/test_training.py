@@ -230,7 +230,11 @@ def test_own_images(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert set(alone["metrics"]) == {"image/specificity"}
 
 
-def test_fit_names_the_next_command(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_names_the_next_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(CONFIGS)
     assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS]) == 0
     assert capsys.readouterr().out.endswith("\nNext: ccd fit --config configs/padim_synthetic.yaml\n")
     words = ["--trainer.logger.init_args.name", "padim_next", "--model.encoder.weights", "null"]
@@ -300,7 +304,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_in_its_folder(inside: Path) -> N
     run = inside / "runs/ccd_resumed/version_0"
     at_half = inside / "half"
     results = []
-    for more in (["--trainer.callbacks+", __name__ + ".KeepHalf"], ["--ckpt_path", "runs/ccd_resumed/version_0"]):
+    for more in ([f"--trainer.callbacks+={__name__}.KeepHalf"], ["--ckpt_path", "runs/ccd_resumed/version_0"]):
         assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *small, *name, *more]) == 0
         saved = [read_checkpoint(run / "checkpoints" / file) for file in ("last.ckpt", "best.ckpt")]
         results.append([(content["epoch"], content["state_dict"]) for content in saved])

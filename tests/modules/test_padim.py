@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.padim import PaDiM
 
@@ -59,5 +60,5 @@ def test_a_strange_patch_lights_up_where_it_is(detector: PaDiM) -> None:
 
 
 def test_another_size_than_that_of_the_fit_is_refused(detector: PaDiM) -> None:
-    with pytest.raises(ValueError, match="at 256 positions, got 20 at 1024"):
+    with pytest.raises(UserError, match=r"Images of 128 x 128 px do not go with this detector.* got 20 at 1024"):
         detector(torch.rand(1, 3, 128, 128))

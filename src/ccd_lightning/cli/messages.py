@@ -86,7 +86,8 @@ def known_keys() -> list[str]:
 def _cause(section: str, message: str) -> str:
     """The first cause under the types that were tried, else the message, without the parser's own words."""
     bullets = re.split(r"\n\s*- ", message.split("Errors:", 1)[1]) if "Errors:" in message else ["", message]
-    text = re.sub(r"\s+", " ", bullets[1].split("Given value type")[0]).strip()
+    leaf = next((bullet for bullet in bullets[1:] if not bullet.rstrip().endswith("Errors:")), bullets[1])
+    text = re.sub(r"\s+", " ", leaf.split("Given value type")[0]).strip()
     if inner := re.search(r"Parser key \"([\w.]+)\": (?!.*Parser key)", text):
         key = inner[1] if section.startswith(inner[1]) else section + inner[1]
         text = f"{key}: {text[inner.end() :]}"

@@ -37,7 +37,7 @@ class KeepConfig(SaveConfigCallback):
         if stage != "fit" or not trainer.loggers:
             return
         folder = Path(str(trainer.log_dir))
-        self.overwrite = bool(trainer.ckpt_path)  # an interrupted run goes on in its folder
+        self.overwrite = bool(self.config.get("ckpt_path"))  # an interrupted run goes on in its folder
         if (folder / self.config_filename).exists() and not self.overwrite:
             raise UserError(
                 f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."

@@ -15,7 +15,7 @@ from ccd_lightning.modules.ccd import CCD
 
 # Below these, a spread is that of a collapse. Healthy projections stay near 1, features (all positive, so never as far
 # apart) between 0.2 and 0.8, by the size of the views. Batch norm can hide from one what the other shows.
-COLLAPSED = {"train/spread": 0.2, "train/feature_spread": 0.05}
+COLLAPSED = {"train/spread": 0.5, "train/feature_spread": 0.05}
 
 
 class CollapseMonitor(Callback):
