@@ -40,14 +40,19 @@ def resolve(words: list[str], folder: Path) -> list[str]:
                 return words
             raise UserError(f"Which run? Give --ckpt_path RUN; ccd {command} without --config takes the newest one.")
         checkpoint = runs.find_checkpoint(Path(path), "last.ckpt" if command == "fit" else "best.ckpt")
-        read_checkpoint(checkpoint)
-        same_run = []  # an interrupted run goes on in its own folder, where its best checkpoint is known
-        if command == "fit" and checkpoint.parent.name == runs.CHECKPOINTS and not given & LOGGER:
-            same_run = ["--trainer.logger.init_args.version", runs.run_folder(checkpoint).resolve().name]
-        return [command, *rest, *same_run, "--ckpt_path", str(checkpoint)]
+        read_checkpoint(checkpoint)  # so that a damaged file is told
+        goes_on = command == "fit" and not given & LOGGER
+        return [command, *rest, *(_same_folder(checkpoint) if goes_on else ()), "--ckpt_path", str(checkpoint)]
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
     rank_zero_only(print)(f"{command}: {os.path.relpath(checkpoint)}")
     return [command, "--config", str(_write_config(checkpoint, folder)), "--ckpt_path", str(checkpoint), *rest]
+
+
+def _same_folder(checkpoint: Path) -> list[str]:
+    """What makes an interrupted run go on in its own folder, where its best checkpoint is known."""
+    if checkpoint.parent.name != runs.CHECKPOINTS:
+        return []
+    return ["--trainer.logger.init_args.version", runs.run_folder(checkpoint).resolve().name]
 
 
 def model_of(checkpoint: dict[str, Any]) -> str:
