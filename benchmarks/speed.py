@@ -108,9 +108,10 @@ def memory() -> None:
             synthesize(root, "colonoscopy", size=128, train=count, test_good=1, test_abnormal=3)
             words = ["fit", "--config", str(Path("configs/padim_folder.yaml").resolve()), "--data.root", str(root)]
             code = (
-                "import resource; from ccd_lightning.cli import main; "
+                "import re; from pathlib import Path; from ccd_lightning.cli import main; "
                 f"main({[*words, '--model.encoder.weights', 'null', '--data.size', '128']!r}); "
-                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+                # of this process alone; ru_maxrss would inherit the parent's
+                "print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024)"
             )
             done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
             peaks.append(float(done.stdout.split()[-1]))
@@ -123,7 +124,7 @@ def synthesis() -> None:
     for name in ("colonoscopy", "fundus"):
         code = (
             "import time, numpy as np; from ccd_lightning.data.synthetic import SETS, render\n"
-            f"kind = list(SETS[{name!r}])[-1]; render({name!r}, kind, np.random.default_rng(0), 128)\n"
+            f"kind = SETS[{name!r}].kinds[-1]; render({name!r}, kind, np.random.default_rng(0), 128)\n"
             "start = time.process_time()\n"
             f"for seed in range(200): render({name!r}, kind, np.random.default_rng(seed), 128)\n"
             "print(200 / (time.process_time() - start))"
