@@ -53,7 +53,10 @@ class AnomalyDataModule(LightningDataModule):
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
-        _check_settings(size, crop, batch_size, validation)
+        if batch_size < 1:
+            raise UserError(f"data.batch_size is {batch_size}, but must be 1 or more.")
+        if not 0 < validation < 1:
+            raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
         self.root = Path(root)
         self.geometry = Geometry(size, crop)
         self.batch_size = batch_size
@@ -182,17 +185,6 @@ class AnomalyDataModule(LightningDataModule):
 def unit_range(pixels: Tensor) -> Tensor:
     """From uint8 to [0, 1]."""
     return pixels.float() / 255
-
-
-def _check_settings(
-    size: int, crop: tuple[float, float, float, float] | None, batch_size: int, validation: float
-) -> None:
-    if size < 1 or batch_size < 1:
-        raise UserError(f"data.size is {size} and data.batch_size is {batch_size}; both must be 1 or more.")
-    if not 0 < validation < 1:
-        raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
-    if crop is not None and not (0 <= crop[0] < crop[2] <= 1 and 0 <= crop[1] < crop[3] <= 1):
-        raise UserError(f"data.crop is {list(crop)}, but must be left < right and top < bottom, all within [0, 1].")
 
 
 class Folder(AnomalyDataModule):

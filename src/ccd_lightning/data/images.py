@@ -34,6 +34,21 @@ class Geometry:
     size: int
     crop: tuple[float, float, float, float] | None = None
 
+    def __post_init__(self) -> None:
+        """Checks both.
+
+        Raises:
+            UserError: If there is no pixel, or the crop is empty or not inside of the image.
+        """
+        if self.size < 1:
+            raise UserError(f"data.size is {self.size}, but must be 1 or more.")
+        if self.crop is not None:
+            left, top, right, bottom = self.crop
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise UserError(
+                    f"data.crop is {list(self.crop)}, but must be left < right and top < bottom, all within [0, 1]."
+                )
+
     def apply(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
         """Crops, to whole pixels, and resizes."""
         if self.crop is not None:
