@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
@@ -40,7 +39,8 @@ def resolve(words: list[str], folder: Path) -> list[str]:
                 return words
             raise UserError(f"Which run? Give --ckpt_path RUN; ccd {command} without --config takes the newest one.")
         checkpoint = runs.find_checkpoint(Path(path), "last.ckpt" if command == "fit" else "best.ckpt")
-        read_checkpoint(checkpoint)  # so that a damaged file is told
+        if command != "fit":  # which looks into it itself
+            read_checkpoint(checkpoint)  # so that a damaged file is told
         goes_on = command == "fit" and not given & LOGGER
         return [command, *rest, *(_same_folder(checkpoint) if goes_on else ()), "--ckpt_path", str(checkpoint)]
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
@@ -53,12 +53,6 @@ def _same_folder(checkpoint: Path) -> list[str]:
     if checkpoint.parent.name != runs.CHECKPOINTS:
         return []
     return ["--trainer.logger.init_args.version", runs.run_folder(checkpoint).resolve().name]
-
-
-def model_of(checkpoint: dict[str, Any]) -> str:
-    """The class path of the model that a checkpoint is of; empty where it carries no config."""
-    config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "")) or {}
-    return str(config.get("model", {}).get("class_path", ""))
 
 
 def _write_config(checkpoint: Path, folder: Path) -> Path:

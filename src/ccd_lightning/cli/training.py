@@ -19,14 +19,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.messages import explain, users_mistake
-from ccd_lightning.cli.resume import CONFIG_KEY, model_of, resolve
+from ccd_lightning.cli.resume import CONFIG_KEY, resolve
 from ccd_lightning.data.datamodule import AnomalyDataModule, Folder
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.dashboard import CollapseMonitor, PretextDashboard
 from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import read_checkpoint
+from ccd_lightning.modules.handover import model_of, read_checkpoint
 
 
 class KeepConfig(SaveConfigCallback):

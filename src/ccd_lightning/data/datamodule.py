@@ -72,7 +72,7 @@ class AnomalyDataModule(LightningDataModule):
         """The split table; a named data set overrides this with its own layout.
 
         Args:
-            masks: Whether masks are wanted.
+            masks: Whether masks are wanted; without, no row names one.
 
         Raises:
             UserError: If the folder does not hold what is expected.
@@ -98,7 +98,7 @@ class AnomalyDataModule(LightningDataModule):
             raise UserError(
                 f"{self.root}: no test images; put normal ones into test/good, abnormal ones into test/KIND."
             )
-        self.datasets[SPLITS[stage][0]] = self._dataset(rows, masks=stage == "test")
+        self.datasets[SPLITS[stage][0]] = self._dataset(rows)
 
     def _try_views(self) -> None:
         """Draws the first image's views here, where a mistake in their settings is not told by a worker process."""
@@ -120,9 +120,9 @@ class AnomalyDataModule(LightningDataModule):
         train = [row for index, row in enumerate(rows) if index not in held_out]
         return train, [rows[index] for index in sorted(held_out)]
 
-    def _dataset(self, rows: list[Row], masks: bool = False) -> AnomalyDataset:
+    def _dataset(self, rows: list[Row]) -> AnomalyDataset:
         images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
-        return AnomalyDataset(rows, images, self.geometry, self.seed, self.views, masks)
+        return AnomalyDataset(rows, images, self.geometry, self.seed, self.views)
 
     def _loader(self, dataset: AnomalyDataset, shuffle: bool = False) -> DataLoader[Batch]:
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -94,7 +94,6 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         geometry: What brought the images to this size; masks are treated alike.
         seed: Of the views.
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
-        masks: Whether to read the masks; without, `mask` is empty and known of normal images alone.
 
     An item holds `image` (3, H, W) uint8, `label` 0 or 1, `kind`, `path`, `mask` (H, W) bool, `has_mask` (whether
     the mask is known; that of a normal image is empty), and what `views` adds.
@@ -107,14 +106,12 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         geometry: Geometry,
         seed: int = 0,
         views: ViewTransform | None = None,
-        masks: bool = False,
     ) -> None:
         self.rows = rows
         self.images = images
         self.geometry = geometry
         self.seed = seed
         self.views = views
-        self.masks = masks
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -128,13 +125,13 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             "kind": row.kind,
             "path": str(row.path),
             "mask": self._mask(row),
-            "has_mask": row.label == 0 or (self.masks and row.mask is not None),
+            "has_mask": row.label == 0 or row.mask is not None,
         }
         if self.views is not None:
             item |= self.views(image, (self.seed, key.epoch, key.item))
         return item
 
     def _mask(self, row: Row) -> Tensor:
-        if row.mask is None or not self.masks:
+        if row.mask is None:
             return torch.zeros(self.geometry.size, self.geometry.size, dtype=torch.bool)
         return torch.from_numpy(read_mask(row.mask, self.geometry))

@@ -90,6 +90,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def model_of(checkpoint: dict[str, Any]) -> str:
+    """The class path of the model that a checkpoint is of; empty where it says none."""
+    return str(checkpoint.get("hyper_parameters", {}).get("_class_path", ""))
+
+
 def encoder_state(checkpoint: dict[str, Any], path: Path, encoder: Encoder) -> dict[str, Tensor]:
     """The encoder's tensors of a checkpoint, checked for completeness.
 

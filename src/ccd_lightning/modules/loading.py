@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import read_checkpoint
+from ccd_lightning.modules.handover import model_of, read_checkpoint
 from ccd_lightning.runs import find_checkpoint
 
 
@@ -27,7 +27,7 @@ def load(run_or_file: str | Path) -> OneClassDetector:
     file = find_checkpoint(Path(run_or_file))
     checkpoint = read_checkpoint(file)
     settings = dict(checkpoint.get("hyper_parameters", {}))
-    module, _, name = settings.get("_class_path", "").rpartition(".")
+    module, _, name = model_of(checkpoint).rpartition(".")
     kind = getattr(importlib.import_module(module), name, None) if module else None
     if not (isinstance(kind, type) and issubclass(kind, OneClassDetector)):
         raise UserError(f"{file}: not a detector's checkpoint; ccd fit --config configs/padim_*.yaml makes one.")
