@@ -38,8 +38,14 @@ class WeakViews:
         self.compose = A.Compose(transforms, seed=0)
 
     def seed(self, seed: int) -> None:
-        """Makes what follows a function of this number."""
-        self.compose.set_random_seed(seed)
+        """Makes what follows a function of this number.
+
+        Each transform gets a stream of its own: `Compose` would give all of them the same one, so that every grey
+        view would be flipped too and a first view's brightness be told by the shape of its crop.
+        """
+        words = np.random.SeedSequence(seed).generate_state(len(self.compose.transforms))
+        for transform, word in zip(self.compose.transforms, words, strict=True):
+            transform.set_random_seed(int(word))
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
         """Draws one view (size, size, 3) of an image (H, W, 3)."""
