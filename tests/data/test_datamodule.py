@@ -137,25 +137,39 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert sorted(order(0, 1)) == order(0, 1, shuffle=False) == list(range(20))
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_share_one_order(ranks: int) -> None:
-    for shuffle in (True, False):
-        samplers = [EpochSampler(20, 0, shuffle, rank, ranks) for rank in range(ranks)]
-        shares = [[key.item for key in sampler] for sampler in samplers]
-        assert [len(share) for share in shares] == [len(sampler) for sampler in samplers]
-        assert sorted(index for share in shares for index in share) == list(range(20))
+def dealt(length: int, batch_size: int, ranks: int, shuffle: bool = True) -> list[list[list[EpochIndex]]]:
+    return [list(EvenBatches(EpochSampler(length, 0, shuffle), batch_size, rank, ranks)) for rank in range(ranks)]
 
 
 @pytest.mark.parametrize(("length", "batch_size", "ranks"), [(257, 32, 2), (9, 4, 2), (50, 16, 1), (7, 7, 3)])
 def test_ranks_make_as_many_steps_and_leave_nothing_out(length: int, batch_size: int, ranks: int) -> None:
-    shares = [EvenBatches(EpochSampler(length, 0, True, rank, ranks), batch_size) for rank in range(ranks)]
-    batches = [list(share) for share in shares]
+    batches = dealt(length, batch_size, ranks)
     assert len({len(share) for share in batches}) == 1
-    assert [len(share) for share in batches] == [len(share) for share in shares]
+    assert len(batches[0]) == len(EvenBatches(EpochSampler(length, 0, True), batch_size, 0, ranks))
     sizes = [len(batch) for share in batches for batch in share]
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert sorted(key.item for share in batches for batch in share for key in batch) == list(range(length))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_see_together_what_one_process_sees(shuffle: bool) -> None:
+    (alone,) = dealt(53, 12, 1, shuffle)
+    for ranks in (2, 3, 4):
+        steps = zip(*dealt(53, 12 // ranks, ranks, shuffle), strict=True)
+        together = [sorted(key for share in step for key in share) for step in steps]
+        assert together == [sorted(batch) for batch in alone]
+
+
+def test_an_epoch_goes_on_where_it_was_left() -> None:
+    batches = EvenBatches(EpochSampler(20, 0, True), 4)
+    batches.sampler.set_epoch(3)
+    whole = list(batches)
+    resumed = EvenBatches(EpochSampler(20, 0, True), 4)
+    resumed.start_at(3, 2)
+    assert len(resumed) == 5
+    assert list(resumed) == whole[2:]
+    assert list(resumed) == whole  # once
 
 
 class Watcher(LightningModule):

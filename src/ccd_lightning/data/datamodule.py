@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
@@ -66,7 +66,7 @@ class AnomalyDataModule(LightningDataModule):
         self.seed = seed
         self.cache_dir = Path(cache_dir) if cache_dir else None
         self.datasets: dict[str, AnomalyDataset] = {}
-        self._first_epoch = 0
+        self._go_on_at = 0, 0
 
     def manifest(self, masks: bool = True) -> Manifest:
         """The split table; a named data set overrides this with its own layout.
@@ -130,13 +130,16 @@ class AnomalyDataModule(LightningDataModule):
             raise UserError(
                 f"{self.root}: {len(dataset)} images for {ranks} processes. Ask for fewer --trainer.devices."
             )
-        sampler = EpochSampler(len(dataset), self.seed, shuffle, rank, ranks)
-        sampler.set_epoch(self._first_epoch)
+        batches = EvenBatches(EpochSampler(len(dataset), self.seed, shuffle), self.batch_size, rank, ranks)
+        if shuffle:
+            batches.start_at(*self._go_on_at)
+        # Beside gloo's threads, which processes on CPUs talk through, a worker forked now and then hangs at birth.
+        workers = 0 if distributed.is_initialized() and distributed.get_backend() == "gloo" else self.num_workers
         return DataLoader(
             dataset,
-            batch_sampler=EvenBatches(sampler, self.batch_size),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            batch_sampler=batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -166,13 +169,31 @@ class AnomalyDataModule(LightningDataModule):
             pixels = torch.from_numpy(np.array(dataset.images[start : start + self.batch_size]))
             yield unit_range(pixels.to(device).permute(0, 3, 1, 2).contiguous())
 
+    def held_out_distributions(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """The held-out images under each strong augmentation, the same each time and on every rank.
+
+        Yields:
+            Images (B K, 3, H, W) in [0, 1] and the index (B K,) of each one's distribution; nothing where the views
+            have no family of strong augmentations.
+        """
+        family = getattr(self.views, "family", None)
+        if family is None:
+            return
+        generator = torch.Generator().manual_seed(self.seed)
+        for images in self.normal_images(device)[1]:
+            index = torch.arange(family.count, device=device).repeat(len(images))
+            yield family(images.repeat_interleave(family.count, dim=0), index, generator), index
+
     def state_dict(self) -> dict[str, Any]:
-        """The epoch to go on with: Lightning asks for the first batches before it tells a resumed run's epoch."""
-        return {"next_epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
+        """Where in which epoch to go on: Lightning asks for the first batches before it tells a resumed run's epoch."""
+        if self.trainer is None:
+            return {}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return dict(zip(("epoch", "batch"), divmod(done, int(self.trainer.num_training_batches)), strict=True))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where a checkpoint of the end of an epoch was left."""
-        self._first_epoch = state_dict["next_epoch"]
+        """Takes up where the checkpoint was written."""
+        self._go_on_at = state_dict.get("epoch", 0), state_dict.get("batch", 0)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Brings images from uint8 to [0, 1], on the device."""

@@ -36,16 +36,12 @@ class EpochSampler(Sampler[EpochIndex]):
         seed: Decides the order.
         shuffle: Whether to draw a new order each epoch; otherwise images come in order and the epoch stays 0, so that
             held-out images get the same views every time.
-        rank: This process; it gets every `ranks`-th image of the common order.
-        ranks: Number of processes; all of them together see every image once.
     """
 
-    def __init__(self, length: int, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, length: int, seed: int, shuffle: bool) -> None:
         self.length = length
         self.seed = seed
         self.shuffle = shuffle
-        self.rank = rank
-        self.ranks = ranks
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -53,36 +49,49 @@ class EpochSampler(Sampler[EpochIndex]):
         self.epoch = epoch if self.shuffle else 0
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.length, self.ranks))
+        return self.length
 
     def __iter__(self) -> Iterator[EpochIndex]:
         order = np.arange(self.length)
         if self.shuffle:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        return (EpochIndex(self.epoch, int(index)) for index in order[self.rank :: self.ranks])
+        return (EpochIndex(self.epoch, int(index)) for index in order)
 
 
 class EvenBatches(Sampler[list[EpochIndex]]):
-    """Batches of nearly equal size, as many on each rank, so that none waits for another and no image is left out.
+    """Batches of nearly equal size, each dealt out to the ranks, so that together they see what one process would.
+
+    Every rank gets as many batches, none of them empty, and no image is left out.
 
     Args:
         sampler: What to divide.
-        batch_size: The most that a batch may hold (one more where a rank has fewer images than batches).
+        batch_size: The most that a rank's batch may hold (one more where there are fewer images than that needs).
+        rank: This process; it gets every `ranks`-th image of a batch.
+        ranks: Number of processes, at most the number of images.
     """
 
-    def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
+    def __init__(self, sampler: EpochSampler, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
         self.sampler = sampler  # Lightning looks here for `set_epoch`
         self.batch_size = batch_size
+        self.rank = rank
+        self.ranks = ranks
+        self.start = 0
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Makes the next iteration begin within an epoch, where a checkpoint was written; later ones are whole."""
+        self.sampler.set_epoch(epoch)
+        self.start = batch
 
     def __len__(self) -> int:
-        smallest, largest = self.sampler.length // self.sampler.ranks, -(-self.sampler.length // self.sampler.ranks)
-        return min(smallest, math.ceil(largest / self.batch_size))  # never more than the least share has images
+        length = len(self.sampler)
+        return min(length // self.ranks, math.ceil(length / (self.batch_size * self.ranks)))
 
     def __iter__(self) -> Iterator[list[EpochIndex]]:
         keys, count = list(self.sampler), len(self)
         ends = [len(keys) * number // count for number in range(count + 1)]
-        for start, end in itertools.pairwise(ends):
-            yield keys[start:end]
+        first, self.start = self.start, 0
+        for start, end in itertools.pairwise(ends[first:]):
+            yield keys[start:end][self.rank :: self.ranks]
 
 
 class AnomalyDataset(Dataset[dict[str, Any]]):

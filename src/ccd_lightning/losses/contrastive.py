@@ -33,9 +33,36 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     count = len(first)
-    z = functional.normalize(torch.cat([first, second]), dim=1)  # (2N, D)
-    similarity = z @ z.T / temperature  # (2N, 2N)
+    both = torch.cat([first, second])
+    z = functional.normalize(both.to(torch.promote_types(both.dtype, torch.float32)), dim=1)  # (2N, D)
+    with torch.autocast(z.device.type, enabled=False):  # bfloat16 would round what is divided by the temperature
+        similarity = z @ z.T / temperature  # (2N, 2N)
     itself = torch.eye(2 * count, dtype=torch.bool, device=z.device)
     similarity = similarity.masked_fill(itself, float("-inf"))
     partner = torch.arange(2 * count, device=z.device).roll(count)  # (2N,)
     return functional.cross_entropy(similarity, partner)
+
+
+def alignment(first: Tensor, second: Tensor) -> Tensor:
+    """Mean squared distance between the two views of an instance (Wang & Isola, ICML 2020, with alpha = 2).
+
+    Args:
+        first: (N, D) projections of the first views, normalised inside.
+        second: (N, D), in the same order.
+
+    Returns:
+        Scalar in [0, 4]; 0 when both views of every instance are one point.
+    """
+    return (functional.normalize(first, dim=1) - functional.normalize(second, dim=1)).square().sum(dim=1).mean()
+
+
+def uniformity(projections: Tensor) -> Tensor:
+    """Logarithm of the mean Gaussian potential of all pairs (Wang & Isola, ICML 2020, with t = 2).
+
+    Args:
+        projections: (N, D), normalised inside, N > 1.
+
+    Returns:
+        Scalar in [-8, 0]; 0 when all projections are one point, about -4 when they fill the sphere evenly.
+    """
+    return torch.pdist(functional.normalize(projections, dim=1)).square().mul(-2).exp().mean().log()

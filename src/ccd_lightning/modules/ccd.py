@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics.functional.classification import binary_auroc
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.losses.contrastive import nt_xent
+from ccd_lightning.losses.contrastive import alignment, nt_xent, uniformity
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import FeatureProbe
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
-from ccd_lightning.modules.ranks import gather_ranks
+from ccd_lightning.modules.ranks import gather_ranks, gather_rows, world_size
+
+if TYPE_CHECKING:
+    from ccd_lightning.data.datamodule import AnomalyDataModule
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3) -> float:
@@ -82,19 +87,36 @@ class CCD(LightningModule):
         self.probe = FeatureProbe()
 
     def setup(self, stage: str) -> None:
-        """Loads the weights to start from, where the config names some."""
-        if stage == "fit":
-            self.encoder_source = initialise_encoder(self.encoder, self.encoder_config)
+        """Loads the weights to start from, where the config names some, and has batch norm see all GPUs' images."""
+        if stage != "fit":
+            return
+        self.encoder_source = initialise_encoder(self.encoder, self.encoder_config)
+        if self._trainer is None or self.trainer.world_size == 1:
+            return
+        if self.trainer.strategy.root_device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(self)  # type: ignore[no-untyped-call]
+        else:
+            rank_zero_warn("Off the GPU, batch normalisation sees each process's own images, not those of all.")
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 512) of images (B, 3, H, W) in [0, 1]."""
         return self.encoder.features(images)
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The three losses, the two accuracies, and the spread of the projections and of the features."""
+    def losses(self, batch: dict[str, Tensor], across_ranks: bool = False) -> dict[str, Tensor]:
+        """The three losses, the two accuracies, and what tells of collapse.
+
+        Args:
+            batch: What `PretextViews` draws.
+            across_ranks: Whether instances are contrasted with those of all ranks, every one of which must then call
+                this. The mean over ranks of each loss, and of its gradient, is that of one process with all of the
+                images: its own share counts by how many there are.
+        """
         views = batch["views"].transpose(0, 1)  # (2, B, K, 3, S, S)
         features = self.encoder.features(views.flatten(0, 2))  # (2BK, 512): batch norm sees all views
-        first, second = self.projection(features).chunk(2)  # (BK, 128) each
+        own = torch.cat(self.projection(features).chunk(2), dim=1)  # (BK, 2 * 128): both views of an instance
+        instances = gather_rows(own) if across_ranks else own
+        share = len(own) * (world_size() if across_ranks else 1) / len(instances)
+        first, second = instances.chunk(2, dim=1)
         augmentation = batch["augmentation"].flatten().repeat(2)  # (2BK,), as features: view, image, distribution
         logits = self.augmentation(features)  # (2BK, K)
         patches = self.encoder.features(batch["patches"].transpose(0, 1).flatten(0, 2))  # (2BN, 512)
@@ -102,12 +124,14 @@ class CCD(LightningModule):
         position_logits = self.position(*patches.chunk(2))  # (BN, 8)
         return {
             "contrastive": nt_xent(first, second, self.hparams["temperature"]),
-            "augmentation": functional.cross_entropy(logits, augmentation),
-            "position": functional.cross_entropy(position_logits, position),
-            "augmentation_accuracy": accuracy(logits, augmentation),
-            "position_accuracy": accuracy(position_logits, position),
+            "augmentation": share * functional.cross_entropy(logits, augmentation),
+            "position": share * functional.cross_entropy(position_logits, position),
+            "augmentation_accuracy": share * accuracy(logits, augmentation),
+            "position_accuracy": share * accuracy(position_logits, position),
             "spread": spread(torch.cat([first, second])),
             "feature_spread": spread(features),
+            "alignment": alignment(first.detach(), second.detach()),
+            "uniformity": uniformity(torch.cat([first, second]).detach()),
         }
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
@@ -130,6 +154,30 @@ class CCD(LightningModule):
         """The same quantities on held-out normal images, whose views are the same every time."""
         with batch_statistics(self):
             self._step(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Probes how well the features tell held-out images from their own strongly augmented versions."""
+        if self.trainer.state.fn == "fit":
+            probed = {f"val/probe_{name}": value for name, value in self._probe_held_out().items()}
+            self.log_dict(probed, sync_dist=True)
+
+    @torch.no_grad()
+    def _probe_held_out(self) -> dict[str, float]:
+        """AUROC of the distances from the training images' Gaussian, and how many nats they lie apart in the mean.
+
+        Held-out images are the normal ones, their strongly augmented versions stand for what is not: no label is read.
+        """
+        data: AnomalyDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.probe.fit(torch.cat([self(images) for images in data.normal_images(self.device)[0]]))
+        probed = [(self.probe(self(images)), index) for images, index in data.held_out_distributions(self.device)]
+        if not probed:
+            return {}
+        distance, index = (torch.cat(parts) for parts in zip(*probed, strict=True))
+        nats = distance.log()
+        return {
+            "auroc": float(binary_auroc(distance, (index > 0).long())),
+            "separation": float(nats[index > 0].mean() - nats[index == 0].mean()),
+        }
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Pretext accuracies on the normal test images, and the probe's scores of all of them."""
@@ -166,7 +214,7 @@ class CCD(LightningModule):
         self.threshold = torch.quantile(self.normal_scores, 0.95)
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
-        losses = self.losses(batch)
+        losses = self.losses(batch, across_ranks=True)
         loss = self.total(losses)
         named = {f"{stage}/{name}": value for name, value in {"loss": loss, **losses}.items()}
         count = len(batch["position"])
