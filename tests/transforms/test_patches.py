@@ -1,9 +1,11 @@
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccd_lightning.transforms.patches import CELLS, position_pairs
+from ccd_lightning.transforms.patches import CELLS, cut, draw_tile, position_pairs
 
 
 def coordinates(count: int, side: int) -> torch.Tensor:
@@ -40,3 +42,22 @@ def test_all_cells_and_places_occur() -> None:
 def test_too_large_patches_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         position_pairs(torch.zeros(1, 3, 40, 64), 32)
+
+
+def test_tiles_lie_on_the_grid_and_all_of_them_are_drawn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = Counter(draw_tile(64, 96, 32, generator) for _ in range(600))
+    assert set(drawn) == {(row, column) for row in (0, 32) for column in (0, 32, 64)}
+    assert min(drawn.values()) > 60
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(64, 80, 32), (80, 64, 32), (16, 16, 32), (64, 64, -1)])
+def test_images_that_do_not_divide_into_tiles_are_refused(height: int, width: int, side: int) -> None:
+    with pytest.raises(ValueError, match=f"{height} x {width} px do not divide into tiles of {side} px"):
+        draw_tile(height, width, side)
+
+
+def test_squares_are_cut_where_they_are_told() -> None:
+    squares = cut(coordinates(2, 10), [(0, 7), (4, 1)], 3)
+    assert squares[:, :, 0, 0].tolist() == [[0, 7], [4, 1]]
+    assert squares[:, :, -1, -1].tolist() == [[2, 9], [6, 3]]

@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from ccd_lightning.transforms.pretext import PretextViews
+from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
 
 IMAGE = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -60,3 +62,40 @@ def test_one_drawn_distribution_is_labelled_by_itself() -> None:
         assert item["views"][0, 0, 0, 2, 2] == [50, 100, 150, 200][label]
         drawn.add(label)
     assert drawn == {0, 1, 2, 3}
+
+
+def tiles(side: int) -> torch.Tensor:
+    """An image of 64 px whose tiles are of one tone each, their number in reading order, times 3."""
+    count = 64 // side
+    tones = 3 * torch.arange(count * count, dtype=torch.uint8).view(count, count)
+    return tones.repeat_interleave(side, 0).repeat_interleave(side, 1).expand(3, -1, -1).contiguous()
+
+
+def test_views_of_a_tile() -> None:
+    views = PretextViews(size=16, patch_size=16, pairs=1, draw="one", tile=8)
+    views(tiles(8), (0, 0, 0))
+    leave_the_crop_alone(views)
+    drawn = set()
+    for epoch in range(600):
+        item = views(tiles(8), (0, epoch, 5))
+        assert item["views"].shape == (2, 1, 3, 16, 16)
+        (tone,) = set(
+            item["views"].flatten().tolist()
+        )  # a tile of the grid and nothing of its neighbours, in all views
+        drawn.add(tone)
+    assert drawn == set(range(0, 3 * 64, 3))
+
+
+@pytest.mark.parametrize("family", [Permutation, Rotation, Cutout, Noise])
+def test_a_tile_is_a_function_of_the_seed_and_leaves_patches_alone(family: type[torch.nn.Module]) -> None:
+    once, again = (PretextViews(family(), 16, patch_size=16, tile=32)(IMAGE, (0, 1, 2)) for _ in range(2))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    whole = PretextViews(family(), 16, patch_size=16)(IMAGE, (0, 1, 2))
+    assert not torch.equal(once["views"], whole["views"])
+    assert all(torch.equal(once[name], whole[name]) for name in ("patches", "position", "augmentation"))
+
+
+@pytest.mark.parametrize("tile", [24, 128, -1])
+def test_tiles_that_do_not_divide_the_image(tile: int) -> None:
+    with pytest.raises(ValueError, match=f"64 x 64 px do not divide into tiles of {tile} px"):
+        PretextViews(size=16, patch_size=16, tile=tile)(IMAGE, (0, 0, 0))

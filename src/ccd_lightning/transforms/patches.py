@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,9 +40,41 @@ def position_pairs(
     room = torch.tensor([height, width]) - size - offset.abs()  # (B, 2): places for the upper left of the two
     corner = (torch.rand(count, 2, generator=generator) * (room + 1)).long()
     first = corner + (-offset).clamp(min=0)
-    return _cut(images, first, size), _cut(images, first + offset, size), position.to(images.device)
+    return cut(images, first.tolist(), size), cut(images, (first + offset).tolist(), size), position.to(images.device)
 
 
-def _cut(images: Tensor, corner: Tensor, size: int) -> Tensor:
-    pairs = zip(images, corner.tolist(), strict=True)
+def draw_tile(height: int, width: int, side: int, generator: torch.Generator | None = None) -> tuple[int, int]:
+    """Draws one of the tiles that an image divides into.
+
+    Args:
+        height: Of the image in pixels, a multiple of the side.
+        width: Of the image in pixels, a multiple of the side.
+        side: Of a tile in pixels.
+        generator: Source of all randomness, on the CPU.
+
+    Returns:
+        Row and column of the tile's upper left pixel.
+
+    Raises:
+        ValueError: If the image does not divide into such tiles.
+    """
+    if side < 1 or height % side or width % side:
+        raise ValueError(f"Images of {height} x {width} px do not divide into tiles of {side} px")
+    columns = width // side
+    row, column = divmod(int(torch.randint(height // side * columns, (), generator=generator)), columns)
+    return row * side, column * side
+
+
+def cut(images: Tensor, corners: Iterable[Sequence[int]], size: int) -> Tensor:
+    """Cuts a square out of every image.
+
+    Args:
+        images: (B, C, H, W).
+        corners: B times row and column of the upper left pixel, on the host: a device has nothing to wait for.
+        size: Side of the squares in pixels.
+
+    Returns:
+        (B, C, size, size).
+    """
+    pairs = zip(images, corners, strict=True)
     return torch.stack([image[:, row : row + size, column : column + size] for image, (row, column) in pairs])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccd_lightning.transforms.patches import position_pairs
+from ccd_lightning.transforms.patches import cut, draw_tile, position_pairs
 from ccd_lightning.transforms.strong import Permutation
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class PretextViews:
         hole: Largest side of a cutout hole in the weak views, in pixels; 0 for none.
         draw: "all" distributions of every image (the formula), or "one" drawn per image, which needs a K-th of the
             memory per image and hence allows a K times larger batch.
+        tile: Side of the tile, drawn anew each time from those that the image divides into, that the views are views
+            of, in pixels; 0 for the whole image. Patches are cut out of the whole image all the same.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class PretextViews:
         pairs: int = 4,
         hole: int = 0,
         draw: Literal["all", "one"] = "all",
+        tile: int = 0,
     ) -> None:
         self.family = family or Permutation()
         self.size = size
@@ -49,6 +52,7 @@ class PretextViews:
         self.pairs = pairs
         self.hole = hole
         self.draw = draw
+        self.tile = tile
         self._weak: WeakViews | None = None
 
     def __call__(self, image: Tensor, seed: tuple[int, int, int]) -> dict[str, Tensor]:
@@ -61,6 +65,9 @@ class PretextViews:
         Returns:
             `views` (2, K, 3, size, size) uint8, `augmentation` (K,) the class of each distribution (K = 1 when one is
             drawn), `patches` (2, N, 3, patch_size, patch_size) uint8 and `position` (N,) in 0..7, N = pairs.
+
+        Raises:
+            ValueError: If the image's size does not go with the tile, the patches or the family.
         """
         from ccd_lightning.transforms.weak import WeakViews  # imports albumentations, which takes a second
 
@@ -70,9 +77,12 @@ class PretextViews:
         generator = torch.Generator().manual_seed(torch_seed)
         count = int(self.family.count)  # type: ignore[arg-type]
         index = torch.arange(count) if self.draw == "all" else torch.randint(count, (1,), generator=generator)
+        first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
+        if self.tile:  # drawn after the patches, which hence are the same without
+            corner = draw_tile(image.shape[1], image.shape[2], self.tile, generator)
+            image = cut(image[None], [corner], self.tile)[0]
         strong = self.family(image.expand(len(index), -1, -1, -1), index, generator).permute(0, 2, 3, 1).numpy()
         views = np.stack([[weak(np.ascontiguousarray(version)) for version in strong] for _ in range(2)])
-        first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
         return {
             "views": torch.from_numpy(views).permute(0, 1, 4, 2, 3),
             "augmentation": index,
