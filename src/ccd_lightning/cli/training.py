@@ -22,7 +22,8 @@ from ccd_lightning.cli.messages import explain, users_mistake
 from ccd_lightning.cli.resume import CONFIG_KEY, resolve
 from ccd_lightning.data.datamodule import AnomalyDataModule, Folder
 from ccd_lightning.errors import UserError
-from ccd_lightning.evaluation.dashboard import CollapseMonitor, PretextDashboard
+from ccd_lightning.evaluation.dashboard import CollapseMonitor, LearningRate, PretextCharts, Throughput
+from ccd_lightning.evaluation.pictures import PretextPictures
 from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.detector import OneClassDetector
@@ -174,7 +175,16 @@ def run_training(words: list[str]) -> None:
 
 
 def _run_cli(words: list[str]) -> None:
-    callbacks: list[Callback] = [ValidateLast(), CollapseMonitor(), PretextDashboard(), TestReport(), PredictionFile()]
+    callbacks: list[Callback] = [
+        ValidateLast(),
+        CollapseMonitor(),
+        PretextCharts(),
+        PretextPictures(),
+        LearningRate("step"),
+        Throughput(),
+        TestReport(),
+        PredictionFile(),
+    ]
     CLI(
         LightningModule,
         AnomalyDataModule,

@@ -1,21 +1,64 @@
-"""What TensorBoard shows of pretraining, and the alarm when it collapses."""
+"""What TensorBoard shows of training as curves, and the alarm when pretraining collapses."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections import deque
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
-from torchvision.utils import make_grid
+from torch.utils.tensorboard import SummaryWriter
 
 from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.transforms.patches import CELLS
 
 # Below these, a spread is that of a collapse. Healthy projections stay near 1, features (all positive, so never as far
 # apart) between 0.2 and 0.8, by the size of the views. Batch norm can hide from one what the other shows.
 COLLAPSED = {"train/spread": 0.5, "train/feature_spread": 0.05}
+
+# Title of each chart and the scalars in it: curves, and the line beside which they show that something is learned. The
+# lines are a group of their own, by a name that comes last where TensorBoard lists all scalars.
+LINE = "warning_line"
+CHARTS = {
+    "contrastive loss, and if collapsed": (
+        "train/contrastive",
+        "val/contrastive",
+        f"{LINE}/train_contrastive",
+        f"{LINE}/val_contrastive",
+    ),
+    "augmentation accuracy, and chance": (
+        "train/augmentation_accuracy",
+        "val/augmentation_accuracy",
+        f"{LINE}/augmentation_accuracy",
+    ),
+    "position accuracy, and chance": (
+        "train/position_accuracy",
+        "val/position_accuracy",
+        f"{LINE}/position_accuracy",
+    ),
+    "spread of z, collapsed below the line": ("train/spread", "val/spread", f"{LINE}/spread"),
+    "spread of features, collapsed below the line": (
+        "train/feature_spread",
+        "val/feature_spread",
+        f"{LINE}/feature_spread",
+    ),
+    "alignment: 0 if views agree": ("train/alignment", "val/alignment"),
+    "uniformity: 0 if all is one point": ("train/uniformity", "val/uniformity"),
+    "probe AUROC, and chance": ("val/probe_auroc", f"{LINE}/probe_auroc"),
+    "probe separation": ("val/probe_separation",),
+    "learning rate": ("lr-.*",),
+    "images per second": ("train/images_per_second",),
+}
+
+
+def tensorboard(trainer: Trainer) -> SummaryWriter | None:
+    """The trainer's TensorBoard writer; None on other ranks than the first and where there is none."""
+    writers = (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
+    return next(writers, None) if trainer.is_global_zero else None
 
 
 class CollapseMonitor(Callback):
@@ -48,41 +91,116 @@ class CollapseMonitor(Callback):
             )
 
 
-class PretextDashboard(Callback):
-    """Shows the views and the position pairs of the first batch.
+class PretextCharts(Callback):
+    """Lays out pretraining's scalars in charts, each beside what chance or a collapse would give.
 
-    Args:
-        images: How many images to show.
+    The charts are on TensorBoard's tab Custom Scalars. A line is a scalar of its own, written at the first step and
+    after every epoch, so that it reaches as far as the curves beside it.
     """
 
-    def __init__(self, images: int = 4) -> None:
-        self.images = images
+    def __init__(self) -> None:
+        self.lines: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the layout; the lines that depend on batches are added when the first ones are seen."""
+        self.lines = {}
+        writer = tensorboard(trainer)
+        if not isinstance(pl_module, CCD) or writer is None:
+            return
+        # TensorBoard reads tags as regular expressions, and takes one that matches a beginning.
+        charts = {title: ["Multiline", [f"{tag}$" for tag in tags]] for title, tags in CHARTS.items()}
+        writer.add_custom_scalars({"CCD pretraining": charts})
+        self.lines = {
+            "augmentation_accuracy": 1 / pl_module.hparams["distributions"],
+            "position_accuracy": 1 / len(CELLS),
+            "probe_auroc": 0.5,
+            **{name.removeprefix("train/"): threshold for name, threshold in COLLAPSED.items()},
+        }
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Draws the pictures once."""
-        logger = trainer.logger
-        if trainer.global_step or not isinstance(pl_module, CCD) or not isinstance(logger, TensorBoardLogger):
+        """Begins the lines."""
+        if self.lines and "train_contrastive" not in self.lines:
+            self.lines["train_contrastive"] = collapsed_contrastive(trainer, batch)
+            self._draw(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Adds the line of validation, whose batches may hold fewer instances."""
+        if self.lines and batch_idx == 0:
+            self.lines["val_contrastive"] = collapsed_contrastive(trainer, batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the lines up to here."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        if writer := tensorboard(trainer):
+            for name, value in self.lines.items():
+                writer.add_scalar(f"{LINE}/{name}", value, trainer.global_step)
+
+
+def collapsed_contrastive(trainer: Trainer, batch: Any) -> float:
+    """The contrastive loss of a batch whose N instances, over all ranks, are one point: log(2N - 1) nats."""
+    return math.log(2 * batch["augmentation"].numel() * trainer.world_size - 1)
+
+
+class LearningRate(LearningRateMonitor):
+    """Lightning's monitor, which without a logger does nothing, where Lightning's is an error."""
+
+    def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Finds the optimisers' names."""
+        if trainer.loggers:
+            super().on_train_start(trainer, *args, **kwargs)
+
+
+class Throughput(Callback):
+    """Logs the training images per second over all ranks, loading and augmenting included, validation not.
+
+    Lightning's ThroughputMonitor waits for the device after every batch, and asks the module for its operations.
+    Here a mean over some steps makes up for work that the device has not finished when a step ends.
+
+    Args:
+        warmup: Steps to leave out, in which workers start and kernels are chosen.
+        window: Steps to take the mean over.
+    """
+
+    def __init__(self, warmup: int = 5, window: int = 20) -> None:
+        self.warmup = warmup
+        self.steps: deque[tuple[int, float]] = deque(maxlen=window)  # images and seconds of each
+        self.images = 0
+        self.left_out = 0
+        self.began = 0.0
+        self.step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets an earlier training."""
+        self.steps.clear()
+        self.images, self.left_out, self.step = 0, 0, trainer.global_step
+        self.began = time.perf_counter()  # the first epoch of a run that goes on may not begin
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock, which so leaves out what lies between epochs: validation and checkpoints."""
+        self.began = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock anew after a validation within an epoch."""
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts, and logs as often as the trainer logs."""
+        self.images += len(batch["image"]) * trainer.world_size  # batches are even, give or take an image
+        if trainer.global_step == self.step:  # gradients are being accumulated
             return
-        logger.experiment.add_image("views/weak_by_strong", view_grid(batch["views"][: self.images]), 0)
-        logger.experiment.add_image(
-            "views/position_pairs", pair_grid(batch["patches"][:, :, 0], batch["position"][:, 0]), 0
-        )
-
-
-def view_grid(views: Tensor) -> Tensor:
-    """A picture of views (B, 2, K, 3, S, S): a row an image and weak view, a column a distribution."""
-    count = views.shape[2]
-    grid: Tensor = make_grid(views.flatten(0, 2).float().cpu(), nrow=count, padding=2, pad_value=1.0)
-    return grid
-
-
-def pair_grid(patches: Tensor, position: Tensor) -> Tensor:
-    """A picture of patch pairs (B, 2, 3, P, P): three by three cells an image, the second where it was drawn."""
-    size = patches.shape[-1]
-    boards = torch.ones(len(patches), 3, 3 * size, 3 * size)
-    for board, (first, second), cell in zip(boards, patches.float().cpu(), position.tolist(), strict=True):
-        row, column = divmod(cell if cell < 4 else cell + 1, 3)  # reading order, leaving out the middle
-        board[:, size : 2 * size, size : 2 * size] = first
-        board[:, row * size : (row + 1) * size, column * size : (column + 1) * size] = second
-    grid: Tensor = make_grid(boards[:8], nrow=4, padding=6, pad_value=0.5)
-    return grid
+        self.step, now = trainer.global_step, time.perf_counter()
+        if self.left_out < self.warmup:
+            self.left_out += 1
+        else:
+            self.steps.append((self.images, now - self.began))
+        self.images, self.began = 0, now
+        if self.steps and self.step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            images, seconds = (sum(part) for part in zip(*self.steps, strict=True))
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/images_per_second": images / seconds}, step=self.step)
