@@ -13,7 +13,7 @@ from ccd_lightning.data.synthetic import synthesize
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"size": 64, "train": 12, "test_good": 5, "test_abnormal": 6}
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from ccd_lightning.errors import UserError
 ROOT = Path("runs")
 RECORD = "run.json"
 LATEST = "latest"
+CONFIG = "config.yaml"  # as Lightning names it
 FIRST = "ccd fit --config configs/ccd_synthetic.yaml"
 CHECKPOINTS = "checkpoints"
 
@@ -38,6 +39,12 @@ def newest_begun(root: Path) -> Path | None:
     """The run below a folder, finished or not, that saved its state last; None where none did."""
     states = [path for path in root.glob(f"**/{CHECKPOINTS}/last.ckpt") if path.parents[1].name != LATEST]
     return max(states, key=lambda path: path.stat().st_mtime).parents[1] if states else None
+
+
+def newest_version(folder: Path) -> Path | None:
+    """The run of a folder of runs that was begun last, whether it has saved anything or not; None without any."""
+    configs = [path for path in folder.glob(f"*/{CONFIG}") if path.parent.name != LATEST]
+    return max(configs, key=lambda path: path.stat().st_mtime).parent if configs else None
 
 
 def read_record(run: Path) -> dict[str, Any]:

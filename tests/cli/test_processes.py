@@ -1,11 +1,9 @@
-"""Real processes, through the command line: two give what one gives, and an interrupted one says how to go on."""
+"""Real processes, through the command line: two give what one gives."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -65,24 +63,3 @@ def test_padim(place: Path) -> None:
 def test_pretraining_runs(place: Path) -> None:
     run = fit(place, "ccd", "pretrained", *VIEWS, *RANKS)
     assert measured(place, run)["metrics"]["image/auroc"] == measured(place, run, *RANKS)["metrics"]["image/auroc"]
-
-
-def test_interrupted_fit_says_how_to_go_on(place: Path) -> None:
-    own = ["--data.root", "images", "--data.size", "64", "--data.batch_size", "5", *VIEWS[:-1], "100000"]
-    keep = ["--trainer.check_val_every_n_epoch", "1", "--trainer.logger.init_args.name", "interrupted"]
-    words = [sys.executable, "-m", "ccd_lightning", "fit", "--config", str(CONFIGS / "ccd_folder.yaml"), *own, *keep]
-    pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
-    with subprocess.Popen(words, cwd=place, env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes) as process:
-        last = place / "runs/interrupted/version_0/checkpoints/last.ckpt"
-        deadline = time.monotonic() + 240
-        while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        try:
-            told = process.communicate(timeout=60)[1]
-        finally:
-            process.kill()
-    assert process.returncode == 130
-    assert "ccd: interrupted. Go on with: ccd fit --config runs/interrupted/version_0/config.yaml --ckpt_path" in told
-    assert "Traceback" not in told

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ccd_lightning import __version__
-from ccd_lightning.errors import UserError
+from ccd_lightning.errors import Terminated, UserError
 
 HELP = """\
 usage: ccd COMMAND [options]
@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words after `ccd`; None takes them from the command line.
 
     Returns:
-        The exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
+        The exit code: 0, 2 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
@@ -54,6 +54,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"ccd: interrupted. {interrupt}".strip(), file=sys.stderr)
         return 130
+    except Terminated as stop:
+        print(f"ccd: terminated. {stop}".strip(), file=sys.stderr)
+        return 143
 
 
 def _run(words: list[str]) -> int:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
@@ -46,6 +47,30 @@ def resolve(words: list[str], folder: Path) -> list[str]:
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
     rank_zero_only(print)(f"{command}: {os.path.relpath(checkpoint)}")
     return [command, "--config", str(_write_config(checkpoint, folder)), "--ckpt_path", str(checkpoint), *rest]
+
+
+def go_on_with_last(config: Namespace) -> None:
+    """Puts the newest run of this name in the place of `--ckpt_path last`; if that saved nothing, a new one begins.
+
+    Args:
+        config: Of a fit; its checkpoint and its logger's version are set.
+
+    Raises:
+        UserError: If the config names no folder to look in.
+    """
+    logger = config["trainer"]["logger"]
+    place = logger.get("init_args") if isinstance(logger, Namespace) else None
+    if not place or not place.get("save_dir"):
+        raise UserError("--ckpt_path last looks where trainer.logger writes, which is nowhere. Give --ckpt_path RUN.")
+    folder = Path(place["save_dir"]) / (place.get("name") or "")
+    run = runs.newest_version(folder)
+    checkpoint = run and runs.checkpoint_of(run, "last.ckpt")
+    config["ckpt_path"] = str(checkpoint) if checkpoint else None
+    if run and checkpoint:
+        place["version"] = run.name
+        rank_zero_only(print)(f"fit: going on from {os.path.relpath(checkpoint)}")
+    else:
+        rank_zero_only(print)(f"fit: nothing to go on with in {folder}, so this begins at the beginning")
 
 
 def _same_folder(checkpoint: Path) -> list[str]:

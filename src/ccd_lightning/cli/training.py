@@ -15,13 +15,15 @@ from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.messages import explain, users_mistake
-from ccd_lightning.cli.resume import CONFIG_KEY, resolve
+from ccd_lightning.cli.resume import CONFIG_KEY, go_on_with_last, resolve
+from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule, Folder
-from ccd_lightning.errors import UserError
+from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.evaluation.dashboard import CollapseMonitor, LearningRate, PretextCharts, Throughput
 from ccd_lightning.evaluation.pictures import PretextPictures
 from ccd_lightning.evaluation.prediction import PredictionFile
@@ -43,6 +45,8 @@ class KeepConfig(SaveConfigCallback):
             raise UserError(
                 f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."
             )
+        self.config = self.config.clone()
+        self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
         super().setup(trainer, pl_module, stage)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -66,6 +70,8 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
+            self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.model.setup("fit")
@@ -73,18 +79,27 @@ class CLI(LightningCLI):
         if path and Path(path).is_file() and class_path(self.model) != (kept := model_of(read_checkpoint(Path(path)))):
             raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
 
+    def before_instantiate_classes(self) -> None:
+        """Finds the run that `fit --ckpt_path last` is to go on with, which the logger's folder tells."""
+        config = self.config.get("fit")
+        if config and config["ckpt_path"] == "last":
+            go_on_with_last(config)
+        if config and config["ckpt_path"]:
+            config["weights_only"] = True  # a checkpoint need not be trusted to run code
+
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
-        """Fits; Ctrl-C, from which Lightning exits by itself, is told with the way to go on."""
+        """Fits; Ctrl-C, from which Lightning exits by itself, and SIGTERM are told with the way to go on."""
         folder = self.trainer.log_dir if self.trainer.is_global_zero else None  # later, other ranks may be gone
         try:
             self.trainer.fit(model, **kwargs)
         except SystemExit as stop:
             if not self.trainer.interrupted:
                 raise
-            run = os.path.relpath(folder or ".")
-            saved = folder and (Path(folder) / runs.CHECKPOINTS / "last.ckpt").is_file()
-            way_out = f"Go on with: ccd fit --config {run}/config.yaml --ckpt_path {run}" if saved else ""
-            raise KeyboardInterrupt(way_out) from stop
+            raise KeyboardInterrupt(_way_out(folder)) from stop
+        except Terminated as stop:
+            if not self.trainer.is_global_zero:
+                raise SystemExit(0) from stop  # any other code makes Lightning kill the first rank, which tells
+            raise Terminated(_way_out(folder)) from stop
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         """Tests; the report prints the metrics, so Lightning need not."""
@@ -99,6 +114,12 @@ class CLI(LightningCLI):
         folder = self.trainer.log_dir  # on every rank: Lightning broadcasts it
         if folder and self.trainer.loggers and not getattr(self.trainer, "fast_dev_run", 0):
             _record(Path(folder), self)
+
+
+def _way_out(folder: str | None) -> str:
+    run = os.path.relpath(folder or ".")
+    saved = folder and (Path(folder) / runs.CHECKPOINTS / "last.ckpt").is_file()
+    return f"Go on with: ccd fit --config {run}/config.yaml --ckpt_path {run}" if saved else ""
 
 
 class ValidateLast(Callback):
@@ -177,6 +198,7 @@ def run_training(words: list[str]) -> None:
 def _run_cli(words: list[str]) -> None:
     callbacks: list[Callback] = [
         ValidateLast(),
+        SaveWhenTerminated(),
         CollapseMonitor(),
         PretextCharts(),
         PretextPictures(),
@@ -213,6 +235,8 @@ def _quieten() -> None:
         ".*returned `None`, this fit will run with no optimizer.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*dirpath has changed.*",  # as it does when a checkpoint is tested in another folder
+        ".*dataloader is not resumable.*",  # the data module keeps the place
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
         ".*using a custom batch sampler.*",  # ours returns every index
         ".*all_gather is deprecated.*",
     ):

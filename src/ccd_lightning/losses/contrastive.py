@@ -33,8 +33,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     count = len(first)
-    both = torch.cat([first, second])
-    z = functional.normalize(both.to(torch.promote_types(both.dtype, torch.float32)), dim=1)  # (2N, D)
+    z = _on_sphere(torch.cat([first, second]))  # (2N, D)
     with torch.autocast(z.device.type, enabled=False):  # bfloat16 would round what is divided by the temperature
         similarity = z @ z.T / temperature  # (2N, 2N)
     itself = torch.eye(2 * count, dtype=torch.bool, device=z.device)
@@ -53,7 +52,7 @@ def alignment(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         Scalar in [0, 4]; 0 when both views of every instance are one point.
     """
-    return (functional.normalize(first, dim=1) - functional.normalize(second, dim=1)).square().sum(dim=1).mean()
+    return (_on_sphere(first) - _on_sphere(second)).square().sum(dim=1).mean()
 
 
 def uniformity(projections: Tensor) -> Tensor:
@@ -65,4 +64,9 @@ def uniformity(projections: Tensor) -> Tensor:
     Returns:
         Scalar in [-8, 0]; 0 when all projections are one point, about -4 when they fill the sphere evenly.
     """
-    return torch.pdist(functional.normalize(projections, dim=1)).square().mul(-2).exp().mean().log()
+    return torch.pdist(_on_sphere(projections)).square().mul(-2).exp().mean().log()
+
+
+def _on_sphere(projections: Tensor) -> Tensor:
+    """Rows of length 1, in float32 at least: half precision would blur small distances."""
+    return functional.normalize(projections.to(torch.promote_types(projections.dtype, torch.float32)), dim=1)

@@ -175,7 +175,7 @@ class CCD(LightningModule):
         distance, index = (torch.cat(parts) for parts in zip(*probed, strict=True))
         nats = distance.log()
         return {
-            "auroc": float(binary_auroc(distance, (index > 0).long())),
+            "auroc": float(binary_auroc(distance / distance.max(), (index > 0).long())),  # beyond 1 it squashes
             "separation": float(nats[index > 0].mean() - nats[index == 0].mean()),
         }
 

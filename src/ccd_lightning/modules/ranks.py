@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
 from torch.nn import functional
 
 Value = TypeVar("Value")
@@ -42,16 +41,27 @@ def gather_rows(rows: Tensor) -> Tensor:
     Returns:
         (sum of N, D).
     """
-    if world_size() == 1:
-        return rows
-    counts = _row_counts(rows)
-    padded = functional.pad(rows, (0, 0, 0, max(counts) - len(rows)))
-    shares = all_gather(padded)  # type: ignore[no-untyped-call]
-    return torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
+    gathered: Tensor = rows if world_size() == 1 else _GatherRows.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
 
 
-def _row_counts(rows: Tensor) -> list[int]:
-    own = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(own) for _ in range(world_size())]
-    distributed.all_gather(counts, own)
-    return [int(count) for count in counts]
+class _GatherRows(torch.autograd.Function):
+    """Forward: gather, padded to the longest share. Backward: sum over ranks, own share."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        own = torch.tensor([len(rows)], device=rows.device)
+        lengths = [torch.empty_like(own) for _ in range(world_size())]
+        distributed.all_gather(lengths, own)
+        ctx.lengths = [int(length) for length in lengths]
+        padded = functional.pad(rows, (0, 0, 0, max(ctx.lengths) - len(rows))).contiguous()
+        shares = [torch.empty_like(padded) for _ in ctx.lengths]
+        distributed.all_gather(shares, padded)
+        return torch.cat([share[:length] for share, length in zip(shares, ctx.lengths, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        start = sum(ctx.lengths[: distributed.get_rank()])
+        return total[start : start + ctx.lengths[distributed.get_rank()]]

@@ -1,0 +1,66 @@
+"""Runs that survive: checkpoints that are whole or not there, and SIGTERM, upon which a run saves before it stops."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+
+from ccd_lightning.errors import Terminated
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes beside the file and renames, so that a run killed while it saves keeps the checkpoint before.
+
+    Lightning's own writes into the system's temporary folder and moves, which copies where that is another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Writes a checkpoint."""
+        partial = Path(f"{path}.partial")
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+class SaveWhenTerminated(Callback):
+    """Writes last.ckpt and stops when any rank has got a SIGTERM, with which clusters end a job.
+
+    Lightning's own handler talks to other ranks from within the signal, wherever they are, and saves nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes the signal over from Lightning, which puts back what was there before when it ends."""
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops between two batches; the last batch of an epoch is still followed by what belongs to the epoch."""
+        if not trainer.is_last_batch:
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops between two epochs."""
+        self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+            return
+        folders = [kept.dirpath for kept in trainer.checkpoint_callbacks if isinstance(kept, ModelCheckpoint)]
+        if folders and folders[0]:
+            trainer.save_checkpoint(Path(folders[0]) / "last.ckpt")
+        raise Terminated
