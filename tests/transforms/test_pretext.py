@@ -15,7 +15,7 @@ def quadrants(size: int = 64) -> torch.Tensor:
 
 def leave_the_crop_alone(views: PretextViews) -> None:
     """Drops flips and colours from the weak views, so that what is left shows the distribution."""
-    weak = views._weak
+    weak = views._drawn_by
     if weak is None:
         raise AssertionError("no view was drawn yet")
     weak.compose.transforms = weak.compose.transforms[:1]

@@ -2,12 +2,13 @@ import numpy as np
 from scipy import stats
 
 from ccd_lightning.transforms.weak import WeakViews
+from ccd_lightning.transforms.weak_draws import WeakSettings
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
 
 def test_what_one_transform_draws_tells_nothing_of_another() -> None:
-    weak = WeakViews(8, (0.2, 1.0))
+    weak = WeakViews(WeakSettings(8, (0.2, 1.0)))
     crop, flip, jitter, grey = weak.compose.transforms
     rows = []
     for seed in range(1000):

@@ -196,7 +196,10 @@ class AnomalyDataModule(LightningDataModule):
         self._go_on_at = state_dict.get("epoch", 0), state_dict.get("batch", 0)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Brings images from uint8 to [0, 1], on the device."""
+        """Makes the views that are made on the device, and brings images from uint8 to [0, 1]."""
+        complete = getattr(self.views, "complete", None)
+        if complete is not None:
+            batch = complete(batch)
         return {
             name: unit_range(value) if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
             for name, value in batch.items()

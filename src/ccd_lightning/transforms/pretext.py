@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ccd_lightning.transforms.patches import cut, draw_tile, position_pairs
 from ccd_lightning.transforms.strong import Permutation
+from ccd_lightning.transforms.weak_batched import weak_views
+from ccd_lightning.transforms.weak_draws import WeakSettings, draw_views, pack, unpack
 
 if TYPE_CHECKING:
     from ccd_lightning.transforms.weak import WeakViews
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 class PretextViews:
     """Draws the K strongly augmented versions of an image, weak views of each, and two neighbouring patches.
 
-    Everything drawn is a function of (seed, epoch, index): it depends neither on the number of workers nor on what
-    was drawn before.
+    Everything drawn is a function of (seed, epoch, index): it depends neither on the number of workers, nor on the
+    batch that an image is in, nor on what was drawn before.
 
     Args:
         family: The strong augmentations: a class of `transforms.strong`, or one's own that is called like them.
@@ -32,6 +34,9 @@ class PretextViews:
             memory per image and hence allows a K times larger batch.
         tile: Side of the tile, drawn anew each time from those that the image divides into, that the views are views
             of, in pixels; 0 for the whole image. Patches are cut out of the whole image all the same.
+        weak: Where the weak views are made: one by one on the "cpu", by the loader's workers, or in batches on the
+            "device" that learns from them, which leaves the workers to draw what the views are made of; better where
+            a GPU waits for its workers, and no faster on a CPU. The views are others, of the same distribution.
     """
 
     def __init__(
@@ -44,18 +49,19 @@ class PretextViews:
         hole: int = 0,
         draw: Literal["all", "one"] = "all",
         tile: int = 0,
+        weak: Literal["cpu", "device"] = "cpu",
     ) -> None:
         self.family = family or Permutation()
-        self.size = size
-        self.scale = scale
+        self.settings = WeakSettings(size, scale, hole)
         self.patch_size = patch_size
         self.pairs = pairs
-        self.hole = hole
         self.draw = draw
         self.tile = tile
-        self._weak: WeakViews | None = None
+        self.weak = weak
+        self._drawn_by: WeakViews | None = None
+        self._tried = False
 
-    def __call__(self, image: Tensor, seed: tuple[int, int, int]) -> dict[str, Tensor]:
+    def __call__(self, image: Tensor, seed: tuple[int, int, int]) -> dict[str, Any]:
         """Draws everything that pretraining sees of one image.
 
         Args:
@@ -64,28 +70,78 @@ class PretextViews:
 
         Returns:
             `views` (2, K, 3, size, size) uint8, `augmentation` (K,) the class of each distribution (K = 1 when one is
-            drawn), `patches` (2, N, 3, patch_size, patch_size) uint8 and `position` (N,) in 0..7, N = pairs.
+            drawn), `patches` (2, N, 3, patch_size, patch_size) uint8 and `position` (N,) in 0..7, N = pairs. Where
+            views are made on the device, `draws` says in their place what `complete` is to make them of.
 
         Raises:
             ValueError: If the image's size does not go with the tile, the patches or the family.
         """
-        from ccd_lightning.transforms.weak import WeakViews  # imports albumentations, which takes a second
-
-        weak = self._weak = self._weak or WeakViews(self.size, self.scale, self.hole)
         weak_seed, torch_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
-        weak.seed(weak_seed)
         generator = torch.Generator().manual_seed(torch_seed)
         count = int(self.family.count)  # type: ignore[arg-type]
         index = torch.arange(count) if self.draw == "all" else torch.randint(count, (1,), generator=generator)
         first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
-        if self.tile:  # drawn after the patches, which hence are the same without
-            corner = draw_tile(image.shape[1], image.shape[2], self.tile, generator)
-            image = cut(image[None], [corner], self.tile)[0]
-        strong = self.family(image.expand(len(index), -1, -1, -1), index, generator).permute(0, 2, 3, 1).numpy()
-        views = np.stack([[weak(np.ascontiguousarray(version)) for version in strong] for _ in range(2)])
-        return {
-            "views": torch.from_numpy(views).permute(0, 1, 4, 2, 3),
-            "augmentation": index,
-            "patches": torch.stack([first, second]),
-            "position": position,
-        }
+        # The tile is drawn after the patches, which hence are the same without.
+        corner = draw_tile(image.shape[1], image.shape[2], self.tile, generator) if self.tile else (0, 0)
+        item: dict[str, Any] = {"augmentation": index, "patches": torch.stack([first, second]), "position": position}
+        if self.weak == "cpu":
+            strong = self.family(self._part(image[None], [corner]).expand(len(index), -1, -1, -1), index, generator)
+            return item | {"views": self._views(strong, weak_seed)}
+        item |= {"draws": self._draws(image, len(index), corner, weak_seed)}
+        if not self._tried:  # a mistake is told here and now, and not in the middle of the first step
+            self.complete({"image": image[None], "draws": [item["draws"]], "augmentation": index[None]})
+            self._tried = True
+        return item
+
+    @torch.no_grad()
+    def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Makes the views of a batch of which nothing but `draws` are there; another batch is returned as it is.
+
+        Args:
+            batch: Collated items with their `image` (B, 3, H, W) uint8, on any device.
+
+        Returns:
+            The batch without `draws` and with `views` (B, 2, K, 3, size, size) in [0, 1], on the images' device, which
+            is given work and never waited for.
+        """
+        if "draws" not in batch:
+            return batch
+        images, index = batch["image"], batch["augmentation"]  # (B, 3, H, W), (B, K)
+        records = unpack(batch["draws"], 2 * index.shape[1])
+        strong = self._strong(self._part(images, records["corner"].tolist()), index, records["seed"].tolist())
+        draws = records["views"].reshape(-1, 2)  # (B K, 2)
+        views = weak_views(strong, draws, self.settings.size)  # (B K, 2, 3, S, S)
+        views = views.view(*index.shape, *views.shape[1:]).transpose(1, 2)
+        return {name: value for name, value in batch.items() if name != "draws"} | {"views": views}
+
+    def _part(self, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
+        """The tile of each image (B, 3, H, W) that begins at its corner, or all of it."""
+        return cut(images, corners, self.tile) if self.tile else images
+
+    def _views(self, strong: Tensor, seed: int) -> Tensor:
+        """Two weak views (2, K, 3, S, S) of each of the strong versions (K, 3, H, W)."""
+        from ccd_lightning.transforms.weak import WeakViews  # imports albumentations, which takes a second
+
+        weak = self._drawn_by = self._drawn_by or WeakViews(self.settings)
+        weak.seed(seed)
+        versions = strong.permute(0, 2, 3, 1).numpy()
+        views = np.stack([[weak(np.ascontiguousarray(version)) for version in versions] for _ in range(2)])
+        return torch.from_numpy(views).permute(0, 1, 4, 2, 3)
+
+    def _draws(self, image: Tensor, count: int, corner: tuple[int, int], seed: int) -> str:
+        """What the two views of each of `count` versions of an image (3, H, W) are made of, as text."""
+        rng = np.random.default_rng(seed)
+        height, width = (self.tile, self.tile) if self.tile else image.shape[1:]
+        return pack(int(rng.integers(2**63)), corner, draw_views(rng, 2 * count, height, width, self.settings))
+
+    def _strong(self, images: Tensor, index: Tensor, seeds: list[int]) -> Tensor:
+        """Each image (B, 3, H, W) as the distributions that its index (B, K) names: (B K, 3, H, W)."""
+        family, count = self.family.to(images.device), index.shape[1]
+        if not getattr(family, "random", True):
+            versions: Tensor = family(images[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1), index.flatten())
+            return versions
+        made = []
+        for image, which, seed in zip(images, index, seeds, strict=True):  # a generator each: no image knows the others
+            generator = torch.Generator(images.device).manual_seed(seed)
+            made.append(family(image.expand(count, -1, -1, -1), which, generator))
+        return torch.cat(made)

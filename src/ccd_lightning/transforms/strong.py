@@ -2,7 +2,8 @@
 
 A family is called with images (B, C, H, W), the index (B,) of the distribution that each image is to become one of, in
 0..3, and a generator, the source of all randomness. It returns a new tensor of the images' shape and type, on their
-device. `count` is K. A family of one's own is any module that can be called like this.
+device. `count` is K. A family of one's own is any module that can be called like this; `random = False` says that it
+draws nothing, and a whole batch of images may then be given to it at once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ class Permutation(nn.Module):
     """Swaps the halves of an image: its rows when index // 2 is 1, its columns when index % 2 is 1."""
 
     count = 4
+    random = False
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
         """Applies to each image, of even height and width, the swap that its index names."""
@@ -32,6 +34,7 @@ class Rotation(nn.Module):
     """Rotates a square image by index times 90 degrees, counter-clockwise."""
 
     count = 4
+    random = False
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
         """Applies to each image the rotation that its index names."""

@@ -11,6 +11,8 @@ import numpy.typing as npt
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
+from ccd_lightning.transforms.weak_draws import WeakSettings
+
 UInt8Array = npt.NDArray[np.uint8]
 
 
@@ -18,20 +20,19 @@ class WeakViews:
     """Random resized crop, flip, colour jitter, grey and, on request, one hole (SimCLR, Chen et al., ICML 2020).
 
     Args:
-        size: Side of a view in pixels.
-        scale: Smallest and largest part of the image's area that a crop covers.
-        hole: Largest side of the cutout hole in pixels; 0 for none.
+        settings: Their distributions.
     """
 
-    def __init__(self, size: int, scale: tuple[float, float], hole: int = 0) -> None:
+    def __init__(self, settings: WeakSettings) -> None:
+        size, strength = settings.size, settings.strength
         transforms = [
-            A.RandomResizedCrop(size=(size, size), scale=scale),
-            A.HorizontalFlip(p=0.5),
-            A.ColorJitter(brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.6, 1.4), hue=(-0.1, 0.1), p=0.8),
-            A.ToGray(p=0.2),
+            A.RandomResizedCrop(size=(size, size), scale=settings.scale, ratio=settings.ratio),
+            A.HorizontalFlip(p=settings.flip),
+            A.ColorJitter(strength, strength, strength, settings.hue, p=settings.jitter),
+            A.ToGray(p=settings.grey),
         ]
-        if hole:
-            side = (1, min(hole, size))
+        if settings.hole:
+            side = (1, min(settings.hole, size))
             transforms.append(
                 A.CoarseDropout(num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, p=1)
             )

@@ -1,0 +1,138 @@
+"""What SimCLR's weak views are made of, and drawing it: numbers only, no pixels.
+
+`weak.py` makes the views of one image with albumentations, in the loader's workers; `weak_batched.py` makes those of a
+whole batch, wherever its tensors are, from what is drawn here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Records = np.ndarray[Any, np.dtype[np.void]]
+Pairs = npt.NDArray[np.float64]
+
+ATTEMPTS = 10  # at a crop that fits into the image, as torchvision and albumentations have it
+UNCHANGED = 4  # stands in an order of colour operations, whose numbers are 0 to 3, for doing nothing
+VIEW = np.dtype(
+    [
+        ("box", "f4", 4),  # top, left, height, width of the crop in pixels of the image
+        ("flip", "?"),
+        ("order", "u1", 4),  # which colour operation is done first, second, third and last
+        ("factors", "f4", 4),  # of brightness, contrast, saturation, and by how much of a turn the hue changes
+        ("grey", "?"),
+        ("hole", "f4", 4),  # top, left, height, width in pixels of the view; 0 high is none
+    ]
+)
+
+
+@dataclass(frozen=True)
+class WeakSettings:
+    """Distributions of the weak views (SimCLR, Chen et al., ICML 2020).
+
+    Attributes:
+        size: Side of a view in pixels.
+        scale: Smallest and largest part of the image's area that a crop covers, in (0, 1].
+        hole: Largest side of the cutout hole in pixels; 0 for none.
+        ratio: Smallest and largest width of a crop by its height; its logarithm is uniform.
+        flip: Share of the views that are flipped from left to right.
+        jitter: Share of the views whose colours are jittered.
+        strength: Smallest and largest factor of brightness, contrast and saturation.
+        hue: Smallest and largest change of the hue, in turns.
+        grey: Share of the views that are made grey.
+
+    Raises:
+        ValueError: If the size, the scale or the hole cannot be.
+    """
+
+    size: int
+    scale: tuple[float, float]
+    hole: int = 0
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.8
+    strength: tuple[float, float] = (0.6, 1.4)
+    hue: tuple[float, float] = (-0.1, 0.1)
+    grey: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.hole < 0:
+            raise ValueError(f"Views of {self.size} px with holes of {self.hole} px are impossible")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale must rise within (0, 1], got {self.scale[0]} to {self.scale[1]}")
+
+
+def draw_views(rng: np.random.Generator, count: int, height: int, width: int, settings: WeakSettings) -> Records:
+    """Draws all that views of an image of this height and width are made of: (count,) of VIEW."""
+    views = np.zeros(count, VIEW)
+    views["box"] = _draw_boxes(rng, count, height, width, settings)
+    views["flip"] = rng.random(count) < settings.flip
+    jittered = rng.random(count) < settings.jitter
+    views["order"] = np.where(jittered[:, None], rng.random((count, 4)).argsort(axis=1), UNCHANGED)
+    views["factors"][:, :3] = rng.uniform(*settings.strength, (count, 3))
+    views["factors"][:, 3] = rng.uniform(*settings.hue, count)
+    views["grey"] = rng.random(count) < settings.grey
+    if settings.hole:
+        sides = rng.integers(1, min(settings.hole, settings.size), (count, 2), endpoint=True)
+        views["hole"] = np.hstack([_place(rng, np.full(2, settings.size), sides), sides])
+    return views
+
+
+def _draw_boxes(rng: np.random.Generator, count: int, height: int, width: int, settings: WeakSettings) -> Pairs:
+    """Top, left, height and width (count, 4): the first attempt that fits, or the most that does, in the middle."""
+    area = height * width * rng.uniform(*settings.scale, (count, ATTEMPTS))
+    narrow, wide = (math.log(ratio) for ratio in settings.ratio)
+    ratio = np.exp(rng.uniform(narrow, wide, (count, ATTEMPTS)))
+    attempts = np.rint(np.sqrt(np.stack([area / ratio, area * ratio], axis=-1)))  # (count, ATTEMPTS, 2)
+    outer = np.array([height, width])
+    fits = np.logical_and(attempts >= 1, attempts <= outer).all(axis=-1)
+    middle = np.rint([min(height, width / settings.ratio[0]), min(width, height * settings.ratio[1])])
+    found = np.any(fits, axis=1, keepdims=True)
+    sides = np.where(found, attempts[np.arange(count), fits.argmax(axis=1)], middle)
+    corners = np.where(found, _place(rng, outer, sides), (outer - middle) // 2)
+    return np.hstack([corners, sides])
+
+
+def _place(rng: np.random.Generator, outer: npt.NDArray[np.int64], sides: npt.NDArray[Any]) -> Pairs:
+    """Where something of these sides (N, 2) begins that lies anywhere within the outer sides (2,)."""
+    begin: Pairs = np.floor(rng.random(sides.shape) * (outer - sides + 1))
+    return begin
+
+
+def pack(seed: int, corner: tuple[int, int], views: Records) -> str:
+    """Writes what was drawn for one image as text.
+
+    Text is what collation, pinning and the transfer leave on the host, as they do the path. The host needs to know
+    which operation comes where, and would have to wait for the device to ask it back.
+
+    Args:
+        seed: Of what the strong family draws, in [0, 2^63).
+        corner: Row and column of the tile's upper left pixel.
+        views: What the image's V views are made of, (V,) of VIEW.
+
+    Returns:
+        A character a byte.
+    """
+    return np.array((seed, corner, views), _image(len(views))).tobytes().decode("latin-1")
+
+
+def unpack(texts: Sequence[str], count: int) -> Records:
+    """Reads what was drawn for the B images of a batch.
+
+    Args:
+        texts: What `pack` wrote, B times.
+        count: V, the number of views of an image.
+
+    Returns:
+        (B,) records of `seed`, `corner` (2,), and `views` (V,) of VIEW.
+    """
+    return np.frombuffer("".join(texts).encode("latin-1"), _image(count))
+
+
+def _image(count: int) -> np.dtype[np.void]:
+    return np.dtype([("seed", "i8"), ("corner", "i8", 2), ("views", VIEW, (count,))])
