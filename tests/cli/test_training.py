@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ccd_lightning import load, runs
 from ccd_lightning.cli import main
@@ -22,14 +21,6 @@ from tests.conftest import TINY
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL_DATA = [f"--data.{key}={value}" for key, value in TINY.items()] + ["--data.batch_size=6"]
 SMALL_VIEWS = ["--data.views.size=32", "--data.views.patch_size=16", "--trainer.max_epochs=2"]
-
-
-class KeepHalf(Callback):
-    """Copies the run's folder when its second epoch is over, as a break would leave it."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch == 2:
-            shutil.copytree(str(trainer.log_dir), "half")
 
 
 @pytest.fixture(scope="module")
@@ -291,30 +282,6 @@ def test_a_run_that_collapses_is_told_within_50_steps(inside: Path) -> None:
     with pytest.warns(UserWarning, match="COLLAPSED.*--model.optimizer.lr"):
         assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *small, *words, *reckless]) == 0
     assert json.loads(Path("runs/ccd_collapsed/latest/run.json").read_text())["steps"] <= 50
-
-
-def test_a_resumed_run_is_the_uninterrupted_one_in_its_folder(inside: Path) -> None:
-    small = [*SMALL_DATA, *SMALL_VIEWS[:-1], "--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=1"]
-    name = [
-        "--trainer.logger.init_args.name",
-        "ccd_resumed",
-        "--model.optimizer.lr",
-        "0.01",
-    ]  # so that the tail is worse
-    run = inside / "runs/ccd_resumed/version_0"
-    at_half = inside / "half"
-    results = []
-    for more in ([f"--trainer.callbacks+={__name__}.KeepHalf"], ["--ckpt_path", "runs/ccd_resumed/version_0"]):
-        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *small, *name, *more]) == 0
-        saved = [read_checkpoint(run / "checkpoints" / file) for file in ("last.ckpt", "best.ckpt")]
-        results.append([(content["epoch"], content["state_dict"]) for content in saved])
-        if len(results) == 1:
-            shutil.rmtree(run)
-            shutil.copytree(at_half, run)
-    assert not (run.parent / "version_1").exists()
-    for (epoch, whole), (same_epoch, resumed) in zip(*results, strict=True):
-        assert epoch == same_epoch
-        assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
 def test_load_in_python(inside: Path) -> None:

@@ -41,7 +41,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     Returns:
         (sum of N, D).
     """
-    gathered: Tensor = rows if world_size() == 1 else _GatherRows.apply(rows)  # type: ignore[no-untyped-call]
+    gathered: Tensor = rows if world_size() == 1 else _GatherRows.apply(rows)
     return gathered
 
 

@@ -1,0 +1,86 @@
+"""A run that goes on is the uninterrupted one, wherever it was cut off."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ccd_lightning.cli import main
+from ccd_lightning.modules.handover import read_checkpoint
+from tests.conftest import TINY
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+WORDS = [
+    *("fit", "--config", "configs/ccd_synthetic.yaml", "--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=1"),
+    *(f"--data.{key}={value}" for key, value in TINY.items()),
+    *("--data.batch_size=3", "--data.views.size=32", "--data.views.patch_size=16", "--data.num_workers=0"),
+    "--model.optimizer.lr=0.01",  # so that the tail is worse, and the best not the last
+]
+
+
+class CutOff(Callback):
+    """Copies the run's folder as a break would leave it: after an epoch, or, saved, within one."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.epoch = epoch
+        self.batch = batch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.current_epoch, self.batch) == (self.epoch, 0):
+            shutil.copytree(str(trainer.log_dir), "cut")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (trainer.current_epoch, self.batch) == (self.epoch, batch_idx + 1):
+            trainer.save_checkpoint(Path(str(trainer.log_dir)) / "checkpoints/last.ckpt")
+            shutil.copytree(str(trainer.log_dir), "cut")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(CONFIGS)
+
+
+def saved(run: Path) -> list[tuple[int, dict[str, torch.Tensor]]]:
+    contents = [read_checkpoint(run / "checkpoints" / file) for file in ("last.ckpt", "best.ckpt")]
+    return [(content["global_step"], content["state_dict"]) for content in contents]
+
+
+@pytest.mark.parametrize("schedule", ["step", "epoch"])
+@pytest.mark.parametrize(("epoch", "batch", "path"), [(2, 0, "runs/ccd_synthetic"), (2, 2, "last"), (0, 1, "last")])
+def test_a_resumed_run_is_the_uninterrupted_one_in_its_folder(
+    epoch: int, batch: int, path: str, schedule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*WORDS, "--model.schedule", schedule]
+    cut = [f"--trainer.callbacks+={__name__}.CutOff", f"--trainer.callbacks.epoch={epoch}"]
+    assert main([*words, *cut, f"--trainer.callbacks.batch={batch}"]) == 0
+    run = Path("runs/ccd_synthetic/version_0")
+    whole = saved(run)
+    shutil.rmtree(run)
+    shutil.move("cut", run)
+    assert main([*words, "--ckpt_path", path]) == 0
+    assert path != "last" or "fit: going on from runs/ccd_synthetic/version_0/checkpoints/last.ckpt" in (
+        capsys.readouterr().out
+    )
+    assert not (run.parent / "version_1").exists()
+    for (step, tensors), (same_step, resumed) in zip(whole, saved(run), strict=True):
+        assert step == same_step
+        assert all(torch.equal(tensor, resumed[name]) for name, tensor in tensors.items())
+    assert "ckpt_path: null" in (run / "config.yaml").read_text()
+
+
+def test_last_begins_where_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    killed_early = Path("runs/ccd_synthetic/version_0")
+    killed_early.mkdir(parents=True)
+    (killed_early / "config.yaml").touch()
+    assert main([*WORDS, "--trainer.max_epochs=1", "--ckpt_path", "last"]) == 0
+    told = capsys.readouterr().out
+    assert "fit: nothing to go on with in runs/ccd_synthetic, so this begins at the beginning" in told
+    assert "The run is in runs/ccd_synthetic/version_1" in told
+    assert main([*WORDS, "--trainer.logger", "false", "--ckpt_path", "last"]) == 2
+    assert "Give --ckpt_path RUN" in capsys.readouterr().err
