@@ -233,15 +233,6 @@ def test_fit_names_the_next_command(
     assert "The run is in runs/padim_next/version_0\nNext: ccd test\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.yaml")))
-def test_every_config_is_valid_and_names_its_run_after_itself(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config", str(CONFIGS / config), "--data.root", "somewhere", "--print_config"])
-    assert stop.value.code == 0
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["trainer"]["logger"]["init_args"]["name"] == Path(config).stem
-
-
 def test_family_is_chosen_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     config = ["fit", "--config", str(CONFIGS / "ccd_synthetic.yaml")]
     cutout = ["--data.views.family", "ccd_lightning.transforms.strong.Cutout", "--data.views.family.side"]

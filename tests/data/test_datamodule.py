@@ -6,8 +6,9 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from ccd_lightning.data.datamodule import AnomalyDataModule, SyntheticColonoscopy
+from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex, EpochSampler, EvenBatches
+from ccd_lightning.data.sets import SyntheticColonoscopy
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 

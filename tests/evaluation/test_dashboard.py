@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 
-from ccd_lightning.data.datamodule import Folder
+from ccd_lightning.data.sets import Folder
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.evaluation.dashboard import (
     COLLAPSED,
@@ -30,7 +30,8 @@ from ccd_lightning.evaluation.pictures import PretextPictures, held_out_features
 from ccd_lightning.evaluation.testing import limits
 from ccd_lightning.losses.contrastive import nt_xent
 from ccd_lightning.models.heads import spread
-from ccd_lightning.modules.ccd import CCD, cosine_with_warmup
+from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.modules.schedule import cosine_with_warmup
 from ccd_lightning.transforms.patches import CELLS
 from ccd_lightning.transforms.pretext import PretextViews
 from ccd_lightning.transforms.strong import Permutation

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
-from ccd_lightning.modules.ccd import CCD, cosine_with_warmup
+from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.modules.schedule import cosine_with_warmup
 from ccd_lightning.transforms.pretext import PretextViews
 
 

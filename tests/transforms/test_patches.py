@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccd_lightning.transforms.patches import CELLS, cut, draw_tile, position_pairs
+from ccd_lightning.transforms.patches import CELLS, cut, draw_tile, position_pairs, tiles
 
 
 def coordinates(count: int, side: int) -> torch.Tensor:
@@ -61,3 +61,11 @@ def test_squares_are_cut_where_they_are_told() -> None:
     squares = cut(coordinates(2, 10), [(0, 7), (4, 1)], 3)
     assert squares[:, :, 0, 0].tolist() == [[0, 7], [4, 1]]
     assert squares[:, :, -1, -1].tolist() == [[2, 9], [6, 3]]
+
+
+def test_tiles_divide_images_in_reading_order() -> None:
+    images = torch.arange(2 * 3 * 8 * 12).view(2, 3, 8, 12)
+    parts = tiles(images, 4)
+    assert parts.shape == (12, 3, 4, 4)
+    assert torch.equal(parts[4], images[0, :, 4:8, 4:8])
+    assert torch.equal(parts[6], images[1, :, :4, :4])

@@ -22,7 +22,8 @@ from ccd_lightning import runs
 from ccd_lightning.cli.messages import explain, users_mistake
 from ccd_lightning.cli.resume import CONFIG_KEY, go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
-from ccd_lightning.data.datamodule import AnomalyDataModule, Folder
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.evaluation.dashboard import CollapseMonitor, LearningRate, PretextCharts, Throughput
 from ccd_lightning.evaluation.pictures import PretextPictures

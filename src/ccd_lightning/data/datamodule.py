@@ -1,4 +1,4 @@
-"""Data modules: training, held-out, test and prediction images."""
+"""The data module: training, held-out, test and prediction images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler,
 from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import GOOD, Manifest, Row
-from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.errors import UserError
+from ccd_lightning.transforms.patches import tiles
 
 Batch = dict[str, Any]
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -169,8 +169,13 @@ class AnomalyDataModule(LightningDataModule):
             pixels = torch.from_numpy(np.array(dataset.images[start : start + self.batch_size]))
             yield unit_range(pixels.to(device).permute(0, 3, 1, 2).contiguous())
 
+    @property
+    def tile(self) -> int:
+        """Side of the tiles that the views are drawn from, in pixels; 0 where they are drawn from whole images."""
+        return int(getattr(self.views, "tile", 0))
+
     def held_out_distributions(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out images under each strong augmentation, the same each time and on every rank.
+        """The held-out images, or their tiles, under each strong augmentation, the same each time and on every rank.
 
         Yields:
             Images (B K, 3, H, W) in [0, 1] and the index (B K,) of each one's distribution; nothing where the views
@@ -179,8 +184,9 @@ class AnomalyDataModule(LightningDataModule):
         family = getattr(self.views, "family", None)
         if family is None:
             return
-        generator = torch.Generator().manual_seed(self.seed)
-        for images in self.normal_images(device)[1]:
+        family, generator = family.to(device), torch.Generator().manual_seed(self.seed)
+        for whole in self.normal_images(device)[1]:
+            images = tiles(whole, self.tile) if self.tile else whole
             index = torch.arange(family.count, device=device).repeat(len(images))
             yield family(images.repeat_interleave(family.count, dim=0), index, generator), index
 
@@ -209,67 +215,3 @@ class AnomalyDataModule(LightningDataModule):
 def unit_range(pixels: Tensor) -> Tensor:
     """From uint8 to [0, 1]."""
     return pixels.float() / 255
-
-
-class Folder(AnomalyDataModule):
-    """A user's own images in the common folder layout."""
-
-
-class _Synthetic(AnomalyDataModule):
-    """Procedural images, made where they are not there yet.
-
-    Args:
-        root: The folder to make, or to read when it is there.
-        train: Normal images to train and validate on.
-        test_good: Normal images to test on.
-        test_abnormal: Abnormal images to test on, spread evenly over the kinds.
-        render_seed: Decides the images; the run's seed does not.
-        **kwargs: As in `AnomalyDataModule`; `size` is also the size the images are made at.
-    """
-
-    name: str
-
-    def __init__(
-        self,
-        root: str,
-        train: int = 320,
-        test_good: int = 200,
-        test_abnormal: int = 210,
-        render_seed: int = 0,
-        size: int = 128,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(root, size, **kwargs)
-        self.counts = train, test_good, test_abnormal
-        self.render_seed = render_seed
-
-    def prepare_data(self) -> None:
-        """Makes the images, or finds them made."""
-        train, test_good, test_abnormal = self.counts
-        synthesize(
-            self.root,
-            self.name,
-            size=self.geometry.size,
-            seed=self.render_seed,
-            train=train,
-            test_good=test_good,
-            test_abnormal=test_abnormal,
-        )
-
-
-class SyntheticColonoscopy(_Synthetic):
-    """Procedural colonoscopy frames, with polyps of three grades of subtlety in the test set."""
-
-    name = "colonoscopy"
-
-    def __init__(self, root: str = "data/synthetic_colonoscopy", **kwargs: Any) -> None:
-        super().__init__(root, **kwargs)
-
-
-class SyntheticFundus(_Synthetic):
-    """Procedural fundus photographs, with lesions and enlarged cups of three grades in the test set."""
-
-    name = "fundus"
-
-    def __init__(self, root: str = "data/synthetic_fundus", **kwargs: Any) -> None:
-        super().__init__(root, **kwargs)

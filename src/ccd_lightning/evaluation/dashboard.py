@@ -75,15 +75,17 @@ class CollapseMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Watches the spreads that the module logged."""
+        """Watches the spreads, when they are logged and hence read from the device anyway."""
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
         spreads = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLLAPSED}
         if not spreads or self.steps >= self.patience:
             return
         collapsed = {name: spread for name, spread in spreads.items() if not spread >= COLLAPSED[name]}  # or is NaN
-        self.steps = self.steps + 1 if collapsed else 0
-        if self.steps == self.patience:
+        self.steps = self.steps + trainer.log_every_n_steps if collapsed else 0
+        if self.steps >= self.patience:
             rank_zero_warn(
-                f"COLLAPSED: for {self.patience} steps {' or '.join(COLLAPSED)} has been too low (now"
+                f"COLLAPSED: for {self.steps} steps {' or '.join(COLLAPSED)} has been too low (now"
                 f" {min(collapsed.values()):.3f}): the encoder maps all images to one point and will not recover."
                 " Start again with a lower learning rate"
                 " (--model.optimizer.lr), a longer warm-up (--model.warmup_steps) or ImageNet weights"

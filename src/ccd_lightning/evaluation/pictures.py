@@ -132,12 +132,12 @@ def _show(axes: Axes, picture: Tensor) -> None:
 def held_out_features(
     module: CCD, data: AnomalyDataModule, images: int, family: str, thumbnail: int = 32
 ) -> tuple[Tensor, Tensor, list[list[str]]] | None:
-    """Features of held-out images under each distribution, in eval mode.
+    """Features of held-out images, or of their tiles, under each distribution, in eval mode.
 
     Args:
         module: Its encoder's running statistics are used, and its mode is left as it was.
         data: Gives the images.
-        images: After how many to stop; the last batch is taken whole.
+        images: The most images, or tiles, to take.
         family: What the strong augmentations are called.
         thumbnail: Side of the thumbnails in pixels.
 
@@ -147,16 +147,20 @@ def held_out_features(
     """
     features, thumbnails, labels = [], [], list[list[str]]()
     seen: Counter[int] = Counter()  # of each distribution; they come in the order of the images
+    tiles = (data.geometry.size // data.tile) ** 2 if data.tile else 1
     mode = module.encoder.training
     module.encoder.eval()
     for batch, index in data.held_out_distributions(module.device):
         features.append(module(batch).double().round(decimals=4).cpu())  # are written as text: a third of its size
         thumbnails.append(functional.interpolate(batch, size=(thumbnail, thumbnail), mode="area").cpu())
         for distribution in index.tolist():
-            path = data.datasets["val"].rows[seen[distribution]].path
+            path = data.datasets["val"].rows[seen[distribution] // tiles].path
             labels.append([f"{family} {distribution}", os.path.relpath(path, data.root)])
             seen[distribution] += 1
         if max(seen.values()) >= images:
             break
     module.encoder.train(mode)
-    return (torch.cat(features), torch.cat(thumbnails), labels) if labels else None
+    if not labels:
+        return None
+    kept = images * len(seen)
+    return torch.cat(features)[:kept], torch.cat(thumbnails)[:kept], labels[:kept]

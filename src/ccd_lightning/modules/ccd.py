@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,27 +20,11 @@ from ccd_lightning.models.gaussian import FeatureProbe
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
 from ccd_lightning.modules.ranks import gather_ranks, gather_rows, world_size
+from ccd_lightning.modules.schedule import cosine_with_warmup
+from ccd_lightning.transforms.patches import tiles
 
 if TYPE_CHECKING:
     from ccd_lightning.data.datamodule import AnomalyDataModule
-
-
-def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3) -> float:
-    """Factor of the learning rate: linear over the warm-up, then half a cosine down to `final`.
-
-        final + (1 - final) (1 + cos(pi step / total)) / 2
-
-    Args:
-        step: Steps (or epochs) done, from 0.
-        total: Their number.
-        warmup: How many of them to rise over.
-        final: The factor at the end; the published schedule's is 1e-3.
-
-    Returns:
-        A factor in (0, 1].
-    """
-    cosine = final + (1 - final) * (1 + math.cos(math.pi * min(step, total) / total)) / 2
-    return cosine * min(1.0, (step + 1) / (warmup + 1))
 
 
 class CCD(LightningModule):
@@ -145,10 +128,9 @@ class CCD(LightningModule):
         return self._step(batch, "train")
 
     def on_validation_epoch_start(self) -> None:
-        """Calibrates the encoder for whole images, so that every checkpoint holds an encoder ready to use."""
+        """Calibrates the encoder for whole images, or tiles, so that every checkpoint's is ready to use."""
         if self.trainer.state.fn == "fit":
-            train, _ = self.trainer.datamodule.normal_images(self.device)  # type: ignore[attr-defined]
-            calibrate(self.encoder, train)
+            calibrate(self.encoder, map(self._shown, self._data.normal_images(self.device)[0]))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The same quantities on held-out normal images, whose views are the same every time."""
@@ -167,9 +149,8 @@ class CCD(LightningModule):
 
         Held-out images are the normal ones, their strongly augmented versions stand for what is not: no label is read.
         """
-        data: AnomalyDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.probe.fit(torch.cat([self(images) for images in data.normal_images(self.device)[0]]))
-        probed = [(self.probe(self(images)), index) for images, index in data.held_out_distributions(self.device)]
+        self._fit_probe()
+        probed = [(self.probe(self(images)), index) for images, index in self._data.held_out_distributions(self.device)]
         if not probed:
             return {}
         distance, index = (torch.cat(parts) for parts in zip(*probed, strict=True))
@@ -187,7 +168,7 @@ class CCD(LightningModule):
             with batch_statistics(self):
                 losses = self.losses({name: batch[name][normal] for name in names})
             self._pretext.append((int(normal.sum()), {name: float(value) for name, value in losses.items()}))
-        return {"scores": self.probe(self(batch["image"]))}
+        return {"scores": self._distances(batch["image"])}
 
     def on_test_epoch_end(self) -> None:
         """Averages the pretext tasks over all ranks' normal images, of which a rank may have had none."""
@@ -206,12 +187,26 @@ class CCD(LightningModule):
 
     def on_test_start(self) -> None:
         """Fits the probe: a Gaussian of the training images' features, its threshold from the held-out ones."""
-        normal = self.trainer.datamodule.normal_images(self.device)  # type: ignore[attr-defined]
-        train, held_out = (torch.cat([self(images) for images in batches]) for batches in normal)
         self._pretext: list[tuple[int, dict[str, float]]] = []
-        self.probe.fit(train)
-        self.normal_scores = self.probe(held_out)
+        self._fit_probe()
+        self.normal_scores = torch.cat([self._distances(images) for images in self._data.normal_images(self.device)[1]])
         self.threshold = torch.quantile(self.normal_scores, 0.95)
+
+    @property
+    def _data(self) -> AnomalyDataModule:
+        data: AnomalyDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
+
+    def _shown(self, images: Tensor) -> Tensor:
+        """What the encoder is for: the images (B, 3, H, W), or all of their tiles."""
+        return tiles(images, self._data.tile) if self._data.tile else images
+
+    def _fit_probe(self) -> None:
+        self.probe.fit(torch.cat([self(self._shown(images)) for images in self._data.normal_images(self.device)[0]]))
+
+    def _distances(self, images: Tensor) -> Tensor:
+        """The probe's scores (B,) of images (B, 3, H, W): where there are tiles, that of the farthest one."""
+        return self.probe(self(self._shown(images))).view(len(images), -1).amax(dim=1)
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
         losses = self.losses(batch, across_ranks=True)

@@ -65,6 +65,20 @@ def draw_tile(height: int, width: int, side: int, generator: torch.Generator | N
     return row * side, column * side
 
 
+def tiles(images: Tensor, side: int) -> Tensor:
+    """Divides images into square tiles that do not overlap.
+
+    Args:
+        images: (B, C, H, W), H and W multiples of the side.
+        side: Of a tile in pixels.
+
+    Returns:
+        (B T, C, side, side): the T tiles of the first image in reading order, then those of the second, and so on.
+    """
+    grid = images.unfold(2, side, side).unfold(3, side, side)  # (B, C, rows, columns, side, side)
+    return grid.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+
+
 def cut(images: Tensor, corners: Iterable[Sequence[int]], size: int) -> Tensor:
     """Cuts a square out of every image.
 
