@@ -109,6 +109,7 @@ class Fake:
     """A trainer that has just logged a spread."""
 
     def __init__(self, value: float, name: str = "train/spread") -> None:
+        self.global_step, self.log_every_n_steps = 1, 1
         self.callback_metrics = {"train/spread": torch.tensor(1.0), "train/loss": torch.tensor(0.0)}
         self.callback_metrics[name] = torch.tensor(value)
 
