@@ -1,8 +1,12 @@
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from ccd_lightning.data.synthetic.baselines import auroc
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.schedule import cosine_with_warmup
@@ -83,6 +87,55 @@ def test_warmup_rises_to_the_cosine() -> None:
     assert factors[0] == pytest.approx(0.1)
     assert factors == sorted(factors[:10]) + factors[10:]
     assert factors[9] == cosine_with_warmup(9, 1000)
+
+
+class Flat(torch.nn.Module):
+    """Takes the images for features."""
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+class Drawn:
+    """Training and held-out images, the latter also three times as far away, as an augmented version would be."""
+
+    tile = 0
+
+    def __init__(self, factor: float) -> None:
+        normal = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+        train, held_out = normal[:300], normal[300:]
+        self.mean = torch.tensor([9.0] * 8)
+        self.train, self.held_out = self.mean + train, torch.cat([self.mean + held_out, self.mean + factor * held_out])
+
+    def normal_images(self, device: torch.device) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        return [self.train], []
+
+    def held_out_distributions(self, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(self.held_out, torch.arange(2).repeat_interleave(100))]
+
+
+@pytest.mark.parametrize(("factor", "low", "high"), [(1.0, 0.49, 0.51), (1.5, 0.7, 0.95), (6.0, 0.99, 1.0)])
+def test_probe_tells_held_out_images_from_their_augmented_versions(factor: float, low: float, high: float) -> None:
+    module, data = CCD(), Drawn(factor)
+    module.encoder = Flat()  # type: ignore[assignment]
+    module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    probed = module._probe_held_out()
+    distances = module.probe(data.held_out).double().numpy()
+    assert probed["auroc"] == pytest.approx(auroc(distances, np.arange(200) >= 100), abs=1e-6)
+    assert low <= probed["auroc"] <= high
+    logs = np.log(distances)
+    assert probed["separation"] == pytest.approx(logs[100:].mean() - logs[:100].mean(), abs=1e-5)
+
+
+def test_batch_norm_sees_all_gpus(module: CCD) -> None:
+    synced = CCD()
+    gpus = SimpleNamespace(world_size=2, strategy=SimpleNamespace(root_device=torch.device("cuda")))
+    synced._trainer = gpus  # type: ignore[assignment]
+    synced.setup("fit")
+    norms = [part for part in synced.modules() if isinstance(part, _BatchNorm)]
+    assert len(norms) == 22
+    assert all(isinstance(norm, torch.nn.SyncBatchNorm) for norm in norms)
+    assert synced.state_dict().keys() == module.state_dict().keys()
 
 
 def test_calibration_averages_over_images() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class SaveWhenTerminated(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes the signal over from Lightning, which puts back what was there before when it ends."""
         self.asked = False
-        signal.signal(signal.SIGTERM, self._ask)
+        if threading.current_thread() is threading.main_thread():  # only there are signals to be had
+            signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, *_: Any) -> None:
         self.asked = True

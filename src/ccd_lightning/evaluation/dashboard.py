@@ -76,13 +76,14 @@ class CollapseMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watches the spreads, when they are logged and hence read from the device anyway."""
-        if trainer.global_step % trainer.log_every_n_steps:
+        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.global_step % interval:
             return
         spreads = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLLAPSED}
         if not spreads or self.steps >= self.patience:
             return
         collapsed = {name: spread for name, spread in spreads.items() if not spread >= COLLAPSED[name]}  # or is NaN
-        self.steps = self.steps + trainer.log_every_n_steps if collapsed else 0
+        self.steps = self.steps + interval if collapsed else 0
         if self.steps >= self.patience:
             rank_zero_warn(
                 f"COLLAPSED: for {self.steps} steps {' or '.join(COLLAPSED)} has been too low (now"
