@@ -5,7 +5,7 @@ CCD := $(BIN)/ccd
 SOURCES := src tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint type smoke bench tensorboard clean
+.PHONY: help setup demo test check lint type smoke bench ablation tensorboard clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -50,9 +50,12 @@ bench: setup  ## measure: detection over seeds, speed and memory (an hour or so 
 	$(BIN)/python benchmarks/detection.py colonoscopy fundus
 	$(BIN)/python benchmarks/speed.py
 
+ablation: setup  ## measure what each term and family adds: docs/ablation.md (two hours on two cores; HEAD_CT=DIR: and head CT)
+	$(BIN)/python benchmarks/ablation.py $(if $(HEAD_CT),--head_ct $(HEAD_CT))
+
 tensorboard: setup  ## look at all runs in a browser
 	$(BIN)/tensorboard --logdir runs
 
-clean:  ## remove caches and what `make bench` left; runs, data and .venv stay
+clean:  ## remove caches and what `make bench` and `make ablation` left; runs, data and .venv stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist .bench
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

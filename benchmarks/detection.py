@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
 
 from ccd_lightning.cli import main
 from ccd_lightning.data.synthetic.baselines import auroc
+from intervals import Floats, interval
 
 CONFIGS = {"colonoscopy": "synthetic", "fundus": "synthetic_fundus", "folder": "folder"}
 FOLDER = Path(".bench")
-Floats = npt.NDArray[np.float64]
 
 
 def fit_and_test(name: str, seed: int, options: list[str]) -> dict[str, Path]:
@@ -48,12 +47,6 @@ def run(words: list[str]) -> None:
     """Runs one command, or stops."""
     if main(words):
         raise SystemExit(f"ccd {' '.join(words)} failed")
-
-
-def interval(values: Floats) -> str:
-    """Mean and 95% interval of a few values by Student's t."""
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return f"{values.mean():.3f} [{values.mean() - half:.3f}, {values.mean() + half:.3f}]"
 
 
 def scores(folder: Path) -> tuple[Floats, npt.NDArray[np.bool_]]:
