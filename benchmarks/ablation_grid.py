@@ -8,19 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(".bench/ablation")
-SIZE, STEPS, SEEDS, BATCH = (
-    64,
-    120,
-    3,
-    16,
-)  # pixels, optimiser steps, seeds, images of a batch; for two hours on two cores
+SIZE, STEPS, SEEDS, BATCH = 64, 120, 3, 16  # pixels, steps, seeds, images of a batch: two hours on two cores
 VIEW, PATCH = 2, 4  # a view's side is the image's divided by this, and a patch's
 
-SETS = {
-    "colonoscopy": "synthetic",
-    "fundus": "synthetic_fundus",
-    "head_ct": "folder",
-}  # and the ending of their configs
+# Each set, and how the names of its configs end.
+SETS = {"colonoscopy": "synthetic", "fundus": "synthetic_fundus", "head_ct": "folder"}
 FAMILIES = ("Permutation", "Rotation", "Cutout", "Noise")  # of transforms.strong
 LOSSES = ("contrastive", "augmentation", "position")
 ALL, UNTRAINED = "all", "untrained"
