@@ -28,6 +28,26 @@ def test_embedding_stacks_three_layers_at_the_first_ones_resolution() -> None:
     assert torch.equal(embedding[:, 192:, 5, 7], levels[2][:, :, 1, 1])
 
 
+def test_layers_are_chosen() -> None:
+    detector = PaDiM(layers=(2, 3), channels=384).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        embedding, levels = detector.embed(images), detector.encoder.pyramid(images)
+        detector.gaussian.update(embedding)
+        detector.gaussian.fit()
+        _, maps = detector(images)
+    assert embedding.shape == (2, 384, 8, 8)
+    assert torch.equal(embedding[:, :128], levels[1])
+    assert torch.equal(embedding[:, 128:, 5, 7], levels[2][:, :, 2, 3])
+    assert maps.shape == (2, 64, 64)
+
+
+@pytest.mark.parametrize("layers", [(), (0, 1), (2, 1), (1, 1), (3, 4)])
+def test_layers_that_there_are_not(layers: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"model\.layers is .*, but must be some of 1, 2 and 3, rising"):
+        PaDiM(layers=layers)
+
+
 def test_channels_are_drawn_by_the_seed() -> None:
     drawn = []
     for seed in (0, 0, 1):

@@ -23,7 +23,9 @@ class PaDiM(OneClassDetector):
 
     Args:
         encoder: Where the encoder's weights come from.
-        channels: d, how many of the 448 channels of layers 1 to 3 are used. They are drawn once, by the seed.
+        layers: Which of the encoder's layers 1 to 3 are used. The map has the resolution of the first: a fourth of the
+            image's for layer 1, then an eighth, then a sixteenth.
+        channels: d, how many of these layers' 64, 128 and 256 channels are used. They are drawn once, by the seed.
         ridge: Added to the diagonal of every covariance.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
         quantile: Share of the held-out normal images whose score is at most the threshold.
@@ -34,31 +36,36 @@ class PaDiM(OneClassDetector):
     def __init__(
         self,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the default)
+        layers: tuple[int, ...] = (1, 2, 3),
         channels: int = 100,
         ridge: float = 0.01,
         blur: float = 4.0,
         quantile: float = 0.95,
     ) -> None:
-        available = sum(Encoder.pyramid_channels)
+        if not layers or list(layers) != sorted({*layers} & {1, 2, 3}):
+            raise UserError(f"model.layers is {list(layers)}, but must be some of 1, 2 and 3, rising.")
+        available = sum(Encoder.pyramid_channels[layer - 1] for layer in layers)
         if not 0 < channels <= available:
             raise UserError(f"model.channels is {channels}, but must be between 1 and {available}.")
         super().__init__(encoder, quantile)
         self.automatic_optimization = False  # there is nothing to optimise, and Lightning may not look for a loss
         self.save_hyperparameters(ignore=["encoder"])
         self.register_buffer("selected", torch.randperm(available)[:channels].sort().values)
+        self.layers = layers
         self.gaussian = PatchGaussian(ridge)
         self.blur = blur
 
     def embed(self, images: Tensor) -> Tensor:
-        """Features of layers 1 to 3 at layer 1's resolution: (B, 3, H, W) to (B, d, H/4, W/4)."""
-        first, *others = self.encoder.pyramid(images)
+        """Features of the layers at the first one's resolution: (B, 3, H, W) to (B, d, h, w)."""
+        levels = self.encoder.pyramid(images)
+        first, *others = (levels[layer - 1] for layer in self.layers)
         maps = [first, *(functional.interpolate(level, size=first.shape[-2:], mode="nearest") for level in others)]
         return torch.cat(maps, dim=1)[:, self.selected]
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Smoothed Mahalanobis distances as map, their maximum as score."""
         try:
-            distance = self.gaussian.mahalanobis(self.embed(images))[:, None]  # (B, 1, H/4, W/4)
+            distance = self.gaussian.mahalanobis(self.embed(images))[:, None]  # (B, 1, h, w)
         except ValueError as error:
             height, width = images.shape[-2:]
             raise UserError(
