@@ -275,6 +275,15 @@ def test_a_run_that_collapses_is_told_within_50_steps(inside: Path) -> None:
     assert json.loads(Path("runs/ccd_collapsed/latest/run.json").read_text())["steps"] <= 50
 
 
+def test_a_detector_is_exact_whatever_the_precision(inside: Path) -> None:
+    words = ["--trainer.precision", "bf16-mixed", "--trainer.logger.init_args.name", "padim_bf16"]
+    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *words]) == 0
+    assert main(["test"]) == 0
+    halved, whole = (metrics(f"runs/padim_{name}/latest") for name in ("bf16", "synthetic"))
+    assert halved["metrics"] == whole["metrics"]
+    assert halved["run"]["threshold"] == whole["run"]["threshold"]
+
+
 def test_load_in_python(inside: Path) -> None:
     detector = load("runs/padim_synthetic")
     table = Path("runs/padim_synthetic/latest/predictions.csv").read_text().splitlines()

@@ -7,6 +7,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ccd_lightning.data.synthetic.baselines import auroc
+from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.schedule import cosine_with_warmup
@@ -125,6 +126,16 @@ def test_probe_tells_held_out_images_from_their_augmented_versions(factor: float
     assert low <= probed["auroc"] <= high
     logs = np.log(distances)
     assert probed["separation"] == pytest.approx(logs[100:].mean() - logs[:100].mean(), abs=1e-5)
+
+
+def test_probe_is_silent_when_features_are_no_numbers() -> None:
+    module, data = CCD(), Drawn(2.0)
+    data.train[3, 2] = float("nan")
+    module.encoder = Flat()  # type: ignore[assignment]
+    module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    assert module._probe_held_out() == {}
+    with pytest.raises(UserError, match="training broke down"):
+        module.on_test_start()
 
 
 def test_batch_norm_sees_all_gpus(module: CCD) -> None:

@@ -149,7 +149,8 @@ class CCD(LightningModule):
 
         Held-out images are the normal ones, their strongly augmented versions stand for what is not: no label is read.
         """
-        self._fit_probe()
+        if not self._fit_probe():
+            return {}
         probed = [(self.probe(self(images)), index) for images, index in self._data.held_out_distributions(self.device)]
         if not probed:
             return {}
@@ -188,7 +189,8 @@ class CCD(LightningModule):
     def on_test_start(self) -> None:
         """Fits the probe: a Gaussian of the training images' features, its threshold from the held-out ones."""
         self._pretext: list[tuple[int, dict[str, float]]] = []
-        self._fit_probe()
+        if not self._fit_probe():
+            raise UserError("This run's features are not numbers: its training broke down. Fit it again, more slowly.")
         self.normal_scores = torch.cat([self._distances(images) for images in self._data.normal_images(self.device)[1]])
         self.threshold = torch.quantile(self.normal_scores, 0.95)
 
@@ -201,8 +203,13 @@ class CCD(LightningModule):
         """What the encoder is for: the images (B, 3, H, W), or all of their tiles."""
         return tiles(images, self._data.tile) if self._data.tile else images
 
-    def _fit_probe(self) -> None:
-        self.probe.fit(torch.cat([self(self._shown(images)) for images in self._data.normal_images(self.device)[0]]))
+    def _fit_probe(self) -> bool:
+        """Fits the probe to the training images, unless training has broken down and their features are no numbers."""
+        train = self._data.normal_images(self.device)[0]
+        features = torch.cat([self(self._shown(images)) for images in train])
+        if sound := bool(features.isfinite().all()):
+            self.probe.fit(features)
+        return sound
 
     def _distances(self, images: Tensor) -> Tensor:
         """The probe's scores (B,) of images (B, 3, H, W): where there are tiles, that of the farthest one."""

@@ -60,8 +60,13 @@ class OneClassDetector(LightningModule, ABC):
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The one step of validation, test and predict: `scores` (B,) and `maps` (B, H, W)."""
-        scores, maps = self.score(batch["image"])
+        with self.full_precision():
+            scores, maps = self.score(batch["image"])
         return {"scores": scores, "maps": maps}
+
+    def full_precision(self) -> torch.autocast:
+        """Turns a trainer's mixed precision off: half of the digits would blur distances, and save little."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Scores held-out normal images."""

@@ -84,7 +84,7 @@ class PaDiM(OneClassDetector):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Accumulates the statistics of one batch."""
-        with torch.no_grad():
+        with torch.no_grad(), self.full_precision():
             self.gaussian.update(self.embed(batch["image"]))
         self.optimizers().step()  # type: ignore[union-attr]  # does nothing but count the step, without which nothing is saved
 
