@@ -51,12 +51,20 @@ def saved(run: Path) -> list[tuple[int, dict[str, torch.Tensor]]]:
     return [(content["global_step"], content["state_dict"]) for content in contents]
 
 
-@pytest.mark.parametrize("schedule", ["step", "epoch"])
-@pytest.mark.parametrize(("epoch", "batch", "path"), [(2, 0, "runs/ccd_synthetic"), (2, 2, "last"), (0, 1, "last")])
+@pytest.mark.parametrize(
+    ("epoch", "batch", "path", "schedule"),
+    [
+        (2, 0, "runs/ccd_synthetic", "step"),
+        (2, 2, "last", "step"),
+        (2, 2, "last", "epoch"),
+        (0, 1, "last", "epoch"),
+        (3, 1, "last", "step"),  # the last epoch, which validates whatever the interval
+    ],
+)
 def test_a_resumed_run_is_the_uninterrupted_one_in_its_folder(
     epoch: int, batch: int, path: str, schedule: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*WORDS, "--model.schedule", schedule]
+    words = [*WORDS, "--model.schedule", schedule, "--trainer.check_val_every_n_epoch", "3" if epoch == 3 else "1"]
     cut = [f"--trainer.callbacks+={__name__}.CutOff", f"--trainer.callbacks.epoch={epoch}"]
     assert main([*words, *cut, f"--trainer.callbacks.batch={batch}"]) == 0
     run = Path("runs/ccd_synthetic/version_0")

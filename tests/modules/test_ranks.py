@@ -97,11 +97,12 @@ def fit(folder: Path, ranks: int) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
+def test_two_ranks_learn_what_one_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for each of the two, which otherwise wait for each other's threads
     synthesize(tmp_path / "images", "colonoscopy", size=64, train=14, test_good=1, test_abnormal=3)
     one, two = fit(tmp_path, 1), fit(tmp_path, 2)
     assert len(one["losses"]) == STEPS
-    assert two["losses"] == pytest.approx(one["losses"], rel=1e-9)
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-6)  # are logged in float32
     assert torch.allclose(two["gradient"], one["gradient"], rtol=1e-9, atol=1e-12)
     assert (one["after"] - one["before"]).abs().max() > 0.01  # it learned something
     assert torch.allclose(two["after"], one["after"], rtol=1e-9, atol=1e-12)

@@ -54,18 +54,18 @@ class SaveWhenTerminated(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops between two batches; the last batch of an epoch is still followed by what belongs to the epoch."""
-        if not trainer.is_last_batch:
-            self._stop_if_asked(trainer)
+        """Stops between two optimiser steps; an epoch's last one is still followed by what belongs to the epoch."""
+        if not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._stop_if_asked(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops between two epochs."""
-        self._stop_if_asked(trainer)
+        self._stop_if_asked(trainer, pl_module)
 
-    def _stop_if_asked(self, trainer: Trainer) -> None:
+    def _stop_if_asked(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
         folders = [kept.dirpath for kept in trainer.checkpoint_callbacks if isinstance(kept, ModelCheckpoint)]
-        if folders and folders[0]:
-            trainer.save_checkpoint(Path(folders[0]) / "last.ckpt")
+        if folders and folders[0] and pl_module.automatic_optimization:  # others keep sums that no checkpoint holds
+            trainer.save_checkpoint(f"{folders[0]}/last.ckpt")
         raise Terminated

@@ -126,8 +126,8 @@ def _way_out(folder: str | None) -> str:
 class ValidateLast(Callback):
     """Makes the last epoch one that validates, and thereby saves, whatever the interval."""
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Shortens the interval when the last epoch begins."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Shortens the interval in the last epoch, which a run that goes on may enter in the middle."""
         if trainer.check_val_every_n_epoch and trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
@@ -163,13 +163,18 @@ def _record(run: Path, cli: CLI) -> None:
 def _next_command(run: Path, cli: CLI) -> str:
     if isinstance(cli.model, OneClassDetector):
         return "ccd test"
+    if cli.datamodule.tile:
+        return "ccd test"  # no detector here shows the encoder tiles
     root = f" --data.root {cli.datamodule.root}" if isinstance(cli.datamodule, Folder) else ""
     name = run.parent.name.removeprefix("ccd_")
     config = Path("configs") / f"padim_{name}.yaml"
     if config.is_file() and run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve():
         return f"ccd fit --config {config}{root}"
     own = Path("configs") / "padim_folder.yaml"
-    return f"ccd fit --config {own} --data.root {cli.datamodule.root} --model.encoder.weights {os.path.relpath(run)}"
+    geometry = cli.datamodule.geometry
+    seen = f" --data.size {geometry.size}" + (f" --data.crop '{list(geometry.crop)}'" if geometry.crop else "")
+    weights = f" --model.encoder.weights {os.path.relpath(run)}"
+    return f"ccd fit --config {own} --data.root {cli.datamodule.root}{seen}{weights}"
 
 
 def run_training(words: list[str]) -> None:
@@ -239,6 +244,6 @@ def _quieten() -> None:
         ".*dataloader is not resumable.*",  # the data module keeps the place
         ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
         ".*using a custom batch sampler.*",  # ours returns every index
-        ".*all_gather is deprecated.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged was reduced already, in one piece
     ):
         warnings.filterwarnings("ignore", message=message)

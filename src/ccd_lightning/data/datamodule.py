@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,8 @@ class AnomalyDataModule(LightningDataModule):
         family = getattr(self.views, "family", None)
         if family is None:
             return
-        family, generator = family.to(device), torch.Generator().manual_seed(self.seed)
+        # The loader's own family stays where it is.
+        family, generator = copy.deepcopy(family).to(device), torch.Generator(device).manual_seed(self.seed)
         for whole in self.normal_images(device)[1]:
             images = tiles(whole, self.tile) if self.tile else whole
             index = torch.arange(family.count, device=device).repeat(len(images))

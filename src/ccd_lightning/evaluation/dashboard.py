@@ -70,23 +70,28 @@ class CollapseMonitor(Callback):
 
     def __init__(self, patience: int = 20) -> None:
         self.patience = patience
-        self.steps = 0
+        self.readings = 0  # in a row, of a collapse
+        self.seen = -1  # the step of the last one
+        self.told = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watches the spreads, when they are logged and hence read from the device anyway."""
         interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.global_step % interval:
+        if not interval or trainer.global_step == self.seen or trainer.global_step % interval:
             return
+        self.seen = trainer.global_step
         spreads = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLLAPSED}
-        if not spreads or self.steps >= self.patience:
+        if not spreads or self.told:
             return
         collapsed = {name: spread for name, spread in spreads.items() if not spread >= COLLAPSED[name]}  # or is NaN
-        self.steps = self.steps + interval if collapsed else 0
-        if self.steps >= self.patience:
+        self.readings = self.readings + 1 if collapsed else 0
+        steps = self.readings * interval
+        if steps >= self.patience and self.readings > 1:
+            self.told = True
             rank_zero_warn(
-                f"COLLAPSED: for {self.steps} steps {' or '.join(COLLAPSED)} has been too low (now"
+                f"COLLAPSED: for {steps} steps {' or '.join(COLLAPSED)} has been too low (now"
                 f" {min(collapsed.values()):.3f}): the encoder maps all images to one point and will not recover."
                 " Start again with a lower learning rate"
                 " (--model.optimizer.lr), a longer warm-up (--model.warmup_steps) or ImageNet weights"
@@ -203,7 +208,8 @@ class Throughput(Callback):
         else:
             self.steps.append((self.images, now - self.began))
         self.images, self.began = 0, now
-        if self.steps and self.step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.steps and interval and self.step % interval == 0:
             images, seconds = (sum(part) for part in zip(*self.steps, strict=True))
             for logger in trainer.loggers:
                 logger.log_metrics({"train/images_per_second": images / seconds}, step=self.step)

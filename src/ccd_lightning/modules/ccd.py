@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -97,6 +98,7 @@ class CCD(LightningModule):
         views = batch["views"].transpose(0, 1)  # (2, B, K, 3, S, S)
         features = self.encoder.features(views.flatten(0, 2))  # (2BK, 512): batch norm sees all views
         own = torch.cat(self.projection(features).chunk(2), dim=1)  # (BK, 2 * 128): both views of an instance
+        own = own.to(torch.promote_types(own.dtype, torch.float32))  # gradients are summed over ranks in this
         instances = gather_rows(own) if across_ranks else own
         share = len(own) * (world_size() if across_ranks else 1) / len(instances)
         first, second = instances.chunk(2, dim=1)
@@ -169,7 +171,8 @@ class CCD(LightningModule):
             with batch_statistics(self):
                 losses = self.losses({name: batch[name][normal] for name in names})
             self._pretext.append((int(normal.sum()), {name: float(value) for name, value in losses.items()}))
-        return {"scores": self._distances(batch["image"])}
+        with torch.autocast(self.device.type, enabled=False):  # as when the probe was fitted
+            return {"scores": self._distances(batch["image"])}
 
     def on_test_epoch_end(self) -> None:
         """Averages the pretext tasks over all ranks' normal images, of which a rank may have had none."""
@@ -218,22 +221,30 @@ class CCD(LightningModule):
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
         losses = self.losses(batch, across_ranks=True)
         loss = self.total(losses)
-        named = {f"{stage}/{name}": value for name, value in {"loss": loss, **losses}.items()}
-        count = len(batch["position"])
-        self.log_dict(named, batch_size=count, on_step=stage == "train", on_epoch=stage != "train", sync_dist=True)
-        self.log(f"{stage}_loss", loss, batch_size=count, prog_bar=True, logger=False, sync_dist=True)
+        names, values = zip(*{"loss": loss, **losses}.items(), strict=True)
+        own = torch.stack([value.detach().float() for value in values])
+        means = torch.as_tensor(self.trainer.strategy.reduce(own, reduce_op="mean"))  # over ranks, all at once
+        named = {f"{stage}/{name}": mean for name, mean in zip(names, means, strict=True)}
+        self.log_dict(named, batch_size=1, on_step=stage == "train", on_epoch=stage != "train")
+        # Each number in the bar is read off the device in each step, for which a GPU would have to wait.
+        in_bar = stage != "train" or self.device.type == "cpu"
+        self.log(f"{stage}_loss", named[f"{stage}/loss"], batch_size=1, prog_bar=in_bar, logger=False)
         return loss
 
     def configure_optimizers(self) -> Any:
         """The optimiser with warm-up and cosine."""
         optimizer = self.make_optimizer(self.parameters())
-        interval, warmup = self.hparams["schedule"], self.hparams["warmup_steps"]
-        steps = int(self.trainer.estimated_stepping_batches)
-        total = steps if interval == "step" else int(self.trainer.max_epochs or 1)
+        total, warmup = self.trainer.estimated_stepping_batches, self.hparams["warmup_steps"]
+        if not math.isfinite(total):
+            raise UserError("The learning rate falls until training ends: give --trainer.max_epochs or .max_steps.")
+        every = 1
+        if self.hparams["schedule"] == "epoch":
+            self.trainer.fit_loop.setup_data()  # which tells how many batches an epoch has
+            every = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: cosine_with_warmup(step, total, warmup if interval == "step" else 0)
+            optimizer, lambda step: cosine_with_warmup(step, int(total), warmup, every=every)
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:

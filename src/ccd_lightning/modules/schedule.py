@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3) -> float:
+def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3, every: int = 1) -> float:
     """Factor of the learning rate: linear over the warm-up, then half a cosine down to `final`.
 
         final + (1 - final) (1 + cos(pi step / total)) / 2
@@ -15,9 +15,11 @@ def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e
         total: Their number.
         warmup: How many of them to rise over.
         final: The factor at the end; the published schedule's is 1e-3.
+        every: Steps for which the cosine stays as it is; the published schedule's are those of an epoch.
 
     Returns:
         A factor in (0, 1].
     """
-    cosine = final + (1 - final) * (1 + math.cos(math.pi * min(step, total) / total)) / 2
+    done = min(step // every * every, total)
+    cosine = final + (1 - final) * (1 + math.cos(math.pi * done / total)) / 2
     return cosine * min(1.0, (step + 1) / (warmup + 1))
