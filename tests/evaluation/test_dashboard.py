@@ -119,8 +119,9 @@ def watch(values: list[float], patience: int = 3, name: str = "train/spread") ->
     module: Any = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for value in values:
+        for step, value in enumerate(values, start=1):
             trainer: Any = Fake(value, name)
+            trainer.global_step = step
             monitor.on_train_batch_end(trainer, module, None, None, 0)
     return [str(warning.message) for warning in caught if "COLLAPSED" in str(warning.message)]
 
