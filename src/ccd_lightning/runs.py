@@ -28,11 +28,14 @@ def newest_run(root: Path = ROOT) -> Path:
     records = [path for path in root.glob(f"**/{RECORD}") if path.parent.name != LATEST]
     if not records:
         begun = newest_begun(root)
-        way_out = (
-            f"Go on with: ccd fit --config {begun}/config.yaml --ckpt_path {begun}" if begun else f"Make one: {FIRST}"
-        )
+        way_out = how_to_go_on(begun) if begun else f"Make one: {FIRST}"
         raise UserError(f"{root}: no finished run in this folder. {way_out}")
     return max(records, key=lambda path: (read_record(path.parent)["finished"], str(path))).parent
+
+
+def how_to_go_on(run: Path | str) -> str:
+    """The command that takes up a run which is not finished."""
+    return f"Go on with: ccd fit --config {run}/{CONFIG} --ckpt_path {run}"
 
 
 def newest_begun(root: Path) -> Path | None:

@@ -118,9 +118,9 @@ class CLI(LightningCLI):
 
 
 def _way_out(folder: str | None) -> str:
-    run = os.path.relpath(folder or ".")
-    saved = folder and (Path(folder) / runs.CHECKPOINTS / "last.ckpt").is_file()
-    return f"Go on with: ccd fit --config {run}/config.yaml --ckpt_path {run}" if saved else ""
+    if folder and (Path(folder) / runs.CHECKPOINTS / "last.ckpt").is_file():
+        return runs.how_to_go_on(os.path.relpath(folder))
+    return ""
 
 
 class ValidateLast(Callback):

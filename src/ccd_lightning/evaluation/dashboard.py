@@ -79,11 +79,11 @@ class CollapseMonitor(Callback):
     ) -> None:
         """Watches the spreads, when they are logged and hence read from the device anyway."""
         interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not interval or trainer.global_step == self.seen or trainer.global_step % interval:
+        if self.told or not interval or trainer.global_step == self.seen or trainer.global_step % interval:
             return
         self.seen = trainer.global_step
         spreads = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLLAPSED}
-        if not spreads or self.told:
+        if not spreads:
             return
         collapsed = {name: spread for name, spread in spreads.items() if not spread >= COLLAPSED[name]}  # or is NaN
         self.readings = self.readings + 1 if collapsed else 0
