@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccd_lightning.models.gaussian import FeatureProbe, PatchGaussian
+from ccd_lightning.models.gaussian import FeatureProbe, LatentGaussian, PatchGaussian, floor_centre
 from tests.conftest import GOLDEN
 
 
@@ -92,3 +92,22 @@ def test_probe_is_a_mahalanobis_distance_of_scaled_features() -> None:
     inverse = np.linalg.inv(np.cov(scaled.T) + 0.1 * np.eye(5))
     expected = [np.sqrt((row - scaled.mean(0)) @ inverse @ (row - scaled.mean(0))) for row in asked]
     assert probe(torch.from_numpy(query)).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_centre_and_scale_are_those_of_loops() -> None:
+    latents = torch.randn(37, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 0.2, 0.5, 1.0, 2.0])
+    latents = latents + torch.tensor([0.02, -0.02, 0.5, -1.0, 0.0])
+    centre = [sum(float(z[k]) for z in latents) / 37 for k in range(5)]
+    centre = [entry if abs(entry) >= 0.1 else (0.1 if entry >= 0 else -0.1) for entry in centre]
+    scale = sum(max(1.0, sum((float(z[k]) - centre[k]) ** 2 for k in range(5))) for z in latents) / 37
+    for sizes in ([37], [1] * 37, [30, 7]):
+        gaussian = LatentGaussian(5)
+        gaussian.fit(lambda sizes=sizes: iter(torch.split(latents, sizes)))  # type: ignore[misc]
+        assert gaussian.centre.tolist() == pytest.approx(centre, abs=1e-6)
+        assert float(gaussian.scale) == pytest.approx(scale, rel=1e-6)
+
+
+def test_reference_floor_of_the_centre(golden: dict[str, Any]) -> None:
+    reference = golden["igd"]["centre_floor"]
+    floored = floor_centre(torch.tensor(reference["before"]), reference["eps"])
+    assert floored.tolist() == pytest.approx(reference["after"])

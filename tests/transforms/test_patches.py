@@ -5,7 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccd_lightning.transforms.patches import CELLS, cut, draw_tile, position_pairs, tiles
+from ccd_lightning.transforms.patches import (
+    CELLS,
+    coverage,
+    cut,
+    draw_tile,
+    fold_windows,
+    position_pairs,
+    tiles,
+    windows,
+)
 
 
 def coordinates(count: int, side: int) -> torch.Tensor:
@@ -69,3 +78,17 @@ def test_tiles_divide_images_in_reading_order() -> None:
     assert parts.shape == (12, 3, 4, 4)
     assert torch.equal(parts[4], images[0, :, 4:8, 4:8])
     assert torch.equal(parts[6], images[1, :, :4, :4])
+
+
+@pytest.mark.parametrize(("side", "stride"), [(4, 2), (4, 4), (6, 3), (12, 1)])
+def test_windows_are_put_back_where_they_were(side: int, stride: int) -> None:
+    images = torch.randn(2, 3, 12, 12)
+    grid = windows(images, side, stride)
+    assert torch.equal(grid[1, 0, -1], images[1, :, :side, -side:])
+    across = coverage(12, side, stride)
+    whole = fold_windows(grid[:, :, :, 0], stride) / (across[:, None] * across)
+    assert torch.allclose(whole, images[:, 0], atol=1e-6)
+
+
+def test_coverage_counts_windows() -> None:
+    assert coverage(10, 4, 2).tolist() == [1, 1, 2, 2, 2, 2, 2, 2, 1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -125,6 +126,64 @@ class PatchGaussian(nn.Module):
 def by_position(embeddings: Tensor) -> Tensor:
     """(B, D, P) or (B, D, H, W) to (P, B, D)."""
     return embeddings.flatten(2).permute(2, 0, 1)
+
+
+class LatentGaussian(nn.Module):
+    """Centre and scale of normal images' latents, as IGD uses them (Chen, Tian et al., AAAI 2022).
+
+    Args:
+        latent_size: D.
+        floor: Entries of the centre that are nearer to 0 are moved to this distance, on their side.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, latent_size: int, floor: float = 0.1) -> None:
+        super().__init__()
+        self.floor = floor
+        self.register_buffer("centre", torch.full((latent_size,), floor))
+        self.register_buffer("scale", torch.ones(()))
+
+    @torch.no_grad()
+    def fit(
+        self, latents: Callable[[], Iterator[Tensor]], add_up: Callable[[Tensor], Tensor] = lambda total: total
+    ) -> None:
+        """Estimates both from latents that are gone through twice.
+
+            c = mean z,   sigma = mean max(1, |z - c|^2)
+
+        Args:
+            latents: Gives batches (N, D) of this process's latents, the same each time.
+            add_up: Adds a tensor of sums to those of the other processes.
+        """
+        centre = floor_centre(self._mean(latents, lambda z: z, len(self.centre), add_up), self.floor)
+        distances = self._mean(
+            latents, lambda z: (z - centre).square().sum(dim=1, keepdim=True).clamp(min=1), 1, add_up
+        )
+        self.centre.copy_(centre)
+        self.scale.copy_(distances[0])
+
+    def _mean(
+        self,
+        latents: Callable[[], Iterator[Tensor]],
+        measure: Callable[[Tensor], Tensor],
+        length: int,
+        add_up: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """The mean (length,) over all processes of what is measured (N, length)."""
+        exact = torch.float32 if self.centre.device.type == "mps" else torch.float64
+        total = torch.zeros(length + 1, dtype=exact, device=self.centre.device)  # the last entry counts
+        for batch in latents():
+            measured = measure(batch.to(exact))
+            total += torch.cat([measured.sum(dim=0), total.new_tensor([len(measured)])])
+        total = add_up(total)
+        return total[:-1] / total[-1]
+
+
+def floor_centre(centre: Tensor, floor: float) -> Tensor:
+    """Moves entries of (D,) that are nearer to 0 than `floor` to +-floor, on their side; 0 itself stays."""
+    return torch.where(centre.abs() < floor, floor * centre.sign(), centre)
 
 
 class FeatureProbe:

@@ -45,6 +45,23 @@ def gather_rows(rows: Tensor) -> Tensor:
     return gathered
 
 
+def gather_batch(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """All ranks' rows of a batch in the order of one process's, from which every R-th was dealt to each of R ranks.
+
+    Gradients are as in `gather_rows`.
+
+    Args:
+        rows: (N, D); N differs by at most 1 between ranks, the first ones having more.
+
+    Returns:
+        (sum of N, D), and the places (N,) of this rank's own rows among them.
+    """
+    gathered, ranks = gather_rows(rows), world_size()
+    places = [torch.arange(rank, len(gathered), ranks, device=rows.device) for rank in range(ranks)]
+    own = places[distributed.get_rank() if ranks > 1 else 0]
+    return (gathered[torch.cat(places).argsort()] if ranks > 1 else gathered), own
+
+
 class _GatherRows(torch.autograd.Function):
     """Forward: gather, padded to the longest share. Backward: sum over ranks, own share."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 # (row, column) offsets of the eight neighbouring cells, in reading order; the class of a pair is its place here.
 CELLS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -75,8 +76,45 @@ def tiles(images: Tensor, side: int) -> Tensor:
     Returns:
         (B T, C, side, side): the T tiles of the first image in reading order, then those of the second, and so on.
     """
-    grid = images.unfold(2, side, side).unfold(3, side, side)  # (B, C, rows, columns, side, side)
-    return grid.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    return windows(images, side, side).flatten(0, 2)
+
+
+def windows(images: Tensor, side: int, stride: int) -> Tensor:
+    """Square windows of images, on a grid.
+
+    Args:
+        images: (B, C, H, W).
+        side: Of a window in pixels.
+        stride: Pixels from one window to the next.
+
+    Returns:
+        (B, rows, columns, C, side, side), a view of the images: nothing is copied.
+    """
+    return images.unfold(2, side, stride).unfold(3, side, stride).permute(0, 2, 3, 1, 4, 5)
+
+
+def fold_windows(maps: Tensor, stride: int) -> Tensor:
+    """Adds up what `windows` took apart.
+
+    Args:
+        maps: (B, rows, columns, side, side).
+        stride: Pixels from one window to the next.
+
+    Returns:
+        (B, (rows - 1) stride + side, (columns - 1) stride + side): the sum where windows overlap.
+    """
+    _, rows, columns, side, _ = maps.shape
+    stacked = maps.flatten(3).permute(0, 3, 1, 2).flatten(2)  # (B, side * side, windows)
+    size = ((rows - 1) * stride + side, (columns - 1) * stride + side)
+    return functional.fold(stacked, size, side, stride=stride)[:, 0]
+
+
+def coverage(length: int, side: int, stride: int) -> Tensor:
+    """How many windows each of an axis's pixels (length,) lies in."""
+    within = torch.zeros(length)
+    for start in range(0, length - side + 1, stride):
+        within[start : start + side] += 1
+    return within
 
 
 def cut(images: Tensor, corners: Iterable[Sequence[int]], size: int) -> Tensor:

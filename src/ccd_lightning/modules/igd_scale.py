@@ -1,0 +1,149 @@
+"""One of IGD's two scales: the nets on top of an encoder, their losses, and how they score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.losses import igd
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.gaussian import LatentGaussian
+from ccd_lightning.models.reconstruction import Critic, Decoder
+
+
+@dataclass
+class Scale:
+    """What a scale looks at, and how its score and map are weighed.
+
+    Attributes:
+        size: Side in pixels of what is reconstructed: 8, 16, ..., 512.
+        width: Channels of decoder and critic at the full resolution, a multiple of 8.
+        weight: Of the scale's score and map beside the other's; a scale of weight 0 is not trained.
+        gaussian: Share of the Gaussian classifier in the score, in [0, 1]; the reconstruction has the rest.
+        ssim_window: Side of the windows of similarity in pixels, odd.
+        ssim_weights: Weights of the levels of similarity, each of half the resolution of the one before.
+        structure: Share of similarity in the reconstruction's error and map, in [0, 1]; |x - x^| has the rest.
+    """
+
+    size: int = 256
+    width: int = 32
+    weight: float = 0.5
+    gaussian: float = 0.9
+    ssim_window: int = igd.WINDOW
+    ssim_weights: tuple[float, ...] = igd.WEIGHTS
+    structure: float = igd.STRUCTURE
+
+
+@dataclass
+class WindowScale(Scale):
+    """The local scale, which looks through windows.
+
+    Attributes:
+        stride: Pixels from one window to the next when an image is scored.
+        drawn: Windows of each image in a training step, drawn among those that are scored.
+        chunk: The most windows that are scored at once, or the windows in a row where these are more; it bounds memory.
+    """
+
+    size: int = 32
+    gaussian: float = 0.1
+    ssim_window: int = 3
+    ssim_weights: tuple[float, ...] = (0.0516, 0.3295, 0.3463, 0.2726)
+    stride: int = 16
+    drawn: int = 16
+    chunk: int = 512
+
+
+@dataclass
+class Training:
+    """How IGD is trained.
+
+    Attributes:
+        gaussian: Weight of the Gaussian classifier in the loss, beside the reconstruction's 1.
+        interpolation: Weight of what the critic says of interpolations.
+        estimate_every: Epochs after which centre and scale of the latents are estimated anew.
+        fine_tune: Whether the encoders are trained too. Their batch normalisation stays as pretraining left it.
+    """
+
+    gaussian: float = 1.0
+    interpolation: float = 0.1
+    estimate_every: int = 10
+    fine_tune: bool = False
+
+
+class Descriptor(nn.Module):
+    """Latents, decoder, critic and Gaussian on top of an encoder's features (Chen, Tian et al., AAAI 2022).
+
+    Args:
+        scale: Sizes and weights.
+        latent_size: D.
+        name: Of the option that sets the scale, for messages.
+
+    Raises:
+        UserError: If the sizes do not go together.
+    """
+
+    def __init__(self, scale: Scale, latent_size: int, name: str) -> None:
+        super().__init__()
+        self.settings = scale
+        self.name = name
+        try:
+            self.decoder = Decoder(scale.size, scale.width, latent_size).to(memory_format=torch.channels_last)
+            self.critic = Critic(scale.size, scale.width).to(memory_format=torch.channels_last)
+            self._errors(torch.zeros(1, 3, scale.size, scale.size), torch.zeros(1, 3, scale.size, scale.size))
+        except ValueError as error:
+            raise UserError(f"model.{name} does not fit together: {error}.") from error
+        self.latent = nn.Linear(Encoder.features_size, latent_size)
+        self.gaussian = LatentGaussian(latent_size)
+
+    def losses(
+        self, encoder: Encoder, images: Tensor, alpha: Tensor, partners: Callable[[Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """The terms of the loss; `critic` reaches the critic's weights alone, the others all but these.
+
+        So one backward pass does for both. They are updated at once, not in turns, as in ACAI, from which the critic
+        comes (Berthelot et al., ICLR 2019).
+
+        Args:
+            encoder: Gives the features.
+            images: (N, 3, size, size) in [0, 1].
+            alpha: (N,) in [0, 0.5], how far to interpolate.
+            partners: From the latents (N, D) to those to interpolate with.
+        """
+        latent = self.latent(encoder.features(images))
+        made = self.decoder(torch.cat([latent, igd.interpolate_latents(latent, partners(latent), alpha)]))
+        with torch.autocast(images.device.type, enabled=False):  # differences of near numbers
+            target = encoder.normalise(images)
+            reconstruction, between = encoder.normalise(made.float()).chunk(2)
+            terms = {
+                "reconstruction": self._errors(target, reconstruction)[0].mean(),
+                "gaussian": igd.gaussian_score(latent.float(), self.gaussian.centre, self.gaussian.scale).mean(),
+            }
+        fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
+        terms["interpolation"] = igd.interpolation_loss(functional_call(self.critic, fixed, (between,)).float())
+        blended = torch.lerp(reconstruction, target, 0.2)
+        criticised = self.critic(torch.cat([between, blended]).detach()).float()
+        return terms | {"critic": igd.critic_loss(criticised[: len(images)], alpha, criticised[len(images) :])}
+
+    def score(self, encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (N,) and maps (N, size, size) >= 0 of images (N, 3, size, size) in [0, 1]."""
+        latent = self.latent(encoder.features(images))
+        made = self.decoder(latent)
+        errors, maps = self._errors(encoder.normalise(images), encoder.normalise(made))
+        distance = igd.gaussian_score(latent, self.gaussian.centre, self.gaussian.scale)
+        share = self.settings.gaussian
+        return (1 - share) * errors + share * distance, maps
+
+    def _errors(self, images: Tensor, reconstructions: Tensor) -> tuple[Tensor, Tensor]:
+        settings = self.settings
+        options: dict[str, Any] = {
+            "window": settings.ssim_window,
+            "weights": settings.ssim_weights,
+            "structure": settings.structure,
+        }
+        return igd.reconstruction_errors(images, reconstructions, **options)

@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pytest
+import pytorch_msssim
+import torch
+from scipy import ndimage
+
+from ccd_lightning.losses.ssim import dissimilarity_map, ms_ssim, similarity_pyramid
+
+WEIGHTS = (0.0516, 0.3295, 0.3463, 0.2726)
+
+
+def pair(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    first = torch.rand(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return first, 0.7 * first + 0.3 * noise
+
+
+@pytest.mark.parametrize(("size", "window"), [(192, 11), (96, 5), (80, 3)])
+def test_ms_ssim_is_that_of_the_library(size: int, window: int) -> None:
+    first, second = pair(size)
+    weights = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+    ours = ms_ssim(similarity_pyramid(first, second, 5, window, 2.0), weights, window)
+    theirs = pytorch_msssim.ms_ssim(first, second, data_range=2.0, win_size=window, size_average=False)
+    assert torch.allclose(ours, theirs, atol=1e-7)
+
+
+def by_scipy(first: np.ndarray, second: np.ndarray, window: int, data_range: float) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    """Maps of one channel, with the window's weights normalised where the border cuts it."""
+
+    def blur(image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        blurred = image
+        for axis in (0, 1):
+            distance = np.arange(window) - window // 2
+            kernel = np.exp(-(distance**2) / (2 * 1.5**2))
+            over = ndimage.correlate1d(blurred, kernel, axis=axis, mode="constant")
+            blurred = over / ndimage.correlate1d(np.ones_like(blurred), kernel, axis=axis, mode="constant")
+        return blurred
+
+    x, y = blur(first), blur(second)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    variances = blur(first * first) - x * x + blur(second * second) - y * y
+    contrast = (2 * (blur(first * second) - x * y) + c2) / (variances + c2)
+    return (2 * x * y + c1) / (x * x + y * y + c1) * contrast, contrast
+
+
+def halved(image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    side = len(image) // 2
+    return image.reshape(side, 2, side, 2).mean(axis=(1, 3))  # type: ignore[no-any-return]
+
+
+def test_windows_of_32_px_are_those_of_scipy() -> None:
+    """The published sizes of the local scale, which the library refuses."""
+    first, second = pair(32)
+    pyramid = similarity_pyramid(first, second, 4, 3, 4.7579)
+    expected = []
+    for channel in range(3):
+        a, b, product = first[0, channel].numpy(), second[0, channel].numpy(), 1.0
+        for level, weight in enumerate(WEIGHTS):
+            whole, contrast = by_scipy(a, b, 3, 4.7579)
+            assert np.allclose(pyramid[level].whole[0, channel], whole, atol=1e-7)
+            assert np.allclose(pyramid[level].contrast[0, channel], contrast, atol=1e-7)
+            product *= max(0.0, float((whole if level == 3 else contrast)[1:-1, 1:-1].mean())) ** weight
+            a, b = halved(a), halved(b)
+        expected.append(product)
+    assert float(ms_ssim(pyramid, WEIGHTS, 3)[0]) == pytest.approx(np.mean(expected), abs=1e-7)
+
+
+def test_the_map_weighs_the_levels() -> None:
+    first, second = pair(32)
+    pyramid = similarity_pyramid(first, second, 4, 3, 1.0)
+    alone = [dissimilarity_map(pyramid, [float(level == other) for other in range(4)]) for level in range(4)]
+    assert alone[0].shape == (2, 32, 32)
+    assert torch.allclose(alone[0], 1 - pyramid[0].whole.mean(dim=1))
+    assert torch.allclose(dissimilarity_map(pyramid, WEIGHTS), sum(w * m for w, m in zip(WEIGHTS, alone, strict=True)))  # type: ignore[arg-type]
+
+
+def test_identical_images_differ_nowhere() -> None:
+    image, _ = pair(32)
+    pyramid = similarity_pyramid(image, image, 4, 3, 1.0)
+    assert torch.allclose(ms_ssim(pyramid, WEIGHTS, 3), torch.ones(2, dtype=torch.float64))
+    assert dissimilarity_map(pyramid, WEIGHTS).abs().max() < 1e-9
+
+
+def test_the_map_lights_up_where_images_differ() -> None:
+    first, _ = pair(64)
+    second = first.clone()
+    second[:, :, 40:48, 8:16] = 0.5
+    place = dissimilarity_map(similarity_pyramid(first, second, 4, 3, 1.0), WEIGHTS)[0].argmax()
+    row, column = divmod(int(place), 64)
+    assert 38 <= row < 50
+    assert 6 <= column < 18
+
+
+@pytest.mark.parametrize(("size", "levels", "window"), [(128, 5, 11), (32, 4, 5), (36, 4, 3), (32, 4, 2)])
+def test_sizes_that_do_not_go_together(size: int, levels: int, window: int) -> None:
+    images = torch.zeros(1, 1, size, size)
+    with pytest.raises(ValueError, match=f"{levels} levels with a window of {window} px does not go with {size} px"):
+        similarity_pyramid(images, images, levels, window, 1.0)
+
+
+def test_gradients_are_numbers_where_images_are_the_same() -> None:
+    image = torch.full((1, 3, 32, 32), 0.5)
+    made = image.clone().requires_grad_()
+    ms_ssim(similarity_pyramid(image, made, 4, 3, 1.0), WEIGHTS, 3).sum().backward()  # type: ignore[no-untyped-call]
+    assert made.grad is not None
+    assert math.isfinite(float(made.grad.abs().sum()))
