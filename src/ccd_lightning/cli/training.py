@@ -243,6 +243,7 @@ def _quieten() -> None:
         ".*dirpath has changed.*",  # as it does when a checkpoint is tested in another folder
         ".*dataloader is not resumable.*",  # the data module keeps the place
         ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
+        ".*module.s. in eval mode at the start of training.*",  # encoders that are not trained
         ".*using a custom batch sampler.*",  # ours returns every index
         ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged was reduced already, in one piece
     ):

@@ -80,6 +80,7 @@ class IGD(OneClassDetector):
         self.local = Descriptor(local, latent_size, "local_scale")
         self.windows = local
         self.make_optimizer = optimizer
+        self.train()
 
     def setup(self, stage: str) -> None:
         """Takes over the encoders, and leaves out of training what is not to be trained."""

@@ -119,15 +119,15 @@ class Descriptor(nn.Module):
         made = self.decoder(torch.cat([latent, igd.interpolate_latents(latent, partners(latent), alpha)]))
         with torch.autocast(images.device.type, enabled=False):  # differences of near numbers
             target = encoder.normalise(images)
-            reconstruction, between = encoder.normalise(made.float()).chunk(2)
+            reconstruction, between = encoder.normalise(_exact(made)).chunk(2)
             terms = {
                 "reconstruction": self._errors(target, reconstruction)[0].mean(),
-                "gaussian": igd.gaussian_score(latent.float(), self.gaussian.centre, self.gaussian.scale).mean(),
+                "gaussian": igd.gaussian_score(_exact(latent), self.gaussian.centre, self.gaussian.scale).mean(),
             }
         fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
-        terms["interpolation"] = igd.interpolation_loss(functional_call(self.critic, fixed, (between,)).float())
+        terms["interpolation"] = igd.interpolation_loss(_exact(functional_call(self.critic, fixed, (between,))))
         blended = torch.lerp(reconstruction, target, 0.2)
-        criticised = self.critic(torch.cat([between, blended]).detach()).float()
+        criticised = _exact(self.critic(torch.cat([between, blended]).detach()))
         return terms | {"critic": igd.critic_loss(criticised[: len(images)], alpha, criticised[len(images) :])}
 
     def score(self, encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,3 +147,8 @@ class Descriptor(nn.Module):
             "structure": settings.structure,
         }
         return igd.reconstruction_errors(images, reconstructions, **options)
+
+
+def _exact(values: Tensor) -> Tensor:
+    """The same in float32 at least, where mixed precision made them of half as many digits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,215 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.errors import UserError
+from ccd_lightning.losses.igd import gaussian_score, reconstruction_errors
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.modules.igd import IGD, _partners
+from ccd_lightning.modules.igd_scale import Descriptor, Scale, Training, WindowScale
+
+QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+
+
+def small(**changes: Any) -> IGD:
+    torch.manual_seed(0)
+    whole = Scale(size=64, width=8, ssim_window=3)
+    local = WindowScale(size=32, width=8, stride=16, drawn=3)
+    return IGD(**({"global_scale": whole, "local_scale": local, "latent_size": 16} | changes))
+
+
+@pytest.fixture(scope="module")
+def detector() -> IGD:
+    detector = small().eval()
+    for part in (detector.whole, detector.local):
+        part.gaussian.scale.fill_(3.0)
+    return detector
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(32, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_scores_and_maps_are_those_of_loops(detector: IGD, images: torch.Tensor) -> None:
+    normalise = detector.encoder.normalise
+    with torch.no_grad():
+        for image in images[:3]:
+            expected, total = 0.0, torch.zeros(64, 64)
+            for descriptor, encoder, side in (
+                (detector.whole, detector.encoder, 64),
+                (detector.local, detector.local_encoder, 32),
+            ):
+                settings, highest = descriptor.settings, 0.0
+                summed, times = torch.zeros(64, 64), torch.zeros(64, 64)
+                for top in range(0, 64 - side + 1, 16):
+                    for left in range(0, 64 - side + 1, 16):
+                        place = slice(top, top + side), slice(left, left + side)
+                        window = image[None, :, place[0], place[1]]
+                        latent = descriptor.latent(encoder.features(window))
+                        errors, maps = reconstruction_errors(
+                            normalise(window),
+                            normalise(descriptor.decoder(latent)),
+                            settings.ssim_window,
+                            settings.ssim_weights,
+                        )
+                        distance = gaussian_score(latent, descriptor.gaussian.centre, torch.tensor(3.0))
+                        share = 0.9 if side == 64 else 0.1  # the published ones
+                        highest = max(highest, float((1 - share) * errors + share * distance))
+                        summed[place] += maps[0]
+                        times[place] += 1
+                expected += 0.5 * highest
+                total += 0.5 * summed / times
+            scores, maps = detector(image[None])
+            assert float(scores) == pytest.approx(expected, abs=1e-5)
+            assert torch.allclose(maps[0], total, atol=1e-5)
+
+
+def test_neither_the_batch_nor_the_chunk_matters(detector: IGD, images: torch.Tensor) -> None:
+    with torch.no_grad():
+        scores, maps = detector(images)
+        for chunk, batch in ((512, 1), (3, 32), (1, 5), (20, 32)):
+            detector.windows.chunk = chunk
+            parts = [detector(part) for part in torch.split(images, batch)]
+            assert torch.allclose(scores, torch.cat([part for part, _ in parts]), atol=1e-5)
+            assert torch.allclose(maps, torch.cat([part for _, part in parts]), atol=1e-5)
+    detector.windows.chunk = 512
+    assert maps.shape == (32, 64, 64)
+    assert float(maps.min()) >= 0
+
+
+def test_a_scale_can_be_left_out(images: torch.Tensor) -> None:
+    both = small().eval()
+    with torch.no_grad():
+        parts = []
+        for name in ("global_scale", "local_scale"):
+            settings = Scale(64, 8, 0.0, ssim_window=3) if name == "global_scale" else WindowScale(32, 8, 0.0)
+            alone = small(**{name: settings}).eval()
+            alone.load_state_dict(both.state_dict())
+            parts.append(alone(images[:2]))
+        scores, maps = both(images[:2])
+    assert torch.allclose(scores, parts[0][0] + parts[1][0])
+    assert torch.allclose(maps, parts[0][1] + parts[1][1])
+
+
+def test_one_step_is_that_of_two_optimisers() -> None:
+    """The losses of a critic and of all else, each by its own optimiser, as the paper has it."""
+    torch.manual_seed(0)
+    descriptor, encoder = Descriptor(Scale(16, 8, ssim_window=1), 16, "x"), Encoder().eval()
+    images, alpha = torch.rand(4, 3, 16, 16), torch.rand(4) / 2
+    others = [parameter for name, parameter in descriptor.named_parameters() if "critic" not in name]
+    wanted = []
+    losses = descriptor.losses(encoder, images, alpha, lambda latent: latent.flip(0))
+    main = losses["reconstruction"] + losses["gaussian"] + 0.1 * losses["interpolation"]
+    wanted += torch.autograd.grad(main, others, retain_graph=True)
+    wanted += torch.autograd.grad(losses["critic"], list(descriptor.critic.parameters()), retain_graph=True)
+    (main + losses["critic"]).backward()
+    found = [parameter.grad for parameter in [*others, *descriptor.critic.parameters()]]
+    for gradient, expected in zip(found, wanted, strict=True):
+        assert gradient is not None
+        assert torch.allclose(gradient, expected, atol=1e-7)
+        assert expected.abs().sum() > 0
+    # The interpolations are judged, not only reconstructions.
+    assert all(
+        gradient.abs().sum() > 0
+        for gradient in torch.autograd.grad(
+            descriptor.losses(encoder, images, alpha, lambda latent: latent.flip(0))["interpolation"],
+            list(descriptor.decoder.parameters()),
+        )
+    )
+
+
+def test_partners_are_the_flipped_batch() -> None:
+    latent = torch.arange(12.0).view(6, 2)
+    assert torch.equal(_partners(latent, torch.arange(3)), latent.flip(0))  # two windows of each of three images
+
+
+def fitted(folder: Path, **changes: Any) -> tuple[IGD, Trainer]:
+    data = AnomalyDataModule(str(folder), size=64, batch_size=5)
+    module = small(**changes)
+    options: dict[str, Any] = QUIET | {"num_sanity_val_steps": 0, "use_distributed_sampler": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=2, **options)
+    trainer.fit(module, datamodule=data)
+    return module, trainer
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_same_seed_gives_the_same_weights(folder: Path) -> None:
+    first, second = (fitted(folder)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_encoders_are_frozen_or_tuned(folder: Path, fine_tune: bool) -> None:
+    before = small().state_dict()
+    module, trainer = fitted(folder, training=Training(estimate_every=1, fine_tune=fine_tune))
+    after = module.state_dict()
+    for name in ("encoder", "local_encoder"):
+        weight, running = f"{name}.layer1.0.conv1.weight", f"{name}.layer1.0.bn1.running_mean"
+        assert torch.equal(before[weight], after[weight]) != fine_tune
+        assert torch.equal(before[running], after[running])
+    groups = trainer.optimizers[0].param_groups
+    assert [group["weight_decay"] for group in groups] == [1e-6, 0.0]
+    assert len(groups[1]["params"]) == sum("critic" in name for name, _ in module.named_parameters())
+    assert all(group["lr"] < 1e-9 for group in groups)  # the polynomial's end
+    for name in ("whole", "local"):
+        changed = {key for key, value in after.items() if key.startswith(name) and not torch.equal(value, before[key])}
+        assert {f"{name}.latent.weight", f"{name}.critic.first.weight", f"{name}.gaussian.centre"} <= changed
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_centre_and_scale_are_those_of_the_training_images(folder: Path) -> None:
+    seen: dict[str, torch.Tensor] = {}
+
+    class Watched(IGD):
+        def on_train_epoch_start(self) -> None:
+            super().on_train_epoch_start()
+            if self.current_epoch == 0:
+                images = torch.cat(list(self._data.normal_images(self.device)[0]))
+                with torch.no_grad():
+                    quarters = [images[:, :, top:][:, :, :32, left:][..., :32] for top in (0, 32) for left in (0, 32)]
+                    seen["whole"] = self.whole.latent(self.encoder.features(images)).mean(dim=0)
+                    seen["local"] = self.local.latent(self.local_encoder.features(torch.cat(quarters))).mean(dim=0)
+
+    torch.manual_seed(0)
+    module: LightningModule = Watched(
+        global_scale=Scale(64, 8, ssim_window=3),
+        local_scale=WindowScale(32, 8, drawn=3, chunk=7),
+        training=Training(estimate_every=10),
+    )
+    trainer = Trainer(accelerator="cpu", max_epochs=2, limit_val_batches=0, use_distributed_sampler=False, **QUIET)
+    trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=4))
+    for name, mean in seen.items():
+        centre = module.get_submodule(name).gaussian.centre  # type: ignore[union-attr]
+        far = mean.abs() > 0.1
+        assert far.any()
+        assert torch.allclose(centre[far], mean[far], atol=1e-5)  # type: ignore[index]
+        assert (centre.abs() > 0.0999).all()  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"global_scale": Scale(48, 8)}, r"model\.global_scale does not fit together: images of 48 px"),
+        ({"global_scale": Scale(64, 8)}, r"model\.global_scale .*5 levels with a window of 11 px .* 64 px"),
+        ({"local_scale": WindowScale(32, 12)}, r"model\.local_scale .*width of 12"),
+        (
+            {"local_scale": WindowScale(32, 8, stride=20)},
+            r"windows of 32 px every 20 px do not end where images of 64 px",
+        ),
+        ({"local_scale": WindowScale(32, 8, 0.0), "global_scale": Scale(64, 8, 0.0, ssim_window=3)}, "not both 0"),
+    ],
+)
+def test_settings_that_do_not_go_together(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        small(**changes)
+
+
+def test_images_of_another_size_are_told(detector: IGD) -> None:
+    with pytest.raises(UserError, match=r"Images of 32 x 32 px .* of 64 px: give --data\.size 64, or"):
+        detector(torch.rand(1, 3, 32, 32))
