@@ -47,8 +47,27 @@ def test_published_settings(config: str, capsys: pytest.CaptureFixture[str], gol
     )
 
 
+@pytest.mark.parametrize("config", ["igd_kvasir", "igd_lag", "igd_liu"])
+def test_published_settings_of_igd(config: str, capsys: pytest.CaptureFixture[str], golden: dict[str, Any]) -> None:
+    content = printed(capsys, "--config", str(CONFIGS / f"{config}.yaml"))
+    model, reference = content["model"]["init_args"], golden["igd"]
+    whole, local, training = (model[name] for name in ("global_scale", "local_scale", "training"))
+    assert (whole["size"], local["size"], local["stride"], content["data"]["init_args"]["size"]) == (256, 32, 16, 256)
+    assert (whole["weight"], whole["gaussian"], local["weight"], local["gaussian"]) == (0.5, 0.9, 0.5, 0.1)
+    assert (whole["ssim_window"], local["ssim_window"]) == (reference["ms_ssim_win_size"], 3)
+    assert list(whole["ssim_weights"]) == reference["ms_ssim_weights"]
+    assert list(local["ssim_weights"]) == [0.0516, 0.3295, 0.3463, 0.2726]
+    assert whole["structure"] == local["structure"] == 0.85
+    assert training == {"gaussian": 1.0, "interpolation": 0.1, "estimate_every": 10, "fine_tune": False}
+    assert model["latent_size"] == 128
+    wanted = {"lr": 1e-4, "betas": (0, 0.9), "weight_decay": 1e-6}
+    given = model["optimizer"]["init_args"]
+    assert {name: given[name] for name in wanted} | {"betas": tuple(given["betas"])} == wanted
+    assert (content["trainer"]["max_epochs"], content["data"]["init_args"]["batch_size"]) == (256, 16)
+
+
 @pytest.mark.parametrize("trainer", TRAINERS)
-@pytest.mark.parametrize("config", ["ccd_kvasir", "padim_folder"])
+@pytest.mark.parametrize("config", ["ccd_kvasir", "padim_folder", "igd_kvasir"])
 def test_trainers_go_with_any_config(trainer: str, config: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The GPUs they ask for need not be here."""
     words = ["--config", str(CONFIGS / f"{config}.yaml"), "--config", str(CONFIGS / "trainer" / trainer)]
@@ -76,3 +95,21 @@ def test_pretraining_runs(config: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert all(torch.isfinite(tensor).all() for tensor in encoder.values())
     assert main(["test"]) == 0
     assert (run / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["kvasir", "lag", "liu", "synthetic_fundus", "folder"])
+@pytest.mark.parametrize("detector", ["padim", "igd"])
+def test_detectors_run(detector: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = [f"--data.{key}={value}" for key, value in TINY.items()]
+    if "synthetic" not in name:
+        assert main(["data", "synthesize", *(f"--{key}={value}" for key, value in TINY.items())]) == 0
+        data = ["--data.root", "data/synthetic_colonoscopy", "--data.size=64", "--data.num_workers=0"]
+    words = ["fit", "--config", str(CONFIGS / f"{detector}_{name}.yaml"), *data, "--model.encoder.weights=null"]
+    if detector == "igd":
+        words += ["--model.local_encoder.weights=null", "--trainer.max_epochs=1", "--model.local_scale.width=8"]
+        words += [f"--model.global_scale.{key}={value}" for key, value in (("size", 64), ("width", 8))]
+        words += ["--model.global_scale.ssim_window=3", "--data.batch_size=4"]
+    assert main(words) == 0
+    assert main(["test"]) == 0
+    assert (Path("runs") / f"{detector}_{name}" / "latest" / "metrics.json").is_file()

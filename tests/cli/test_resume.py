@@ -46,8 +46,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("configs").symlink_to(CONFIGS)
 
 
-def saved(run: Path) -> list[tuple[int, dict[str, torch.Tensor]]]:
-    contents = [read_checkpoint(run / "checkpoints" / file) for file in ("last.ckpt", "best.ckpt")]
+def saved(run: Path, *files: str) -> list[tuple[int, dict[str, torch.Tensor]]]:
+    contents = [read_checkpoint(run / "checkpoints" / file) for file in files or ("last.ckpt", "best.ckpt")]
     return [(content["global_step"], content["state_dict"]) for content in contents]
 
 

@@ -20,21 +20,24 @@ from tests.conftest import GOLDEN
 
 
 @pytest.fixture(scope="module")
-def images() -> list[torch.Tensor]:
+def images() -> tuple[torch.Tensor, torch.Tensor]:
     """Originals and reconstructions (2, 3, 192, 192), normalised."""
     arrays: Any = np.load(GOLDEN / "igd_images.npz")
     mean, std = (torch.tensor(value, dtype=torch.float64).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
-    return [(torch.from_numpy(arrays[name]).double() / 255 - mean) / std for name in ("original", "reconstruction")]
+    original, made = (
+        (torch.from_numpy(arrays[name]).double() / 255 - mean) / std for name in ("original", "reconstruction")
+    )
+    return original, made
 
 
-def test_reference_reconstruction(images: list[torch.Tensor], golden: dict[str, Any]) -> None:
+def test_reference_reconstruction(images: tuple[torch.Tensor, torch.Tensor], golden: dict[str, Any]) -> None:
     reference = golden["igd"]
     pyramid = similarity_pyramid(images[0], images[1], 5, reference["ms_ssim_win_size"], reference["data_range"])
     similarity = ms_ssim(pyramid, reference["ms_ssim_weights"], reference["ms_ssim_win_size"]).mean()
     assert 1 - float(similarity) == pytest.approx(reference["one_minus_ms_ssim"], abs=1e-8)
     assert float((images[0] - images[1]).abs().mean() / DATA_RANGE) == pytest.approx(reference["l1_over_range"])
     assert float(reconstruction_loss(*images)) == pytest.approx(reference["reconstruction_loss"], abs=1e-8)
-    assert float(reconstruction_loss(*(x.float() for x in images))) == pytest.approx(
+    assert float(reconstruction_loss(images[0].float(), images[1].float())) == pytest.approx(
         reference["reconstruction_loss"], abs=1e-5
     )
 
@@ -73,15 +76,15 @@ def test_loops() -> None:
     assert float(critic_loss(tensors[3], tensors[2], torch.tensor(scores))) == pytest.approx(critic)
 
 
-def test_errors_are_each_image_s_own(images: list[torch.Tensor]) -> None:
+def test_errors_are_each_image_s_own(images: tuple[torch.Tensor, torch.Tensor]) -> None:
     errors, maps = reconstruction_errors(*images)
-    alone = [reconstruction_errors(*(x[index : index + 1] for x in images)) for index in (0, 1)]
+    alone = [reconstruction_errors(images[0][[index]], images[1][[index]]) for index in (0, 1)]
     assert torch.allclose(errors, torch.cat([error for error, _ in alone]))
     assert torch.allclose(maps, torch.cat([one for _, one in alone]))
     assert maps.shape == (2, 192, 192)
 
 
-def test_without_structure_the_map_is_the_difference(images: list[torch.Tensor]) -> None:
+def test_without_structure_the_map_is_the_difference(images: tuple[torch.Tensor, torch.Tensor]) -> None:
     errors, maps = reconstruction_errors(*images, structure=0.0)
     assert torch.allclose(maps, (images[0] - images[1]).abs().mean(dim=1) / DATA_RANGE)
     assert torch.allclose(errors, maps.mean(dim=(1, 2)))

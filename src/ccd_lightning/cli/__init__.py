@@ -14,7 +14,7 @@ usage: ccd COMMAND [options]
 Unsupervised anomaly detection in medical images: learn what is normal, find and outline what is not.
 
 train and test (every option of Lightning's command line works; ccd fit --help lists them)
-  fit       --config FILE        pretrain an encoder (configs/ccd_*.yaml) or fit a detector on it (configs/padim_*.yaml)
+  fit       --config FILE        pretrain an encoder (configs/ccd_*.yaml) or fit a detector on it (padim_*, igd_*)
   test      [--ckpt_path RUN]    measure a run on its test images; without a path, the newest finished run
   validate  [--ckpt_path RUN]    score its held-out normal images
   predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, decision

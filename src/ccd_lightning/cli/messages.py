@@ -13,6 +13,8 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.handover import EncoderConfig
+from ccd_lightning.modules.igd import IGD
+from ccd_lightning.modules.igd_scale import Training, WindowScale
 from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.runs import FIRST
 from ccd_lightning.transforms.pretext import PretextViews
@@ -78,9 +80,19 @@ def _unknown(section: str, key: str) -> str:
 def known_keys() -> list[str]:
     """The names of all options of the project's classes and of the Trainer."""
     families = (Permutation, Rotation, Cutout, Noise)
-    classes = (CCD, PaDiM, PretextViews, *families, *AnomalyDataModule.__subclasses__(), AnomalyDataModule, Trainer)
+    classes = (
+        CCD,
+        IGD,
+        PaDiM,
+        PretextViews,
+        *families,
+        *AnomalyDataModule.__subclasses__(),
+        AnomalyDataModule,
+        Trainer,
+    )
     names = {name for known in classes for name in inspect.signature(known).parameters}
-    return sorted(names.union(SECTIONS, (field.name for field in fields(EncoderConfig))) - {"kwargs"})
+    nested = {field.name for group in (EncoderConfig, Training, WindowScale) for field in fields(group)}
+    return sorted(names.union(SECTIONS, nested) - {"kwargs"})
 
 
 def _cause(section: str, message: str) -> str:

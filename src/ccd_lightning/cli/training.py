@@ -25,8 +25,14 @@ from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import Terminated, UserError
-from ccd_lightning.evaluation.dashboard import CollapseMonitor, LearningRate, PretextCharts, Throughput
-from ccd_lightning.evaluation.pictures import PretextPictures
+from ccd_lightning.evaluation.dashboard import (
+    CollapseMonitor,
+    FamilyAdvice,
+    LearningRate,
+    PretextCharts,
+    Throughput,
+)
+from ccd_lightning.evaluation.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.detector import OneClassDetector
@@ -163,18 +169,18 @@ def _record(run: Path, cli: CLI) -> None:
 def _next_command(run: Path, cli: CLI) -> str:
     if isinstance(cli.model, OneClassDetector):
         return "ccd test"
-    if cli.datamodule.tile:
-        return "ccd test"  # no detector here shows the encoder tiles
     root = f" --data.root {cli.datamodule.root}" if isinstance(cli.datamodule, Folder) else ""
     name = run.parent.name.removeprefix("ccd_")
-    config = Path("configs") / f"padim_{name}.yaml"
-    if config.is_file() and run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve():
+    shipped = run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
+    detector, weights = ("igd", "local_encoder") if cli.datamodule.tile else ("padim", "encoder")
+    config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
+    if config.is_file() and shipped:
         return f"ccd fit --config {config}{root}"
-    own = Path("configs") / "padim_folder.yaml"
+    own = Path("configs") / f"{detector}_folder.yaml"
     geometry = cli.datamodule.geometry
     seen = f" --data.size {geometry.size}" + (f" --data.crop '{list(geometry.crop)}'" if geometry.crop else "")
-    weights = f" --model.encoder.weights {os.path.relpath(run)}"
-    return f"ccd fit --config {own} --data.root {cli.datamodule.root}{seen}{weights}"
+    encoder = f" --model.{weights}.weights {os.path.relpath(run)}"
+    return f"ccd fit --config {own} --data.root {cli.datamodule.root}{seen}{encoder}"
 
 
 def run_training(words: list[str]) -> None:
@@ -206,8 +212,10 @@ def _run_cli(words: list[str]) -> None:
         ValidateLast(),
         SaveWhenTerminated(),
         CollapseMonitor(),
+        FamilyAdvice(),
         PretextCharts(),
         PretextPictures(),
+        ReconstructionPictures(),
         LearningRate("step"),
         Throughput(),
         TestReport(),

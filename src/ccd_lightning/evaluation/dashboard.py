@@ -99,6 +99,32 @@ class CollapseMonitor(Callback):
             )
 
 
+class FamilyAdvice(Callback):
+    """Says at the end when a family's strong augmentations cannot be told from each other on held-out images.
+
+    Then the augmentation term taught nothing, and the contrastive one asked for differences that are not there.
+
+    Args:
+        margin: Below this many times chance an accuracy counts as chance.
+    """
+
+    def __init__(self, margin: float = 1.3) -> None:
+        self.margin = margin
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compares the last accuracy with chance."""
+        accuracy = trainer.callback_metrics.get("val/augmentation_accuracy")
+        if not isinstance(pl_module, CCD) or accuracy is None or not pl_module.hparams["augmentation_weight"]:
+            return
+        chance = 1 / pl_module.hparams["distributions"]
+        if accuracy < self.margin * chance:
+            rank_zero_warn(
+                f"On held-out images the strong augmentations cannot be told from each other (accuracy {accuracy:.2f},"
+                f" chance {chance:.2f}). If more epochs do not change that, this family does not suit these images: try"
+                " --data.views.family ccd_lightning.transforms.strong.Permutation (or Rotation, Cutout, Noise)."
+            )
+
+
 class PretextCharts(Callback):
     """Lays out pretraining's scalars in charts, each beside what chance or a collapse would give.
 

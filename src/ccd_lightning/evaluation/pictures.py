@@ -1,4 +1,4 @@
-"""What TensorBoard shows of pretraining as pictures: the views, the position pairs, and the space of features."""
+"""What TensorBoard shows as pictures: views, position pairs and features of pretraining, reconstructions of IGD."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torch.nn import functional
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.evaluation.dashboard import tensorboard
 from ccd_lightning.modules.ccd import CCD
-from ccd_lightning.transforms.patches import CELLS
+from ccd_lightning.modules.igd import IGD
+from ccd_lightning.transforms.patches import CELLS, coverage, fold_windows, windows
 
 
 class PretextPictures(Callback):
@@ -164,3 +165,63 @@ def held_out_features(
         return None
     kept = images * len(seen)
     return torch.cat(features)[:kept], torch.cat(thumbnails)[:kept], labels[:kept]
+
+
+class ReconstructionPictures(Callback):
+    """Shows held-out images beside what IGD makes of them, and their anomaly maps, after every validation.
+
+    Args:
+        images: How many.
+    """
+
+    def __init__(self, images: int = 4) -> None:
+        self.images = images
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the picture."""
+        data, writer = getattr(trainer, "datamodule", None), tensorboard(trainer)
+        if not isinstance(pl_module, IGD) or not isinstance(data, AnomalyDataModule) or writer is None:
+            return
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            images = next(data.normal_images(pl_module.device)[1])[: self.images]
+            with torch.no_grad():
+                _, maps = pl_module(images)
+                shown = {"held-out image": images, **reconstructions(pl_module, images)}
+            writer.add_figure("reconstructions", reconstruction_figure(shown, maps), trainer.global_step)
+
+
+def reconstructions(module: IGD, images: Tensor) -> dict[str, Tensor]:
+    """What each scale that is used makes of images (B, 3, H, W) in [0, 1]; windows are averaged where they overlap."""
+    made = {}
+    if module.whole.settings.weight:
+        made["global"] = module.whole.decoder(module.whole.latent(module.encoder.features(images)))
+    if module.local.settings.weight:
+        side, stride = module.windows.size, module.windows.stride
+        grid = windows(images, side, stride)  # (B, rows, columns, 3, side, side)
+        latent = module.local.latent(module.local_encoder.features(grid.flatten(0, 2)))
+        drawn = module.local.decoder(latent).view(grid.shape).movedim(3, 1)  # (B, 3, rows, columns, side, side)
+        across = coverage(images.shape[-1], side, stride).to(images)
+        made["local"] = fold_windows(drawn.flatten(0, 1), stride).view_as(images) / (across[:, None] * across)
+    return made
+
+
+def reconstruction_figure(shown: dict[str, Tensor], maps: Tensor) -> Figure:
+    """A row for the images and for each scale, a column an image, and below them the anomaly maps.
+
+    Args:
+        shown: By title, (B, 3, H, W) in [0, 1].
+        maps: (B, H, W), drawn on one scale, whose ends are written beside them.
+    """
+    count, rows = len(maps), len(shown) + 1
+    figure = Figure(figsize=(1.3 * count + 0.4, 1.3 * rows + 0.2), dpi=160, layout="constrained")
+    axes = figure.subplots(rows, count, squeeze=False)
+    for line, (title, pictures) in zip(axes, shown.items(), strict=False):
+        line[0].set_ylabel(title, fontsize=8)
+        for place, picture in zip(line, pictures.float().cpu(), strict=True):
+            _show(place, picture.permute(1, 2, 0))
+    low, high = float(maps.min()), float(maps.max())
+    axes[-1][0].set_ylabel(f"map, {low:.2f} to {high:.2f}", fontsize=8)
+    for place, one in zip(axes[-1], maps.float().cpu(), strict=True):
+        place.imshow(one.numpy(), cmap="inferno", vmin=low, vmax=high)
+        place.set(xticks=[], yticks=[])
+    return figure

@@ -30,7 +30,7 @@ def load(run_or_file: str | Path) -> OneClassDetector:
     module, _, name = model_of(checkpoint).rpartition(".")
     kind = getattr(importlib.import_module(module), name, None) if module else None
     if not (isinstance(kind, type) and issubclass(kind, OneClassDetector)):
-        raise UserError(f"{file}: not a detector's checkpoint; ccd fit --config configs/padim_*.yaml makes one.")
+        raise UserError(f"{file}: not a detector's checkpoint; ccd fit makes one, with a config of PaDiM or IGD.")
     detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
     detector.on_load_checkpoint(checkpoint)
     detector.load_state_dict(checkpoint["state_dict"])

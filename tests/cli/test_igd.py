@@ -1,0 +1,154 @@
+"""IGD from pretraining to a test, through the shipped configs at smaller sizes."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+from ccd_lightning import load
+from ccd_lightning.cli import main
+from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.modules.handover import read_checkpoint
+from tests.cli.test_resume import CutOff, saved
+from tests.conftest import TINY
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DATA = [f"--data.{key}={value}" for key, value in TINY.items()]
+PRETRAIN = [*DATA, "--data.batch_size=5", "--data.num_workers=0", "--trainer.max_epochs=1"]
+SMALL = [
+    *("--data.batch_size=4", "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=1"),
+    *("--model.global_scale.size=64", "--model.global_scale.width=8", "--model.global_scale.ssim_window=3"),
+    *("--model.local_scale.width=8", "--model.local_scale.drawn=2", "--model.training.estimate_every=2"),
+]
+IGD = ["fit", "--config", "configs/igd_synthetic.yaml", *DATA, *SMALL]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both pretraining runs and IGD's."""
+    place = tmp_path_factory.mktemp("igd")
+    (place / "configs").symlink_to(CONFIGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for branch, size in (("", "32"), ("_local", "32")):
+            views = [f"--data.views.size={size}", "--data.views.patch_size=16"]
+            assert main(["fit", "--config", f"configs/ccd_synthetic{branch}.yaml", *PRETRAIN, *views]) == 0
+        assert main(IGD) == 0
+        assert main(["test"]) == 0
+    return place
+
+
+@pytest.fixture(autouse=True)
+def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def test_each_scale_has_its_own_encoder() -> None:
+    state = read_checkpoint(Path("runs/igd_synthetic/latest/checkpoints/last.ckpt"))["state_dict"]
+    for branch, name in (("", "encoder"), ("_local", "local_encoder")):
+        pretrained = read_checkpoint(Path(f"runs/ccd_synthetic{branch}/latest/checkpoints/best.ckpt"))["state_dict"]
+        own = {key.removeprefix("encoder."): value for key, value in pretrained.items() if key.startswith("encoder.")}
+        assert own
+        assert all(torch.equal(value, state[f"{name}.{key}"]) for key, value in own.items())
+
+
+def test_the_same_evaluation_as_other_detectors() -> None:
+    run = Path("runs/igd_synthetic/latest")
+    found = json.loads((run / "metrics.json").read_text())
+    assert {"image/auroc", "pixel/auroc"} <= set(found["metrics"])
+    assert (run / "figures/overlays.png").is_file()
+    record = json.loads((run / "run.json").read_text())
+    assert record["encoder"].startswith("global_scale runs/ccd_synthetic/")
+    assert "local_scale runs/ccd_synthetic_local/" in record["encoder"]
+
+
+def test_a_checkpoint_is_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = list(csv.DictReader(Path("runs/igd_synthetic/latest/predictions.csv").read_text().splitlines()))
+    images = np.stack([read_image(Path(row["path"]), Geometry(64)) for row in rows])
+    shutil.copy("runs/igd_synthetic/latest/checkpoints/last.ckpt", tmp_path / "moved.ckpt")
+    monkeypatch.chdir(tmp_path)
+    detector = load("moved.ckpt")
+    with torch.no_grad():
+        scores, maps = detector(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    assert maps.shape == (11, 64, 64)
+    assert scores.tolist() == pytest.approx([float(row["score"]) for row in rows], rel=1e-4)
+
+
+def test_the_weights_of_the_score_can_be_changed_afterwards() -> None:
+    shutil.copytree("runs/igd_synthetic/latest", "runs/reweighed/version_0")
+    assert main(["test", "--ckpt_path", "runs/reweighed/version_0", "--model.local_scale.weight", "0"]) == 0
+    before, after = (
+        json.loads((Path("runs") / name / "metrics.json").read_text())["metrics"]
+        for name in ("igd_synthetic/latest", "reweighed/version_0")
+    )
+    assert before["pixel/auroc"] != after["pixel/auroc"]
+
+
+def test_the_dashboard_shows_losses_and_reconstructions() -> None:
+    events = EventAccumulator("runs/igd_synthetic/version_0", {"images": 0}).Reload()
+    assert len(events.Images("reconstructions")) == 3
+    for scale in ("global_scale", "local_scale"):
+        for term in ("reconstruction", "gaussian", "interpolation", "critic"):
+            values = [event.value for event in events.Scalars(f"train/{scale}/{term}")]
+            assert len(values) == 9
+            assert np.isfinite(values).all()
+
+
+def test_one_command_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*PRETRAIN, "--data.views.size=32", "--data.views.patch_size=16"]
+    assert main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words]) == 0
+    assert capsys.readouterr().out.endswith("\nNext: ccd fit --config configs/igd_synthetic.yaml\n")
+    own = ["--trainer.logger.init_args.name", "mine"]
+    assert main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words, *own]) == 0
+    assert "--config configs/igd_folder.yaml --data.root data/synthetic_colonoscopy --data.size 64" in (
+        told := capsys.readouterr().out
+    )
+    assert "--model.local_encoder.weights runs/mine/version_0" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--model.local_scale.stridee=3"], "did you mean 'stride'?"),
+        (["--model.local_scale.stride=5"], "windows of 32 px every 5 px do not end where images of 64 px do"),
+        (
+            ["--data.size=32", "--data.root=data/other"],
+            "give --data.size 64, or fit one with --model.global_",
+        ),
+        (["--model.local_encoder.weights=runs/nothing"], "runs/nothing: no CCD run"),
+        (["--trainer.max_epochs=-1"], "give --trainer.max_epochs or .max_steps"),
+    ],
+)
+def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*IGD, *words, "--trainer.logger.init_args.name", "mistaken"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(1, 0), (1, 2), (2, 1)])
+def test_a_resumed_fit_is_the_uninterrupted_one(epoch: int, batch: int, tmp_path: Path) -> None:
+    words = [*IGD, "--model.training.fine_tune=true", f"--trainer.logger.init_args.name=igd_{epoch}_{batch}"]
+    cut = f"--trainer.callbacks+={CutOff.__module__}.CutOff"
+    assert main([*words, cut, f"--trainer.callbacks.epoch={epoch}", f"--trainer.callbacks.batch={batch}"]) == 0
+    run = Path(f"runs/igd_{epoch}_{batch}/version_0")
+    whole = saved(run, "last.ckpt")
+    shutil.rmtree(run)
+    shutil.move("cut", run)
+    assert main([*words, "--ckpt_path", "last"]) == 0
+    for (steps, state), (again, other) in zip(whole, saved(run, "last.ckpt"), strict=True):
+        assert steps == again == 9
+        assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
+        assert "local.gaussian.scale" in state
+
+
+def test_mixed_precision_clipping_and_accumulation() -> None:
+    words = ["--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=0.5", "--trainer.accumulate_grad_batches=2"]
+    assert main([*IGD, *words, "--trainer.logger.init_args.name", "igd_bf16"]) == 0
+    state = read_checkpoint(Path("runs/igd_bf16/latest/checkpoints/last.ckpt"))
+    assert state["global_step"] == 6
+    assert all(tensor.isfinite().all() for tensor in state["state_dict"].values())
+    assert main(["test"]) == 0
