@@ -5,10 +5,10 @@ CCD := $(BIN)/ccd
 SOURCES := src tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint type smoke bench ablation tensorboard clean
+.PHONY: help setup demo demo-igd test check lint type smoke bench ablation tensorboard clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 setup: .venv/ready  ## make .venv with the tested versions
 
@@ -30,6 +30,13 @@ demo: setup  ## pretrain, fit, test and compare on the embedded images (minutes 
 	@echo
 	@echo "Pictures:  $$(ls runs/padim_synthetic/latest/figures/*.png | tr '\n' ' ')"
 	@echo "Dashboard: $(BIN)/tensorboard --logdir runs"
+
+demo-igd: demo  ## the demo, then IGD on the encoders of both branches (half an hour more)
+	$(CCD) fit --config configs/ccd_synthetic_local.yaml
+	$(CCD) fit --config configs/igd_synthetic.yaml
+	$(CCD) test
+	@echo
+	@$(CCD) compare runs/padim_synthetic runs/igd_synthetic
 
 test: setup  ## run all tests
 	$(BIN)/pytest --quiet

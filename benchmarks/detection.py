@@ -1,7 +1,8 @@
-"""How well PaDiM detects with a CCD encoder and with an untrained one: several seeds, one table.
+"""How well detectors detect with CCD encoders and with untrained ones: several seeds, one table a detector.
 
-    python benchmarks/detection.py colonoscopy fundus            # the embedded sets
-    python benchmarks/detection.py folder --root DIR             # one's own
+    python benchmarks/detection.py colonoscopy fundus                  # PaDiM on the embedded sets
+    python benchmarks/detection.py folder --root DIR                   # on one's own
+    python benchmarks/detection.py colonoscopy --detectors padim igd   # and IGD, whole and each scale alone
 
 Runs are kept in .bench/ and taken up where they were left. Intervals: over seeds, Student's t of the paired
 differences; over test images, a stratified bootstrap of the difference averaged over seeds.
@@ -13,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,58 @@ from ccd_lightning.data.synthetic.baselines import auroc
 from intervals import Floats, interval
 
 CONFIGS = {"colonoscopy": "synthetic", "fundus": "synthetic_fundus", "folder": "folder"}
-FOLDER = Path(".bench")
+PLACE = Path(".bench/runs")
+ENCODERS = {"padim": {"encoder": ""}, "igd": {"encoder": "", "local_encoder": "_local"}}  # and their configs' endings
+SCALES = ("global_scale", "local_scale")
 
 
-def fit_and_test(name: str, seed: int, options: list[str]) -> dict[str, Path]:
+def fit_and_test(name: str, seed: int, detector: str, options: list[str]) -> dict[str, Path]:
     """Pretrains, fits and tests with and without pretraining; finds what is already there."""
     config, words = CONFIGS[name], ["--seed_everything", str(seed), *options]
-    place = FOLDER / "runs"
-    logger = ["--trainer.logger.init_args.save_dir", str(place), "--trainer.logger.init_args.name"]
-    runs = {kind: place / f"{name}_{kind}_{seed}" for kind in ("ccd", "trained", "untrained")}
-    if not (runs["ccd"] / "latest" / "run.json").is_file():
-        run(["fit", "--config", f"configs/ccd_{config}.yaml", *words, *logger, runs["ccd"].name])
-    for kind, weights in (("trained", str(runs["ccd"])), ("untrained", "null")):
-        if not (runs[kind] / "latest" / "metrics.json").is_file():
-            chosen = ["--model.encoder.weights", weights, *logger, runs[kind].name]
-            run(["fit", "--config", f"configs/padim_{config}.yaml", *words, *chosen])
-            run(["test", "--ckpt_path", str(runs[kind] / "latest")])
-    return {kind: runs[kind] / "latest" for kind in ("trained", "untrained")}
+    kind = "" if detector == "padim" else f"{detector}_"
+    for ending in ENCODERS[detector].values():
+        if not (PLACE / f"{name}_ccd{ending}_{seed}" / "latest" / "run.json").is_file():
+            run(
+                ["fit", "--config", f"configs/ccd_{config}{ending}.yaml", *words, *logger(f"{name}_ccd{ending}_{seed}")]
+            )
+    runs = {}
+    for column in ("untrained", "trained"):
+        runs[column] = PLACE / f"{name}_{kind}{column}_{seed}" / "latest"
+        if (runs[column] / "metrics.json").is_file():
+            continue
+        weights = [
+            f"--model.{encoder}.weights={PLACE / f'{name}_ccd{ending}_{seed}' if column == 'trained' else 'null'}"
+            for encoder, ending in ENCODERS[detector].items()
+        ]
+        if not (runs[column] / "run.json").is_file():
+            run(
+                [
+                    "fit",
+                    "--config",
+                    f"configs/{detector}_{config}.yaml",
+                    *words,
+                    *weights,
+                    *logger(runs[column].parent.name),
+                ]
+            )
+        run(["test", "--ckpt_path", str(runs[column])])
+    return runs | (each_scale(runs["trained"]) if detector == "igd" else {})
+
+
+def each_scale(trained: Path) -> dict[str, Path]:
+    """Tests a copy of IGD's run with each of the scales alone."""
+    alone = {}
+    for scale, other in zip(SCALES, reversed(SCALES), strict=True):
+        alone[scale] = trained.parent.with_name(f"{trained.parent.name}_{scale}") / "version_0"
+        if not (alone[scale] / "metrics.json").is_file():
+            shutil.copytree(trained, alone[scale], ignore=shutil.ignore_patterns("metrics.json"), dirs_exist_ok=True)
+            run(["test", "--ckpt_path", str(alone[scale]), f"--model.{other}.weight=0"])
+    return alone
+
+
+def logger(name: str) -> list[str]:
+    """The words that put a run in its place."""
+    return ["--trainer.logger.init_args.save_dir", str(PLACE), "--trainer.logger.init_args.name", name]
 
 
 def run(words: list[str]) -> None:
@@ -70,11 +107,8 @@ def bootstrap(pairs: list[tuple[Path, Path]], rounds: int = 2000) -> str:
 
 
 def table(name: str, runs: list[dict[str, Path]]) -> None:
-    """Prints the table of one data set."""
-    results: dict[str, list[dict[str, Any]]] = {
-        kind: [json.loads((pair[kind] / "metrics.json").read_text())["metrics"] for pair in runs]
-        for kind in ("untrained", "trained")
-    }
+    """Prints the table of one data set and detector."""
+    results = {kind: [metrics(pair[kind]) for pair in runs] for kind in runs[0]}
     print(f"\n{name}, {len(runs)} seeds, mean [95% interval over seeds]\n")
     print("| metric | untrained | CCD | difference |\n| --- | --- | --- | --- |")
     names = [key for key in results["trained"][0] if "auroc" in key]
@@ -87,10 +121,28 @@ def table(name: str, runs: list[dict[str, Path]]) -> None:
     print(f"Difference in image AUROC over test images: {bootstrap([(p['trained'], p['untrained']) for p in runs])}")
 
 
+def metrics(folder: Path) -> dict[str, Any]:
+    """What a test found."""
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())["metrics"]
+    return found
+
+
+def compare(name: str, first: list[Path], second: list[Path]) -> None:
+    """Prints a line with the differences of two lists of runs, paired by seed."""
+    pairs = [(metrics(a), metrics(b)) for a, b in zip(first, second, strict=True)]
+    told = [
+        f"{key} {interval(np.array([a[key] for a, _ in pairs]) - np.array([b[key] for _, b in pairs]))}"
+        for key in ("image/auroc", "pixel/auroc")
+        if key in pairs[0][0]
+    ]
+    print(f"{name}: {', '.join(told)}")
+
+
 def parse() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", choices=CONFIGS)
+    parser.add_argument("--detectors", nargs="+", choices=ENCODERS, default=["padim"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--root", help="the folder of the set `folder`")
     return parser.parse_args()
@@ -101,4 +153,16 @@ if __name__ == "__main__":
     os.environ.setdefault("COLUMNS", "100")
     for chosen in arguments.sets:
         own = ["--data.root", arguments.root] if chosen == "folder" else []
-        table(chosen, [fit_and_test(chosen, seed, own) for seed in range(arguments.seeds)])
+        every = {
+            detector: [fit_and_test(chosen, seed, detector, own) for seed in range(arguments.seeds)]
+            for detector in arguments.detectors
+        }
+        for detector, runs in every.items():
+            table(f"{chosen}, {detector}", runs)
+        if "igd" in every:
+            whole = [runs["trained"] for runs in every["igd"]]
+            print()
+            for scale in SCALES:
+                compare(f"IGD minus its {scale} alone", whole, [runs[scale] for runs in every["igd"]])
+            if "padim" in every:
+                compare("IGD minus PaDiM on the same encoder", whole, [runs["trained"] for runs in every["padim"]])

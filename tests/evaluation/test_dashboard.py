@@ -20,6 +20,7 @@ from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.evaluation.dashboard import (
     COLLAPSED,
     CollapseMonitor,
+    FamilyAdvice,
     LearningRate,
     PretextCharts,
     Throughput,
@@ -382,3 +383,24 @@ def test_limits_reach_from_the_median_to_the_threshold() -> None:
     assert low == pytest.approx(5.0)
     assert high == 1e6
     assert limits([case], threshold=0.0)[1] == pytest.approx(9.95)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "module", "told"),
+    [
+        (0.26, CCD(), True),
+        (0.56, CCD(), False),
+        (0.26, CCD(augmentation_weight=0), False),
+        (None, CCD(), False),
+        (0.3, CCD(distributions=5), False),
+    ],
+)
+def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module: CCD, told: bool) -> None:
+    found = {} if accuracy is None else {"val/augmentation_accuracy": torch.tensor(accuracy)}
+    trainer: Any = SimpleNamespace(callback_metrics=found)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        FamilyAdvice().on_fit_end(trainer, module)
+    assert [str(warning.message).split("(")[0] for warning in caught] == [
+        "On held-out images the strong augmentations cannot be told from each other "
+    ] * told

@@ -93,6 +93,7 @@ class IGD(OneClassDetector):
             sources.append(f"{descriptor.name} {initialise_encoder(encoder, config)}")
             encoder.requires_grad_(self.settings.fine_tune)
             descriptor.requires_grad_(True)
+            descriptor.critic.requires_grad_(self.settings.interpolation > 0)
         self.encoder_source = ", ".join(sources)
 
     def _scales(self) -> Iterator[tuple[Descriptor, Encoder]]:
@@ -179,7 +180,8 @@ class IGD(OneClassDetector):
         for descriptor, encoder in self._scales():
             shown, drawn = self._draw(descriptor, images, rng, len(everyone), own)
             alpha = torch.from_numpy(rng.uniform(0, 0.5, (len(everyone), drawn))).to(images)[own].flatten()
-            losses = descriptor.losses(encoder, shown, alpha, partial(_partners, own=own))
+            interpolate = alpha if self.settings.interpolation else None
+            losses = descriptor.losses(encoder, shown, interpolate, partial(_partners, own=own))
             terms |= {f"{descriptor.name}/{name}": value for name, value in losses.items()}
         share = len(own) * self.trainer.world_size / len(everyone)  # the mean over ranks is that of all images
         loss = share * torch.stack([self._weights[name.split("/")[1]] * term for name, term in terms.items()]).sum()

@@ -65,7 +65,7 @@ class Training:
 
     Attributes:
         gaussian: Weight of the Gaussian classifier in the loss, beside the reconstruction's 1.
-        interpolation: Weight of what the critic says of interpolations.
+        interpolation: Weight of what the critic says of interpolations; 0 trains no critic, in half of the time.
         estimate_every: Epochs after which centre and scale of the latents are estimated anew.
         fine_tune: Whether the encoders are trained too. Their batch normalisation stays as pretraining left it.
     """
@@ -102,7 +102,7 @@ class Descriptor(nn.Module):
         self.gaussian = LatentGaussian(latent_size)
 
     def losses(
-        self, encoder: Encoder, images: Tensor, alpha: Tensor, partners: Callable[[Tensor], Tensor]
+        self, encoder: Encoder, images: Tensor, alpha: Tensor | None, partners: Callable[[Tensor], Tensor]
     ) -> dict[str, Tensor]:
         """The terms of the loss; `critic` reaches the critic's weights alone, the others all but these.
 
@@ -112,22 +112,25 @@ class Descriptor(nn.Module):
         Args:
             encoder: Gives the features.
             images: (N, 3, size, size) in [0, 1].
-            alpha: (N,) in [0, 0.5], how far to interpolate.
+            alpha: (N,) in [0, 0.5], how far to interpolate; None leaves out the terms `interpolation` and `critic`.
             partners: From the latents (N, D) to those to interpolate with.
         """
         latent = self.latent(encoder.features(images))
-        made = self.decoder(torch.cat([latent, igd.interpolate_latents(latent, partners(latent), alpha)]))
+        between = [] if alpha is None else [igd.interpolate_latents(latent, partners(latent), alpha)]
+        made = self.decoder(torch.cat([latent, *between]))
         with torch.autocast(images.device.type, enabled=False):  # differences of near numbers
             target = encoder.normalise(images)
-            reconstruction, between = encoder.normalise(_exact(made)).chunk(2)
+            reconstruction, *interpolated = torch.split(encoder.normalise(_exact(made)), len(images))
             terms = {
                 "reconstruction": self._errors(target, reconstruction)[0].mean(),
                 "gaussian": igd.gaussian_score(_exact(latent), self.gaussian.centre, self.gaussian.scale).mean(),
             }
+        if alpha is None:
+            return terms
         fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
-        terms["interpolation"] = igd.interpolation_loss(_exact(functional_call(self.critic, fixed, (between,))))
+        terms["interpolation"] = igd.interpolation_loss(_exact(functional_call(self.critic, fixed, (interpolated[0],))))
         blended = torch.lerp(reconstruction, target, 0.2)
-        criticised = _exact(self.critic(torch.cat([between, blended]).detach()))
+        criticised = _exact(self.critic(torch.cat([interpolated[0], blended]).detach()))
         return terms | {"critic": igd.critic_loss(criticised[: len(images)], alpha, criticised[len(images) :])}
 
     def score(self, encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor]:
