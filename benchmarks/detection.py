@@ -165,4 +165,4 @@ if __name__ == "__main__":
             for scale in SCALES:
                 compare(f"IGD minus its {scale} alone", whole, [runs[scale] for runs in every["igd"]])
             if "padim" in every:
-                compare("IGD minus PaDiM on the same encoder", whole, [runs["trained"] for runs in every["padim"]])
+                compare("IGD minus PaDiM on the global encoder", whole, [runs["trained"] for runs in every["padim"]])

@@ -22,8 +22,13 @@ DATA = [f"--data.{key}={value}" for key, value in TINY.items()]
 PRETRAIN = [*DATA, "--data.batch_size=5", "--data.num_workers=0", "--trainer.max_epochs=1"]
 SMALL = [
     *("--data.batch_size=4", "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=1"),
-    *("--model.global_scale.size=64", "--model.global_scale.width=8", "--model.global_scale.ssim_window=3"),
-    *("--model.local_scale.width=8", "--model.local_scale.drawn=2", "--model.training.estimate_every=2"),
+    *("--model.global_scale.size=64", "--model.global_scale.width=8"),
+    *(
+        "--model.local_scale.width=8",
+        "--model.local_scale.drawn=2",
+        "--model.training.estimate_every=2",
+        "--model.training.interpolation=0.1",
+    ),
 ]
 IGD = ["fit", "--config", "configs/igd_synthetic.yaml", *DATA, *SMALL]
 
@@ -103,12 +108,37 @@ def test_one_command_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*PRETRAIN, "--data.views.size=32", "--data.views.patch_size=16"]
     assert main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words]) == 0
     assert capsys.readouterr().out.endswith("\nNext: ccd fit --config configs/igd_synthetic.yaml\n")
-    own = ["--trainer.logger.init_args.name", "mine"]
-    assert main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words, *own]) == 0
-    assert "--config configs/igd_folder.yaml --data.root data/synthetic_colonoscopy --data.size 64" in (
-        told := capsys.readouterr().out
+    assert (
+        main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words, "--trainer.logger.init_args.name", "x"])
+        == 0
     )
-    assert "--model.local_encoder.weights runs/mine/version_0" in told
+    command = capsys.readouterr().out.rpartition("Next: ccd ")[2].strip()
+    assert command.startswith(
+        "fit --config configs/igd_folder.yaml --data.root data/synthetic_colonoscopy --data.size 64"
+    )
+    command = command.replace("GLOBAL_RUN", "runs/ccd_synthetic")
+    assert main([*command.split(), "--data.batch_size=5", "--trainer.max_epochs=1"]) == 0
+    record = json.loads(Path("runs/igd_folder/latest/run.json").read_text())
+    assert "local_scale runs/x/version_0" in record["encoder"]
+
+
+def test_a_scale_that_was_not_trained_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
+    alone = ["--model.local_scale.weight=0", "--model.local_encoder.weights=runs/nothing", "--trainer.max_epochs=1"]
+    assert main([*IGD, *alone, "--trainer.logger.init_args.name", "igd_global"]) == 0
+    assert main(["test"]) == 0
+    capsys.readouterr()
+    assert main(["test", "--ckpt_path", "runs/igd_global", "--model.local_scale.weight=0.5"]) == 2
+    assert "local_scale was not trained: leave --model.local_scale.weight at 0" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_for_longer_than_was_planned() -> None:
+    words = [*IGD, "--trainer.logger.init_args.name", "igd_longer"]
+    assert main([*words, "--trainer.max_epochs=1"]) == 0
+    before = saved(Path("runs/igd_longer/latest"), "last.ckpt")[0][1]
+    assert main([*words, "--ckpt_path", "last"]) == 0
+    steps, after = saved(Path("runs/igd_longer/latest"), "last.ckpt")[0]
+    assert steps == 9
+    assert not torch.equal(before["whole.decoder.first.weight"], after["whole.decoder.first.weight"])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +150,7 @@ def test_one_command_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
             ["--data.size=32", "--data.root=data/other"],
             "give --data.size 64, or fit one with --model.global_",
         ),
-        (["--model.local_encoder.weights=runs/nothing"], "runs/nothing: no CCD run"),
+        (["--model.local_encoder.weights=runs/nothing"], "or go without by --model.local_encoder.weights null"),
         (["--trainer.max_epochs=-1"], "give --trainer.max_epochs or .max_steps"),
     ],
 )

@@ -8,7 +8,7 @@ import pytorch_msssim
 import torch
 from scipy import ndimage
 
-from ccd_lightning.losses.ssim import dissimilarity_map, ms_ssim, similarity_pyramid
+from ccd_lightning.losses.ssim import _blur_matrix, dissimilarity_map, ms_ssim, similarity_pyramid
 
 Floats = npt.NDArray[np.float64]
 WEIGHTS = (0.0516, 0.3295, 0.3463, 0.2726)
@@ -84,6 +84,26 @@ def test_identical_images_differ_nowhere() -> None:
     pyramid = similarity_pyramid(image, image, 4, 3, 1.0)
     assert torch.allclose(ms_ssim(pyramid, WEIGHTS, 3), torch.ones(2, dtype=torch.float64))
     assert dissimilarity_map(pyramid, WEIGHTS).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_flat_images_that_are_nearly_the_same_differ_by_0_or_more(value: float) -> None:
+    """Where rounding would make similarities of more than 1, as on black margins that a decoder has learned."""
+    first = torch.full((1, 3, 64, 64), (value - 0.45) / 0.22)
+    for difference in (1e-6, 1e-5, 1e-4, 1e-3):
+        pyramid = similarity_pyramid(first, first + difference, 4, 3, 4.7579)
+        assert float(dissimilarity_map(pyramid, WEIGHTS).min()) >= 0
+        assert float(ms_ssim(pyramid, WEIGHTS, 3).max()) <= 1
+
+
+def test_a_training_can_follow_a_test() -> None:
+    _blur_matrix.cache_clear()
+    image = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        similarity_pyramid(image, image, 4, 3, 1.0)
+    made = torch.rand(1, 3, 32, 32, requires_grad=True)
+    ms_ssim(similarity_pyramid(image, made, 4, 3, 1.0), WEIGHTS, 3).sum().backward()  # type: ignore[no-untyped-call]
+    assert made.grad is not None
 
 
 def test_the_map_lights_up_where_images_differ() -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -9,6 +10,7 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses.igd import gaussian_score, reconstruction_errors
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.gaussian import LatentGaussian
 from ccd_lightning.modules.igd import IGD, _partners
 from ccd_lightning.modules.igd_scale import Descriptor, Scale, Training, WindowScale
 
@@ -17,7 +19,7 @@ QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable
 
 def small(**changes: Any) -> IGD:
     torch.manual_seed(0)
-    whole = Scale(size=64, width=8, ssim_window=3)
+    whole = Scale(size=64, width=8)
     local = WindowScale(size=32, width=8, stride=16, drawn=3)
     options: dict[str, Any] = {"global_scale": whole, "local_scale": local, "latent_size": 16}
     return IGD(**options | changes)
@@ -46,6 +48,7 @@ def test_scores_and_maps_are_those_of_loops(detector: IGD, images: torch.Tensor)
                 (detector.local, detector.local_encoder, 32),
             ):
                 settings, highest = descriptor.settings, 0.0
+                assert descriptor.window == 3
                 summed, times = torch.zeros(64, 64), torch.zeros(64, 64)
                 for top in range(0, 64 - side + 1, 16):
                     for left in range(0, 64 - side + 1, 16):
@@ -55,7 +58,7 @@ def test_scores_and_maps_are_those_of_loops(detector: IGD, images: torch.Tensor)
                         errors, maps = reconstruction_errors(
                             normalise(window),
                             normalise(descriptor.decoder(latent)),
-                            settings.ssim_window,
+                            descriptor.window,
                             settings.ssim_weights,
                         )
                         distance = gaussian_score(latent, descriptor.gaussian.centre, torch.tensor(3.0))
@@ -74,21 +77,23 @@ def test_neither_the_batch_nor_the_chunk_matters(detector: IGD, images: torch.Te
     with torch.no_grad():
         scores, maps = detector(images)
         for chunk, batch in ((512, 1), (3, 32), (1, 5), (20, 32)):
-            detector.windows.chunk = chunk
+            detector.local_scale.chunk = chunk
             parts = [detector(part) for part in torch.split(images, batch)]
             assert torch.allclose(scores, torch.cat([part for part, _ in parts]), atol=1e-5)
             assert torch.allclose(maps, torch.cat([part for _, part in parts]), atol=1e-5)
-    detector.windows.chunk = 512
+    detector.local_scale.chunk = 512
     assert maps.shape == (32, 64, 64)
     assert float(maps.min()) >= 0
 
 
 def test_a_scale_can_be_left_out(images: torch.Tensor) -> None:
     both = small().eval()
+    for part in (both.whole, both.local):
+        part.gaussian.scale.fill_(3.0)
     with torch.no_grad():
         parts = []
         for name in ("global_scale", "local_scale"):
-            settings = Scale(64, 8, 0.0, ssim_window=3) if name == "global_scale" else WindowScale(32, 8, 0.0)
+            settings = Scale(64, 8, 0.0) if name == "global_scale" else WindowScale(32, 8, 0.0)
             alone = small(**{name: settings}).eval()
             alone.load_state_dict(both.state_dict())
             parts.append(alone(images[:2]))
@@ -100,7 +105,8 @@ def test_a_scale_can_be_left_out(images: torch.Tensor) -> None:
 def test_one_step_is_that_of_two_optimisers() -> None:
     """The losses of a critic and of all else, each by its own optimiser, as the paper has it."""
     torch.manual_seed(0)
-    descriptor, encoder = Descriptor(Scale(16, 8, ssim_window=1), 16, "x"), Encoder().eval()
+    descriptor, encoder = Descriptor(Scale(16, 8), 16, "x"), Encoder().eval()
+    descriptor.gaussian.scale.fill_(3.0)
     images, alpha = torch.rand(4, 3, 16, 16), torch.rand(4) / 2
     others = [parameter for name, parameter in descriptor.named_parameters() if "critic" not in name]
     losses = descriptor.losses(encoder, images, alpha, lambda latent: latent.flip(0))
@@ -176,36 +182,120 @@ def test_centre_and_scale_are_those_of_the_training_images(folder: Path) -> None
                 images = torch.cat(list(self._data.normal_images(self.device)[0]))
                 with torch.no_grad():
                     quarters = [images[:, :, top:][:, :, :32, left:][..., :32] for top in (0, 32) for left in (0, 32)]
-                    seen["whole"] = self.whole.latent(self.encoder.features(images)).mean(dim=0)
-                    seen["local"] = self.local.latent(self.local_encoder.features(torch.cat(quarters))).mean(dim=0)
+                    seen["whole"] = self.whole.latent(self.encoder.features(images))
+                    seen["local"] = self.local.latent(self.local_encoder.features(torch.cat(quarters)))
 
     torch.manual_seed(0)
     module: LightningModule = Watched(
-        global_scale=Scale(64, 8, ssim_window=3),
+        global_scale=Scale(64, 8),
         local_scale=WindowScale(32, 8, drawn=3, chunk=7),
         training=Training(estimate_every=10),
     )
     trainer = Trainer(accelerator="cpu", max_epochs=2, limit_val_batches=0, use_distributed_sampler=False, **QUIET)
     trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=4))
-    for name, mean in seen.items():
-        centre = module.get_submodule(name).gaussian.centre  # type: ignore[union-attr]
+    for name, latents in seen.items():
+        mean, gaussian = latents.mean(dim=0), module.get_submodule(name).gaussian
+        assert isinstance(gaussian, LatentGaussian)
         far = mean.abs() > 0.1
         assert far.any()
-        assert torch.allclose(centre[far], mean[far], atol=1e-5)  # type: ignore[index]
-        assert (centre.abs() > 0.0999).all()  # type: ignore[operator]
+        assert torch.allclose(gaussian.centre[far], mean[far], atol=1e-5)
+        assert (gaussian.centre.abs() > 0.0999).all()
+        distances = (latents - gaussian.centre).square().sum(dim=1).clamp(min=1)
+        assert float(gaussian.scale) == pytest.approx(float(distances.mean()), rel=1e-4)
+
+
+def test_the_loss_of_a_step_is_that_of_the_paper(folder: Path) -> None:
+    """From the formulas, with the images, windows and alphas that a step drew."""
+    seen: dict[str, Any] = {}
+
+    class Watched(IGD):
+        def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+            seen["expected"] = by_the_paper(self, batch["image"])
+            seen["found"] = super().training_step(batch, batch_idx).detach()
+            return super().training_step(batch, batch_idx)
+
+    def by_the_paper(module: IGD, images: torch.Tensor) -> torch.Tensor:
+        rng = np.random.default_rng((0, 0, 0))
+        alpha = torch.from_numpy(rng.uniform(0, 0.5, (len(images), 1))).float()[:, 0]
+        place = rng.integers(9, size=(len(images), 2))
+        tops, lefts = place // 3 * 16, place % 3 * 16
+        cut = [image[:, tops[i, k] :, lefts[i, k] :][:, :32, :32] for i, image in enumerate(images) for k in range(2)]
+        local_alpha = torch.from_numpy(rng.uniform(0, 0.5, (len(images), 2))).float().flatten()
+        total = torch.zeros(())
+        for descriptor, encoder, shown, alphas in (
+            (module.whole, module.encoder, images, alpha),
+            (module.local, module.local_encoder, torch.stack(cut), local_alpha),
+        ):
+            z = descriptor.latent(encoder.features(shown))
+            x, made = encoder.normalise(shown), encoder.normalise(descriptor.decoder(z))
+            weights = descriptor.settings.ssim_weights
+            total = total + reconstruction_errors(x, made, descriptor.window, weights)[0].mean()
+            centre, sigma = descriptor.gaussian.centre, descriptor.gaussian.scale
+            total = total + (1 - torch.exp(-((z - centre) ** 2).sum(dim=1) / sigma)).mean()
+            mixed = alphas[:, None] * z + (1 - alphas[:, None]) * z.flip(0)
+            judged = descriptor.critic(encoder.normalise(descriptor.decoder(mixed)))
+            blended = descriptor.critic(made + 0.2 * (x - made))
+            total = total + 0.1 * (judged**2).mean() + ((judged - alphas) ** 2).mean() + (blended**2).mean()
+        return total.detach()
+
+    torch.manual_seed(0)
+    module = Watched(global_scale=Scale(64, 8), local_scale=WindowScale(32, 8, drawn=2))
+    trainer = Trainer(accelerator="cpu", max_steps=1, limit_val_batches=0, use_distributed_sampler=False, **QUIET)
+    trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=4))
+    assert float(seen["found"]) == pytest.approx(float(seen["expected"]), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_interpolation_there_is_no_critic(folder: Path) -> None:
+    before = small().state_dict()
+    module, trainer = fitted(folder, training=Training(interpolation=0))
+    after = module.state_dict()
+    assert not trainer.optimizers[0].param_groups[1]["params"]
+    assert {key for key, value in after.items() if "critic" in key and not torch.equal(value, before[key])} == set()
+    assert not torch.equal(after["whole.decoder.first.weight"], before["whole.decoder.first.weight"])
+    assert "train/global_scale/critic" not in trainer.callback_metrics
+
+
+def test_what_was_not_trained_is_not_used() -> None:
+    state = {"state_dict": small().state_dict() | {"whole.gaussian.scale": torch.ones(())}}
+    small(local_scale=WindowScale(32, 8, 0.0)).on_load_checkpoint(state)
+    with pytest.raises(UserError, match=r"local_scale was not trained: leave --model\.local_scale\.weight at 0"):
+        small().on_load_checkpoint(state)
+
+
+def test_instances_share_no_settings() -> None:
+    small_one, other = IGD(), IGD()
+    small_one.local_scale.chunk = 7
+    assert other.local_scale.chunk == IGD().local_scale.chunk == 512
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"global_scale": Scale(48, 8)}, r"model\.global_scale does not fit together: images of 48 px"),
-        ({"global_scale": Scale(64, 8)}, r"model\.global_scale .*5 levels with a window of 11 px .* 64 px"),
+        (
+            {"global_scale": Scale(64, 8, ssim_window=2)},
+            r"model\.global_scale .*5 levels with a window of 2 px .* 64 px",
+        ),
+        (
+            {"global_scale": Scale(32, 8, ssim_weights=(0.2,) * 7)},
+            r"7 levels with a window of .* px does not go with 32",
+        ),
         ({"local_scale": WindowScale(32, 12)}, r"model\.local_scale .*width of 12"),
         (
             {"local_scale": WindowScale(32, 8, stride=20)},
             r"windows of 32 px every 20 px do not end where images of 64 px",
         ),
-        ({"local_scale": WindowScale(32, 8, 0.0), "global_scale": Scale(64, 8, 0.0, ssim_window=3)}, "not both 0"),
+        ({"local_scale": WindowScale(16, 8, stride=24)}, r"local_scale\.stride is 24, but must be at most .* 16 px"),
+        ({"local_scale": WindowScale(32, 8, stride=0)}, r"model\.local_scale\.stride is 0, but must be 1 or more"),
+        ({"local_scale": WindowScale(32, 8, chunk=0)}, r"model\.local_scale\.chunk is 0, but must be 1 or more"),
+        ({"local_scale": WindowScale(32, 8, drawn=0)}, r"model\.local_scale\.drawn is 0, but must be 1 or more"),
+        ({"global_scale": Scale(64, 8, -1)}, r"model\.global_scale\.weight is -1, but must be 0 or more"),
+        ({"global_scale": Scale(64, 8, gaussian=3)}, r"model\.global_scale\.gaussian is 3, but must be a share"),
+        ({"global_scale": Scale(64, 8, ssim_weights=())}, r"model\.global_scale\.ssim_weights is empty"),
+        ({"training": Training(estimate_every=0)}, "estimate_every must be 1 or more"),
+        ({"training": Training(interpolation=-1)}, "interpolation 0 or more"),
+        ({"local_scale": WindowScale(32, 8, 0.0), "global_scale": Scale(64, 8, 0.0)}, "not both be 0"),
     ],
 )
 def test_settings_that_do_not_go_together(changes: dict[str, Any], told: str) -> None:
@@ -214,5 +304,5 @@ def test_settings_that_do_not_go_together(changes: dict[str, Any], told: str) ->
 
 
 def test_images_of_another_size_are_told(detector: IGD) -> None:
-    with pytest.raises(UserError, match=r"Images of 32 x 32 px .* of 64 px: give --data\.size 64, or"):
+    with pytest.raises(UserError, match=r"Images of 32 px .* of 64 px: give --data\.size 64, or"):
         detector(torch.rand(1, 3, 32, 32))

@@ -91,7 +91,7 @@ def pretraining(data: AnomalyDataModule) -> LightningModule:
 
 def igd(data: AnomalyDataModule) -> LightningModule:
     """Fine-tuned, and with centre and scale estimated within the steps."""
-    scales = {"global_scale": Scale(64, 8, ssim_window=3), "local_scale": WindowScale(32, 8, drawn=2)}
+    scales = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, drawn=2)}
     return IGD(**scales, training=Training(estimate_every=2, fine_tune=True), optimizer=sgd).double()  # type: ignore[arg-type]
 
 

@@ -81,6 +81,8 @@ class CLI(LightningCLI):
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
+        if isinstance(self.model, OneClassDetector):
+            self.model.check_size(self.datamodule.geometry.size)
         self.model.setup("fit")
         path = self.config["fit"]["ckpt_path"]
         if path and Path(path).is_file() and class_path(self.model) != (kept := model_of(read_checkpoint(Path(path)))):
@@ -176,11 +178,12 @@ def _next_command(run: Path, cli: CLI) -> str:
     config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
     if config.is_file() and shipped:
         return f"ccd fit --config {config}{root}"
-    own = Path("configs") / f"{detector}_folder.yaml"
     geometry = cli.datamodule.geometry
     seen = f" --data.size {geometry.size}" + (f" --data.crop '{list(geometry.crop)}'" if geometry.crop else "")
     encoder = f" --model.{weights}.weights {os.path.relpath(run)}"
-    return f"ccd fit --config {own} --data.root {cli.datamodule.root}{seen}{encoder}"
+    if detector == "igd":
+        encoder += f" --model.encoder.weights GLOBAL_RUN --model.global_scale.size {geometry.size}"
+    return f"ccd fit --config configs/{detector}_folder.yaml --data.root {cli.datamodule.root}{seen}{encoder}"
 
 
 def run_training(words: list[str]) -> None:

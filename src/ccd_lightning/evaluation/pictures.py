@@ -17,7 +17,8 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.evaluation.dashboard import tensorboard
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
-from ccd_lightning.transforms.patches import CELLS, coverage, fold_windows, windows
+from ccd_lightning.modules.igd_windows import reconstruct_windows
+from ccd_lightning.transforms.patches import CELLS
 
 
 class PretextPictures(Callback):
@@ -193,15 +194,10 @@ class ReconstructionPictures(Callback):
 def reconstructions(module: IGD, images: Tensor) -> dict[str, Tensor]:
     """What each scale that is used makes of images (B, 3, H, W) in [0, 1]; windows are averaged where they overlap."""
     made = {}
-    if module.whole.settings.weight:
-        made["global"] = module.whole.decoder(module.whole.latent(module.encoder.features(images)))
-    if module.local.settings.weight:
-        side, stride = module.windows.size, module.windows.stride
-        grid = windows(images, side, stride)  # (B, rows, columns, 3, side, side)
-        latent = module.local.latent(module.local_encoder.features(grid.flatten(0, 2)))
-        drawn = module.local.decoder(latent).view(grid.shape).movedim(3, 1)  # (B, 3, rows, columns, side, side)
-        across = coverage(images.shape[-1], side, stride).to(images)
-        made["local"] = fold_windows(drawn.flatten(0, 1), stride).view_as(images) / (across[:, None] * across)
+    if module.global_scale.weight:
+        made["global"] = module.whole.reconstruct(module.encoder, images)
+    if module.local_scale.weight:
+        made["local"] = reconstruct_windows(module.local, module.local_encoder, images, module.local_scale)
     return made
 
 

@@ -78,7 +78,7 @@ class TestReport(Callback):
             "seed": os.environ.get("PL_GLOBAL_SEED"),
             "threshold": None if math.isnan(threshold) else threshold,
         }
-        run["encoder"] = fingerprint(pl_module.encoder)  # type: ignore[arg-type]
+        run["encoder"] = fingerprint(*getattr(pl_module, "encoders", [pl_module.encoder]))
         write_metrics(folder / METRICS, evaluation, data, run)
         write_predictions(folder / PREDICTIONS, records, threshold)
         figures = self._figures(trainer, pl_module, total, evaluation)

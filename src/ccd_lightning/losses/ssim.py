@@ -91,12 +91,15 @@ def _similarity(first: Tensor, second: Tensor, window: int, data_range: float) -
     mean1, mean2, square1, square2, product = rows @ stack @ columns.T  # several times as fast as convolutions on CPUs
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     contrast = (2 * (product - mean1 * mean2) + c2) / (square1 - mean1**2 + square2 - mean2**2 + c2)
-    return Similarity((2 * mean1 * mean2 + c1) / (mean1**2 + mean2**2 + c1) * contrast, contrast)
+    luminance = (2 * mean1 * mean2 + c1) / (mean1**2 + mean2**2 + c1)
+    contrast, luminance = contrast.clamp(max=1), luminance.clamp(max=1)  # by rounding more, where images are flat
+    return Similarity(luminance * contrast, contrast)
 
 
 @lru_cache(maxsize=64)
 def _blur_matrix(side: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(side, side): a row a position, with the weights of the window around it."""
-    distance = torch.arange(side).view(-1, 1) - torch.arange(side)
-    weights = torch.exp(-(distance**2) / (2 * 1.5**2)) * (distance.abs() <= window // 2)
-    return (weights / weights.sum(dim=1, keepdim=True)).to(device, dtype)
+    with torch.inference_mode(False):  # what is made once in a test must serve a training as well
+        distance = torch.arange(side).view(-1, 1) - torch.arange(side)
+        weights = torch.exp(-(distance**2) / (2 * 1.5**2)) * (distance.abs() <= window // 2)
+        return (weights / weights.sum(dim=1, keepdim=True)).to(device, dtype)

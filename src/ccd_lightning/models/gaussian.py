@@ -143,7 +143,7 @@ class LatentGaussian(nn.Module):
         super().__init__()
         self.floor = floor
         self.register_buffer("centre", torch.full((latent_size,), floor))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.tensor(float("nan")))  # until it is fitted
 
     @torch.no_grad()
     def fit(

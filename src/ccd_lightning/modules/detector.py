@@ -49,6 +49,18 @@ class OneClassDetector(LightningModule, ABC):
             Image scores (B,) and anomaly maps (B, H, W), both >= 0 and higher where less normal.
         """
 
+    @property
+    def encoders(self) -> list[Encoder]:
+        """The encoders that a score depends on."""
+        return [self.encoder]
+
+    def check_size(self, size: int) -> None:
+        """Refuses images of a size (in pixels, square) that the detector cannot be fitted to.
+
+        Raises:
+            UserError: If there is such a size.
+        """
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The same as `score`."""
         return self.score(images)

@@ -34,12 +34,13 @@ class EncoderConfig:
             self.weights = None
 
 
-def initialise_encoder(encoder: Encoder, config: EncoderConfig) -> str:
+def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "model.encoder") -> str:
     """Loads the weights that a config names.
 
     Args:
         encoder: The encoder to fill; left as it is where the config names nothing.
         config: What to load.
+        option: The config's name, for messages.
 
     Returns:
         Where the weights came from: "random", "imagenet" or the checkpoint's path.
@@ -54,23 +55,24 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig) -> str:
         return "imagenet"
     path = Path(config.weights)
     if not path.exists() or (path.is_dir() and not any(path.glob("**/*.ckpt"))):
-        raise UserError(_no_run(path))
+        raise UserError(_no_run(path, option))
     checkpoint = find_checkpoint(path)
     encoder.load_state_dict(encoder_state(read_checkpoint(checkpoint), checkpoint, encoder))
     return str(checkpoint)
 
 
-def _no_run(path: Path) -> str:
+def _no_run(path: Path, option: str) -> str:
     config = Path("configs") / f"{path.name}.yaml"
     command = f"Make one with: ccd fit --config {config}" if config.is_file() else "Pretrain one with ccd fit"
-    return f"{path}: no CCD run for the encoder. {command}, or go without by --model.encoder.weights null"
+    return f"{path}: no CCD run for the encoder. {command}, or go without by --{option}.weights null"
 
 
-def fingerprint(encoder: Encoder) -> str:
-    """A digest of the encoder's tensors: the same for the same weights, wherever they came from."""
+def fingerprint(*encoders: Encoder) -> str:
+    """A digest of the encoders' tensors: the same for the same weights, wherever they came from."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    for encoder in encoders:
+        for name, tensor in sorted(encoder.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,11 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
-from ccd_lightning.modules.igd_scale import Descriptor, Scale, Training, WindowScale
+from ccd_lightning.modules.igd_scale import Descriptor, Scale, Training, WindowScale, check
+from ccd_lightning.modules.igd_windows import draw_windows, score_windows
 from ccd_lightning.modules.ranks import gather_batch
-from ccd_lightning.transforms.patches import coverage, fold_windows, tiles, windows
+from ccd_lightning.modules.schedule import polynomial
+from ccd_lightning.transforms.patches import tiles
 
 if TYPE_CHECKING:
     from ccd_lightning.data.datamodule import AnomalyDataModule
@@ -62,23 +64,17 @@ class IGD(OneClassDetector):
     ) -> None:
         super().__init__(encoder, quantile)
         self.save_hyperparameters(ignore=["encoder", "local_encoder", "optimizer"])
-        # A checkpoint holds them as plain values, which is what `load` gives.
-        whole = Scale(**global_scale) if isinstance(global_scale, dict) else global_scale
-        local = WindowScale(**local_scale) if isinstance(local_scale, dict) else local_scale
-        self.settings = Training(**training) if isinstance(training, dict) else training
-        self.hparams.update(global_scale=asdict(whole), local_scale=asdict(local), training=asdict(self.settings))
-        if min(whole.weight, local.weight) < 0 or whole.weight + local.weight == 0:
-            raise UserError("model.global_scale.weight and model.local_scale.weight must be 0 or more, not both 0.")
-        if local.stride < 1 or (whole.size - local.size) % local.stride or local.size > whole.size:
-            raise UserError(
-                f"model.local_scale: windows of {local.size} px every {local.stride} px do not end where images of"
-                f" {whole.size} px do."
-            )
+        # Copies, and plain values from a checkpoint, which is what `load` gives.
+        self.global_scale = Scale(**_plain(global_scale))
+        self.local_scale = WindowScale(**_plain(local_scale))
+        self.training_settings = Training(**_plain(training))
+        for name in ("global_scale", "local_scale", "training"):
+            self.hparams[name] = _plain(getattr(self, "training_settings" if name == "training" else name))
+        check(self.global_scale, self.local_scale, self.training_settings)
         self.local_encoder_config = local_encoder
         self.local_encoder = Encoder()
-        self.whole = Descriptor(whole, latent_size, "global_scale")
-        self.local = Descriptor(local, latent_size, "local_scale")
-        self.windows = local
+        self.whole = Descriptor(self.global_scale, latent_size, "global_scale")
+        self.local = Descriptor(self.local_scale, latent_size, "local_scale")
         self.make_optimizer = optimizer
         self.train()
 
@@ -89,11 +85,14 @@ class IGD(OneClassDetector):
         self.requires_grad_(False)
         sources = []
         for descriptor, encoder in self._scales():
-            config = self.encoder_config if descriptor is self.whole else self.local_encoder_config
-            sources.append(f"{descriptor.name} {initialise_encoder(encoder, config)}")
-            encoder.requires_grad_(self.settings.fine_tune)
+            whole = descriptor is self.whole
+            config, option = (
+                (self.encoder_config, "model.encoder") if whole else (self.local_encoder_config, "model.local_encoder")
+            )
+            sources.append(f"{descriptor.name} {initialise_encoder(encoder, config, option)}")
+            encoder.requires_grad_(self.training_settings.fine_tune)
             descriptor.requires_grad_(True)
-            descriptor.critic.requires_grad_(self.settings.interpolation > 0)
+            descriptor.critic.requires_grad_(self.training_settings.interpolation > 0)
         self.encoder_source = ", ".join(sources)
 
     def _scales(self) -> Iterator[tuple[Descriptor, Encoder]]:
@@ -101,6 +100,21 @@ class IGD(OneClassDetector):
         for pair in ((self.whole, self.encoder), (self.local, self.local_encoder)):
             if pair[0].settings.weight:
                 yield pair
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """Those of the scales that are used."""
+        return [encoder for _, encoder in self._scales()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to use a scale that was not trained."""
+        super().on_load_checkpoint(checkpoint)
+        for name, descriptor in (("whole", self.whole), ("local", self.local)):
+            if descriptor.settings.weight and checkpoint["state_dict"][f"{name}.gaussian.scale"].isnan():
+                raise UserError(
+                    f"The checkpoint's {descriptor.name} was not trained: leave --model.{descriptor.name}.weight at 0,"
+                    " or fit the detector again."
+                )
 
     def train(self, mode: bool = True) -> IGD:
         """Keeps the encoders' batch normalisation as pretraining left it."""
@@ -111,48 +125,31 @@ class IGD(OneClassDetector):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted sums of both scales' scores and maps."""
-        self._check_size(images)
+        self.check_size(images.shape[-1])
         scores, maps = images.new_zeros(len(images)), torch.zeros_like(images[:, 0])
         for descriptor, encoder in self._scales():
-            parts = descriptor.score(encoder, images) if descriptor is self.whole else self.score_windows(images)
+            whole = descriptor is self.whole
+            parts = (
+                descriptor.score(encoder, images)
+                if whole
+                else score_windows(descriptor, encoder, images, self.local_scale)
+            )
             scores, maps = (
                 total + descriptor.settings.weight * part for total, part in zip((scores, maps), parts, strict=True)
             )
         return scores, maps
 
-    def score_windows(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The local scale: the highest of the windows' scores (B,), and their maps averaged where they overlap."""
-        side, stride = self.windows.size, self.windows.stride
-        grid = windows(images, side, stride)  # (B, rows, columns, C, side, side)
-        at_once = max(1, self.windows.chunk // (grid.shape[1] * grid.shape[2]))
-        scores, maps = zip(*(self._score_grid(part) for part in torch.split(grid, at_once)), strict=True)
-        across = coverage(images.shape[-1], side, stride).to(images)
-        return torch.cat(scores), torch.cat(maps) / (across[:, None] * across)
-
-    def _score_grid(self, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (B,) and sums of maps (B, H, W) of windows (B, rows, columns, C, side, side), some rows at once."""
-        (count, rows, columns), stride = grid.shape[:3], self.windows.stride
-        maps = grid.new_zeros(count, self.whole.settings.size, self.whole.settings.size)
-        at_once = max(1, self.windows.chunk // (count * columns))
-        highest = []
-        for top, block in zip(range(0, rows, at_once), torch.split(grid, at_once, dim=1), strict=True):
-            scores, parts = self.local.score(self.local_encoder, block.flatten(0, 2))
-            highest.append(scores.view(count, -1).amax(dim=1))
-            strip = fold_windows(parts.view(*block.shape[:3], *parts.shape[1:]), stride)
-            maps[:, top * stride : top * stride + strip.shape[1]] += strip
-        return torch.stack(highest).amax(dim=0), maps
-
-    def _check_size(self, images: Tensor) -> None:
-        size = self.whole.settings.size
-        if images.shape[-2:] != (size, size):
+    def check_size(self, size: int) -> None:
+        """Refuses images that are not of the global scale's size."""
+        if size != self.global_scale.size:
             raise UserError(
-                f"Images of {images.shape[-1]} x {images.shape[-2]} px do not go with this detector of {size} px: give"
-                f" --data.size {size}, or fit one with --model.global_scale.size {images.shape[-1]}."
+                f"Images of {size} px do not go with this detector of {self.global_scale.size} px: give --data.size"
+                f" {self.global_scale.size}, or fit one with --model.global_scale.size {size}."
             )
 
     def on_train_epoch_start(self) -> None:
         """Estimates centre and scale of the latents, every so many epochs."""
-        if self.current_epoch % self.settings.estimate_every == 0:
+        if self.current_epoch % self.training_settings.estimate_every == 0:
             for descriptor, encoder in self._scales():
                 self._estimate(descriptor, encoder)
 
@@ -163,8 +160,8 @@ class IGD(OneClassDetector):
         def latents() -> Iterator[Tensor]:
             batches = self._data.normal_images(self.device)[0]
             for images in itertools.islice(batches, self.global_rank, None, self.trainer.world_size):
-                shown = images if descriptor is self.whole else tiles(images, self.windows.size)
-                for some in torch.split(shown, self.windows.chunk):
+                shown = images if descriptor is self.whole else tiles(images, self.local_scale.size)
+                for some in torch.split(shown, self.local_scale.chunk):
                     yield descriptor.latent(encoder.features(some))
 
         descriptor.gaussian.fit(latents, lambda total: self._reduce(total, "sum"))
@@ -172,15 +169,17 @@ class IGD(OneClassDetector):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of all nets of both scales."""
         images = batch["image"]
-        self._check_size(images)
+        self.check_size(images.shape[-1])
         everyone, own = gather_batch(images.new_zeros(len(images), 1))
         # What is drawn depends on an image's place in the batch of all ranks, and on nothing that came before.
         rng = np.random.default_rng((self._data.seed, self.current_epoch, batch_idx))
         terms: dict[str, Tensor] = {}
         for descriptor, encoder in self._scales():
-            shown, drawn = self._draw(descriptor, images, rng, len(everyone), own)
+            shown, drawn = images, 1
+            if descriptor is self.local:
+                shown, drawn = draw_windows(images, self.local_scale, rng, len(everyone), own), self.local_scale.drawn
             alpha = torch.from_numpy(rng.uniform(0, 0.5, (len(everyone), drawn))).to(images)[own].flatten()
-            interpolate = alpha if self.settings.interpolation else None
+            interpolate = alpha if self.training_settings.interpolation else None
             losses = descriptor.losses(encoder, shown, interpolate, partial(_partners, own=own))
             terms |= {f"{descriptor.name}/{name}": value for name, value in losses.items()}
         share = len(own) * self.trainer.world_size / len(everyone)  # the mean over ranks is that of all images
@@ -191,21 +190,9 @@ class IGD(OneClassDetector):
         self.log("train_loss", means[0], batch_size=1, prog_bar=in_bar, logger=False)
         return loss
 
-    def _draw(
-        self, descriptor: Descriptor, images: Tensor, rng: np.random.Generator, total: int, own: Tensor
-    ) -> tuple[Tensor, int]:
-        """What a scale is shown of images that are at the places `own` in a batch of `total`, and how many of each."""
-        if descriptor is self.whole:
-            return images, 1
-        grid = windows(images, self.windows.size, self.windows.stride)  # (B, rows, columns, C, side, side)
-        (_, rows, columns), drawn = grid.shape[:3], self.windows.drawn
-        place = torch.from_numpy(rng.integers(rows * columns, size=(total, drawn))).to(images.device)[own]  # (B, drawn)
-        image = torch.arange(len(images), device=images.device)[:, None]
-        return grid[image, place // columns, place % columns].flatten(0, 1), drawn
-
     @property
     def _weights(self) -> dict[str, float]:
-        settings = self.settings
+        settings = self.training_settings
         return {
             "reconstruction": 1.0,
             "gaussian": settings.gaussian,
@@ -230,7 +217,7 @@ class IGD(OneClassDetector):
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise UserError("The learning rate falls until training ends: give --trainer.max_epochs or .max_steps.")
-        schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=int(total), power=0.9)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(polynomial, total=int(total)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -244,3 +231,8 @@ def _partners(latent: Tensor, own: Tensor) -> Tensor:
     everyone = gather_batch(latent.reshape(len(own), -1))[0]  # (all images, n D)
     flipped = everyone.view(-1, latent.shape[1]).flip(0).view_as(everyone)
     return flipped[own].view_as(latent)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass, or of what it became in a checkpoint."""
+    return asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else dict(settings)

@@ -26,7 +26,7 @@ class Scale:
         width: Channels of decoder and critic at the full resolution, a multiple of 8.
         weight: Of the scale's score and map beside the other's; a scale of weight 0 is not trained.
         gaussian: Share of the Gaussian classifier in the score, in [0, 1]; the reconstruction has the rest.
-        ssim_window: Side of the windows of similarity in pixels, odd.
+        ssim_window: Side of the windows of similarity in pixels, odd; less where the last level is smaller than that.
         ssim_weights: Weights of the levels of similarity, each of half the resolution of the one before.
         structure: Share of similarity in the reconstruction's error and map, in [0, 1]; |x - x^| has the rest.
     """
@@ -76,6 +76,38 @@ class Training:
     fine_tune: bool = False
 
 
+def check(whole: Scale, local: WindowScale, training: Training) -> None:
+    """Refuses settings that are out of range or do not go together.
+
+    Raises:
+        UserError: It names the option.
+    """
+    least = {"weight": 0, "drawn": 1, "chunk": 1, "stride": 1, "ssim_window": 1}
+    for name, scale in (("global_scale", whole), ("local_scale", local)):
+        for key, low in least.items():
+            if getattr(scale, key, low) < low:
+                raise UserError(f"model.{name}.{key} is {getattr(scale, key)}, but must be {low} or more.")
+        for key in ("gaussian", "structure"):
+            if not 0 <= getattr(scale, key) <= 1:
+                raise UserError(f"model.{name}.{key} is {getattr(scale, key)}, but must be a share between 0 and 1.")
+        if not scale.ssim_weights:
+            raise UserError(f"model.{name}.ssim_weights is empty, but must have a weight for each level of similarity.")
+    if training.estimate_every < 1 or min(training.gaussian, training.interpolation) < 0:
+        raise UserError("model.training: estimate_every must be 1 or more, gaussian and interpolation 0 or more.")
+    if whole.weight + local.weight == 0:
+        raise UserError("model.global_scale.weight and model.local_scale.weight must not both be 0.")
+    if local.stride > local.size:
+        raise UserError(
+            f"model.local_scale.stride is {local.stride}, but must be at most the windows' size, {local.size} px: else"
+            " some pixels lie in no window."
+        )
+    if local.weight and ((whole.size - local.size) % local.stride or local.size > whole.size):
+        raise UserError(
+            f"model.local_scale: windows of {local.size} px every {local.stride} px do not end where images of"
+            f" {whole.size} px do."
+        )
+
+
 class Descriptor(nn.Module):
     """Latents, decoder, critic and Gaussian on top of an encoder's features (Chen, Tian et al., AAAI 2022).
 
@@ -92,10 +124,13 @@ class Descriptor(nn.Module):
         super().__init__()
         self.settings = scale
         self.name = name
+        last = scale.size >> (len(scale.ssim_weights) - 1)  # px, the last level's side
+        self.window = min(scale.ssim_window, (last - 1) // 2 * 2 + 1)
         try:
             self.decoder = Decoder(scale.size, scale.width, latent_size).to(memory_format=torch.channels_last)
             self.critic = Critic(scale.size, scale.width).to(memory_format=torch.channels_last)
-            self._errors(torch.zeros(1, 3, scale.size, scale.size), torch.zeros(1, 3, scale.size, scale.size))
+            black = torch.zeros(1, 3, scale.size, scale.size)
+            igd.reconstruction_errors(black, black, **self._options)
         except ValueError as error:
             raise UserError(f"model.{name} does not fit together: {error}.") from error
         self.latent = nn.Linear(Encoder.features_size, latent_size)
@@ -122,7 +157,7 @@ class Descriptor(nn.Module):
             target = encoder.normalise(images)
             reconstruction, *interpolated = torch.split(encoder.normalise(_exact(made)), len(images))
             terms = {
-                "reconstruction": self._errors(target, reconstruction)[0].mean(),
+                "reconstruction": igd.reconstruction_loss(target, reconstruction, **self._options),
                 "gaussian": igd.gaussian_score(_exact(latent), self.gaussian.centre, self.gaussian.scale).mean(),
             }
         if alpha is None:
@@ -133,23 +168,27 @@ class Descriptor(nn.Module):
         criticised = _exact(self.critic(torch.cat([interpolated[0], blended]).detach()))
         return terms | {"critic": igd.critic_loss(criticised[: len(images)], alpha, criticised[len(images) :])}
 
+    def reconstruct(self, encoder: Encoder, images: Tensor) -> Tensor:
+        """What the decoder makes of images (N, 3, size, size): as many, in [0, 1]."""
+        made: Tensor = self.decoder(self.latent(encoder.features(images)))
+        return made
+
     def score(self, encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (N,) and maps (N, size, size) >= 0 of images (N, 3, size, size) in [0, 1]."""
         latent = self.latent(encoder.features(images))
         made = self.decoder(latent)
-        errors, maps = self._errors(encoder.normalise(images), encoder.normalise(made))
+        errors, maps = igd.reconstruction_errors(encoder.normalise(images), encoder.normalise(made), **self._options)
         distance = igd.gaussian_score(latent, self.gaussian.centre, self.gaussian.scale)
         share = self.settings.gaussian
         return (1 - share) * errors + share * distance, maps
 
-    def _errors(self, images: Tensor, reconstructions: Tensor) -> tuple[Tensor, Tensor]:
-        settings = self.settings
-        options: dict[str, Any] = {
-            "window": settings.ssim_window,
-            "weights": settings.ssim_weights,
-            "structure": settings.structure,
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {
+            "window": self.window,
+            "weights": self.settings.ssim_weights,
+            "structure": self.settings.structure,
         }
-        return igd.reconstruction_errors(images, reconstructions, **options)
 
 
 def _exact(values: Tensor) -> Tensor:

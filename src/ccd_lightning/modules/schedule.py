@@ -23,3 +23,14 @@ def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e
     done = min(step // every * every, total)
     cosine = final + (1 - final) * (1 + math.cos(math.pi * done / total)) / 2
     return cosine * min(1.0, (step + 1) / (warmup + 1))
+
+
+def polynomial(step: int, total: int, power: float = 0.9) -> float:
+    """Factor of the learning rate that falls from 1 to 0: (1 - step / total) ** power.
+
+    Args:
+        step: Steps done, from 0.
+        total: Their number; afterwards the factor stays 0.
+        power: The published one of IGD is 0.9.
+    """
+    return float((1 - min(step, total) / total) ** power)
