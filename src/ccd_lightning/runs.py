@@ -15,6 +15,7 @@ ROOT = Path("runs")
 RECORD = "run.json"
 LATEST = "latest"
 CONFIG = "config.yaml"  # as Lightning names it
+MANIFEST = "manifest.csv"  # which image was in which split
 FIRST = "ccd fit --config configs/ccd_synthetic.yaml"
 CHECKPOINTS = "checkpoints"
 

@@ -23,6 +23,7 @@ from ccd_lightning.cli.messages import explain, users_mistake
 from ccd_lightning.cli.resume import CONFIG_KEY, go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.evaluation.dashboard import (
@@ -40,7 +41,10 @@ from ccd_lightning.modules.handover import model_of, read_checkpoint
 
 
 class KeepConfig(SaveConfigCallback):
-    """Writes the config into the run's folder and into every checkpoint, which thereby needs nothing beside it."""
+    """Writes the config into the run's folder and into every checkpoint, which thereby needs nothing beside it.
+
+    The split, which may have been drawn, is written into the folder too.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the file when fitting starts; a test belongs to a run that has one."""
@@ -55,6 +59,9 @@ class KeepConfig(SaveConfigCallback):
         self.config = self.config.clone()
         self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
         super().setup(trainer, pl_module, stage)
+        split: Manifest | None = trainer.datamodule.split  # type: ignore[attr-defined]
+        if split and trainer.is_global_zero:
+            split.write(folder / runs.MANIFEST)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the config."""

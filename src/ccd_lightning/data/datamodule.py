@@ -67,6 +67,7 @@ class AnomalyDataModule(LightningDataModule):
         self.seed = seed
         self.cache_dir = Path(cache_dir) if cache_dir else None
         self.datasets: dict[str, AnomalyDataset] = {}
+        self.split: Manifest | None = None  # once it is read
         self._go_on_at = 0, 0
 
     def manifest(self, masks: bool = True) -> Manifest:
@@ -88,7 +89,7 @@ class AnomalyDataModule(LightningDataModule):
         """
         if SPLITS[stage][0] in self.datasets:
             return
-        manifest = self.manifest(masks=stage != "predict")
+        manifest = self.split = self.manifest(masks=stage != "predict")
         if stage in ("fit", "validate"):
             train, held_out = self._hold_out(manifest.select("train"))
             self.datasets |= {"train": self._dataset(train), "val": self._dataset(held_out)}

@@ -1,4 +1,4 @@
-"""Known folder layouts, each turned into a manifest."""
+"""The common folder layout, and what all layouts share."""
 
 from __future__ import annotations
 
@@ -59,11 +59,16 @@ def _scan_kind(folder: Path, truth: Path | None) -> Iterable[Row]:
         raise UserError(f"{folder}: no images in this folder; fill it or remove it.")
     if folder.name == GOOD or truth is None:
         return [Row(path, "test", folder.name) for path in images]
-    masks = _pair(images, truth / folder.name)
+    masks = pair_masks(images, truth / folder.name)
     return [Row(path, "test", folder.name, masks[path]) for path in images]
 
 
-def _pair(images: list[Path], folder: Path) -> dict[Path, Path]:
+def pair_masks(images: list[Path], folder: Path) -> dict[Path, Path]:
+    """Finds each image's mask: the file of the same stem, or of the stem and "_mask".
+
+    Raises:
+        UserError: If one has no mask, a mask no image, or their sizes differ.
+    """
     found = {path.stem.removesuffix("_mask"): path for path in list_images(folder)} if folder.is_dir() else {}
     masks = {}
     for path in images:

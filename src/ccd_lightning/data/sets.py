@@ -2,14 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
+
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.recognition import AUTO, describe, read_layout
 from ccd_lightning.data.synthetic import synthesize
+
+WITHOUT_MARGIN = (0.088, 0.088, 0.928, 0.928)  # 45 to 475 of 512 px, as in the paper
 
 
 class Folder(AnomalyDataModule):
-    """A user's own images in the common folder layout."""
+    """A user's own images, in any known layout (`data.recognition`).
+
+    Args:
+        root: The data set's folder, or a manifest (.csv).
+        layout: The layout's name, a manifest (.csv) whose paths refer to the root, or "auto" to recognise it.
+        split_seed: Decides which normal images are tested on, where the layout does not; the run's seed does not.
+        **kwargs: As in `AnomalyDataModule`.
+    """
+
+    published: ClassVar[tuple[int, int, int] | None] = None  # images to train on, normal and abnormal to test on
+
+    def __init__(self, root: str, layout: str = AUTO, split_seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+        self.layout = layout
+        self.split_seed = split_seed
+
+    def manifest(self, masks: bool = True) -> Manifest:
+        """Reads the folder, and says what was found there."""
+        manifest, layout = read_layout(self.root, self.layout, masks, self.split_seed)
+        if not self.datasets:
+            rank_zero_only(print)(f"data: {self.root} ({layout}): {describe(manifest)}")
+            self._compare(manifest)
+        return manifest
+
+    def _compare(self, manifest: Manifest) -> None:
+        """Warns where the sizes are not the published ones."""
+        sizes = tuple(
+            sum(row.split == split and row.label == label for row in manifest.rows)
+            for split, label in (("train", 0), ("test", 0), ("test", 1))
+        )
+        if self.published not in (None, sizes):
+            rank_zero_warn(
+                f"{self.root}: {sizes[0]}, {sizes[1]} and {sizes[2]} images to train on and normal and abnormal ones to"
+                f" test on, where the paper has {self.published[0]}, {self.published[1]} and {self.published[2]}."
+            )
+
+
+class HyperKvasir(Folder):
+    """Colonoscopy: normal mucosa and polyps (Borgli et al., Scientific Data 2020), without its black margin."""
+
+    published = 1600, 500, 1000
+
+    def __init__(
+        self,
+        root: str = "data/hyper_kvasir",
+        crop: tuple[float, float, float, float] | None = WITHOUT_MARGIN,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, crop=crop, **kwargs)
+
+
+class LAG(Folder):
+    """Fundus photographs with and without glaucoma (Li et al., CVPR 2019)."""
+
+    published = 2343, 800, 1711
+
+    def __init__(self, root: str = "data/lag", **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+
+
+class LiuColonoscopy(Folder):
+    """Frames of colonoscopy videos (Liu et al., ISBI 2020), without their black margin."""
+
+    published = 13250, 677, 290
+
+    def __init__(
+        self,
+        root: str = "data/liu",
+        crop: tuple[float, float, float, float] | None = WITHOUT_MARGIN,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, crop=crop, **kwargs)
 
 
 class _Synthetic(AnomalyDataModule):

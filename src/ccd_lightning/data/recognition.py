@@ -1,0 +1,111 @@
+"""Which layout a folder has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ccd_lightning.data import published
+from ccd_lightning.data.layouts import scan_folder
+from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.errors import UserError
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way in which data sets lie on disk.
+
+    Attributes:
+        name: By which it can be asked for.
+        shape: What it looks like, for messages.
+        matches: Whether a folder has it.
+        read: From the folder, whether masks are wanted, and the seed of the split, to the manifest.
+    """
+
+    name: str
+    shape: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Path, bool, int], Manifest]
+
+
+LAYOUTS = (
+    Layout(
+        "folders",
+        "train/good, test/good, test/KIND and, where there are masks, ground_truth/KIND",
+        lambda root: (root / "train" / "good").is_dir() or (root / "test" / "good").is_dir(),
+        lambda root, masks, seed: scan_folder(root, masks),
+    ),
+    Layout(
+        "authors",
+        "train_set, test_set/normal_test, test_set/abnormal_test",
+        lambda root: (root / "train_set").is_dir() and (root / "test_set").is_dir(),
+        published.authors,
+    ),
+    Layout(
+        "hyper_kvasir",
+        "labeled-images/.../{cecum,ileum,bbps-2-3} and segmented-images/{images,masks}",
+        published.is_hyper_kvasir,
+        published.hyper_kvasir,
+    ),
+    Layout(
+        "lag",
+        "non_glaucoma/image, suspicious_glaucoma/{image,attention_map}",
+        published.is_lag,
+        published.lag,
+    ),
+    Layout(
+        "medianomaly",
+        "images and data.json",
+        lambda root: (root / "data.json").is_file() and (root / "images").is_dir(),
+        published.medianomaly,
+    ),
+    Layout("two_folders", "normal and abnormal", published.is_two_folders, published.two_folders),
+)
+
+
+def read_layout(root: Path, layout: str = AUTO, masks: bool = True, seed: int = 0) -> tuple[Manifest, str]:
+    """Reads a data set in whatever layout it has.
+
+    Args:
+        root: Its folder, or a manifest written before.
+        layout: The layout's name, a manifest (a .csv whose paths refer to the root), or "auto".
+        masks: Whether to look for masks.
+        seed: Of the split, where the layout has none.
+
+    Returns:
+        The manifest, and what the layout is called.
+
+    Raises:
+        UserError: If there is no such folder or layout, or the folder is not as its layout wants it.
+    """
+    for table, place in ((Path(layout), root), (root, root.parent)):
+        if table.suffix.lower() == ".csv":
+            return Manifest.read(table, place), f"manifest {table}"
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
+    known = {one.name: one for one in LAYOUTS}
+    if layout != AUTO and layout not in known:
+        raise UserError(f"data.layout is {layout!r}, but must be auto, a manifest (.csv) or one of {', '.join(known)}.")
+    chosen = known.get(layout) or next((one for one in LAYOUTS if one.matches(root)), None)
+    if chosen is None:
+        raise UserError(_not_recognised(root))
+    return chosen.read(root, masks, seed), chosen.name
+
+
+def _not_recognised(root: Path) -> str:
+    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    found = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
+    shapes = "\n".join(f"  {one.name:12} {one.shape}" for one in LAYOUTS)
+    return f"{root}: no known layout; there is {found}. Known are\n{shapes}\n  a manifest   --data.root TABLE.csv"
+
+
+def describe(manifest: Manifest) -> str:
+    """How many images of what, in words."""
+    count = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
+    masks = sum(row.mask is not None for row in manifest.rows)
+    parts = (("train", 0), "training images"), (("test", 0), "normal test images"), (("test", 1), "abnormal ones")
+    return ", ".join(f"{count[key]} {name}" for key, name in parts) + f", {masks} masks"
