@@ -78,7 +78,7 @@ def test_a_test_needs_no_training_images(folder: Path) -> None:
     data = module(folder)
     data.setup("test")
     assert len(data.datasets["test"]) == 11
-    with pytest.raises(UserError, match=r"train/good: no images in this folder to learn from"):
+    with pytest.raises(UserError, match=r"images: no images to learn from"):
         data.setup("fit")
 
 

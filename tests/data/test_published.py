@@ -39,6 +39,9 @@ def test_each_layout_is_recognised_and_read(name: str, tmp_path: Path) -> None:
 
 def test_kvasir_s_polyps_are_the_segmented_ones_and_nothing_else_is_normal(tmp_path: Path) -> None:
     hyper_kvasir(tmp_path)
+    for junk in ("__MACOSX/segmented-images/masks/._cju0.jpg", "__MACOSX/segmented-images/images/._cju0.jpg"):
+        picture(tmp_path / junk, 0)
+    picture(tmp_path / "segmented-images/images/._cju0.jpg", 0)
     rows = read_layout(tmp_path)[0].rows
     assert {row.path.parent.name for row in rows if not row.label} == {"cecum", "ileum", "bbps-2-3"}
     assert {row.kind for row in rows if row.label} == {"polyp"}
@@ -48,6 +51,11 @@ def test_kvasir_s_polyps_are_the_segmented_ones_and_nothing_else_is_normal(tmp_p
     for folder in ("labeled-images", "segmented-images"):
         shutil.move(tmp_path / folder, nested / folder)
     assert sizes(read_layout(tmp_path)[0]) == FAKES["hyper_kvasir"][1]
+    shutil.copytree(nested / "segmented-images", tmp_path / "Kvasir-SEG")
+    assert sizes(read_layout(tmp_path)[0]) == FAKES["hyper_kvasir"][1]
+    shutil.move(nested / "segmented-images", tmp_path / "again")
+    with pytest.raises(UserError, match=r"images and masks are in .*Kvasir-SEG, .*again; leave one"):
+        read_layout(tmp_path)
 
 
 def test_splits_are_drawn_by_seed_and_names_alone(tmp_path: Path) -> None:
@@ -56,19 +64,69 @@ def test_splits_are_drawn_by_seed_and_names_alone(tmp_path: Path) -> None:
     assert first == again
     assert {row.path for row in first if row.split == "test"} != {row.path for row in other if row.split == "test"}
 
+    def tested(root: Path) -> set[str]:
+        return {row.path.name for row in read_layout(root)[0].rows if row.split == "test" and not row.label}
+
+    before = tested(tmp_path)
+    shutil.copytree(tmp_path, tmp_path.parent / "elsewhere" / "Archive" / "LAG")
+    assert tested(tmp_path.parent / "elsewhere") == before
+    picture(tmp_path / "non_glaucoma/image/9999.jpg", 1)
+    assert len(tested(tmp_path) ^ before) <= 2
+
+
+def test_the_folders_above_an_image_do_not_move_it(tmp_path: Path) -> None:
+    hyper_kvasir(tmp_path)
+    before = {row.path.name for row in read_layout(tmp_path)[0].rows if row.split == "train"}
+    for name in ("anatomical-landmarks/cecum", "anatomical-landmarks/ileum", "quality-of-mucosal-views/bbps-2-3"):
+        shutil.move(tmp_path / "labeled-images/lower-gi-tract" / name, tmp_path / Path(name).name)
+    assert {row.path.name for row in read_layout(tmp_path)[0].rows if row.split == "train"} == before
+
 
 def test_a_video_is_on_one_side(tmp_path: Path) -> None:
     two_folders(tmp_path)
     for seed in range(5):
         splits: dict[str, set[str]] = {}
-        for row in read_layout(tmp_path, seed=seed)[0].rows:
-            if not row.label:
-                splits.setdefault(str(row.group), set()).add(row.split)
+        manifest = read_layout(tmp_path, seed=seed)[0]
+        for row in manifest.rows:
+            splits.setdefault(str(row.group), set()).add(row.split)
         assert len(splits) == 8
+        assert sizes(manifest) == (18, 6, 6, 0)
         assert all(len(split) == 1 for split in splits.values())
-    assert group_of(Path("Patient_012-3.png")) == "patient_012"
-    assert group_of(Path("cju0qkwl35piu.jpg")) is None
-    assert [row.split for row in draw_split([Path("video1_0.png"), Path("video1_1.png")], 0.5, 0)] == ["test"] * 2
+    here = Path("video9")
+    assert group_of(here / "Patient_012-3.png", here) == "patient_012"
+    assert group_of(here / "normal" / "Subject7" / "03.png", here) == "subject7"
+    assert group_of(here / "cju0qkwl35piu.jpg", here) is None
+    frames = [here / f"video1_{index}.png" for index in range(90)] + [here / f"{index}.png" for index in range(10)]
+    rows = draw_split(here, frames, 0.25, 0)
+    assert sum(row.split == "test" for row in rows) == 10  # not all of the one long video
+    with pytest.raises(UserError, match=r"of 1 patients or videos, by their names \(case_2020, \.\.\.\)"):
+        draw_split(here, [here / f"case_2020_{index}.png" for index in range(9)], 0.25, 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_held_out_images_are_of_other_videos(tmp_path: Path) -> None:
+    two_folders(tmp_path)
+    for seed in range(3):
+        data = Folder(str(tmp_path), size=32, seed=seed, validation=0.4)
+        data.setup("fit")
+        train, held_out = ({row.group for row in data.datasets[split].rows} for split in ("train", "val"))
+        assert held_out
+        assert not train & held_out
+
+
+def test_masks_among_the_images_are_no_images(tmp_path: Path) -> None:
+    two_folders(tmp_path)
+    picture(tmp_path / "Abnormal/masks/video0_frame0.png", 0)
+    assert sizes(read_layout(tmp_path)[0]) == FAKES["two_folders"][1]
+
+
+def test_attention_maps_are_all_there_or_none(tmp_path: Path) -> None:
+    lag(tmp_path)
+    (tmp_path / "suspicious_glaucoma/attention_map/0002.jpg").unlink()
+    with pytest.raises(UserError, match=r"0002\.jpg: no attention map for this image"):
+        read_layout(tmp_path)
+    shutil.rmtree(tmp_path / "suspicious_glaucoma/attention_map")
+    assert sizes(read_layout(tmp_path)[0])[3] == 0
 
 
 def test_what_is_not_known_is_told_with_what_there_is(tmp_path: Path) -> None:
@@ -80,8 +138,12 @@ def test_what_is_not_known_is_told_with_what_there_is(tmp_path: Path) -> None:
         assert f"{layout.name:12} {layout.shape}" in str(told.value)
     with pytest.raises(UserError, match=r"data\.layout is 'kvasir', but must be auto, .* hyper_kvasir"):
         read_layout(tmp_path, "kvasir")
-    with pytest.raises(UserError, match="train_set: no images in this folder"):
+    with pytest.raises(UserError, match="not of the layout authors, which is train_set"):
         read_layout(tmp_path, "authors")
+    for folder in ("train_set", "test_set"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(UserError, match="train_set: no images in this folder"):
+        read_layout(tmp_path)
 
 
 def test_damaged_packings(tmp_path: Path) -> None:
@@ -109,6 +171,11 @@ def test_a_written_split_can_be_given_again(tmp_path: Path) -> None:
     assert again.rows == data.split.rows
     shutil.move(table, root / "split.csv")
     assert read_layout(root / "split.csv")[0].rows == data.split.rows
+    assert read_layout(root / "split.csv", str(root / "split.csv"))[0].rows == data.split.rows
+    assert sizes(read_layout(root / "split.csv", masks=False)[0])[3] == 0
+    shutil.rmtree(root / "suspicious_glaucoma/attention_map")
+    with pytest.raises(UserError, match=r"attention_map/0000\.jpg: no such file, but .*split\.csv names it"):
+        read_layout(root / "split.csv")
 
 
 def test_sizes_that_are_not_the_paper_s_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +203,7 @@ def test_from_files_to_a_test(layout: str, config: str, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     make, expected = FAKES[layout]
     make(tmp_path / "set")
-    small = ["--data.root=set", "--data.size=32", "--data.batch_size=8", "--data.num_workers=0"]
+    small = ["--data.root=set", "--data.size=32", "--data.batch_size=8", "--data.num_workers=0", "--data.split_seed=3"]
     assert main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), *small, "--model.encoder.weights=null"]) == 0
     assert main(["test"]) == 0
     run = Path("runs") / config / "latest"
@@ -146,7 +213,7 @@ def test_from_files_to_a_test(layout: str, config: str, tmp_path: Path, monkeypa
     written = Manifest.read(run / "manifest.csv", tmp_path / "set")
     assert sizes(written) == expected
     before = (run / "metrics.json").read_text()
-    again = ["--data.root=set", f"--data.layout={run / 'manifest.csv'}"]
+    again = ["--data.root=set", "--data.split_seed=0", f"--data.layout={run / 'manifest.csv'}"]
     assert main(["test", *again]) == 0
     assert json.loads(before)["data"] == json.loads((run / "metrics.json").read_text())["data"]
 
@@ -156,3 +223,52 @@ def test_the_embedded_sets_need_no_recognition(folder: Path) -> None:
     data.setup("test")
     assert data.split
     assert sizes(data.split) == (12, 5, 6, 6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_goes_on_with_its_own_split_and_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(CONFIGS)
+    lag(tmp_path / "set")
+    small = ["--data.root=set", "--data.size=32", "--data.batch_size=8", "--data.num_workers=0", "--data.split_seed=3"]
+    views = [
+        "--data.views.size=16",
+        "--data.views.patch_size=16",
+        "--data.views.hole=0",
+        "--model.encoder.weights=null",
+    ]
+    words = ["fit", "--config", "configs/ccd_lag.yaml", *small, *views]
+    assert main([*words, "--trainer.max_epochs=1"]) == 0
+    assert (
+        "Next: ccd fit --config configs/padim_lag.yaml --data.root set --data.split_seed 3\n" in capsys.readouterr().out
+    )
+    picture(tmp_path / "set/non_glaucoma/image/9999.jpg", 1)
+    assert main([*words, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 2
+    assert "images have come, gone or changed sides since the run began" in capsys.readouterr().err
+    (tmp_path / "set/non_glaucoma/image/9999.jpg").unlink()
+    assert main([*words, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 0
+
+
+def test_tables_as_people_write_them(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{index}.png", index) for index in range(3)]
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "path,split,kind\n0.png,train, Normal \n1.png , test,good\n2.png,test,polyp\n", encoding="utf-8-sig"
+    )
+    manifest, _ = read_layout(table)
+    assert [(row.path, row.kind) for row in manifest.rows] == list(zip(paths, ("good", "good", "polyp"), strict=True))
+    for content, told in (
+        ("path,split,kind\n0.png,train,good\n0.png,test,good\n", "0.png: this image is in the table twice"),
+        ("path,split,kind\n0.png,train,\n", "table.csv, line 2: there is no kind"),
+        ("path,split,kind\n,train,good\n", "table.csv, line 2: there is no path"),
+        ("path,split,kind\n0.png,train\n", "table.csv, line 2: there is no kind"),
+        ("path,split,kind\n9.png,train,good\n", "9.png: no such file, but .*table.csv names it"),
+    ):
+        table.write_text(content)
+        with pytest.raises(UserError, match=told):
+            read_layout(table)
+    table.write_bytes("path,split,kind\nä.png,train,good\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"table\.csv: not in UTF-8"):
+        read_layout(table)

@@ -24,6 +24,7 @@ from ccd_lightning.cli.resume import CONFIG_KEY, go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.recognition import AUTO
 from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.evaluation.dashboard import (
@@ -61,11 +62,23 @@ class KeepConfig(SaveConfigCallback):
         super().setup(trainer, pl_module, stage)
         split: Manifest | None = trainer.datamodule.split  # type: ignore[attr-defined]
         if split and trainer.is_global_zero:
-            split.write(folder / runs.MANIFEST)
+            _keep_split(split, folder / runs.MANIFEST)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the config."""
         checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
+
+
+def _keep_split(split: Manifest, file: Path) -> None:
+    """Writes the split, or sees that a run that goes on has the one that it began with."""
+    if file.is_file():
+        before, now = ({(row.path, row.split) for row in one.rows} for one in (Manifest.read(file, split.root), split))
+        if changed := {path for path, _ in before ^ now}:
+            raise UserError(
+                f"{file}: {len(changed)} images have come, gone or changed sides since the run began. Put them back, or"
+                f" begin a new run, with --data.layout {file} for the old split."
+            )
+    split.write(file)
 
 
 class CLI(LightningCLI):
@@ -178,7 +191,11 @@ def _record(run: Path, cli: CLI) -> None:
 def _next_command(run: Path, cli: CLI) -> str:
     if isinstance(cli.model, OneClassDetector):
         return "ccd test"
-    root = f" --data.root {cli.datamodule.root}" if isinstance(cli.datamodule, Folder) else ""
+    data = cli.datamodule
+    root = f" --data.root {data.root}" if isinstance(data, Folder) else ""
+    if isinstance(data, Folder):
+        root += f" --data.layout {data.layout}" * (data.layout != AUTO)
+        root += f" --data.split_seed {data.split_seed}" * (data.split_seed != 0)
     name = run.parent.name.removeprefix("ccd_")
     shipped = run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
     detector, weights = ("igd", "local_encoder") if cli.datamodule.tile else ("padim", "encoder")
@@ -190,7 +207,7 @@ def _next_command(run: Path, cli: CLI) -> str:
     encoder = f" --model.{weights}.weights {os.path.relpath(run)}"
     if detector == "igd":
         encoder += f" --model.encoder.weights GLOBAL_RUN --model.global_scale.size {geometry.size}"
-    return f"ccd fit --config configs/{detector}_folder.yaml --data.root {cli.datamodule.root}{seen}{encoder}"
+    return f"ccd fit --config configs/{detector}_folder.yaml{root or f' --data.root {data.root}'}{seen}{encoder}"
 
 
 def run_training(words: list[str]) -> None:

@@ -110,15 +110,23 @@ class AnomalyDataModule(LightningDataModule):
             raise UserError(f"data.views does not go with images of {self.geometry.size} px: {error}.") from error
 
     def _hold_out(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        """Draws the held-out images; those of one patient or video stay together."""
         if not rows:
-            raise UserError(f"{self.root / 'train' / GOOD}: no images in this folder to learn from.")
+            raise UserError(f"{self.root}: no images to learn from (train/{GOOD}, in the common layout).")
         count = round(self.validation * len(rows))
-        if not 0 < count <= len(rows) - 2:
+        groups: dict[str, list[int]] = {}
+        for index, row in enumerate(rows):
+            groups.setdefault(row.group or f"image {index}", []).append(index)
+        members, held_out = list(groups.values()), set[int]()
+        for group in np.random.default_rng(self.seed).permutation(len(members)).tolist():
+            if len(held_out) + len(members[group]) <= count:
+                held_out.update(members[group])
+        if not 0 < len(held_out) <= len(rows) - 2:
             raise UserError(
                 f"{self.root}: {len(rows)} training images with data.validation {self.validation} leave "
-                f"{len(rows) - count} to train on and {count} to validate on; at least 2 and 1 are needed."
+                f"{len(rows) - len(held_out)} to train on and {len(held_out)} to validate on; at least 2 and 1 are"
+                " needed."
             )
-        held_out = set(np.random.default_rng(self.seed).permutation(len(rows))[:count].tolist())
         train = [row for index, row in enumerate(rows) if index not in held_out]
         return train, [rows[index] for index in sorted(held_out)]
 

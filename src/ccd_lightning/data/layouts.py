@@ -50,7 +50,7 @@ def scan_folder(root: Path, masks: bool = True) -> Manifest:
 
 def list_images(folder: Path) -> list[Path]:
     """The image files of a folder, sorted; other files are passed over."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
 
 
 def _scan_kind(folder: Path, truth: Path | None) -> Iterable[Row]:
@@ -75,7 +75,7 @@ def pair_masks(images: list[Path], folder: Path) -> dict[Path, Path]:
         mask = found.pop(path.stem, None)
         if mask is None:
             raise UserError(
-                f"{path}: no mask for this image in {folder}. Add it, or remove {folder.parent} to test without masks."
+                f"{path}: no mask for this image in {folder}. Add it; only without any masks are images tested without."
             )
         check_mask_size(path, mask)
         masks[path] = mask

@@ -12,6 +12,7 @@ from ccd_lightning.errors import UserError
 
 Split = Literal["train", "test"]
 GOOD = "good"
+NORMAL_NAMES = ("normal", GOOD, "healthy", "negative")  # what normal images are called in tables and folders
 COLUMNS = ("path", "split", "kind", "mask", "group")
 
 
@@ -48,7 +49,7 @@ class Manifest:
         rows: The images, in a fixed order.
 
     Raises:
-        UserError: If there is an abnormal image among the training images.
+        UserError: If there is an abnormal image among the training images, or one stands in the table twice.
     """
 
     root: Path
@@ -58,6 +59,12 @@ class Manifest:
         abnormal = next((row for row in self.select("train") if row.label), None)
         if abnormal is not None:
             raise UserError(f"{abnormal.path}: training uses normal images only; move it to the test split.")
+
+        seen: set[Path] = set()
+        for row in self.rows:
+            if row.path in seen:
+                raise UserError(f"{row.path}: this image is in the table twice; leave it in one split, once.")
+            seen.add(row.path)
 
     def select(self, split: Split) -> list[Row]:
         """The rows of one split, in order."""
@@ -86,21 +93,28 @@ class Manifest:
         if not path.is_file():
             raise UserError(f"{path}: no such manifest.")
         root = root or path.parent
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = {"path", "split", "kind"} - set(reader.fieldnames or ())
-            if missing:
-                raise UserError(f"{path}: the column {sorted(missing)[0]!r} is missing; expected {', '.join(COLUMNS)}.")
-            return cls(root, list(_parse(path, root, reader)))
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:  # as Excel writes it too
+                reader = csv.DictReader(file)
+                missing = {"path", "split", "kind"} - set(reader.fieldnames or ())
+                if missing:
+                    expected = ", ".join(COLUMNS)
+                    raise UserError(f"{path}: the column {sorted(missing)[0]!r} is missing; expected {expected}.")
+                return cls(root, list(_parse(path, root, reader)))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
 
 
 def _parse(table: Path, root: Path, records: Iterable[dict[str, str]]) -> Iterable[Row]:
     splits = {name: name for name in get_args(Split)}
     for line, record in enumerate(records, start=2):
-        split: Split | None = splits.get(record["split"])
+        values = {name: (record.get(name) or "").strip() for name in COLUMNS}
+        split: Split | None = splits.get(values["split"])
         if split is None:
-            raise UserError(f"{table}, line {line}: split is {record['split']!r}, but must be 'train' or 'test'.")
-        mask = record.get("mask")
-        yield Row(
-            root / record["path"], split, record["kind"], root / mask if mask else None, record.get("group") or None
-        )
+            raise UserError(f"{table}, line {line}: split is {values['split']!r}, but must be 'train' or 'test'.")
+        for name in ("path", "kind"):
+            if not values[name]:
+                raise UserError(f"{table}, line {line}: there is no {name}; normal images have the kind {GOOD!r}.")
+        kind = GOOD if values["kind"].lower() in NORMAL_NAMES else values["kind"]
+        mask = root / values["mask"] if values["mask"] else None
+        yield Row(root / values["path"], split, kind, mask, values["group"] or None)

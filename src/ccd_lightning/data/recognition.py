@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ccd_lightning.data import published
@@ -36,7 +36,7 @@ LAYOUTS = (
     Layout(
         "folders",
         "train/good, test/good, test/KIND and, where there are masks, ground_truth/KIND",
-        lambda root: (root / "train" / "good").is_dir() or (root / "test" / "good").is_dir(),
+        lambda root: (root / "train" / "good").is_dir() or (root / "test").is_dir(),
         lambda root, masks, seed: scan_folder(root, masks),
     ),
     Layout(
@@ -82,18 +82,42 @@ def read_layout(root: Path, layout: str = AUTO, masks: bool = True, seed: int = 
     Raises:
         UserError: If there is no such folder or layout, or the folder is not as its layout wants it.
     """
-    for table, place in ((Path(layout), root), (root, root.parent)):
-        if table.suffix.lower() == ".csv":
-            return Manifest.read(table, place), f"manifest {table}"
+    place = root.parent if root.suffix.lower() == ".csv" else root
+    table = next((path for path in (Path(layout), root) if path.suffix.lower() == ".csv"), None)
+    if table:
+        return _read_table(table, place, masks), f"manifest {table}"
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
     known = {one.name: one for one in LAYOUTS}
     if layout != AUTO and layout not in known:
         raise UserError(f"data.layout is {layout!r}, but must be auto, a manifest (.csv) or one of {', '.join(known)}.")
-    chosen = known.get(layout) or next((one for one in LAYOUTS if one.matches(root)), None)
-    if chosen is None:
-        raise UserError(_not_recognised(root))
-    return chosen.read(root, masks, seed), chosen.name
+    candidates = LAYOUTS if layout == AUTO else (known[layout],)
+    for folder in _unpacked(root):
+        for one in candidates:
+            if one.matches(folder):
+                return one.read(folder, masks, seed), one.name
+    if layout != AUTO:
+        raise UserError(f"{root}: not of the layout {layout}, which is {known[layout].shape}.")
+    raise UserError(_not_recognised(root))
+
+
+def _unpacked(root: Path) -> Iterator[Path]:
+    """The folder, and those below it as long as there is nothing but one folder: archives often hold one."""
+    while True:
+        yield root
+        entries = [path for path in root.iterdir() if not published.is_junk(path.name)]
+        if len(entries) != 1 or not entries[0].is_dir():
+            return
+        root = entries[0]
+
+
+def _read_table(table: Path, place: Path, masks: bool) -> Manifest:
+    manifest = Manifest.read(table, place)
+    for row in manifest.rows:
+        for path in (row.path, row.mask if masks else None):
+            if path and not path.is_file():
+                raise UserError(f"{path}: no such file, but {table} names it. Its paths are relative to {place}.")
+    return manifest if masks else Manifest(place, [replace(row, mask=None) for row in manifest.rows])
 
 
 def _not_recognised(root: Path) -> str:

@@ -36,8 +36,14 @@ class Folder(AnomalyDataModule):
         manifest, layout = read_layout(self.root, self.layout, masks, self.split_seed)
         if not self.datasets:
             rank_zero_only(print)(f"data: {self.root} ({layout}): {describe(manifest)}")
-            self._compare(manifest)
         return manifest
+
+    def setup(self, stage: str) -> None:
+        """Reads the images that a stage needs; warns before a fit where there are not as many as published."""
+        first = not self.datasets
+        super().setup(stage)
+        if stage == "fit" and first and self.split:
+            self._compare(self.split)
 
     def _compare(self, manifest: Manifest) -> None:
         """Warns where the sizes are not the published ones."""

@@ -135,7 +135,8 @@ class TestReport(Callback):
 def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]) -> dict[str, Any]:
     """Where the test images are, how many they are, and a digest of their names, labels and geometry."""
     root = datamodule.root
-    names = [f"{os.path.relpath(record.path, root)} {record.label}" for record in records]
+    base = datamodule.split.root if datamodule.split else root  # a table's folder, where the root is a table
+    names = [f"{os.path.relpath(record.path, base)} {record.label}" for record in records]
     digest = hashlib.sha256("\n".join([repr(datamodule.geometry), *names]).encode()).hexdigest()
     return {"root": str(root), "images": len(records), "split": digest[:16]}
 
