@@ -36,10 +36,9 @@ def fit_and_test(name: str, seed: int, detector: str, options: list[str]) -> dic
     config, words = CONFIGS[name], ["--seed_everything", str(seed), *options]
     kind = "" if detector == "padim" else f"{detector}_"
     for ending in ENCODERS[detector].values():
-        if not (PLACE / f"{name}_ccd{ending}_{seed}" / "latest" / "run.json").is_file():
-            run(
-                ["fit", "--config", f"configs/ccd_{config}{ending}.yaml", *words, *logger(f"{name}_ccd{ending}_{seed}")]
-            )
+        pretrained = f"{name}_ccd{ending}_{seed}"
+        if not (PLACE / pretrained / "latest" / "run.json").is_file():
+            run(["fit", "--config", f"configs/ccd_{config}{ending}.yaml", *words, *logger(pretrained)])
     runs = {}
     for column in ("untrained", "trained"):
         runs[column] = PLACE / f"{name}_{kind}{column}_{seed}" / "latest"
@@ -50,16 +49,8 @@ def fit_and_test(name: str, seed: int, detector: str, options: list[str]) -> dic
             for encoder, ending in ENCODERS[detector].items()
         ]
         if not (runs[column] / "run.json").is_file():
-            run(
-                [
-                    "fit",
-                    "--config",
-                    f"configs/{detector}_{config}.yaml",
-                    *words,
-                    *weights,
-                    *logger(runs[column].parent.name),
-                ]
-            )
+            place = logger(runs[column].parent.name)
+            run(["fit", "--config", f"configs/{detector}_{config}.yaml", *words, *weights, *place])
         run(["test", "--ckpt_path", str(runs[column])])
     return runs | (each_scale(runs["trained"]) if detector == "igd" else {})
 

@@ -192,17 +192,18 @@ def _next_command(run: Path, cli: CLI) -> str:
     if isinstance(cli.model, OneClassDetector):
         return "ccd test"
     data = cli.datamodule
-    root = f" --data.root {data.root}" if isinstance(data, Folder) else ""
+    root = ""
     if isinstance(data, Folder):
+        root = f" --data.root {data.root}"
         root += f" --data.layout {data.layout}" * (data.layout != AUTO)
         root += f" --data.split_seed {data.split_seed}" * (data.split_seed != 0)
     name = run.parent.name.removeprefix("ccd_")
     shipped = run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
-    detector, weights = ("igd", "local_encoder") if cli.datamodule.tile else ("padim", "encoder")
+    detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
     config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
     if config.is_file() and shipped:
         return f"ccd fit --config {config}{root}"
-    geometry = cli.datamodule.geometry
+    geometry = data.geometry
     seen = f" --data.size {geometry.size}" + (f" --data.crop '{list(geometry.crop)}'" if geometry.crop else "")
     encoder = f" --model.{weights}.weights {os.path.relpath(run)}"
     if detector == "igd":

@@ -127,9 +127,14 @@ def _not_recognised(root: Path) -> str:
     return f"{root}: no known layout; there is {found}. Known are\n{shapes}\n  a manifest   --data.root TABLE.csv"
 
 
+def sizes(manifest: Manifest) -> tuple[int, int, int]:
+    """How many images there are to train on, and normal and abnormal ones to test on."""
+    count = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
+    return count["train", 0], count["test", 0], count["test", 1]
+
+
 def describe(manifest: Manifest) -> str:
     """How many images of what, in words."""
-    count = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
+    train, normal, abnormal = sizes(manifest)
     masks = sum(row.mask is not None for row in manifest.rows)
-    parts = (("train", 0), "training images"), (("test", 0), "normal test images"), (("test", 1), "abnormal ones")
-    return ", ".join(f"{count[key]} {name}" for key, name in parts) + f", {masks} masks"
+    return f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"

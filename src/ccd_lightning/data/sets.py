@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.recognition import AUTO, describe, read_layout
+from ccd_lightning.data.recognition import AUTO, describe, read_layout, sizes
 from ccd_lightning.data.synthetic import synthesize
 
 WITHOUT_MARGIN = (0.088, 0.088, 0.928, 0.928)  # 45 to 475 of 512 px, as in the paper
@@ -47,13 +47,10 @@ class Folder(AnomalyDataModule):
 
     def _compare(self, manifest: Manifest) -> None:
         """Warns where the sizes are not the published ones."""
-        sizes = tuple(
-            sum(row.split == split and row.label == label for row in manifest.rows)
-            for split, label in (("train", 0), ("test", 0), ("test", 1))
-        )
-        if self.published not in (None, sizes):
+        found = sizes(manifest)
+        if self.published not in (None, found):
             rank_zero_warn(
-                f"{self.root}: {sizes[0]}, {sizes[1]} and {sizes[2]} images to train on and normal and abnormal ones to"
+                f"{self.root}: {found[0]}, {found[1]} and {found[2]} images to train on and normal and abnormal ones to"
                 f" test on, where the paper has {self.published[0]}, {self.published[1]} and {self.published[2]}."
             )
 

@@ -68,8 +68,11 @@ class IGD(OneClassDetector):
         self.global_scale = Scale(**_plain(global_scale))
         self.local_scale = WindowScale(**_plain(local_scale))
         self.training_settings = Training(**_plain(training))
-        for name in ("global_scale", "local_scale", "training"):
-            self.hparams[name] = _plain(getattr(self, "training_settings" if name == "training" else name))
+        self.hparams.update(
+            global_scale=asdict(self.global_scale),
+            local_scale=asdict(self.local_scale),
+            training=asdict(self.training_settings),
+        )
         check(self.global_scale, self.local_scale, self.training_settings)
         self.local_encoder_config = local_encoder
         self.local_encoder = Encoder()
