@@ -1,6 +1,7 @@
 """Small data sets with the real folder and file names of published ones."""
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 
-def picture(path: Path, seed: int, mode: str = "RGB") -> Path:
-    """Writes 32 px of noise around a grey that depends on the seed."""
+def picture(path: Path, seed: int = 0, mode: str = "RGB") -> Path:
+    """Writes 32 px of noise that depends on the seed and on the names of the file and its two folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, zlib.crc32("/".join(path.parts[-3:]).encode())))
     shape = (32, 32, 3) if mode == "RGB" else (32, 32)
     Image.fromarray(rng.integers(40, 200, shape, np.uint8)).save(path)
     return path
@@ -30,11 +31,11 @@ def hyper_kvasir(root: Path) -> None:
     lower = root / "labeled-images/lower-gi-tract"
     for folder in ("anatomical-landmarks/cecum", "anatomical-landmarks/ileum", "quality-of-mucosal-views/bbps-2-3"):
         for index in range(7):
-            picture(lower / folder / f"{folder[-3:]}{index:02d}-7f2a-4d5e.jpg", len(folder) * 50 + index)
+            picture(lower / folder / f"{folder[-3:]}{index:02d}-7f2a-4d5e.jpg")
     for other in ("pathological-findings/polyps", "quality-of-mucosal-views/bbps-0-1"):
-        picture(lower / other / "never-used.jpg", 1)
+        picture(lower / other / "never-used.jpg")
     for index in range(6):
-        picture(root / f"segmented-images/images/cju{index}.jpg", 100 + index)
+        picture(root / f"segmented-images/images/cju{index}.jpg")
         spot(root / f"segmented-images/masks/cju{index}.jpg")
 
 
@@ -42,14 +43,14 @@ def authors(root: Path) -> None:
     """The archive of the paper's authors: 16 images to train on, 5 normal and 6 abnormal ones to test on."""
     for folder, count in (("train_set", 16), ("test_set/normal_test", 5), ("test_set/abnormal_test", 6)):
         for index in range(count):
-            picture(root / folder / f"{index}.png", len(folder) * 50 + index)
+            picture(root / folder / f"{index}.png")
 
 
 def lag(root: Path) -> None:
     """The LAG database: 20 healthy eyes, 6 with glaucoma."""
     for name, count in (("non_glaucoma", 20), ("suspicious_glaucoma", 6)):
         for index in range(count):
-            picture(root / name / "image" / f"{index:04d}.jpg", index)
+            picture(root / name / "image" / f"{index:04d}.jpg")
             spot(root / name / "attention_map" / f"{index:04d}.jpg")
             (root / name / "label").mkdir(exist_ok=True)
             (root / name / "label" / f"{index:04d}.txt").write_text(str(int(name[0] == "s")))
@@ -59,8 +60,8 @@ def medianomaly(root: Path) -> None:
     """MedIAnomaly's packing of the same."""
     names = {label: [f"{kind}{index}.png" for index in range(6)] for label, kind in (("0", "n"), ("1", "a"))}
     train = [f"t{index}.png" for index in range(14)]
-    for seed, name in enumerate([*train, *names["0"], *names["1"]]):
-        picture(root / "images" / name, seed)
+    for name in (*train, *names["0"], *names["1"]):
+        picture(root / "images" / name)
     (root / "data.json").write_text(json.dumps({"train": {"0": train}, "test": names}))
 
 
@@ -68,7 +69,7 @@ def two_folders(root: Path) -> None:
     """Two folders of three frames a video."""
     for folder, count in (("Normal", 24), ("Abnormal", 6)):
         for index in range(count):
-            picture(root / folder / f"video{index // 3}_frame{index % 3}.png", len(folder) * 50 + index)
+            picture(root / folder / f"video{index // 3}_frame{index % 3}.png")
 
 
 # Of each layout what makes it, and the numbers of images to train on, normal, abnormal and masks.

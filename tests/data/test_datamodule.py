@@ -2,12 +2,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex, EpochSampler, EvenBatches
+from ccd_lightning.data.images import read_image
 from ccd_lightning.data.sets import SyntheticColonoscopy
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
@@ -213,3 +215,18 @@ def test_synthetic_makes_its_folder_once(tmp_path: Path) -> None:
     assert (tmp_path / "set/synthesis.json").stat().st_mtime_ns == stamp
     with pytest.raises(UserError, match="made with train 6, but train 7 is asked for"):
         SyntheticColonoscopy(str(tmp_path / "set"), train=7, test_good=1, test_abnormal=3, size=32).prepare_data()
+
+
+def test_runs_of_other_seeds_share_the_cache(folder: Path, tmp_path: Path) -> None:
+    held_out = []
+    for seed in (0, 1):
+        data = module(folder, seed=seed, cache_dir=str(tmp_path / "cache"))
+        data.setup("fit")
+        assert len(list((tmp_path / "cache").iterdir())) == 1
+        for dataset in (data.datasets["train"], data.datasets["val"]):
+            for index, row in enumerate(dataset.rows):
+                image = torch.from_numpy(read_image(row.path, data.geometry).copy()).permute(2, 0, 1)
+                assert torch.equal(dataset[EpochIndex(0, index)]["image"], image)
+                assert np.array_equal(dataset.pixels(index, index + 1)[0], read_image(row.path, data.geometry))
+        held_out.append({row.path for row in data.datasets["val"].rows})
+    assert held_out[0] != held_out[1]

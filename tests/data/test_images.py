@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ccd_lightning.data.images import Geometry, load_images, read_image, read_mask
-from ccd_lightning.data.layouts import list_images
+from ccd_lightning.data.layouts import list_images, read_size
 from ccd_lightning.errors import UserError
 
 EIGHT = Geometry(8)
@@ -118,3 +118,24 @@ def test_cache_of_a_broken_file_leaves_nothing(folder: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"0004\.png"):
         load_images(paths, Geometry(16), cache)
     assert list(cache.iterdir()) == []
+
+
+def test_the_exif_orientation_turns_image_and_mask(tmp_path: Path) -> None:
+    pixels = np.zeros((24, 48, 3), np.uint8)
+    pixels[:12, :24] = 255  # bright in the upper left quarter
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise: then in the upper right one
+    for name in ("a.jpg", "a.png", "a.tif"):
+        Image.fromarray(pixels).save(tmp_path / name, exif=exif)
+        assert read_size(tmp_path / name) == (24, 48)
+        mask = read_mask(tmp_path / name, EIGHT)
+        assert np.argwhere(mask).min(axis=0).tolist() == [0, 4], name
+        assert np.argwhere(mask).max(axis=0).tolist() == [3, 7], name
+        assert ((read_image(tmp_path / name, EIGHT)[:, :, 0] > 127) == mask).all()
+
+
+def test_a_dim_attention_map_is_cut_at_half_of_its_own_maximum(tmp_path: Path) -> None:
+    Image.fromarray(ramp(100).astype(np.uint8).repeat(4, 0).repeat(4, 1)).save(tmp_path / "few.png")
+    assert read_mask(tmp_path / "few.png", EIGHT)[:, 0].tolist() == [False] + [True] * 7  # eight values: labels
+    Image.fromarray(np.linspace(0, 100, 64, dtype=np.uint8)[:, None].repeat(64, 1)).save(tmp_path / "map.png")
+    assert read_mask(tmp_path / "map.png", EIGHT)[:, 0].tolist() == [False] * 4 + [True] * 4

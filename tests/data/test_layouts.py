@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.errors import UserError
@@ -39,22 +40,24 @@ def remove(folder: Path, name: str) -> None:
 
 def test_mistakes_name_the_file(folder: Path) -> None:
     image, mask = folder / "test/polyp_subtle/0000.png", folder / "ground_truth/polyp_subtle/0000.png"
+
+    def refused(told: str) -> None:
+        assert len(scan_folder(folder).flaws) == 1
+        with pytest.raises(UserError, match=told):
+            AnomalyDataModule(str(folder), size=32).setup("fit")
+
     content = mask.read_bytes()
     Image.new("L", (10, 20)).save(mask)
-    with pytest.raises(UserError, match=r"ground_truth/polyp_subtle/0000\.png: the mask has 10 x 20.* 64 x 64"):
-        scan_folder(folder)
+    refused(r"ground_truth/polyp_subtle/0000\.png: the mask has 10 x 20.* 64 x 64")
     mask.unlink()
-    with pytest.raises(UserError, match=r"test/polyp_subtle/0000\.png: no mask"):
-        scan_folder(folder)
+    refused(r"test/polyp_subtle/0000\.png: no mask")
     mask.write_bytes(content)
     kept = image.read_bytes()
     image.unlink()
-    with pytest.raises(UserError, match=r"ground_truth/polyp_subtle/0000\.png: no image for this mask"):
-        scan_folder(folder)
+    refused(r"ground_truth/polyp_subtle/0000\.png: no image for this mask")
     image.write_bytes(kept)
     mask.write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"ground_truth/polyp_subtle/0000\.png: not a readable image"):
-        scan_folder(folder)
+    refused(r"ground_truth/polyp_subtle/0000\.png: cannot be decoded")
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:

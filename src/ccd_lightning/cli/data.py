@@ -1,14 +1,42 @@
-"""`ccd data`: the embedded data sets."""
+"""`ccd data`: making, checking and preparing data sets. Nothing here needs torch."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ccd_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from ccd_lightning.data.checking import Check
+    from ccd_lightning.data.manifest import Manifest
+
+PLACES = (  # where the shipped configs look for their data, and the end of these configs' names
+    ("synthetic_colonoscopy", "synthetic"),
+    ("synthetic_fundus", "synthetic_fundus"),
+    ("hyper_kvasir", "kvasir"),
+    ("lag", "lag"),
+    ("liu", "liu"),
+)
+SHOWN = 3  # files of each sort of finding that are printed; the table has all
+PAIRS = 12  # pairs in the picture
 
 
 def run_data(words: list[str]) -> None:
     """Runs one of the data commands."""
     arguments = _parser().parse_args(words)
+    commands: dict[str, Callable[[argparse.Namespace], None]] = {
+        "synthesize": _synthesize,
+        "list": _list,
+        "check": _check,
+        "prepare": _prepare,
+    }
+    commands[arguments.command](arguments)
+
+
+def _synthesize(arguments: argparse.Namespace) -> None:
     from ccd_lightning.data.synthetic import baselines, synthesize
 
     root = arguments.root or Path("data") / f"synthetic_{arguments.name}"
@@ -21,10 +49,130 @@ def run_data(words: list[str]) -> None:
             print(f"  {name:13} {value:.3f}")
 
 
+def _list(arguments: argparse.Namespace) -> None:
+    """Says which of the sets that the configs name are there, and which layouts are known."""
+    from ccd_lightning.data.recognition import LAYOUTS, describe, read_layout
+
+    for name, config in PLACES:
+        place: Path = arguments.root / name
+        try:
+            manifest, layout = read_layout(place) if place.exists() else (None, "")
+            told = f"{describe(manifest)} ({layout})" if manifest else "not there"
+        except UserError as error:
+            told = str(error).splitlines()[0].removeprefix(f"{place}: ")
+        print(f"{place!s:28} configs/*_{config}.yaml\n  {told}")
+    print("\nLayouts that are recognised:")
+    for one in LAYOUTS:
+        print(f"  {one.name:12} {one.shape}")
+    print("\ndata/README.md says where each published set comes from.")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Checks a data set, prints and writes what was found."""
+    from ccd_lightning.data.checking import check, common_sizes, write_findings
+    from ccd_lightning.data.preparing import pair_sheet
+
+    manifest = _read(arguments)
+    result = check(manifest, read=not arguments.table_only)
+    if result.looks:
+        print(f"sizes: {common_sizes(result.looks)}")
+    _print_findings(result)
+    table: Path = arguments.output / "findings.csv"
+    write_findings(table, result.findings)
+    written = [str(table)]
+    if sheet := pair_sheet([pair for pair in result.pairs if {pair.train, pair.test} <= result.looks.keys()][:PAIRS]):
+        sheet.save(arguments.output / "pairs.png")
+        written.append(str(arguments.output / "pairs.png"))
+    errors = result.count("error")
+    told = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"
+    if not errors:
+        print(told)
+        return
+    way_out = "Mend these files, or leave them out"
+    if any(pair.is_leak for pair in result.pairs):
+        way_out += f"; `ccd data prepare --root {arguments.root}` leaves training images out that are tested on"
+    raise UserError(f"{arguments.root}: {told}. Training or its test would be unsound. {way_out}.")
+
+
+def _print_findings(result: Check) -> None:
+    from ccd_lightning.data.checking import by_topic
+
+    for (level, topic), findings in by_topic(result.findings).items():
+        print(f"{level + ':':9}{topic}: {len(findings)}")
+        for finding in findings[: SHOWN if level != "note" else 1]:
+            print(f"           {finding.path}: {finding.told}")
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    """Writes the split down, without training images that are tested on; on request, images at working size."""
+    from ccd_lightning.data.copies import copies, shared_groups
+    from ccd_lightning.data.images import Geometry
+    from ccd_lightning.data.inspection import Look, look_at
+    from ccd_lightning.data.preparing import without_leaks, write_resized
+    from ccd_lightning.data.recognition import describe
+
+    manifest = _read(arguments)
+    if manifest.flaws:
+        raise UserError(f"{manifest.flaws[0]} `ccd data check --root {arguments.root}` lists all that is wrong.")
+    table: Path = arguments.output or Path(f"{arguments.root.resolve().name}.csv")
+    if table.exists():
+        raise UserError(f"{table}: there is such a file already. Remove it, or give another one with --output FILE.")
+    if not arguments.keep_leaks:
+        seen = look_at([row.path for row in manifest.rows])
+        pairs = shared_groups(manifest) + copies(manifest, {path: one for path, one in seen if isinstance(one, Look)})
+        before, manifest = len(manifest.rows), without_leaks(manifest, pairs)
+        print(
+            f"{before - len(manifest.rows)} training images left out, because they, or others of theirs, are tested on"
+        )
+    root = manifest.root
+    if arguments.copy:
+        crop = tuple(arguments.crop) if arguments.crop else None
+        manifest, root = write_resized(manifest, arguments.copy, Geometry(arguments.size, crop)), arguments.copy
+    manifest.write(table)
+    print(f"{table}: {describe(manifest)}")
+    print(f"Next: ccd fit --config configs/ccd_folder.yaml --data.root {root} --data.layout {table}")
+
+
+def _read(arguments: argparse.Namespace) -> Manifest:
+    from ccd_lightning.data.recognition import describe, read_layout
+
+    manifest, layout = read_layout(arguments.root, arguments.layout, seed=arguments.split_seed)
+    print(f"{arguments.root} ({layout}): {describe(manifest)}")
+    return manifest
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("ccd data", description="Make, and look at, data sets.")
+    parser = argparse.ArgumentParser("ccd data", description="Make, check and prepare data sets.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    make = commands.add_parser("synthesize", help="make procedural colonoscopy or fundus images, with exact masks")
+    shown = commands.add_parser("list", help="which data sets are there, and which layouts are recognised")
+    shown.add_argument("--root", type=Path, default=Path("data"), help="where data sets are kept; default: data")
+
+    seen = _reading(commands.add_parser("check", help="open every file, and tell what would make training unsound"))
+    seen.add_argument(
+        "--output", type=Path, default=Path("data_check"), help="folder for the report; default: data_check"
+    )
+    seen.add_argument("--table_only", action="store_true", help="check the split, and open no image")
+
+    made = _reading(commands.add_parser("prepare", help="write the split down, and images at working size on request"))
+    made.add_argument("--output", type=Path, help="the table to write; default: NAME.csv, of the data set's folder")
+    made.add_argument("--keep_leaks", action="store_true", help="keep training images that are tested on too")
+    made.add_argument("--copy", type=Path, help="folder to write images and masks to, as PNG at working size")
+    made.add_argument("--size", type=int, default=256, help="side of these images in pixels; default: 256")
+    made.add_argument(
+        "--crop", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="part to use, as fractions"
+    )
+    _synthesis(commands.add_parser("synthesize", help="make procedural images, with exact masks"))
+    return parser
+
+
+def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or a manifest (.csv)")
+    parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
+    parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
+    return parser
+
+
+def _synthesis(make: argparse.ArgumentParser) -> None:
     make.add_argument("--name", choices=("colonoscopy", "fundus"), default="colonoscopy", help="what to show")
     make.add_argument("--root", type=Path, help="the folder to make; default: data/synthetic_NAME")
     make.add_argument("--size", type=int, default=128, help="side of the images in pixels; default: 128")
@@ -33,4 +181,3 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--test_good", type=int, default=200, help="normal test images; default: 200")
     make.add_argument("--test_abnormal", type=int, default=210, help="abnormal test images; default: 210")
     make.add_argument("--baselines", action="store_true", help="print how far one gets without learning anything")
-    return parser

@@ -13,8 +13,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
+from ccd_lightning.data.copies import copies, shared_groups
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.images import Geometry, load_images
+from ccd_lightning.data.inspection import Look, look_at
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import GOOD, Manifest, Row
 from ccd_lightning.errors import UserError
@@ -39,6 +41,7 @@ class AnomalyDataModule(LightningDataModule):
         num_workers: Processes that load; 0 loads in the main one.
         seed: Decides the hold-out, the order and the views.
         cache_dir: Folder for decoded images, shared by runs and processes; None decodes into memory, once a run.
+        check_leaks: Whether a fit is refused where a training image is, perhaps mirrored, among the test images too.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class AnomalyDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | None = None,
+        check_leaks: bool = True,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -66,6 +70,7 @@ class AnomalyDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.cache_dir = Path(cache_dir) if cache_dir else None
+        self.check_leaks = check_leaks
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
         self._go_on_at = 0, 0
@@ -90,17 +95,47 @@ class AnomalyDataModule(LightningDataModule):
         if SPLITS[stage][0] in self.datasets:
             return
         manifest = self.split = self.manifest(masks=stage != "predict")
+        if manifest.flaws:
+            raise UserError(str(manifest.flaws[0]))
         if stage in ("fit", "validate"):
-            train, held_out = self._hold_out(manifest.select("train"))
-            self.datasets |= {"train": self._dataset(train), "val": self._dataset(held_out)}
+            self._read_training_images(manifest.select("train"))
             self._try_views()
+            if stage == "fit" and self.check_leaks:
+                self._refuse_leaks(manifest)
             return
         rows = manifest.select("test")
         if not rows:
             raise UserError(
                 f"{self.root}: no test images; put normal ones into test/good, abnormal ones into test/KIND."
             )
-        self.datasets[SPLITS[stage][0]] = self._dataset(rows)
+        images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
+        self.datasets[SPLITS[stage][0]] = AnomalyDataset(rows, images, self.geometry, self.seed, self.views)
+
+    def _read_training_images(self, rows: list[Row]) -> None:
+        """Reads the images to train on and those held out as one array, which runs of other seeds divide otherwise."""
+        held_out = self._hold_out(rows)
+        images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
+        for name, chosen in (("train", False), ("val", True)):
+            places = [index for index in range(len(rows)) if (index in held_out) == chosen]
+            own = [rows[index] for index in places]
+            self.datasets[name] = AnomalyDataset(own, images, self.geometry, self.seed, self.views, places)
+
+    def _refuse_leaks(self, manifest: Manifest) -> None:
+        """Compares training with test images; labels are not looked at.
+
+        Raises:
+            UserError: If one is in both, or a patient or video is.
+        """
+        paths = [row.path for row in manifest.rows] if manifest.select("test") else []
+        looks = {path: seen for path, seen in look_at(paths, "Comparing with test images") if isinstance(seen, Look)}
+        leaks = shared_groups(manifest) + [pair for pair in copies(manifest, looks) if pair.is_leak]
+        if leaks:
+            train, test, _, told = leaks[0]
+            more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
+            raise UserError(
+                f"{train}, trained on, and {test}, tested on, {told}{more}. `ccd data prepare --root {self.root}`"
+                " writes a split without such training images; --data.check_leaks false goes on."
+            )
 
     def _try_views(self) -> None:
         """Draws the first image's views here, where a mistake in their settings is not told by a worker process."""
@@ -109,7 +144,7 @@ class AnomalyDataModule(LightningDataModule):
         except ValueError as error:
             raise UserError(f"data.views does not go with images of {self.geometry.size} px: {error}.") from error
 
-    def _hold_out(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    def _hold_out(self, rows: list[Row]) -> set[int]:
         """Draws the held-out images; those of one patient or video stay together."""
         if not rows:
             raise UserError(f"{self.root}: no images to learn from (train/{GOOD}, in the common layout).")
@@ -127,12 +162,7 @@ class AnomalyDataModule(LightningDataModule):
                 f"{len(rows) - len(held_out)} to train on and {len(held_out)} to validate on; at least 2 and 1 are"
                 " needed."
             )
-        train = [row for index, row in enumerate(rows) if index not in held_out]
-        return train, [rows[index] for index in sorted(held_out)]
-
-    def _dataset(self, rows: list[Row]) -> AnomalyDataset:
-        images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
-        return AnomalyDataset(rows, images, self.geometry, self.seed, self.views)
+        return held_out
 
     def _loader(self, dataset: AnomalyDataset, shuffle: bool = False) -> DataLoader[Batch]:
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -176,7 +206,7 @@ class AnomalyDataModule(LightningDataModule):
 
     def _plain(self, dataset: AnomalyDataset, device: torch.device) -> Iterator[Tensor]:
         for start in range(0, len(dataset), self.batch_size):
-            pixels = torch.from_numpy(np.array(dataset.images[start : start + self.batch_size]))
+            pixels = torch.from_numpy(dataset.pixels(start, start + self.batch_size))
             yield unit_range(pixels.to(device).permute(0, 3, 1, 2).contiguous())
 
     @property

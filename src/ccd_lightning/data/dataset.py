@@ -99,10 +99,11 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     Args:
         rows: The images' descriptions.
-        images: Their pixels, (N, H, W, 3) uint8.
+        images: Their pixels, (N, H, W, 3) uint8, perhaps among those of others.
         geometry: What brought the images to this size; masks are treated alike.
         seed: Of the views.
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
+        places: Where among the images each row's is; None where there are no others.
 
     An item holds `image` (3, H, W) uint8, `label` 0 or 1, `kind`, `path`, `mask` (H, W) bool, `has_mask` (whether
     the mask is known; that of a normal image is empty), and what `views` adds.
@@ -115,9 +116,11 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         geometry: Geometry,
         seed: int = 0,
         views: ViewTransform | None = None,
+        places: Sequence[int] | None = None,
     ) -> None:
         self.rows = rows
         self.images = images
+        self.places = np.arange(len(rows)) if places is None else np.asarray(places)
         self.geometry = geometry
         self.seed = seed
         self.views = views
@@ -127,7 +130,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: EpochIndex) -> dict[str, Any]:
         row = self.rows[key.item]
-        image = torch.from_numpy(np.array(self.images[key.item])).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(np.array(self.images[self.places[key.item]])).permute(2, 0, 1).contiguous()
         item = {
             "image": image,
             "label": row.label,
@@ -139,6 +142,11 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         if self.views is not None:
             item |= self.views(image, (self.seed, key.epoch, key.item))
         return item
+
+    def pixels(self, start: int, stop: int) -> UInt8Array:
+        """A copy of some rows' images, (stop - start, H, W, 3)."""
+        pixels: UInt8Array = self.images[self.places[start:stop]]
+        return pixels
 
     def _mask(self, row: Row) -> Tensor:
         if row.mask is None:

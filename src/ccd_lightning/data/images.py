@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
+from rich.console import Console
 from rich.progress import track
 
 from ccd_lightning.errors import UserError
 
+Item = TypeVar("Item")
 UInt8Array = npt.NDArray[np.uint8]
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
+ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
+DECODING = 2  # of what a file's pixels are: an array kept by another version is not taken for the same
+LABELS = 16  # a mask of at most so many different values, all dark, holds labels
 
 
 @dataclass(frozen=True)
@@ -64,29 +70,41 @@ def read_image(path: Path, geometry: Geometry) -> UInt8Array:
     Raises:
         UserError: If the file cannot be decoded.
     """
-    return np.asarray(geometry.apply(_eight_bits(_open(path), path).convert("RGB"), Image.Resampling.BILINEAR))
+    return np.asarray(geometry.apply(eight_bits(open_image(path), path).convert("RGB"), Image.Resampling.BILINEAR))
 
 
 def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:
     """Reads one mask as (size, size) bool.
 
-    Abnormal is what is brighter than half of the range in any channel; in a file that holds nothing as bright, such as
-    one of labels 0 and 1, whatever is not 0.
+    Abnormal is what is brighter than half of the range in any channel. In a file that holds nothing as bright it is
+    whatever is not 0 where the values are few, as labels 0 and 1 are, and else, as in a dim attention map, whatever is
+    brighter than half of the file's own maximum.
 
     Raises:
         UserError: If the file cannot be decoded.
     """
-    mask = _open(path)
+    return np.array(geometry.apply(Image.fromarray(abnormal_pixels(open_image(path))), Image.Resampling.NEAREST))
+
+
+def abnormal_pixels(mask: Image.Image) -> npt.NDArray[np.bool_]:
+    """Which of a mask's pixels are abnormal, (height, width), by the rule of `read_mask`."""
     values = np.atleast_3d(np.asarray(mask if mask.mode in ("L", "I", "F", *SIXTEEN) else mask.convert("RGB")))
     half = 32767 if mask.mode in SIXTEEN else 127
-    bright = values > half if (values > half).any() else values > 0
-    if mask.mode == "P" and values.max() <= half:
+    bright: Any = values > half
+    if mask.mode == "P" and not bright.any():
         bright = np.atleast_3d(np.asarray(mask)) > 0  # colours that say nothing: what counts is the index
-    return np.array(geometry.apply(Image.fromarray(bright.any(axis=2)), Image.Resampling.NEAREST))
+    elif not bright.any():
+        bright = np.asarray(values > (0 if len(np.unique(values)) <= LABELS else float(values.max()) / 2))
+    abnormal: npt.NDArray[np.bool_] = bright.any(axis=2)
+    return abnormal
 
 
-def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    """Scales 16 bits to 8; other depths have no range to scale by."""
+def eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Scales 16 bits to 8.
+
+    Raises:
+        UserError: If the depth is another one, or the 16 bits are not used: there is no range to scale by.
+    """
     if image.mode in SIXTEEN:
         values = np.asarray(image, np.uint16)
         if 0 < values.max() < 4096:
@@ -103,11 +121,30 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     return image
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """Decodes a file's first page, turned as its EXIF orientation says.
+
+    Raises:
+        UserError: If the file cannot be decoded.
+    """
+    with decoding(path), Image.open(path) as image:
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels of an opened file, turned as its EXIF orientation says; nothing is decoded."""
+    width, height = image.size
+    exif = Image.Image.getexif(image)  # that of a PNG file's own class decodes it
+    lying = exif.get(ORIENTATION, 1) >= 5 and image.format != "TIFF"  # whose size Pillow has turned already
+    return (height, width) if lying else (width, height)
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Names the file where Pillow, which raises many kinds of error, cannot decode it."""
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        yield
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be decoded ({error}). Replace or remove this file.") from error
 
@@ -148,11 +185,17 @@ def load_images(paths: Sequence[Path], geometry: Geometry, cache_dir: Path | Non
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 
+def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """The items, with a progress bar on a terminal's stderr, which vanishes at the end."""
+    console = Console(stderr=True)
+    yield from track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
+
+
 def _decode_into(images: UInt8Array, paths: Sequence[Path], geometry: Geometry) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = pool.map(lambda path: read_image(path, geometry), paths)
         try:
-            for index, image in enumerate(track(decoded, "Reading images", total=len(paths), transient=True)):
+            for index, image in enumerate(progress(decoded, "Reading images", len(paths))):
                 images[index] = image
         except UserError:
             pool.shutdown(cancel_futures=True)
@@ -160,7 +203,7 @@ def _decode_into(images: UInt8Array, paths: Sequence[Path], geometry: Geometry) 
 
 
 def _fingerprint(paths: Sequence[Path], geometry: Geometry) -> str:
-    digest = hashlib.sha256(repr(geometry).encode())
+    digest = hashlib.sha256(f"{DECODING} {geometry!r}".encode())
     for path in paths:
         stat: Any = path.stat()
         digest.update(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())

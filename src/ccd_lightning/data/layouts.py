@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from ccd_lightning.data.manifest import GOOD, Manifest, Row
+from ccd_lightning.data.images import decoding, upright_size
+from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
 from ccd_lightning.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -29,10 +30,10 @@ def scan_folder(root: Path, masks: bool = True) -> Manifest:
         masks: Whether to look for masks.
 
     Returns:
-        The manifest, sorted by path.
+        The manifest, sorted by path. Images and masks that do not go together are among its flaws.
 
     Raises:
-        UserError: If a folder is missing or empty, or an image and its mask do not go together.
+        UserError: If a folder is missing or empty.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
@@ -42,10 +43,17 @@ def scan_folder(root: Path, masks: bool = True) -> Manifest:
     rows = [Row(path, "train") for path in list_images(train)] if train.is_dir() else []
     if train.is_dir() and not rows:
         raise UserError(f"{train}: no images in this folder ({', '.join(sorted(SUFFIXES))} are read).")
-    truth = root / "ground_truth"
+    truth, flaws = root / "ground_truth", list[Flaw]()
     for folder in sorted(path for path in (root / "test").glob("*") if path.is_dir()):
-        rows += _scan_kind(folder, truth if masks and truth.is_dir() else None)
-    return Manifest(root, rows)
+        images = list_images(folder)
+        if not images:
+            raise UserError(f"{folder}: no images in this folder; fill it or remove it.")
+        paired: dict[Path, Path] = {}
+        if masks and truth.is_dir() and folder.name != GOOD:
+            paired, wrong = pair_masks(images, truth / folder.name)
+            flaws += wrong
+        rows += [Row(path, "test", folder.name, paired.get(path)) for path in images]
+    return Manifest(root, rows, flaws)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -53,61 +61,44 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
 
 
-def _scan_kind(folder: Path, truth: Path | None) -> Iterable[Row]:
-    images = list_images(folder)
-    if not images:
-        raise UserError(f"{folder}: no images in this folder; fill it or remove it.")
-    if folder.name == GOOD or truth is None:
-        return [Row(path, "test", folder.name) for path in images]
-    masks = pair_masks(images, truth / folder.name)
-    return [Row(path, "test", folder.name, masks[path]) for path in images]
-
-
-def pair_masks(images: list[Path], folder: Path) -> dict[Path, Path]:
+def pair_masks(images: list[Path], folder: Path) -> tuple[dict[Path, Path], list[Flaw]]:
     """Finds each image's mask: the file of the same stem, or of the stem and "_mask".
 
-    Raises:
-        UserError: If one has no mask, a mask no image, or their sizes differ.
+    Returns:
+        The masks by image, and what is wrong: an image without a mask, a mask without an image, sizes that differ.
     """
     found = {path.stem.removesuffix("_mask"): path for path in list_images(folder)} if folder.is_dir() else {}
-    masks = {}
-    for path in images:
-        mask = found.pop(path.stem, None)
-        if mask is None:
-            raise UserError(
-                f"{path}: no mask for this image in {folder}. Add it; only without any masks are images tested without."
-            )
-        check_mask_size(path, mask)
-        masks[path] = mask
-    if found:
-        orphan = next(iter(found.values()))
-        raise UserError(f"{orphan}: no image for this mask in {images[0].parent}. Add the image or remove the mask.")
-    return masks
+    masks = {path: found.pop(path.stem) for path in images if path.stem in found}
+    flaws = [
+        Flaw(path, f"no mask for this image in {folder}. Add it; only without any masks are images tested without.")
+        for path in images
+        if path not in masks
+    ]
+    where = images[0].parent
+    flaws += [
+        Flaw(path, f"no image for this mask in {where}. Add the image or remove the mask.") for path in found.values()
+    ]
+    return masks, flaws + [flaw for pair in masks.items() for flaw in compare_sizes(*pair)]
 
 
-def check_mask_size(image: Path, mask: Path) -> None:
-    """Compares the sizes that two files state in their headers; nothing is decoded.
-
-    Raises:
-        UserError: If they differ, or one of them is no image.
-    """
-    sizes = [read_size(path) for path in (image, mask)]
-    if sizes[0] != sizes[1]:
-        (width, height), (mask_width, mask_height) = sizes
-        raise UserError(
-            f"{mask}: the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
-            " Export the mask at the size of the image."
-        )
+def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
+    """What is wrong with the sizes that two files state in their headers; nothing is decoded."""
+    try:
+        (width, height), (mask_width, mask_height) = read_size(image), read_size(mask)
+    except UserError as error:
+        path, _, told = str(error).partition(": ")
+        yield Flaw(Path(path), told)
+        return
+    if (width, height) != (mask_width, mask_height):
+        told = f"the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
+        yield Flaw(mask, f"{told} Export the mask at the size of the image.")
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Width and height from a file's header, in pixels.
+    """Width and height from a file's header, in pixels, turned as its EXIF orientation says.
 
     Raises:
         UserError: If the file is no readable image.
     """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error}). Replace or remove it.") from error
+    with decoding(path), Image.open(path) as image:
+        return upright_size(image)

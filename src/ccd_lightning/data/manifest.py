@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from ccd_lightning.errors import UserError
 
@@ -40,6 +41,16 @@ class Row:
         return int(self.kind != GOOD)
 
 
+class Flaw(NamedTuple):
+    """What is wrong with a file, in words that go on after its name."""
+
+    path: Path
+    told: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.told}"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """All images of a data set with their split, kind and mask.
@@ -47,6 +58,7 @@ class Manifest:
     Args:
         root: The folder that relative paths of a written manifest refer to.
         rows: The images, in a fixed order.
+        flaws: What was found wrong in reading them: images and masks that do not go together.
 
     Raises:
         UserError: If there is an abnormal image among the training images, or one stands in the table twice.
@@ -54,6 +66,7 @@ class Manifest:
 
     root: Path
     rows: list[Row] = field(repr=False)
+    flaws: list[Flaw] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         abnormal = next((row for row in self.select("train") if row.label), None)
@@ -95,26 +108,27 @@ class Manifest:
         root = root or path.parent
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:  # as Excel writes it too
-                reader = csv.DictReader(file)
-                missing = {"path", "split", "kind"} - set(reader.fieldnames or ())
-                if missing:
-                    expected = ", ".join(COLUMNS)
-                    raise UserError(f"{path}: the column {sorted(missing)[0]!r} is missing; expected {expected}.")
-                return cls(root, list(_parse(path, root, reader)))
+                return cls(root, list(_parse(path, root, csv.reader(file))))
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
 
 
-def _parse(table: Path, root: Path, records: Iterable[dict[str, str]]) -> Iterable[Row]:
+def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]:
+    header = [name.strip() for name in next(lines, [])]
+    if missing := {"path", "split", "kind"} - set(header):
+        raise UserError(f"{table}: the column {sorted(missing)[0]!r} is missing; expected {', '.join(COLUMNS)}.")
+    columns = [header.index(name) if name in header else len(header) for name in COLUMNS]
+    empty = [""] * (len(header) + 1)  # for columns that are not there, and lines that end early
     splits = {name: name for name in get_args(Split)}
-    for line, record in enumerate(records, start=2):
-        values = {name: (record.get(name) or "").strip() for name in COLUMNS}
-        split: Split | None = splits.get(values["split"])
-        if split is None:
-            raise UserError(f"{table}, line {line}: split is {values['split']!r}, but must be 'train' or 'test'.")
-        for name in ("path", "kind"):
-            if not values[name]:
-                raise UserError(f"{table}, line {line}: there is no {name}; normal images have the kind {GOOD!r}.")
-        kind = GOOD if values["kind"].lower() in NORMAL_NAMES else values["kind"]
-        mask = root / values["mask"] if values["mask"] else None
-        yield Row(root / values["path"], split, kind, mask, values["group"] or None)
+    for line, values in enumerate(lines, start=2):
+        if not values:
+            continue
+        whole = values + empty[len(values) :]
+        path, split, kind, mask, group = (whole[column].strip() for column in columns)
+        if split not in splits:
+            raise UserError(f"{table}, line {line}: split is {split!r}, but must be 'train' or 'test'.")
+        if not (path and kind):
+            what = "kind" if path else "path"
+            raise UserError(f"{table}, line {line}: there is no {what}; normal images have the kind {GOOD!r}.")
+        kind = GOOD if kind.lower() in NORMAL_NAMES else sys.intern(kind)
+        yield Row(root / path, splits[split], kind, root / mask if mask else None, sys.intern(group) or None)

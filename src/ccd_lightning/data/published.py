@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ccd_lightning.data.layouts import list_images, pair_masks
-from ccd_lightning.data.manifest import GOOD, NORMAL_NAMES, Manifest, Row
+from ccd_lightning.data.manifest import GOOD, NORMAL_NAMES, Flaw, Manifest, Row
 from ccd_lightning.errors import UserError
 
 NORMAL_KVASIR = ("cecum", "ileum", "bbps-2-3")  # normal mucosa, cleaned: what the paper trains and tests on
@@ -90,9 +90,11 @@ def hyper_kvasir(root: Path, masks: bool, seed: int) -> Manifest:
     """The official labelled images (normal: three of their folders) and segmented images (abnormal: polyps)."""
     folder = _segmented(root)
     images = images_below(folder / "images")
-    polyps = _abnormal(root, images, "polyp", pair_masks(images, folder / "masks") if masks else None)
+    paired, flaws = pair_masks(images, folder / "masks") if masks else ({}, [])
+    polyps = _abnormal(root, images, "polyp", paired)
     normal = [path for name in NORMAL_KVASIR for place in find_folders(root, name) for path in list_images(place)]
-    return Manifest(root, draw_split(root, normal, 500 / 2100, seed, [row.group for row in polyps]) + polyps)
+    normal_rows = draw_split(root, normal, 500 / 2100, seed, [row.group for row in polyps])
+    return Manifest(root, normal_rows + polyps, flaws)
 
 
 def lag(root: Path, masks: bool, seed: int) -> Manifest:
@@ -101,12 +103,11 @@ def lag(root: Path, masks: bool, seed: int) -> Manifest:
     images = images_below(folder / "image")
     attention = folder / "attention_map"
     maps = {path.stem: path for path in list_images(attention)} if masks and attention.is_dir() else {}
-    without = next((path for path in images if maps and path.stem not in maps), None)
-    if without:
-        raise UserError(f"{without}: no attention map for this image in {attention}. Add it, or remove that folder.")
-    eyes = _abnormal(root, images, "glaucoma", {path: maps[path.stem] for path in images} if maps else None)
+    told = f"no attention map for this image in {attention}. Add it, or remove that folder."
+    flaws = [Flaw(path, told) for path in images if maps and path.stem not in maps]
+    eyes = _abnormal(root, images, "glaucoma", {path: maps[path.stem] for path in images if path.stem in maps})
     normal = images_below(root / "non_glaucoma" / "image")
-    return Manifest(root, draw_split(root, normal, 800 / 3143, seed, [row.group for row in eyes]) + eyes)
+    return Manifest(root, draw_split(root, normal, 800 / 3143, seed, [row.group for row in eyes]) + eyes, flaws)
 
 
 def medianomaly(root: Path, masks: bool, seed: int) -> Manifest:

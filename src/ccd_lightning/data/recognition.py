@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,11 +114,21 @@ def _unpacked(root: Path) -> Iterator[Path]:
 
 def _read_table(table: Path, place: Path, masks: bool) -> Manifest:
     manifest = Manifest.read(table, place)
-    for row in manifest.rows:
-        for path in (row.path, row.mask if masks else None):
-            if path and not path.is_file():
-                raise UserError(f"{path}: no such file, but {table} names it. Its paths are relative to {place}.")
+    named = (path for row in manifest.rows for path in (row.path, row.mask if masks else None) if path)
+    if missing := next(_absent(named), None):
+        raise UserError(f"{missing}: no such file, but {table} names it. Its paths are relative to {place}.")
     return manifest if masks else Manifest(place, [replace(row, mask=None) for row in manifest.rows])
+
+
+def _absent(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those that are not there; folders are listed once, which takes less time than asking for each file."""
+    listed: dict[str, frozenset[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            listed[folder] = frozenset(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else frozenset()
+        if name not in listed[folder]:
+            yield path
 
 
 def _not_recognised(root: Path) -> str:

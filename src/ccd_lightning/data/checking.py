@@ -1,0 +1,194 @@
+"""Everything about a data set that a training would not notice, or notice too late."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ccd_lightning.data.copies import Pair, copies, shared_groups
+from ccd_lightning.data.images import abnormal_pixels, open_image
+from ccd_lightning.data.inspection import Look, look_at
+from ccd_lightning.data.layouts import read_size
+from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.errors import UserError
+
+Level = Literal["error", "warning", "note"]
+MODES = {
+    "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha", "RGBA": "alpha",
+    "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
+}  # fmt: skip
+BETWEEN = 0.01  # share of a mask's pixels that may lie between a fourth and three fourths of its range
+
+
+class Finding(NamedTuple):
+    """One thing found.
+
+    Attributes:
+        level: An error makes training or its test unsound, a warning may; a note says what is done with such files.
+        topic: What it is about, the same words for all of a sort.
+        path: The file.
+        told: What is wrong with it.
+        other: The other file of a pair.
+    """
+
+    level: Level
+    topic: str
+    path: Path
+    told: str
+    other: Path | None = None
+
+
+@dataclass
+class Check:
+    """What `check` found.
+
+    Attributes:
+        findings: Sorted by level and topic.
+        looks: At the images that can be read.
+        pairs: Of training and test images that are or nearly are one.
+    """
+
+    findings: list[Finding]
+    looks: dict[Path, Look]
+    pairs: list[Pair] = field(default_factory=list)
+
+    def count(self, level: Level) -> int:
+        """How many findings there are of a level."""
+        return sum(finding.level == level for finding in self.findings)
+
+
+def check(manifest: Manifest, read: bool = True) -> Check:
+    """Checks a data set.
+
+    Args:
+        manifest: Its images, with the flaws found in reading them.
+        read: Whether to open the files; without, only what the table says is checked.
+    """
+    findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
+    groups = shared_groups(manifest)
+    looks: dict[Path, Look] = {}
+    pairs: list[Pair] = []
+    if read:
+        for path, seen in look_at([row.path for row in manifest.rows]):
+            if isinstance(seen, Look):
+                looks[path] = seen
+            else:
+                findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
+        pairs = copies(manifest, looks)
+        findings += [*_repeated(manifest, looks), *_kinds_of_files(looks), *_sizes(looks)]
+        findings += _masks(manifest, {flaw.path for flaw in manifest.flaws})
+    findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
+    findings += [
+        _of_pair(pair, "copies on both sides" if pair.is_leak else "look-alikes on both sides") for pair in pairs
+    ]
+    order = ("error", "warning", "note")
+    return Check(sorted(findings, key=lambda one: (order.index(one.level), one.topic, one.path)), looks, groups + pairs)
+
+
+def _of_pair(pair: Pair, topic: str) -> Finding:
+    level: Level = "error" if pair.is_leak else "warning"
+    return Finding(level, topic, pair.train, f"trained on, and {pair.test}, tested on, {pair.told}.", pair.test)
+
+
+def _without_name(error: UserError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _repeated(manifest: Manifest, looks: Mapping[Path, Look]) -> Iterator[Finding]:
+    """The same bytes twice on one side."""
+    first: dict[tuple[str, bytes], Path] = {}
+    for row in manifest.rows:
+        if row.path in looks:
+            other = first.setdefault((row.split, looks[row.path].digest), row.path)
+            if other != row.path:
+                told = f"the same file as {other}, and counts twice."
+                yield Finding("warning", "files twice on one side", row.path, told, other)
+
+
+def _kinds_of_files(looks: Mapping[Path, Look]) -> Iterator[Finding]:
+    for path, seen in looks.items():
+        if seen.mode.startswith("I;16"):
+            yield Finding("note", "16 bits", path, "scaled to 8 bits.")
+        elif seen.mode != "RGB":
+            yield Finding("note", MODES.get(seen.mode, seen.mode), path, "read as RGB.")
+        if seen.orientation != 1:
+            told = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
+            yield Finding("warning", "EXIF orientation", path, told)
+        if seen.pages > 1:
+            yield Finding("warning", "several pages", path, f"only the first of {seen.pages} is read.")
+
+
+def _sizes(looks: Mapping[Path, Look]) -> Iterator[Finding]:
+    """Images of another shape than most: brought to a square, they are distorted otherwise."""
+    if not looks:
+        return
+    ratios = {path: seen.size[0] / seen.size[1] for path, seen in looks.items()}
+    usual = float(np.median(list(ratios.values())))
+    for path, ratio in ratios.items():
+        if not 0.8 < ratio / usual < 1.25:
+            width, height = looks[path].size
+            told = f"{width} x {height} pixels, of another shape than most ({usual:.2f} as wide as high)."
+            yield Finding("warning", "odd shapes", path, told)
+
+
+def _masks(manifest: Manifest, flawed: set[Path]) -> Iterator[Finding]:
+    rows = [row for row in manifest.rows if row.mask and not {row.mask, row.path} & flawed]
+    with ThreadPoolExecutor() as pool:
+        for found in pool.map(_mask, rows):
+            yield from found
+    if any(row.mask for row in manifest.rows):
+        for row in manifest.rows:
+            if row.label and not row.mask and row.path not in flawed:
+                yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
+
+
+def _mask(row: Row) -> list[Finding]:
+    assert row.mask
+    try:
+        mask, image_size = open_image(row.mask), read_size(row.path)
+    except UserError as error:
+        return [Finding("error", "masks that cannot be read", row.mask, _without_name(error, row.mask), row.path)]
+    found = []
+    if mask.size != image_size:
+        told = f"{mask.width} x {mask.height} pixels, where its image has {image_size[0]} x {image_size[1]}."
+        found.append(Finding("warning", "masks of another size", row.mask, told, row.path))
+    if not abnormal_pixels(mask).any():
+        found.append(Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.kind}.", row.path))
+    values = np.asarray(mask.convert("L"), np.float32)
+    low, high = float(values.min()), float(values.max())
+    between = (values > low + (high - low) / 4) & (values < high - (high - low) / 4)
+    if between.mean() > BETWEEN:
+        told = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
+        found.append(Finding("warning", "grey masks", row.mask, told, row.path))
+    return found
+
+
+def write_findings(file: Path, findings: Sequence[Finding]) -> None:
+    """Writes a table of all findings: level, topic, path, other, told."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("level", "topic", "path", "other", "told"))
+        writer.writerows((one.level, one.topic, one.path, one.other or "", one.told) for one in findings)
+
+
+def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Finding]]:
+    """The findings of each sort, in order."""
+    sorts: dict[tuple[Level, str], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        sorts[finding.level, finding.topic].append(finding)
+    return sorts
+
+
+def common_sizes(looks: Mapping[Path, Look], most: int = 3) -> str:
+    """The commonest sizes in words, such as "720 x 576 (40), 1280 x 1024 (2) and 3 more"."""
+    sizes = Counter(seen.size for seen in looks.values()).most_common()
+    told = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes[:most])
+    return told + (f" and {len(sizes) - most} more" if len(sizes) > most else "")

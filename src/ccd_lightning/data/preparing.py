@@ -1,0 +1,89 @@
+"""From a data set as it was unpacked to one that is ready: a sound split, and images at working size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ccd_lightning.data.copies import Pair
+from ccd_lightning.data.images import Geometry, progress, read_image, read_mask
+from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.errors import UserError
+
+
+def without_leaks(manifest: Manifest, pairs: Iterable[Pair]) -> Manifest:
+    """The same split without the training images that are tested on too, or whose patient or video is."""
+    leaks = [pair for pair in pairs if pair.is_leak]
+    copied = {pair.train for pair in leaks}
+    tested = {row.group for row in manifest.select("test") if row.group}
+
+    def leaves(row: Row) -> bool:
+        return row.split == "train" and (row.path in copied or row.group in tested)
+
+    return Manifest(manifest.root, [row for row in manifest.rows if not leaves(row)], manifest.flaws)
+
+
+def write_resized(manifest: Manifest, folder: Path, geometry: Geometry) -> Manifest:
+    """Writes images and masks as PNG files at working size, in the common layout.
+
+    Args:
+        manifest: The images.
+        folder: Where to; it must not be there yet.
+        geometry: Crop and size.
+
+    Returns:
+        The manifest of what was written.
+
+    Raises:
+        UserError: If the folder is there, or a file cannot be decoded.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: there is such a folder already. Remove it, or give another one.")
+    rows = [
+        _write_row(row, _flat_name(row.path, manifest.root), folder, geometry)
+        for row in progress(manifest.rows, "Writing images", len(manifest.rows))
+    ]
+    return Manifest(folder, rows)
+
+
+def _write_row(row: Row, name: str, folder: Path, geometry: Geometry) -> Row:
+    path, mask = folder / row.split / row.kind / name, folder / "ground_truth" / row.kind / name if row.mask else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(read_image(row.path, geometry)).save(path)
+    if row.mask and mask:
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(read_mask(row.mask, geometry).astype(np.uint8) * 255).save(mask)
+    return Row(path, row.split, row.kind, mask, row.group)
+
+
+def _flat_name(path: Path, root: Path) -> str:
+    """A file name that says where the file was, so that equal names of several folders stay apart."""
+    inside = path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[1:])
+    return "__".join(inside.with_suffix("").parts) + ".png"
+
+
+def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:
+    """A picture of pairs, the training image to the left of the test image, with their names; None without any."""
+    shown = list(pairs)
+    if not shown:
+        return None
+    line, gap, columns = 14, 12, 3
+    rows = -(-len(shown) // columns)
+    width, height = 2 * side + 2 * gap, side + 3 * line + gap
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, pair in enumerate(shown):
+        left, top = index % columns * width + gap, index // columns * height
+        for place, (path, what) in enumerate(((pair.train, "train"), (pair.test, "test"))):
+            sheet.paste(Image.fromarray(read_image(path, Geometry(side))), (left + place * side, top))
+            pen.text((left, top + side + place * line), f"{what}: {_shortened(path)}", "black")
+        pen.text((left, top + side + 2 * line), f"{pair.told} ({pair.likeness:.3f})", "firebrick")
+    return sheet
+
+
+def _shortened(path: Path, most: int = 58) -> str:
+    name = str(path)
+    return name if len(name) <= most else f"...{name[3 - most :]}"

@@ -1,0 +1,278 @@
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ccd_lightning.cli import main
+from ccd_lightning.data.checking import Check, by_topic, check
+from ccd_lightning.data.images import Geometry, read_image, read_mask
+from ccd_lightning.data.recognition import read_layout
+from tests.data.fakes import FAKES, hyper_kvasir, lag, picture, spot, two_folders
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Ten training images, three normal and three abnormal test images with masks."""
+    for split, kind, count in (("train", "good", 10), ("test", "good", 3), ("test", "polyp", 3)):
+        for index in range(count):
+            picture(tmp_path / "set" / split / kind / f"{index}.png")
+    for index in range(3):
+        spot(tmp_path / f"set/ground_truth/polyp/{index}.png")
+    return tmp_path / "set"
+
+
+def checked(root: Path) -> Check:
+    return check(read_layout(root)[0])
+
+
+def topics(root: Path) -> dict[tuple[str, str], list[Path]]:
+    return {key: [one.path for one in found] for key, found in by_topic(checked(root).findings).items()}
+
+
+def test_nothing_is_wrong_with_a_sound_set(root: Path) -> None:
+    assert topics(root) == {}
+
+
+def damage(root: Path) -> Path:
+    path = root / "test/good/1.png"
+    path.write_bytes(path.read_bytes()[:400])
+    return path
+
+
+def float_pixels(root: Path) -> Path:
+    Image.fromarray(np.ones((8, 8), np.float32)).save(root / "train/good/f.tif")
+    return root / "train/good/f.tif"
+
+
+def no_mask(root: Path) -> Path:
+    (root / "ground_truth/polyp/1.png").unlink()
+    return root / "test/polyp/1.png"
+
+
+def no_image(root: Path) -> Path:
+    (root / "test/polyp/1.png").unlink()
+    return root / "ground_truth/polyp/1.png"
+
+
+def wrong_mask_size(root: Path) -> Path:
+    Image.new("L", (20, 32), 255).save(root / "ground_truth/polyp/1.png")
+    return root / "ground_truth/polyp/1.png"
+
+
+def cut_mask(root: Path) -> Path:
+    path = root / "ground_truth/polyp/1.png"
+    path.write_bytes(path.read_bytes()[:60])
+    return path
+
+
+def empty_mask(root: Path) -> Path:
+    Image.new("L", (32, 32)).save(root / "ground_truth/polyp/1.png")
+    return root / "ground_truth/polyp/1.png"
+
+
+def grey_mask(root: Path) -> Path:
+    Image.fromarray(np.linspace(0, 255, 32, dtype=np.uint8)[:, None].repeat(32, 1)).save(
+        root / "ground_truth/polyp/1.png"
+    )
+    return root / "ground_truth/polyp/1.png"
+
+
+def twice(root: Path) -> Path:
+    shutil.copy(root / "train/good/2.png", root / "train/good/z.png")
+    return root / "train/good/z.png"
+
+
+def leak(root: Path) -> Path:
+    shutil.copy(root / "train/good/2.png", root / "test/good/z.png")
+    return root / "train/good/2.png"
+
+
+def mirrored(root: Path) -> Path:
+    path = root / "test/polyp/2.png"
+    ImageOps.mirror(Image.open(root / "train/good/4.png")).save(path)
+    return root / "train/good/4.png"
+
+
+def turned(root: Path) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(root / "train/good/0.png").rotate(90).save(root / "train/good/e.jpg", exif=exif)
+    return root / "train/good/e.jpg"
+
+
+def wide(root: Path) -> Path:
+    Image.open(root / "train/good/0.png").rotate(90).resize((64, 32)).save(root / "train/good/0.png")
+    return root / "train/good/0.png"
+
+
+def saved_as(mode: str, suffix: str = "tif") -> Callable[[Path], Path]:
+    def save(root: Path) -> Path:
+        path = root / f"train/good/m.{suffix}"
+        image = Image.open(root / "train/good/0.png").rotate(180)
+        if mode == "I;16":
+            Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(path)
+        else:
+            image.convert(mode).save(path)
+        return path
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("spoil", "level", "topic"),
+    [
+        (damage, "error", "images that cannot be read"),
+        (float_pixels, "error", "images that cannot be read"),
+        (no_mask, "error", "masks that do not go with images"),
+        (no_image, "error", "masks that do not go with images"),
+        (wrong_mask_size, "error", "masks that do not go with images"),
+        (cut_mask, "error", "masks that cannot be read"),
+        (empty_mask, "warning", "empty masks"),
+        (grey_mask, "warning", "grey masks"),
+        (twice, "warning", "files twice on one side"),
+        (leak, "error", "copies on both sides"),
+        (mirrored, "error", "copies on both sides"),
+        (turned, "warning", "EXIF orientation"),
+        (wide, "warning", "odd shapes"),
+        (saved_as("L"), "note", "grey"),
+        (saved_as("P", "png"), "note", "palette"),
+        (saved_as("CMYK"), "note", "CMYK"),
+        (saved_as("RGBA", "png"), "note", "alpha"),
+        (saved_as("I;16", "png"), "note", "16 bits"),
+    ],
+)
+def test_what_is_wrong_is_found_and_nothing_else(
+    spoil: Callable[[Path], Path], level: str, topic: str, root: Path
+) -> None:
+    path = spoil(root)
+    assert topics(root) == {(level, topic): [path]}
+
+
+def test_one_fault_does_not_hide_another(root: Path) -> None:
+    paths = [no_mask(root), damage(root), leak(root)]
+    found = topics(root)
+    assert {path for some in found.values() for path in some} == set(paths)
+    assert checked(root).count("error") == 3
+
+
+def test_the_command_writes_a_report_and_exits_with_2(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root.parent)
+    assert main(["data", "check", "--root", "set"]) == 0
+    assert "0 errors, 0 warnings, 0 notes: data_check/findings.csv" in capsys.readouterr().out
+    leaking = mirrored(root)
+    assert main(["data", "check", "--root", "set"]) == 2
+    told = capsys.readouterr()
+    assert "sizes: 32 x 32 (16)" in told.out
+    assert (
+        "set/train/good/4.png: trained on, and set/test/polyp/2.png, tested on, are the same image mirrored."
+        in told.out
+    )
+    assert "set: 1 errors, 0 warnings, 0 notes: data_check/findings.csv, data_check/pairs.png. Training" in told.err
+    with (root.parent / "data_check/findings.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert Path(row["path"]).resolve() == leaking
+    assert row["other"] == "set/test/polyp/2.png"
+    assert Image.open(root.parent / "data_check/pairs.png").size == (3 * (2 * 192 + 24), 192 + 3 * 14 + 12)
+
+
+def test_a_table_is_checked_without_opening_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        (tmp_path / f"{name}.png").touch()
+    rows = ["path,split,kind,group", "a.png,train,good,p1", "b.png,test,good,p1", "c.png,test,polyp,p2"]
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    assert main(["data", "check", "--root", "table.csv", "--table_only"]) == 2
+    assert "patients or videos on both sides: 1\n           a.png: trained on, and b.png" in capsys.readouterr().out
+    assert not (tmp_path / "data_check/pairs.png").exists()
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_published_layouts_are_sound(name: str, tmp_path: Path) -> None:
+    FAKES[name][0](tmp_path)
+    assert {key for key in topics(tmp_path) if key[0] == "error"} == set()
+
+
+def test_prepare_leaves_out_what_is_tested_on_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root.parent)
+    gone = {leak(root), mirrored(root)}
+    assert main(["data", "prepare", "--root", "set", "--output", "sound.csv"]) == 0
+    told = capsys.readouterr().out
+    assert "2 training images left out" in told
+    assert "Next: ccd fit --config configs/ccd_folder.yaml --data.root set --data.layout sound.csv" in told
+    before, after = read_layout(root)[0], read_layout(root, "sound.csv")[0]
+    assert {row.path for row in before.rows} - {row.path for row in after.rows} == gone
+    assert main(["data", "check", "--root", "set", "--layout", "sound.csv"]) == 0
+    assert main(["data", "prepare", "--root", "set", "--output", "sound.csv"]) == 2
+    assert "sound.csv: there is such a file already" in capsys.readouterr().err
+    assert main(["data", "prepare", "--root", "set", "--output", "all.csv", "--keep_leaks"]) == 0
+    assert read_layout(root, "all.csv")[0].rows == before.rows
+
+
+def test_prepare_leaves_out_a_tested_patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{index}.png,{'test' if index > 8 else 'train'},good,p{index // 2}" for index in range(12)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,split,kind,group", *lines]))
+    for index in range(12):
+        picture(tmp_path / f"{index}.png")
+    assert main(["data", "prepare", "--root", "table.csv", "--output", "sound.csv"]) == 0
+    kept = read_layout(tmp_path / "sound.csv")[0]
+    assert [row.path.stem for row in kept.select("train")] == [str(index) for index in range(8)]
+    assert len(kept.select("test")) == 3
+
+
+def test_prepare_writes_images_at_working_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hyper_kvasir(tmp_path / "raw")
+    words = [
+        "--root",
+        "raw",
+        "--copy",
+        "small",
+        "--size",
+        "16",
+        "--crop",
+        "0.25",
+        "0",
+        "1",
+        "1",
+        "--output",
+        "small.csv",
+    ]
+    assert main(["data", "prepare", *words]) == 0
+    assert "--data.root small --data.layout small.csv" in capsys.readouterr().out
+    before, after = read_layout(tmp_path / "raw")[0].rows, read_layout(tmp_path / "small", "small.csv")[0].rows
+    assert sorted(after, key=lambda row: row.path) == sorted(
+        read_layout(tmp_path / "small")[0].rows, key=lambda row: row.path
+    )
+    assert [(row.split, row.kind, row.group) for row in before] == [(row.split, row.kind, row.group) for row in after]
+    geometry = Geometry(16, (0.25, 0, 1, 1))
+    for old, new in zip(before, after, strict=True):
+        assert np.array_equal(read_image(old.path, geometry), np.asarray(Image.open(new.path)))
+        if old.mask and new.mask:
+            assert np.array_equal(read_mask(old.mask, geometry), read_mask(new.mask, Geometry(16)))
+    assert main(["data", "prepare", "--root", "raw", "--copy", "small", "--output", "other.csv"]) == 2
+    assert "small: there is such a folder already" in capsys.readouterr().err
+
+
+def test_list_names_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lag(tmp_path / "lag")
+    two_folders(tmp_path / "liu")
+    (tmp_path / "hyper_kvasir").mkdir()
+    assert main(["data", "list", "--root", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "configs/*_lag.yaml\n  15 training images, 5 normal test images, 6 abnormal ones, 6 masks (lag)" in told
+    assert "configs/*_liu.yaml\n  18 training images" in told
+    assert "configs/*_kvasir.yaml\n  no known layout; there is nothing." in told
+    assert "configs/*_synthetic.yaml\n  not there" in told
