@@ -56,6 +56,7 @@ smoke: setup  ## the whole path on a few tiny images (under a minute)
 bench: setup  ## measure: detection over seeds, speed and memory (an hour or so on two cores)
 	$(BIN)/python benchmarks/detection.py colonoscopy fundus
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/data.py
 
 ablation: setup  ## measure what each term and family adds: docs/ablation.md (two hours on two cores; HEAD_CT=DIR: and head CT)
 	$(BIN)/python benchmarks/ablation.py $(if $(HEAD_CT),--head_ct $(HEAD_CT))

@@ -108,7 +108,7 @@ def test_cache_on_disk_is_the_same_and_follows_changes(folder: Path, tmp_path: P
     assert len(list(cache.iterdir())) == 1
     Image.new("RGB", (64, 64), (255, 0, 0)).save(paths[0])
     changed = load_images(paths, Geometry(16), cache)
-    assert (changed[0] == (255, 0, 0)).all()
+    assert (changed[0].transpose(1, 2, 0) == (255, 0, 0)).all()
     assert np.array_equal(changed[1:], plain[1:])
 
 

@@ -20,7 +20,9 @@ train and test (every option of Lightning's command line works; ccd fit --help l
   predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, decision
 
 data and results
-  data      synthesize           make the embedded data set; ccd data --help tells more
+  data      check --root DIR     open every file, and tell what would make training unsound
+            prepare --root DIR   write a sound split down, and images at working size
+            list, synthesize     what is there; make the embedded data set. ccd data --help tells more
   compare   RUN RUN ...          metrics of tested runs side by side
 
   --version   the version        --debug   show the traceback of an error        -h, --help   this text

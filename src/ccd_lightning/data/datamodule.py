@@ -207,7 +207,7 @@ class AnomalyDataModule(LightningDataModule):
     def _plain(self, dataset: AnomalyDataset, device: torch.device) -> Iterator[Tensor]:
         for start in range(0, len(dataset), self.batch_size):
             pixels = torch.from_numpy(dataset.pixels(start, start + self.batch_size))
-            yield unit_range(pixels.to(device).permute(0, 3, 1, 2).contiguous())
+            yield unit_range(pixels.to(device))
 
     @property
     def tile(self) -> int:

@@ -99,7 +99,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     Args:
         rows: The images' descriptions.
-        images: Their pixels, (N, H, W, 3) uint8, perhaps among those of others.
+        images: Their pixels, (N, 3, H, W) uint8, perhaps among those of others.
         geometry: What brought the images to this size; masks are treated alike.
         seed: Of the views.
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
@@ -130,7 +130,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: EpochIndex) -> dict[str, Any]:
         row = self.rows[key.item]
-        image = torch.from_numpy(np.array(self.images[self.places[key.item]])).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(np.array(self.images[self.places[key.item]]))
         item = {
             "image": image,
             "label": row.label,
@@ -144,7 +144,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         return item
 
     def pixels(self, start: int, stop: int) -> UInt8Array:
-        """A copy of some rows' images, (stop - start, H, W, 3)."""
+        """A copy of some rows' images, (stop - start, 3, H, W)."""
         pixels: UInt8Array = self.images[self.places[start:stop]]
         return pixels
 

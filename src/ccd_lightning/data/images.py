@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 UInt8Array = npt.NDArray[np.uint8]
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
-DECODING = 2  # of what a file's pixels are: an array kept by another version is not taken for the same
+DECODING = 3  # of what a file's pixels are: an array kept by another version is not taken for the same
 LABELS = 16  # a mask of at most so many different values, all dark, holds labels
 
 
@@ -159,12 +159,12 @@ def load_images(paths: Sequence[Path], geometry: Geometry, cache_dir: Path | Non
             changed file, size or crop makes a new one. None keeps the array in memory.
 
     Returns:
-        (len(paths), size, size, 3) uint8 RGB.
+        (len(paths), 3, size, size) uint8 RGB, channels first, which is how every epoch wants them.
 
     Raises:
         UserError: If a file cannot be decoded; it is named.
     """
-    shape = (len(paths), geometry.size, geometry.size, 3)
+    shape = (len(paths), 3, geometry.size, geometry.size)
     if cache_dir is None:
         images = np.empty(shape, np.uint8)
         _decode_into(images, paths, geometry)
@@ -196,7 +196,7 @@ def _decode_into(images: UInt8Array, paths: Sequence[Path], geometry: Geometry) 
         decoded = pool.map(lambda path: read_image(path, geometry), paths)
         try:
             for index, image in enumerate(progress(decoded, "Reading images", len(paths))):
-                images[index] = image
+                images[index] = image.transpose(2, 0, 1)
         except UserError:
             pool.shutdown(cancel_futures=True)
             raise

@@ -73,11 +73,11 @@ class Manifest:
         if abnormal is not None:
             raise UserError(f"{abnormal.path}: training uses normal images only; move it to the test split.")
 
-        seen: set[Path] = set()
+        seen: set[str] = set()  # their hashes take less time and memory than those of paths
         for row in self.rows:
-            if row.path in seen:
+            if (name := str(row.path)) in seen:
                 raise UserError(f"{row.path}: this image is in the table twice; leave it in one split, once.")
-            seen.add(row.path)
+            seen.add(name)
 
     def select(self, split: Split) -> list[Row]:
         """The rows of one split, in order."""
