@@ -95,7 +95,7 @@ class EvenBatches(Sampler[list[EpochIndex]]):
 
 
 class AnomalyDataset(Dataset[dict[str, Any]]):
-    """Images at working size with label, kind, mask and, on request, random views.
+    """Images at working size with label, kind, group, mask and, on request, random views.
 
     Args:
         rows: The images' descriptions.
@@ -105,8 +105,8 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
         places: Where among the images each row's is; None where there are no others.
 
-    An item holds `image` (3, H, W) uint8, `label` 0 or 1, `kind`, `path`, `mask` (H, W) bool, `has_mask` (whether
-    the mask is known; that of a normal image is empty), and what `views` adds.
+    An item holds `image` (3, H, W) uint8, `label` 0 or 1, `kind`, `group` ("" where not known), `path`, `mask` (H, W)
+    bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             "image": image,
             "label": row.label,
             "kind": row.kind,
+            "group": row.group or "",
             "path": str(row.path),
             "mask": self._mask(row),
             "has_mask": row.label == 0 or row.mask is not None,
