@@ -11,15 +11,18 @@ from torch import Tensor
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.histogram import binned_quantile, count_values
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
 from ccd_lightning.modules.ranks import gather_ranks
+
+PIXEL_QUANTILE = 0.99  # share of held-out normal images' pixels whose map value is at most the pixel threshold
 
 
 class OneClassDetector(LightningModule, ABC):
     """Scores images by how far they are from normal ones.
 
-    Validation sees held-out normal images alone: a quantile of their scores becomes the threshold. Test and predict
-    give scores and maps; labels are read by none of the steps here.
+    Validation sees held-out normal images alone: a quantile of their scores becomes the threshold, and one of their
+    maps' pixels the pixel threshold. Test and predict give scores and maps; labels are read by none of the steps here.
 
     Args:
         encoder: Where the encoder's weights come from.
@@ -27,6 +30,7 @@ class OneClassDetector(LightningModule, ABC):
     """
 
     threshold: Tensor
+    pixel_threshold: Tensor
     normal_scores: Tensor
 
     def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
@@ -36,10 +40,12 @@ class OneClassDetector(LightningModule, ABC):
         self.encoder_config = encoder
         self.quantile = quantile
         self.encoder = Encoder()
-        # Both are part of the decision, so both are in the checkpoint.
+        # All are part of the decision, so all are in the checkpoint.
         self.register_buffer("threshold", torch.tensor(float("nan")))
+        self.register_buffer("pixel_threshold", torch.tensor(float("nan")))
         self.register_buffer("normal_scores", torch.empty(0))
         self._validation_scores: list[Tensor] = []
+        self._validation_pixels: Tensor | None = None
 
     @abstractmethod
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +90,11 @@ class OneClassDetector(LightningModule, ABC):
         """Scores held-out normal images."""
         if self.trainer.sanity_checking:
             return  # nothing is fitted yet
-        self._validation_scores.append(self.evaluate(batch)["scores"])
+        output = self.evaluate(batch)
+        self._validation_scores.append(output["scores"])
+        maps = output["maps"]
+        counts = count_values(maps[maps.isfinite()])  # what training has broken has no threshold in any case
+        self._validation_pixels = counts if self._validation_pixels is None else self._validation_pixels + counts
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Scores test images."""
@@ -95,7 +105,7 @@ class OneClassDetector(LightningModule, ABC):
         return self.evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Sets the threshold."""
+        """Sets the thresholds, the same on every rank and for any number of them."""
         if self.trainer.sanity_checking:
             return
         mine = torch.cat(self._validation_scores).cpu()
@@ -103,8 +113,17 @@ class OneClassDetector(LightningModule, ABC):
         self._validation_scores.clear()
         self.normal_scores = scores
         self.threshold = torch.quantile(scores, self.quantile)
+        self._set_pixel_threshold()
         self.log("threshold", self.threshold, sync_dist=True)  # the same on every rank
 
+    def _set_pixel_threshold(self) -> None:
+        assert self._validation_pixels is not None  # validation has at least one batch on every rank
+        shares = gather_ranks(self._validation_pixels.cpu().to_sparse())
+        counts = torch.stack([share.to_dense() for share in shares]).sum(dim=0)
+        self._validation_pixels = None
+        self.pixel_threshold = torch.tensor(binned_quantile(counts, PIXEL_QUANTILE), device=self.device)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for as many held-out scores as the checkpoint holds."""
+        """Makes room for as many held-out scores as the checkpoint holds; an older one has no pixel threshold."""
+        checkpoint["state_dict"].setdefault("pixel_threshold", torch.tensor(float("nan")))
         self.normal_scores = torch.empty_like(checkpoint["state_dict"]["normal_scores"])

@@ -1,0 +1,82 @@
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from ccd_lightning.modules import detector as module
+from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
+from ccd_lightning.modules.handover import EncoderConfig
+
+
+class Given(OneClassDetector):
+    """Takes the image's first channel for its map."""
+
+    def __init__(self) -> None:
+        super().__init__(EncoderConfig(), 0.9)
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = images[:, 0]
+        return maps.amax(dim=(1, 2)), maps
+
+    def log(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+def validated(*batches: Tensor) -> Given:
+    detector = Given()
+    detector.trainer = Trainer(logger=False, enable_checkpointing=False, barebones=True)
+    for index, images in enumerate(batches):
+        detector.validation_step({"image": images}, index)
+    return detector
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(9, 3, 16, 16, generator=torch.Generator().manual_seed(0)).mul(5).exp()
+
+
+def test_pixel_threshold_is_a_quantile_of_held_out_pixels(images: Tensor) -> None:
+    detector = validated(images[:4], images[4:])
+    detector.on_validation_epoch_end()
+    below = float((images[:, 0] <= detector.pixel_threshold).double().mean())
+    assert PIXEL_QUANTILE <= below < PIXEL_QUANTILE + 1 / images[:, 0].numel() + 1e-9
+    alone = validated(images)
+    alone.on_validation_epoch_end()
+    assert torch.equal(alone.pixel_threshold, detector.pixel_threshold)
+    detector.validation_step({"image": images / 100}, 0)  # the next epoch counts anew
+    detector.on_validation_epoch_end()
+    assert detector.pixel_threshold == pytest.approx(float(alone.pixel_threshold) / 100, rel=1 / 2000)
+
+
+def test_ranks_find_the_threshold_of_one(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, others = validated(images), [validated(images[::2]), validated(images[1::2])]
+    alone.on_validation_epoch_end()
+    shares = {
+        "scores": [torch.cat(other._validation_scores) for other in others],
+        "pixels": [torch.as_tensor(other._validation_pixels).to_sparse() for other in others],
+    }
+    monkeypatch.setattr(module, "gather_ranks", lambda mine: shares["pixels" if mine.is_sparse else "scores"])
+    for other in others:
+        other.on_validation_epoch_end()
+        assert torch.equal(other.pixel_threshold, alone.pixel_threshold)
+        assert torch.equal(other.threshold, alone.threshold)
+
+
+def test_maps_that_training_has_broken_do_not_stop_validation(images: Tensor) -> None:
+    detector = validated(torch.full_like(images, float("nan")))
+    detector.on_validation_epoch_end()
+    assert detector.pixel_threshold.isnan()
+    assert detector.threshold.isnan()
+
+
+def test_an_older_checkpoint_has_no_pixel_threshold(images: Tensor) -> None:
+    detector = validated(images)
+    detector.on_validation_epoch_end()
+    state = detector.state_dict()
+    del state["pixel_threshold"]
+    other = Given()
+    other.on_load_checkpoint({"state_dict": state})
+    other.load_state_dict(state)
+    assert other.pixel_threshold.isnan()
+    assert torch.equal(other.threshold, detector.threshold)
