@@ -122,7 +122,7 @@ def test_predict_reads_no_label(inside: Path, capsys: pytest.CaptureFixture[str]
     assert main(["predict", "--ckpt_path", str(run)]) == 0
     files = [run / name for name in ("unlabelled_predictions.csv", "predictions.csv")]
     predicted, tested = (list(csv.DictReader(file.read_text().splitlines())) for file in files)
-    assert predicted == [{name: row[name] for name in ("path", "score", "decision")} for row in tested]
+    assert predicted == [{name: row[name] for name in ("path", "score", "percentile", "decision")} for row in tested]
     assert "of 11 images are called abnormal" in capsys.readouterr().out
     assert main(["predict", "--ckpt_path", "runs/ccd_synthetic"]) == 2
     assert "Fit a detector on it" in capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_fit_without_validation(inside: Path, capsys: pytest.CaptureFixture[str]
     assert "no image is called normal or abnormal" in capsys.readouterr().out
     for name in ("predictions.csv", "unlabelled_predictions.csv"):
         rows = csv.DictReader((Path("runs/padim_unvalidated/latest") / name).read_text().splitlines())
-        assert {row["decision"] for row in rows} == {""}
+        assert {(row["percentile"], row["decision"]) for row in rows} == {("", "")}
     assert 0 <= found["metrics"]["image/auroc"] <= 1
 
 

@@ -4,7 +4,21 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ccd_lightning.evaluation.intervals import delong_interval, placements, wilson_interval
+from ccd_lightning.evaluation.intervals import (
+    delong_covariance,
+    delong_interval,
+    delong_test,
+    placements,
+    wilson_interval,
+)
+
+LABELS = np.repeat([0, 1], [12, 9])
+FIRST = np.array(
+    [1.2, 0.4, 2.2, 3.1, 1.9, 0.8, 2.7, 1.1, 0.3, 2.2, 1.6, 3.4, 2.2, 3.9, 2.8, 4.4, 1.7, 3.1, 5.0, 2.9, 3.6]
+)
+SECOND = np.array(
+    [2.0, 1.5, 0.9, 2.4, 3.0, 1.1, 2.2, 2.6, 1.7, 0.6, 2.4, 1.9, 2.4, 2.1, 3.5, 2.8, 1.2, 4.0, 2.6, 3.0, 2.4]
+)
 
 
 def test_wilson_interval_agrees_with_scipy() -> None:
@@ -48,3 +62,47 @@ def test_perfect_separation_is_not_certainty() -> None:
     low, high = delong_interval(np.arange(10.0), np.arange(20.0, 40.0))
     assert 0.5 < low < 0.9
     assert high == pytest.approx(1.0)
+
+
+def test_paired_test_agrees_with_the_published_implementation() -> None:
+    # R 4.2.2, pROC 1.18.0: r1 <- roc(LABELS, FIRST, direction = "<"); r2 <- roc(LABELS, SECOND, direction = "<");
+    # c(auc(r1), auc(r2), var(r1), var(r2), cov(r1, r2)); roc.test(r1, r2, paired = TRUE, method = "delong")
+    scores = (FIRST, SECOND)
+    areas, covariance = delong_covariance([s[LABELS == 0] for s in scores], [s[LABELS == 1] for s in scores])
+    assert areas.tolist() == pytest.approx([0.856481481481, 0.787037037037], abs=1e-12)
+    expected = [[0.006677500312, 0.002575426331], [0.002575426331, 0.010782497038]]
+    assert covariance == pytest.approx(np.array(expected), abs=1e-12)
+    found = delong_test(LABELS, FIRST, SECOND)
+    assert found.p == pytest.approx(0.531362933722, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx((-0.148006866049, 0.286895754938), abs=1e-12)
+
+
+def test_paired_test_is_antisymmetric_and_sees_the_order_of_scores_only() -> None:
+    found, swapped = delong_test(LABELS, FIRST, SECOND), delong_test(LABELS, SECOND, np.exp(FIRST))
+    assert (swapped.difference, swapped.low, swapped.high) == pytest.approx(
+        (-found.difference, -found.high, -found.low)
+    )
+    assert swapped.p == pytest.approx(found.p)
+
+
+def test_paired_test_where_nothing_varies() -> None:
+    assert delong_test(LABELS, FIRST, 3 * FIRST) == (0, 0, 0, 1)
+    assert delong_test(LABELS, LABELS + 0.0, -LABELS + 0.0) == (1, 1, 1, 0)
+
+
+def test_paired_test_refuses_what_it_cannot_compare() -> None:
+    with pytest.raises(ValueError, match="21 labels, but 21 and 20 scores"):
+        delong_test(LABELS, FIRST, SECOND[1:])
+    with pytest.raises(ValueError, match="at least two normal and two abnormal"):
+        delong_test(LABELS[:13], FIRST[:13], SECOND[:13])
+
+
+def test_paired_test_is_wrong_as_often_as_it_says() -> None:
+    rng, labels, small, held = np.random.default_rng(0), np.repeat([0, 1], [60, 50]), 0, 0
+    for _ in range(600):  # two equally good detectors that share half of their noise
+        shared = rng.normal(size=110) + 1.2 * labels
+        found = delong_test(labels, shared + rng.normal(size=110), shared + rng.normal(size=110))
+        small += found.p < 0.05
+        held += found.low <= 0 <= found.high
+    assert 0.03 <= small / 600 <= 0.075
+    assert held == 600 - small

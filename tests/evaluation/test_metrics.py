@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from ccd_lightning.evaluation.intervals import delong_interval, wilson_interval
-from ccd_lightning.evaluation.metrics import BINS, DetectionMetrics, PixelHistogram
+from ccd_lightning.evaluation.image import IMAGE_METRICS, image_metrics
+from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS, DetectionMetrics, Evaluation
+from ccd_lightning.evaluation.pixels import PIXEL_METRICS
 
 GOOD = "good"
 
@@ -31,6 +32,7 @@ def batch(
     return {
         "label": torch.tensor(labels),
         "kind": list(kinds),
+        "group": [""] * len(labels),
         "path": [f"{first + index:03d}.png" for index in range(len(labels))],
         "mask": torch.zeros(len(labels), size, size, dtype=torch.bool) if masks is None else masks,
         "has_mask": torch.tensor(known),
@@ -63,78 +65,44 @@ def part(whole: dict[str, Any], rows: slice) -> dict[str, Any]:
     return {name: value[rows] for name, value in whole.items()}
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20, None])
-def test_pixel_histogram_agrees_with_sklearn_in_any_range(scale: float | None) -> None:
-    maps, masks = pixels(0)
-    maps = maps.log1p().round() if scale is None else maps * scale  # rounded: many ties, each with a bin of its own
-    histogram = PixelHistogram()
-    histogram.update(maps, masks)
-    truth, values, areas = masks.flatten().numpy(), maps.flatten().numpy(), histogram.compute()
-    margin = 1e-12 if scale is None else 1e-4
-    assert areas["auroc"] == pytest.approx(roc_auc_score(truth, values), abs=margin)
-    assert areas["average_precision"] == pytest.approx(average_precision_score(truth, values), abs=10 * margin)
-
-
-def test_pixel_histogram_streams_exactly_in_bounded_memory() -> None:
-    maps, masks = pixels(4, 13)
-    streamed, at_once = PixelHistogram(), PixelHistogram()
-    at_once.update(maps, masks)
-    for start in range(0, 13, 5):
-        streamed.update(maps[start : start + 5], masks[start : start + 5])
-    assert torch.equal(streamed.counts, at_once.counts)
-    assert int(streamed.counts.sum()) == maps.numel()
-    assert streamed.counts.shape == (2, BINS)
-    assert streamed.compute() == at_once.compute()
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-def test_pixel_histogram_bins_other_floats_as_their_float32(dtype: torch.dtype) -> None:
-    maps, masks = pixels(5)
-    narrow, wide = PixelHistogram(), PixelHistogram()
-    narrow.update(maps.clamp(max=1000).to(dtype), masks)
-    wide.update(maps.clamp(max=1000).to(dtype).float(), masks)
-    assert torch.equal(narrow.counts, wide.counts)
-
-
-def test_pixel_histogram_puts_both_zeros_in_the_first_bin() -> None:
-    histogram = PixelHistogram()
-    histogram.update(torch.tensor([[[0.0, -0.0]]]), torch.tensor([[[False, True]]]))
-    assert histogram.counts[:, 0].tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("value", [-1e-6, float("nan"), float("inf")])
-def test_pixel_histogram_refuses_what_it_cannot_order_or_match(value: float) -> None:
-    with pytest.raises(ValueError, match="finite and not negative"):
-        PixelHistogram().update(torch.tensor([[[1.0, value]]]), torch.zeros(1, 1, 2, dtype=torch.bool))
-    with pytest.raises(ValueError, match="differ in shape"):
-        PixelHistogram().update(torch.ones(1, 2, 2), torch.zeros(1, 2, 3, dtype=torch.bool))
-
-
-def test_every_metric_agrees_with_sklearn(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
+def test_parts_agree_with_sklearn(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
     rows, scores, maps = full
-    metrics = DetectionMetrics()
+    metrics = DetectionMetrics(2.0)
     metrics.update(rows, scores, maps)
     found = metrics.compute(threshold=70.0)
     truth, values, kinds = rows["label"].numpy(), scores.numpy(), np.array(rows["kind"])
-    decided = values > 70
-    expected = {
-        "image/auroc": roc_auc_score(truth, values),
-        "image/average_precision": average_precision_score(truth, values),
-        "image/f1": f1_score(truth, decided),
-        "image/sensitivity": decided[truth == 1].mean(),
-        "image/specificity": 1 - decided[truth == 0].mean(),
-        "pixel/auroc": roc_auc_score(rows["mask"].flatten(), maps.flatten()),
-        "pixel/average_precision": average_precision_score(rows["mask"].flatten(), maps.flatten()),
-    }
-    for kind in ("polyp", "ulcer"):
-        chosen = (truth == 0) | (kinds == kind)
-        index = torch.from_numpy(chosen)
-        expected[f"image/auroc/{kind}"] = roc_auc_score(truth[chosen], values[chosen])
-        expected[f"image/sensitivity/{kind}"] = decided[kinds == kind].mean()
-        expected[f"pixel/auroc/{kind}"] = roc_auc_score(rows["mask"][index].flatten(), maps[index].flatten())
-    assert found.metrics == pytest.approx(expected, abs=1e-3)
-    assert found.metrics["image/auroc"] == pytest.approx(expected["image/auroc"], abs=1e-6)
+    areas = rows["mask"].double().mean(dim=(1, 2)).numpy()
+    low, high = np.quantile(areas[truth == 1], (1 / 3, 2 / 3))
+    chosen = {kind: kinds == kind for kind in ("polyp", "ulcer")}
+    chosen |= dict(zip(SIZES, (areas <= low, (areas > low) & (areas <= high), areas > high), strict=True))
+    expected = {}
+    for part, members in chosen.items():
+        shown = (truth == 0) | members
+        index, masks = torch.from_numpy(shown), rows["mask"][torch.from_numpy(shown)].flatten()
+        expected[f"image/auroc/{part}"] = roc_auc_score(truth[shown], values[shown])
+        expected[f"image/sensitivity/{part}"] = (values > 70)[members & (truth == 1)].mean()
+        expected[f"pixel/auroc/{part}"] = roc_auc_score(masks, maps[index].flatten())
+    assert {name: found.metrics[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+    assert metrics.size_bounds() == (low, high)
+    parts = {f"{name}/{part}" for name in SUBSET_METRICS for part in chosen}
+    assert set(found.metrics) == {*IMAGE_METRICS, *PIXEL_METRICS, *parts}
+    assert set(found.intervals) == set(found.metrics)
     assert found.undefined == {}
+
+
+def test_sizes_need_masks_that_differ() -> None:
+    masks = torch.zeros(4, 4, 4, dtype=torch.bool)
+    for index, area in enumerate((0, 1, 2, 3)):
+        masks[index, 0, :area] = True
+    metrics = DetectionMetrics()
+    metrics.update(batch([0, 1, 1, 1], [GOOD, "polyp", "polyp", "polyp"], masks), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    found = metrics.compute(2.5).metrics  # image metrics by size, without maps
+    assert [found[f"image/sensitivity/{size}"] for size in SIZES] == [0, 1, 1]
+    masks[1:] = masks[1]
+    metrics = DetectionMetrics()
+    metrics.update(batch([0, 1, 1, 1], [GOOD, "polyp", "polyp", "polyp"], masks), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert metrics.size_bounds() is None
+    assert not [name for name in metrics.compute(2.5).metrics if name.endswith(SIZES)]
 
 
 def test_scores_far_above_one_keep_their_order() -> None:
@@ -154,16 +122,27 @@ def test_one_kind_is_not_reported_twice() -> None:
 
 def test_ranks_add_up_to_the_same_numbers(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
     rows, scores, maps = full
-    one = DetectionMetrics()
+    rows = rows | {"group": [str(index // 3) for index in range(60)]}
+    one = DetectionMetrics(2.0)
     one.update(rows, scores, maps)
-    ranks = [DetectionMetrics(), DetectionMetrics()]
+    ranks = [DetectionMetrics(2.0), DetectionMetrics(2.0)]
     for place, step in ((0, slice(0, 60, 2)), (1, slice(1, 41, 2)), (1, slice(41, 60, 2))):  # uneven, interleaved
         ranks[place].update(part(rows, step), scores[step], maps[step])
     states = [pickle.loads(pickle.dumps(rank.state())) for rank in reversed(ranks)]  # as gathering sends them
     total = DetectionMetrics.merged(states)
     assert total.records == one.records
     assert total.compute(70.0) == one.compute(70.0)
+    assert DetectionMetrics.merged(states[::-1]).compute(70.0) == one.compute(70.0)
     assert DetectionMetrics.merged([one.state()]).compute(70.0) == one.compute(70.0)
+
+
+def test_an_image_that_two_ranks_tested_is_refused(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
+    rows, scores, maps = full
+    ranks = [DetectionMetrics(), DetectionMetrics()]
+    ranks[0].update(part(rows, slice(0, 31)), scores[:31], maps[:31])
+    ranks[1].update(part(rows, slice(30, 60)), scores[30:], maps[30:])
+    with pytest.raises(ValueError, match=r"030\.png was tested 2 times"):
+        DetectionMetrics.merged(rank.state() for rank in ranks)
 
 
 def test_images_without_masks_leave_the_pixel_metrics(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
@@ -175,12 +154,13 @@ def test_images_without_masks_leave_the_pixel_metrics(full: tuple[dict[str, Any]
     known = hidden["has_mask"]
     expected = roc_auc_score(rows["mask"][known].flatten(), maps[known].flatten())
     assert found.metrics["pixel/auroc"] == pytest.approx(expected, abs=1e-4)
-    assert found.undefined == {"pixel/auroc/ulcer": "no masks"}
+    thresholded = {f"pixel/{name}": "no pixel threshold" for name in ("dice", "iou")}
+    parts = {f"pixel/{name}/ulcer": "no masks" for name in ("auroc", "aupro")}
+    assert found.undefined == thresholded | parts
     assert "pixel/auroc/ulcer" not in found.metrics
 
 
-IMAGE = ("auroc", "average_precision", "f1", "sensitivity", "specificity")
-PIXEL = {"pixel/auroc", "pixel/average_precision"}
+PIXEL = set(PIXEL_METRICS)
 
 
 @pytest.mark.parametrize(
@@ -188,15 +168,21 @@ PIXEL = {"pixel/auroc", "pixel/average_precision"}
     [
         ([0, 0, 0], "no abnormal images", {"image/specificity"}),
         ([1, 1, 1], "no normal images", {"image/sensitivity"}),
-        ([], "no abnormal images", set()),
     ],
 )
 def test_what_one_class_cannot_define_has_a_reason(labels: list[int], reason: str, defined: set[str]) -> None:
     found = collected([1.0, 2.0, 3.0][: len(labels)], labels).compute(2.5)
-    missing = {f"image/{name}" for name in IMAGE} - defined
+    missing = set(IMAGE_METRICS) - defined
     assert set(found.metrics) == defined
     assert set(found.undefined) == missing | PIXEL
     assert {found.undefined[name] for name in missing} == {reason}
+
+
+def test_of_no_images_everything_is_undefined() -> None:
+    found = DetectionMetrics.merged([]).compute(2.5)
+    assert found.metrics == {}
+    assert found.undefined.keys() == {*IMAGE_METRICS, *PIXEL}
+    assert set(found.undefined.values()) == {"no abnormal images", "no normal images"}
 
 
 @pytest.mark.parametrize(
@@ -240,10 +226,19 @@ def test_a_score_that_is_no_number_names_the_image() -> None:
         collected([1.0, float("nan")], [0, 1])
 
 
-def test_intervals_of_the_metrics_are_those_of_their_counts() -> None:
-    scores = np.array([1.0, 2, 3, 4, 5, 6, 2.5, 3.5, 5.5, 7.5, 8])
-    labels = [0] * 6 + [1] * 5
-    found = collected(scores.tolist(), labels).compute(3.2)
-    assert found.intervals["image/sensitivity"] == pytest.approx(wilson_interval(4, 5))
-    assert found.intervals["image/specificity"] == pytest.approx(wilson_interval(3, 6))
-    assert found.intervals["image/auroc"] == pytest.approx(delong_interval(scores[:6], scores[6:]))
+def test_groups_reach_the_intervals() -> None:
+    labels, scores = [0] * 8 + [1] * 8, torch.arange(16.0).roll(3)
+    rows = batch(labels, [GOOD if label == 0 else "polyp" for label in labels])
+    metrics = DetectionMetrics()
+    metrics.update(rows | {"group": [str(index // 4) for index in range(16)]}, scores)
+    assert {record.group for record in metrics.records} == {"0", "1", "2", "3"}
+    assert metrics.compute(7.0) == image_and_reasons(metrics, 7.0)
+    alone = DetectionMetrics()
+    alone.update(rows, scores)
+    assert alone.compute(7.0).intervals != metrics.compute(7.0).intervals
+
+
+def image_and_reasons(metrics: DetectionMetrics, threshold: float) -> Evaluation:
+    expected = image_metrics(metrics.records, threshold)
+    expected.undefine(PIXEL_METRICS, "no anomaly maps")
+    return expected

@@ -58,19 +58,20 @@ def test_predictions_come_back_to_the_bit(tmp_path: Path) -> None:
         ImageRecord(path, i % 2, "x", float(score)) for i, (path, score) in enumerate(zip(paths, scores, strict=True))
     ]
     file = tmp_path / "predictions.csv"
-    write_predictions(file, iter(records), threshold=2.5)
+    write_predictions(file, iter(records), 2.5, np.array([1.0, 2.0, 2.5]))
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["path", "label", "score", "decision"]
+    assert list(rows[0]) == ["path", "label", "score", "percentile", "decision"]
     assert [row["path"] for row in rows] == paths
     assert [row["label"] for row in rows] == ["0", "1", "0", "1", "0"]
     assert np.array_equal(np.array([float(row["score"]) for row in rows], dtype=np.float32), scores)
+    assert [row["percentile"] for row in rows] == ["12.500", "12.500", "87.500", "75.000", "87.500"]
     assert [row["decision"] for row in rows] == ["normal", "normal", "abnormal", "normal", "abnormal"]
 
 
 def test_interrupted_predictions_leave_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "predictions.csv"
-    write_predictions(file, [ImageRecord("a.png", 0, "good", 1.0)], threshold=2.0)
+    write_predictions(file, [ImageRecord("a.png", 0, "good", 1.0)], 2.0, np.empty(0))
     before = file.read_text()
 
     def broken() -> object:
@@ -78,14 +79,17 @@ def test_interrupted_predictions_leave_the_old_file(tmp_path: Path) -> None:
         raise RuntimeError("interrupted")
 
     with pytest.raises(RuntimeError, match="interrupted"):
-        write_predictions(file, broken(), threshold=2.0)  # type: ignore[arg-type]
+        write_predictions(file, broken(), 2.0, np.empty(0))  # type: ignore[arg-type]
     assert file.read_text() == before
 
 
 def test_summary_shows_values_intervals_and_reasons(evaluation: Evaluation) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
+    evaluation.metrics |= {"image/f1": 0.5, "image/auroc/polyp": 0.8, "pixel/auroc/polyp": 0.7}
     print_summary(evaluation, console)
     lines = {line.split()[0]: line.split() for line in console.export_text().splitlines() if line.strip()}
     assert lines["image/auroc"] == ["image/auroc", "0.912", "0.850", "to", "0.960"]
     assert lines["image/specificity"] == ["image/specificity", "0.750"]
+    assert "image/f1" not in lines
+    assert lines["image/auroc/polyp"] == ["image/auroc/polyp", "0.800"]
     assert lines["pixel/auroc"] == ["pixel/auroc", "-", "undefined:", "no", "masks"]

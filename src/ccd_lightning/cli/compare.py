@@ -12,16 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.evaluation.names import MAIN
 from ccd_lightning.runs import newest_run
-
-MAIN = (
-    "image/auroc",
-    "image/average_precision",
-    "image/sensitivity",
-    "image/specificity",
-    "pixel/auroc",
-    "pixel/average_precision",
-)
 
 
 def run_compare(words: list[str]) -> None:

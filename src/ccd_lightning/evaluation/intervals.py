@@ -1,6 +1,9 @@
-"""95% confidence intervals of one test set's metrics."""
+"""Closed forms of uncertainty: DeLong's for areas and their difference, Wilson's for proportions; all at 95%."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +11,65 @@ from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Z = float(norm.ppf(0.975))
+
+
+class DeLongTest(NamedTuple):
+    """Two detectors on the same images: difference of the AUROCs (first minus second), 95% interval, two-sided p."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def delong_test(labels: Integers, first: Floats, second: Floats) -> DeLongTest:
+    """Compares the AUROCs of two detectors on the same images (DeLong et al., Biometrics 1988, paired, two-sided).
+
+    Images count as independent: with several of a patient or video the interval is too narrow.
+
+    Args:
+        labels: (N,), 0 (normal) or 1 (abnormal), at least two of each.
+        first: (N,) scores of one detector, higher is more abnormal.
+        second: (N,) scores of the other one, of the same images in the same order.
+
+    Returns:
+        Difference, interval on the plain scale, and p. Where neither area varies, nothing can be estimated: the
+        interval is the difference alone, and p is 1 without a difference and 0 with one.
+
+    Raises:
+        ValueError: If lengths differ or a class has fewer than two images.
+    """
+    if not len(labels) == len(first) == len(second):
+        raise ValueError(f"{len(labels)} labels, but {len(first)} and {len(second)} scores")
+    if min((labels == 0).sum(), (labels == 1).sum()) < 2:
+        raise ValueError("the test needs at least two normal and two abnormal images")
+    pair = (first, second)
+    areas, covariance = delong_covariance([s[labels == 0] for s in pair], [s[labels == 1] for s in pair])
+    difference = float(areas[0] - areas[1])
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    error = float(np.sqrt(max(variance, 0.0)))
+    if error < 1e-12:  # of rounding: areas are shares of whole numbers
+        return DeLongTest(difference, difference, difference, float(difference == 0))
+    p = 2 * float(norm.sf(abs(difference) / error))
+    return DeLongTest(difference, difference - Z * error, difference + Z * error, p)
+
+
+def delong_covariance(normal: Sequence[Floats], abnormal: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """AUROCs of K detectors on the same images, and their covariance (DeLong et al., Biometrics 1988, equation 5).
+
+    Args:
+        normal: K times the (M,) scores of normal images, M >= 2.
+        abnormal: K times the (N,) scores of abnormal images, N >= 2.
+
+    Returns:
+        Areas (K,) and covariance (K, K).
+    """
+    below = np.stack([placements(low, high) for low, high in zip(normal, abnormal, strict=True)])
+    above = np.stack([1 - placements(high, low) for low, high in zip(normal, abnormal, strict=True)])
+    covariance = np.cov(below) / below.shape[1] + np.cov(above) / above.shape[1]
+    return below.mean(axis=1), np.atleast_2d(covariance)
 
 
 def delong_interval(normal: Floats, abnormal: Floats) -> tuple[float, float]:
@@ -22,14 +83,12 @@ def delong_interval(normal: Floats, abnormal: Floats) -> tuple[float, float]:
         Low and high end. An AUROC of 0 or 1 has no estimated variance; its interval is that of a proportion of
         min(M, N) trials.
     """
-    below = placements(normal, abnormal)
-    auroc = float(below.mean())
+    areas, covariance = delong_covariance([normal], [abnormal])
+    auroc = float(areas[0])
     if auroc in (0.0, 1.0):
         count = min(len(normal), len(abnormal))
         return wilson_interval(round(auroc * count), count)
-    above = 1 - placements(abnormal, normal)
-    error = float(np.sqrt(below.var(ddof=1) / len(abnormal) + above.var(ddof=1) / len(normal)))
-    half = Z * error / (auroc * (1 - auroc))  # delta method
+    half = Z * float(np.sqrt(covariance[0, 0])) / (auroc * (1 - auroc))  # delta method
     centre = logit(auroc)
     return float(expit(centre - half)), float(expit(centre + half))
 

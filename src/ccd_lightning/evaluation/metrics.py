@@ -6,100 +6,39 @@ A metric that the test set cannot define is absent, with the reason in its place
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from ccd_lightning.evaluation.intervals import Floats, delong_interval, wilson_interval
+from ccd_lightning.evaluation.image import IMAGE_METRICS, image_metrics
+from ccd_lightning.evaluation.pixels import PIXEL_METRICS, PixelRecord, pixel_metrics, record_pixels
+from ccd_lightning.evaluation.records import NO_ABNORMAL, Evaluation, ImageRecord
 
-BITS = 20  # 8 of exponent and 12 of mantissa: values that share a bin differ by less than one part in 4096
-BINS = 1 << BITS
-NO_ABNORMAL = "no abnormal images"
-KIND_METRICS = ("image/auroc", "image/sensitivity", "pixel/auroc")
+__all__ = ["DetectionMetrics", "Evaluation", "ImageRecord"]
 
-
-class PixelHistogram(Metric):
-    """Counts the anomaly-map values of normal and of abnormal pixels: 16 MiB, for any number of images and any range.
-
-    The bits of a non-negative float32, read as an integer, grow with its value. The top 20 of them number the bin, so
-    that the resolution is relative and no range has to be known beforehand. Counts are integers and add exactly over
-    batches and ranks.
-    """
-
-    full_state_update = False
-    counts: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("counts", torch.zeros(2, BINS, dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, maps: Tensor, masks: Tensor) -> None:
-        """Adds one batch.
-
-        Args:
-            maps: Anomaly maps (B, H, W), finite and not negative, of any floating type.
-            masks: (B, H, W) bool, True where a pixel is abnormal.
-
-        Raises:
-            ValueError: If shapes differ, or a value is negative, infinite or not a number.
-        """
-        if maps.shape != masks.shape:
-            raise ValueError(f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)} differ in shape")
-        values = maps.detach().float().flatten()
-        if not bool(((values >= 0) & (values < torch.inf)).all()):
-            raise ValueError("anomaly maps must be finite and not negative")
-        # Adding zero turns -0.0, whose sign bit would make the integer negative, into 0.0.
-        bins = (values + 0.0).view(torch.int32).long() >> (31 - BITS)
-        counted = torch.bincount(bins + BINS * masks.flatten().bool(), minlength=2 * BINS)
-        self.counts += counted.view(2, BINS)
-
-    def compute(self) -> dict[str, float]:
-        """AUROC and average precision, see `pixel_areas`."""
-        return pixel_areas(self.counts)
-
-
-class ImageRecord(NamedTuple):
-    """What is kept of one tested image; label is 0 (normal) or 1 (abnormal), kind names the sort of abnormality."""
-
-    path: str
-    label: int
-    kind: str
-    score: float
-
-
-@dataclass
-class Evaluation:
-    """Metrics by name, their 95% intervals (low, high), and the reason for each metric that is undefined."""
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    undefined: dict[str, str] = field(default_factory=dict)
-
-    def include(self, other: Evaluation, kind: str) -> None:
-        """Adds what another evaluation says about the metrics that are reported per kind, as `<name>/<kind>`."""
-        self.metrics |= {f"{name}/{kind}": other.metrics[name] for name in KIND_METRICS if name in other.metrics}
-        self.intervals |= {f"{name}/{kind}": other.intervals[name] for name in KIND_METRICS if name in other.intervals}
-        self.undefined |= {f"{name}/{kind}": other.undefined[name] for name in KIND_METRICS if name in other.undefined}
+SIZES = ("size_small", "size_medium", "size_large")
+SUBSET_METRICS = ("image/auroc", "image/sensitivity", "pixel/auroc", "pixel/aupro")
 
 
 class DetectionMetrics:
-    """Collects a test set and evaluates it: one record per image, one pixel histogram per kind.
+    """Collects a test set and evaluates it: one record per image, and one of its pixels.
 
     With several ranks, gather each rank's `state()` and evaluate `DetectionMetrics.merged(states)`: the numbers are
     those of one rank, whatever the order.
+
+    Args:
+        pixel_threshold: Pixels above it are called abnormal; NaN where none was set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pixel_threshold: float = math.nan) -> None:
+        self.pixel_threshold = pixel_threshold
         self._records: list[ImageRecord] = []
-        self._pixels: dict[str | None, PixelHistogram] = {}  # None: the normal images
+        self._pixels: list[PixelRecord] = []
+        self._maps = False
 
     @property
     def records(self) -> list[ImageRecord]:
@@ -110,7 +49,8 @@ class DetectionMetrics:
         """Adds one batch.
 
         Args:
-            batch: `label` (B,) 0 or 1, `kind` and `path` (B names each), `mask` (B, H, W) bool and `has_mask` (B,).
+            batch: `label` (B,) 0 or 1, `kind`, `path` and `group` (B names each), `mask` (B, H, W) bool and `has_mask`
+                (B,).
             scores: Image scores (B,), finite.
             maps: Anomaly maps (B, H, W), finite and not negative; None from what scores whole images only.
 
@@ -118,34 +58,45 @@ class DetectionMetrics:
             ValueError: If a score or a map is not finite.
         """
         labels, flat = batch["label"].tolist(), scores.detach().cpu().double().tolist()
-        for row in zip(batch["path"], labels, batch["kind"], flat, strict=True):
-            if not np.isfinite(row[-1]):
-                raise ValueError(f"the score of {row[0]} is {row[-1]}")
-            self._records.append(ImageRecord(*row))
+        known, covered = batch["has_mask"].tolist(), batch["mask"].flatten(1).double().mean(dim=1).tolist()
+        areas = [area if label and has else None for label, has, area in zip(labels, known, covered, strict=True)]
+        for row in zip(batch["path"], labels, batch["kind"], flat, batch["group"], areas, strict=True):
+            record = ImageRecord(*row)
+            if not math.isfinite(record.score):
+                raise ValueError(f"the score of {record.path} is {record.score}")
+            self._records.append(record)
         if maps is None:
             return
-        keys = [kind if label else None for kind, label in zip(batch["kind"], labels, strict=True)]
-        for key in dict.fromkeys(keys):
-            chosen = torch.tensor([key == other for other in keys]) & batch["has_mask"].cpu()
-            histogram = self._pixels.setdefault(key, PixelHistogram())  # empty, it still says that there were maps
-            if chosen.any():
-                histogram.update(maps.detach().cpu()[chosen], batch["mask"].cpu()[chosen])
+        self._maps = True
+        for path, anomaly_map, mask, has in zip(batch["path"], maps, batch["mask"], known, strict=True):
+            if has:
+                self._pixels.append(record_pixels(path, anomaly_map, mask, self.pixel_threshold))
 
     def state(self) -> dict[str, Any]:
-        """Everything collected, small enough to gather: records, and the occupied bins of each histogram."""
+        """Everything collected, small enough to gather."""
         return {
             "records": self.records,
-            "pixels": {key: value.counts.to_sparse() for key, value in self._pixels.items()},
+            "pixels": self._pixels,
+            "maps": self._maps,
+            "pixel_threshold": self.pixel_threshold,
         }
 
     @classmethod
     def merged(cls, states: Iterable[dict[str, Any]]) -> DetectionMetrics:
-        """The sum of what several ranks collected, from their `state()`."""
+        """The sum of what several ranks collected, from their `state()`.
+
+        Raises:
+            ValueError: If an image was tested twice.
+        """
         total = cls()
         for state in states:
             total._records += state["records"]
-            for key, counts in state["pixels"].items():
-                total._pixels.setdefault(key, PixelHistogram()).counts += counts
+            total._pixels += state["pixels"]
+            total._maps |= state["maps"]
+            total.pixel_threshold = state["pixel_threshold"]
+        for path, times in Counter(record.path for record in total._records).most_common(1):
+            if times > 1:
+                raise ValueError(f"{path} was tested {times} times, and would count as often")
         return total
 
     def compute(self, threshold: float) -> Evaluation:
@@ -155,89 +106,45 @@ class DetectionMetrics:
             threshold: Images that score above it are called abnormal; NaN where none was set.
 
         Returns:
-            image/{auroc, average_precision, f1, sensitivity, specificity} and pixel/{auroc, average_precision}; with
-            more than one kind of abnormality also image/auroc/<kind>, image/sensitivity/<kind> and pixel/auroc/<kind>,
-            each kind against all normal images. Pixel metrics are over the images whose ground truth is known.
+            IMAGE_METRICS and PIXEL_METRICS; SUBSET_METRICS also as `<name>/<kind>` where there is more than one kind of
+            abnormality, and as `<name>/<size>` for the thirds of the abnormal images by the area of their masks, each
+            against all normal images. Pixel metrics are over the images whose ground truth is known.
         """
-        kinds = sorted({record.kind for record in self._records if record.label})
-        result = self._evaluate(kinds, threshold)
-        if len(kinds) > 1:
-            for kind in kinds:
-                result.include(self._evaluate([kind], threshold), kind)
+        abnormal = [record for record in self.records if record.label]
+        result = self._evaluate(abnormal, threshold, (*IMAGE_METRICS, *PIXEL_METRICS))
+        kinds = sorted({record.kind for record in abnormal})
+        parts = {kind: [record for record in abnormal if record.kind == kind] for kind in kinds if len(kinds) > 1}
+        if bounds := self.size_bounds():
+            measured = [record for record in abnormal if record.area]
+            places = np.searchsorted(bounds, np.array([record.area for record in measured]))
+            for place, size in enumerate(SIZES):
+                parts[size] = [record for record, at in zip(measured, places, strict=True) if at == place]
+        for part, records in parts.items():
+            result.include(self._evaluate(records, threshold, SUBSET_METRICS), part)
         return result
 
-    def _evaluate(self, kinds: Sequence[str], threshold: float) -> Evaluation:
-        rows = [record for record in self.records if not record.label or record.kind in kinds]
-        scores, labels = np.array([row.score for row in rows]), np.array([row.label for row in rows], dtype=np.int64)
-        result = image_metrics(scores, labels, threshold)
-        counts = torch.zeros(2, BINS, dtype=torch.int64)
-        for key in (None, *kinds):
-            if key in self._pixels:
-                counts += self._pixels[key].counts
-        reason = self._undefined_pixels(kinds, counts)
-        if reason:
-            result.undefined |= {f"pixel/{name}": reason for name in ("auroc", "average_precision")}
+    def size_bounds(self) -> tuple[float, float] | None:
+        """The terciles of the masks' areas, as shares of the image; None where they do not make three parts."""
+        areas = [record.area for record in self._records if record.area]
+        if len(areas) < len(SIZES):
+            return None
+        low, high = (float(bound) for bound in np.quantile(areas, (1 / 3, 2 / 3)))
+        return (low, high) if min(areas) <= low < high < max(areas) else None
+
+    def _evaluate(self, abnormal: Sequence[ImageRecord], threshold: float, names: Sequence[str]) -> Evaluation:
+        """Evaluates some of the abnormal images against all normal ones."""
+        rows = [*(record for record in self.records if not record.label), *abnormal]
+        result = image_metrics(rows, threshold, [name for name in names if name in IMAGE_METRICS])
+        wanted = [name for name in names if name in PIXEL_METRICS]
+        pixels = {record.path: record for record in self._pixels}
+        known = [record for record in rows if record.path in pixels]
+        if not abnormal:
+            result.undefine(wanted, NO_ABNORMAL)
+        elif not self._maps:
+            result.undefine(wanted, "no anomaly maps")
+        elif not any(record.label for record in known):
+            result.undefine(wanted, "no masks")
         else:
-            result.metrics |= {f"pixel/{name}": value for name, value in pixel_areas(counts).items()}
+            found = pixel_metrics(known, [pixels[record.path] for record in known], self.pixel_threshold, wanted)
+            result.include(found)
         return result
-
-    def _undefined_pixels(self, kinds: Sequence[str], counts: Tensor) -> str:
-        if not kinds:
-            return NO_ABNORMAL
-        if not self._pixels:
-            return "no anomaly maps"
-        if not any(self._pixels[kind].counts.any() for kind in kinds if kind in self._pixels):
-            return "no masks"
-        normal, abnormal = counts.sum(dim=1).tolist()
-        return "" if normal and abnormal else "no normal pixels" if abnormal else "no abnormal pixels"
-
-
-def pixel_areas(counts: Tensor) -> dict[str, float]:
-    """AUROC (ties count half) and average precision (steps) of binned values.
-
-    Args:
-        counts: (2, bins): how many normal and abnormal values fell into each bin, bins in rising order; neither row
-            is empty.
-    """
-    normal, abnormal = counts[:, counts.sum(dim=0) > 0].double().flip(1)  # highest values first
-    true, false = abnormal.cumsum(0), normal.cumsum(0)
-    below = normal.sum() - false + normal / 2
-    return {
-        "auroc": float((abnormal * below).sum() / (normal.sum() * abnormal.sum())),
-        "average_precision": float((abnormal * true / (true + false)).sum() / abnormal.sum()),
-    }
-
-
-def image_metrics(scores: Floats, labels: NDArray[np.int64], threshold: float) -> Evaluation:
-    """Metrics of image scores, each with its interval or the reason why it is undefined.
-
-    Args:
-        scores: (N,), higher is more abnormal.
-        labels: (N,), 0 or 1.
-        threshold: Images that score above it are called abnormal; NaN where none was set.
-    """
-    result = Evaluation()
-    normal, abnormal = scores[labels == 0], scores[labels == 1]
-    found, cleared = int((abnormal > threshold).sum()), int((normal <= threshold).sum())
-    if len(abnormal):
-        result.metrics["image/sensitivity"] = found / len(abnormal)
-        result.intervals["image/sensitivity"] = wilson_interval(found, len(abnormal))
-    if len(normal):
-        result.metrics["image/specificity"] = cleared / len(normal)
-        result.intervals["image/specificity"] = wilson_interval(cleared, len(normal))
-    if len(abnormal) and len(normal):
-        # Ranks in [0, 1] have the same curves; torchmetrics would squeeze scores of another range through a sigmoid.
-        ranks, target = torch.from_numpy(rankdata(scores) / len(scores)), torch.from_numpy(labels)
-        result.metrics["image/auroc"] = float(binary_auroc(ranks, target))
-        result.metrics["image/average_precision"] = float(binary_average_precision(ranks, target))
-        result.metrics["image/f1"] = 2 * found / (found + len(normal) - cleared + len(abnormal))
-        if min(len(normal), len(abnormal)) > 1:
-            result.intervals["image/auroc"] = delong_interval(normal, abnormal)
-    reason = "no normal images" if len(abnormal) else NO_ABNORMAL
-    names = ("auroc", "average_precision", "f1", "sensitivity", "specificity")
-    result.undefined = {f"image/{name}": reason for name in names if f"image/{name}" not in result.metrics}
-    for name in ("image/f1", "image/sensitivity", "image/specificity") if np.isnan(threshold) else ():
-        result.metrics.pop(name, None)  # nothing exceeds NaN, so these would claim that nothing was found
-        result.intervals.pop(name, None)
-        result.undefined[name] = "no threshold"
-    return result

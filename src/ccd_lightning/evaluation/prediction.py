@@ -18,7 +18,7 @@ FILE = "unlabelled_predictions.csv"
 
 
 class PredictionFile(Callback):
-    """Writes path, score and decision of every image into the run's folder, and keeps no map."""
+    """Writes path, score, percentile and decision of every image into the run's folder, and keeps no map."""
 
     def __init__(self) -> None:
         self.records: list[ImageRecord] = []
@@ -47,7 +47,8 @@ class PredictionFile(Callback):
             return
         records = sorted(record for share in gathered for record in share)
         threshold = float(torch.as_tensor(pl_module.threshold))
-        write_predictions(folder / FILE, records, threshold, labelled=False)
+        held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
+        write_predictions(folder / FILE, records, threshold, held_out, labelled=False)
         abnormal = sum(record.score > threshold for record in records)
         called = "no image is called normal or abnormal: this run was fitted without validation, and has no threshold"
         if not math.isnan(threshold):

@@ -6,13 +6,18 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ccd_lightning.evaluation.calibration import normal_percentile
+from ccd_lightning.evaluation.intervals import Floats
 from ccd_lightning.evaluation.metrics import Evaluation, ImageRecord
+from ccd_lightning.evaluation.names import MAIN
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
@@ -32,30 +37,46 @@ def write_metrics(file: Path, evaluation: Evaluation, data: Mapping[str, Any], r
     partial.replace(file)
 
 
-def write_predictions(file: Path, records: Iterable[ImageRecord], threshold: float, labelled: bool = True) -> None:
-    """Writes predictions.csv: path, label (0 or 1, where it was read), score, and decision (normal or abnormal).
+def write_predictions(
+    file: Path, records: Iterable[ImageRecord], threshold: float, normal_scores: Floats, labelled: bool = True
+) -> None:
+    """Writes predictions.csv: path, label (0 or 1), score, percentile, and decision (normal or abnormal).
 
-    Without a threshold decisions are empty.
+    Args:
+        file: Where to.
+        records: The images.
+        threshold: Images that score above it are abnormal; NaN where none was set, then decisions are empty.
+        normal_scores: (n,) scores of held-out normal images, among which the percentile is (see `normal_percentile`);
+            without any it is empty.
+        labelled: Whether there are labels; otherwise their column is left out.
     """
     partial = file.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("path", *(["label"] * labelled), "score", "decision"))
+        writer.writerow(("path", *(["label"] * labelled), "score", "percentile", "decision"))
         for record in records:
             decision = "" if math.isnan(threshold) else "abnormal" if record.score > threshold else "normal"
-            writer.writerow((record.path, *([record.label] * labelled), repr(record.score), decision))
+            percentile = normal_percentile(np.array([record.score]), normal_scores)[0]
+            place = "" if math.isnan(percentile) else f"{percentile:.3f}"
+            writer.writerow((record.path, *([record.label] * labelled), repr(record.score), place, decision))
     partial.replace(file)
 
 
 def print_summary(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Prints the metrics with their intervals, and the undefined ones with the reason."""
+    """Prints the main metrics with their intervals, and the undefined ones of them with the reason.
+
+    Main are `names.MAIN`, the image AUROC of each part of the abnormal images, and what pretraining measures.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95% interval")
-    for name, value in evaluation.metrics.items():
-        ends = evaluation.intervals.get(name)
-        table.add_row(name, f"{value:.3f}", f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "")
-    for name, reason in evaluation.undefined.items():
-        table.add_row(name, "-", f"undefined: {reason}")
+    parts = [name for name in evaluation.metrics if name.startswith(("image/auroc/", "pretext/"))]
+    for name in chain(MAIN, parts):
+        if name in evaluation.metrics:
+            ends = evaluation.intervals.get(name)
+            interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+            table.add_row(name, f"{evaluation.metrics[name]:.3f}", interval)
+        elif name in evaluation.undefined:
+            table.add_row(name, "-", f"undefined: {evaluation.undefined[name]}")
     (console or Console()).print(table)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
+from ccd_lightning.evaluation.bootstrap import RESAMPLES, SEED, is_grouped
 from ccd_lightning.evaluation.figures import (
     Case,
     histogram_figure,
@@ -27,7 +28,7 @@ from ccd_lightning.evaluation.figures import (
 )
 from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
-from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
 from ccd_lightning.modules.ranks import gather_ranks
 
@@ -46,7 +47,7 @@ class TestReport(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets an earlier test."""
-        self.metrics = DetectionMetrics()
+        self.metrics = DetectionMetrics(float(getattr(pl_module, "pixel_threshold", math.nan)))
 
     def on_test_batch_end(
         self,
@@ -73,14 +74,10 @@ class TestReport(Callback):
         evaluation.metrics |= {f"pretext/{name}": value for name, value in logged.items()}
         records = total.records
         data = describe_split(trainer.datamodule, records)  # type: ignore[attr-defined]
-        run = {
-            "model": type(pl_module).__name__,
-            "seed": os.environ.get("PL_GLOBAL_SEED"),
-            "threshold": None if math.isnan(threshold) else threshold,
-        }
-        run["encoder"] = fingerprint(*getattr(pl_module, "encoders", [pl_module.encoder]))
-        write_metrics(folder / METRICS, evaluation, data, run)
-        write_predictions(folder / PREDICTIONS, records, threshold)
+        data["size_bounds"] = total.size_bounds()
+        write_metrics(folder / METRICS, evaluation, data, describe_run(pl_module, records))
+        held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
+        write_predictions(folder / PREDICTIONS, records, threshold, held_out)
         figures = self._figures(trainer, pl_module, total, evaluation)
         if trainer.logger:
             trainer.logger.log_metrics({f"test/{name}": value for name, value in evaluation.metrics.items()})
@@ -138,7 +135,33 @@ def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]
     base = datamodule.split.root if datamodule.split else root  # a table's folder, where the root is a table
     names = [f"{os.path.relpath(record.path, base)} {record.label}" for record in records]
     digest = hashlib.sha256("\n".join([repr(datamodule.geometry), *names]).encode()).hexdigest()
-    return {"root": str(root), "images": len(records), "split": digest[:16]}
+    return {
+        "root": str(root),
+        "images": len(records),
+        "abnormal": sum(record.label for record in records),
+        "masks": sum(record.area is not None for record in records),
+        "groups": len({record.group for record in records} - {""}),
+        "split": digest[:16],
+    }
+
+
+def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dict[str, Any]:
+    """What was tested, how its thresholds came about, and how the bootstrap resampled; None where there is none."""
+    thresholds = {
+        name: float(torch.as_tensor(getattr(module, name, math.nan))) for name in ("threshold", "pixel_threshold")
+    }
+    return {
+        "model": type(module).__name__,
+        "seed": os.environ.get("PL_GLOBAL_SEED"),
+        "encoder": fingerprint(*getattr(module, "encoders", [module.encoder])),
+        **{name: None if math.isnan(value) else value for name, value in thresholds.items()},
+        "threshold_rule": {
+            "quantile": getattr(module, "quantile", None),
+            "held_out_images": len(torch.as_tensor(module.normal_scores)),
+            "pixel_quantile": PIXEL_QUANTILE,
+        },
+        "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "unit": "group" if is_grouped(records) else "image"},
+    }
 
 
 def limits(cases: list[Case], threshold: float) -> tuple[float, float]:
