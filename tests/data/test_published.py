@@ -200,7 +200,9 @@ def test_sizes_that_are_not_the_paper_s_are_told(tmp_path: Path, capsys: pytest.
         ("two_folders", "padim_folder"),
     ],
 )
-def test_from_files_to_a_test(layout: str, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_files_to_a_test(
+    layout: str, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     make, expected = FAKES[layout]
     make(tmp_path / "set")
@@ -214,6 +216,11 @@ def test_from_files_to_a_test(layout: str, config: str, tmp_path: Path, monkeypa
     written = Manifest.read(run / "manifest.csv", tmp_path / "set")
     assert sizes(written) == expected
     before = (run / "metrics.json").read_text()
+    if layout in ("hyper_kvasir", "lag"):  # whose split is drawn, of images of as many groups
+        assert main(["test", "--data.root=set", "--data.split_seed=0"]) == 2
+        told = capsys.readouterr().err
+        assert re.search(r"set/.*, to be tested on, was trained on, as \d+ others were", told)
+        assert "--data.layout runs/" in told
     again = ["--data.root=set", "--data.split_seed=0", f"--data.layout={run / 'manifest.csv'}"]
     assert main(["test", *again]) == 0
     assert json.loads(before)["data"] == json.loads((run / "metrics.json").read_text())["data"]

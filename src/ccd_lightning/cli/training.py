@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
+from ccd_lightning.cli.ending import class_path, record_run
 from ccd_lightning.cli.messages import explain, users_mistake
 from ccd_lightning.cli.resume import CONFIG_KEY, go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.recognition import AUTO
-from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.evaluation.dashboard import (
     CollapseMonitor,
@@ -108,6 +104,20 @@ class CLI(LightningCLI):
         if path and Path(path).is_file() and class_path(self.model) != (kept := model_of(read_checkpoint(Path(path)))):
             raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
 
+    def before_test(self) -> None:
+        """Refuses to test on what the run was trained on, where the run's split is still beside its checkpoint."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup("test")
+        file = runs.run_folder(Path(self.config["test"]["ckpt_path"])) / runs.MANIFEST
+        split: Manifest | None = self.datamodule.split
+        if split and file.is_file():
+            trained = {row.path for row in Manifest.read(file, split.root).select("train")}
+            if seen := [row.path for row in split.select("test") if row.path in trained]:
+                raise UserError(
+                    f"{seen[0]}, to be tested on, was trained on, as {len(seen) - 1} others were. Test on the run's own"
+                    f" split with --data.layout {file}, or fit anew."
+                )
+
     def before_instantiate_classes(self) -> None:
         """Finds the run that `fit --ckpt_path last` is to go on with, which the logger's folder tells."""
         config = self.config.get("fit")
@@ -142,7 +152,7 @@ class CLI(LightningCLI):
         """Records that the run is finished, and says what to do next."""
         folder = self.trainer.log_dir  # on every rank: Lightning broadcasts it
         if folder and self.trainer.loggers and not getattr(self.trainer, "fast_dev_run", 0):
-            _record(Path(folder), self)
+            record_run(Path(folder), self)
 
 
 def _way_out(folder: str | None) -> str:
@@ -158,57 +168,6 @@ class ValidateLast(Callback):
         """Shortens the interval in the last epoch, which a run that goes on may enter in the middle."""
         if trainer.check_val_every_n_epoch and trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
-
-
-def class_path(model: LightningModule) -> str:
-    """The name by which a config asks for a model."""
-    return f"{type(model).__module__}.{type(model).__qualname__}"
-
-
-@rank_zero_only
-def _record(run: Path, cli: CLI) -> None:
-    if runs.checkpoint_of(run) is None:
-        raise UserError(
-            f"{run}: no checkpoint was written, so this run can be neither tested nor used. Let it reach the end of an"
-            " epoch (--trainer.max_epochs), and keep the ModelCheckpoint of the config."
-        )
-    record = {
-        "model": class_path(cli.model),
-        "encoder": cli.model.encoder_source,
-        "finished": datetime.now(UTC).isoformat(),
-        "seed": cli.config["fit"]["seed_everything"],
-        "epochs": cli.trainer.current_epoch,
-        "steps": cli.trainer.global_step,
-    }
-    (run / runs.RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    latest = run.parent / runs.LATEST
-    if latest.is_symlink() or not latest.exists():
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(run.name)
-    print(f"\nThe run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
-
-
-def _next_command(run: Path, cli: CLI) -> str:
-    if isinstance(cli.model, OneClassDetector):
-        return "ccd test"
-    data = cli.datamodule
-    root = ""
-    if isinstance(data, Folder):
-        root = f" --data.root {data.root}"
-        root += f" --data.layout {data.layout}" * (data.layout != AUTO)
-        root += f" --data.split_seed {data.split_seed}" * (data.split_seed != 0)
-    name = run.parent.name.removeprefix("ccd_")
-    shipped = run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
-    detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
-    config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
-    if config.is_file() and shipped:
-        return f"ccd fit --config {config}{root}"
-    geometry = data.geometry
-    seen = f" --data.size {geometry.size}" + (f" --data.crop '{list(geometry.crop)}'" if geometry.crop else "")
-    encoder = f" --model.{weights}.weights {os.path.relpath(run)}"
-    if detector == "igd":
-        encoder += f" --model.encoder.weights GLOBAL_RUN --model.global_scale.size {geometry.size}"
-    return f"ccd fit --config configs/{detector}_folder.yaml{root or f' --data.root {data.root}'}{seen}{encoder}"
 
 
 def run_training(words: list[str]) -> None:

@@ -1,0 +1,74 @@
+"""The end of a fit: what is written down, and the command that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from ccd_lightning import runs
+from ccd_lightning.data.recognition import AUTO
+from ccd_lightning.data.sets import Folder
+from ccd_lightning.errors import UserError
+from ccd_lightning.modules.detector import OneClassDetector
+
+
+def class_path(model: LightningModule) -> str:
+    """The name by which a config asks for a model."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+@rank_zero_only
+def record_run(run: Path, cli: LightningCLI) -> None:
+    """Writes down that a run is finished, makes it the latest, and says what to do next.
+
+    Raises:
+        UserError: If it has no checkpoint.
+    """
+    if runs.checkpoint_of(run) is None:
+        raise UserError(
+            f"{run}: no checkpoint was written, so this run can be neither tested nor used. Let it reach the end of an"
+            " epoch (--trainer.max_epochs), and keep the ModelCheckpoint of the config."
+        )
+    record = {
+        "model": class_path(cli.model),
+        "encoder": cli.model.encoder_source,
+        "finished": datetime.now(UTC).isoformat(),
+        "seed": cli.config["fit"]["seed_everything"],
+        "epochs": cli.trainer.current_epoch,
+        "steps": cli.trainer.global_step,
+    }
+    (run / runs.RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    latest = run.parent / runs.LATEST
+    if latest.is_symlink() or not latest.exists():
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(run.name)
+    print(f"\nThe run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
+
+
+def _next_command(run: Path, cli: LightningCLI) -> str:
+    if isinstance(cli.model, OneClassDetector):
+        return "ccd test"
+    data = cli.datamodule
+    root = ""
+    if isinstance(data, Folder):
+        root = f" --data.root {data.root}"
+        root += f" --data.layout {data.layout}" * (data.layout != AUTO)
+        root += f" --data.split_seed {data.split_seed}" * (data.split_seed != 0)
+    name = run.parent.name.removeprefix("ccd_")
+    shipped = run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
+    detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
+    config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
+    if config.is_file() and shipped:
+        return f"ccd fit --config {config}{root}"
+    geometry = data.geometry
+    seen = f" --data.size {geometry.size}" + (f" --data.crop '{list(geometry.crop)}'" if geometry.crop else "")
+    encoder = f" --model.{weights}.weights {os.path.relpath(run)}"
+    if detector == "igd":
+        encoder += f" --model.encoder.weights GLOBAL_RUN --model.global_scale.size {geometry.size}"
+    return f"ccd fit --config configs/{detector}_folder.yaml{root or f' --data.root {data.root}'}{seen}{encoder}"
