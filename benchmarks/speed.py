@@ -138,6 +138,37 @@ def memory() -> None:
     report("PaDiM fit, memory for 300 more images", peaks[1] - peaks[0], "MiB", f"their pixels alone: {pixels:.0f} MiB")
 
 
+def evaluation() -> None:
+    """Peak memory beyond the imports, and time, of evaluating many images with maps and masks."""
+    code = """
+import re, time, torch
+from pathlib import Path
+from ccd_lightning.evaluation.metrics import DetectionMetrics
+peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024
+generator, metrics = torch.Generator().manual_seed(0), DetectionMetrics(2.0)
+before, spent = peak(), 0.0
+for index in range(2500):
+    label, size = index % 2, (256, 256)
+    low = torch.randn(1, 1, 64, 64, generator=generator)
+    maps = torch.nn.functional.interpolate(low, size=size, mode='bilinear')[0].mul(0.5).exp()
+    mask = torch.zeros(1, *size, dtype=torch.bool)
+    mask[:, 40:80, 60:100] = mask[:, 150:160, 150:170] = bool(label)
+    start = time.perf_counter()
+    batch = {'label': torch.tensor([label]), 'kind': [str(label)], 'group': [''], 'path': [f'{index:04d}']}
+    metrics.update(batch | {'mask': mask, 'has_mask': torch.tensor([True])}, maps.amax((1, 2)), maps)
+    spent += time.perf_counter() - start
+start = time.perf_counter()
+metrics.compute(2.0)
+print(peak() - before, spent / 2500 * 1000, time.perf_counter() - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    memory, update, compute = map(float, done.stdout.split())
+    maps = 2500 * SIZE**2 * 4 / 2**20
+    report("evaluating 2,500 images of 256 px, memory", memory, "MiB", f"their maps alone: {maps:.0f} MiB")
+    report("collecting an image and its map", update, "ms", "")
+    report("all metrics of them, with 2,000 resamples", compute, "s", "")
+
+
 def synthesis() -> None:
     """Images a second on one core."""
     for name in ("colonoscopy", "fundus"):
@@ -154,5 +185,5 @@ def synthesis() -> None:
 
 if __name__ == "__main__":
     print(f"{os.cpu_count()} cores, torch {torch.__version__}\n\n| what | measured | against |\n| --- | --- | --- |")
-    for part in (help_texts, synthesis, scoring, scoring_windows, pretraining, memory):
+    for part in (help_texts, synthesis, scoring, scoring_windows, pretraining, memory, evaluation):
         part()

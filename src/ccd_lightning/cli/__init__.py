@@ -17,7 +17,7 @@ train and test (every option of Lightning's command line works; ccd fit --help l
   fit       --config FILE        pretrain an encoder (configs/ccd_*.yaml) or fit a detector on it (padim_*, igd_*)
   test      [--ckpt_path RUN]    measure a run on its test images; without a path, the newest finished run
   validate  [--ckpt_path RUN]    score its held-out normal images
-  predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, decision
+  predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, percentile, decision
 
 data and results
   data      check --root DIR     open every file, and tell what would make training unsound
