@@ -32,6 +32,7 @@ class OneClassDetector(LightningModule, ABC):
     threshold: Tensor
     pixel_threshold: Tensor
     normal_scores: Tensor
+    map_limits: Tensor
 
     def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
         super().__init__()
@@ -44,7 +45,9 @@ class OneClassDetector(LightningModule, ABC):
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("pixel_threshold", torch.tensor(float("nan")))
         self.register_buffer("normal_scores", torch.empty(0))
-        self._validation_scores: list[Tensor] = []
+        # What maps of normal images look like: their median, and the quantile of their maxima.
+        self.register_buffer("map_limits", torch.full((2,), float("nan")))
+        self._validated: list[Tensor] = []
         self._validation_pixels: Tensor | None = None
 
     @abstractmethod
@@ -91,8 +94,8 @@ class OneClassDetector(LightningModule, ABC):
         if self.trainer.sanity_checking:
             return  # nothing is fitted yet
         output = self.evaluate(batch)
-        self._validation_scores.append(output["scores"])
-        maps = output["maps"]
+        maps = output["maps"].flatten(1)
+        self._validated.append(torch.stack([output["scores"], maps.median(dim=1).values, maps.amax(dim=1)], dim=1))
         counts = count_values(maps[maps.isfinite()])  # what training has broken has no threshold in any case
         self._validation_pixels = counts if self._validation_pixels is None else self._validation_pixels + counts
 
@@ -105,14 +108,15 @@ class OneClassDetector(LightningModule, ABC):
         return self.evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Sets the thresholds, the same on every rank and for any number of them."""
+        """Sets the thresholds of scores and pixels, and what the colours of maps are measured by: alike on all ranks."""
         if self.trainer.sanity_checking:
             return
-        mine = torch.cat(self._validation_scores).cpu()
-        scores = torch.cat(gather_ranks(mine)).to(self.device).sort().values
-        self._validation_scores.clear()
-        self.normal_scores = scores
+        mine = torch.cat(self._validated).cpu()
+        scores, medians, maxima = torch.cat(gather_ranks(mine)).to(self.device).T
+        self._validated.clear()
+        self.normal_scores = scores.sort().values
         self.threshold = torch.quantile(scores, self.quantile)
+        self.map_limits = torch.stack([medians.median(), torch.quantile(maxima, self.quantile)])
         self._set_pixel_threshold()
         self.log("threshold", self.threshold, sync_dist=True)  # the same on every rank
 
@@ -124,6 +128,7 @@ class OneClassDetector(LightningModule, ABC):
         self.pixel_threshold = torch.tensor(binned_quantile(counts, PIXEL_QUANTILE), device=self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for as many held-out scores as the checkpoint holds; an older one has no pixel threshold."""
-        checkpoint["state_dict"].setdefault("pixel_threshold", torch.tensor(float("nan")))
+        """Makes room for as many held-out scores as the checkpoint holds, and opens those of before the other buffers."""
+        checkpoint["state_dict"].setdefault("pixel_threshold", self.pixel_threshold)
         self.normal_scores = torch.empty_like(checkpoint["state_dict"]["normal_scores"])
+        checkpoint["state_dict"].setdefault("map_limits", self.map_limits)
