@@ -53,14 +53,15 @@ def test_ranks_find_the_threshold_of_one(images: Tensor, monkeypatch: pytest.Mon
     alone, others = validated(images), [validated(images[::2]), validated(images[1::2])]
     alone.on_validation_epoch_end()
     shares = {
-        "scores": [torch.cat(other._validation_scores) for other in others],
+        "validated": [torch.cat(other._validated) for other in others],
         "pixels": [torch.as_tensor(other._validation_pixels).to_sparse() for other in others],
     }
-    monkeypatch.setattr(module, "gather_ranks", lambda mine: shares["pixels" if mine.is_sparse else "scores"])
+    monkeypatch.setattr(module, "gather_ranks", lambda mine: shares["pixels" if mine.is_sparse else "validated"])
     for other in others:
         other.on_validation_epoch_end()
         assert torch.equal(other.pixel_threshold, alone.pixel_threshold)
         assert torch.equal(other.threshold, alone.threshold)
+        assert torch.equal(other.map_limits, alone.map_limits)
 
 
 def test_maps_that_training_has_broken_do_not_stop_validation(images: Tensor) -> None:

@@ -18,6 +18,7 @@ train and test (every option of Lightning's command line works; ccd fit --help l
   test      [--ckpt_path RUN]    measure a run on its test images; without a path, the newest finished run
   validate  [--ckpt_path RUN]    score its held-out normal images
   predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, percentile, decision
+            [--images PLACE ...] score any images, and lay the maps over them; ccd predict --help tells more
 
 data and results
   data      check --root DIR     open every file, and tell what would make training unsound
@@ -25,6 +26,7 @@ data and results
             list, synthesize     what is there; make the embedded data set. ccd data --help tells more
   compare   RUN RUN ...          metrics of tested runs side by side
 
+exit codes: 0; 2 after a mistake; 3 when predict had to skip images; 130 after Ctrl-C; 143 after SIGTERM
   --version   the version        --debug   show the traceback of an error        -h, --help   this text
 
 A first run:  ccd fit --config configs/ccd_synthetic.yaml
@@ -41,7 +43,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words after `ccd`; None takes them from the command line.
 
     Returns:
-        The exit code: 0, 2 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images, 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
@@ -78,7 +81,7 @@ def _run(words: list[str]) -> int:
     elif command in TRAINING:
         from ccd_lightning.cli.training import run_training
 
-        run_training(words)
+        return run_training(words)
     else:
         raise UserError(f"There is no command {command!r}; ccd --help lists them.")
     return 0

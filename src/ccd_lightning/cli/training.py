@@ -14,13 +14,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.ending import class_path, record_run
 from ccd_lightning.cli.messages import explain, users_mistake
+from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
 from ccd_lightning.cli.resume import CONFIG_KEY, go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.files import ImageFiles
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.evaluation.dashboard import (
@@ -32,9 +35,12 @@ from ccd_lightning.evaluation.dashboard import (
 )
 from ccd_lightning.evaluation.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.evaluation.prediction import PredictionFile
+from ccd_lightning.evaluation.streaming import ImagePredictions
 from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import model_of, read_checkpoint
+
+SKIPPED = 3  # the exit code of a prediction that had to skip images
 
 
 class KeepConfig(SaveConfigCallback):
@@ -78,7 +84,17 @@ def _keep_split(split: Manifest, file: Path) -> None:
 
 
 class CLI(LightningCLI):
-    """LightningCLI that names runs and knows how to go on."""
+    """LightningCLI that names runs and knows how to go on.
+
+    Args:
+        paths: The images that `predict` is to see instead of the run's test images, if any.
+        writer: The callback that writes what is predicted.
+        options: Those of LightningCLI.
+    """
+
+    def __init__(self, paths: list[str] | None, writer: PredictionFile | ImagePredictions, **options: Any) -> None:
+        self.paths, self.writer = paths, writer
+        super().__init__(LightningModule, AnomalyDataModule, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed decides everything."""
@@ -145,8 +161,20 @@ class CLI(LightningCLI):
         self.trainer.test(model, **kwargs | {"verbose": False})
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
-        """Predicts, and keeps no map in memory."""
-        self.trainer.predict(model, **kwargs | {"return_predictions": False})
+        """Predicts, and keeps no map in memory; Ctrl-C is told with where the images are that were done before."""
+        if self.paths is not None:
+            data = self.datamodule
+            kwargs["datamodule"] = ImageFiles(self.paths, data.geometry, data.batch_size, data.num_workers)
+        try:
+            self.trainer.predict(model, **kwargs | {"return_predictions": False})
+        except SystemExit as stop:
+            if not self.trainer.interrupted:
+                raise
+            raise KeyboardInterrupt(self.writer.so_far()) from stop
+
+    def after_predict(self) -> None:
+        """Says what was predicted, below the progress bar."""
+        rank_zero_only(print)(self.writer.summary())
 
     def after_fit(self) -> None:
         """Records that the run is finished, and says what to do next."""
@@ -170,20 +198,28 @@ class ValidateLast(Callback):
             trainer.check_val_every_n_epoch = 1
 
 
-def run_training(words: list[str]) -> None:
+def run_training(words: list[str]) -> int:
     """Runs one of Lightning's commands.
 
     Args:
         words: The command and its options.
 
+    Returns:
+        The exit code: 3 where a prediction had to skip images.
+
     Raises:
         UserError: For a mistake in an option, a config or the data.
     """
     _quieten()
+    images = None
+    if words[0] == "predict" and {"-h", "--help"} & set(words):
+        print(PREDICT_HELP)
+    elif words[0] == "predict":
+        images, words = take_images(words)
     with tempfile.TemporaryDirectory() as folder:
         words = resolve(words, Path(folder))
         try:
-            _run_cli(words)
+            return _run_cli(words, images)
         except ArgumentError as error:
             raise UserError(explain(str(error), error)) from error
         except MisconfigurationException as error:
@@ -194,7 +230,12 @@ def run_training(words: list[str]) -> None:
             raise
 
 
-def _run_cli(words: list[str]) -> None:
+def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
+    writer: PredictionFile | ImagePredictions = PredictionFile()
+    if images:
+        run = runs.run_folder(Path(words[words.index("--ckpt_path") + 1]))
+        writer = ImagePredictions(run, images.output, images.maps, images.overlays)
+        words = [*words, "--trainer.logger", "false"]  # there is nothing to log, and the run may be another's
     callbacks: list[Callback] = [
         ValidateLast(),
         SaveWhenTerminated(),
@@ -206,11 +247,11 @@ def _run_cli(words: list[str]) -> None:
         LearningRate("step"),
         Throughput(),
         TestReport(),
-        PredictionFile(),
+        writer,
     ]
-    CLI(
-        LightningModule,
-        AnomalyDataModule,
+    cli = CLI(
+        images.paths if images else None,
+        writer,
         save_config_callback=KeepConfig,
         trainer_defaults={
             "callbacks": callbacks,
@@ -225,6 +266,9 @@ def _run_cli(words: list[str]) -> None:
         subclass_mode_data=True,
         args=words,
     )
+    # Any code of another rank's makes Lightning kill the first one.
+    skipped = isinstance(writer, ImagePredictions) and writer.tally.skipped and cli.trainer.is_global_zero
+    return SKIPPED if skipped else 0
 
 
 def _quieten() -> None:

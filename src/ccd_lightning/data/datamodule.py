@@ -173,8 +173,7 @@ class AnomalyDataModule(LightningDataModule):
         batches = EvenBatches(EpochSampler(len(dataset), self.seed, shuffle), self.batch_size, rank, ranks)
         if shuffle:
             batches.start_at(*self._go_on_at)
-        # Beside gloo's threads, which processes on CPUs talk through, a worker forked now and then hangs at birth.
-        workers = 0 if distributed.is_initialized() and distributed.get_backend() == "gloo" else self.num_workers
+        workers = possible_workers(self.num_workers)
         return DataLoader(
             dataset,
             batch_sampler=batches,
@@ -251,6 +250,14 @@ class AnomalyDataModule(LightningDataModule):
             name: unit_range(value) if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
             for name, value in batch.items()
         }
+
+
+def possible_workers(wanted: int) -> int:
+    """How many processes may load; beside gloo's threads, through which ranks on CPUs talk, none.
+
+    There a worker that is forked hangs at birth now and then.
+    """
+    return 0 if distributed.is_initialized() and distributed.get_backend() == "gloo" else wanted
 
 
 def unit_range(pixels: Tensor) -> Tensor:

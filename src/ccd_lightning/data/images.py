@@ -55,12 +55,15 @@ class Geometry:
                     f"data.crop is {list(self.crop)}, but must be left < right and top < bottom, all within [0, 1]."
                 )
 
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """The part to use of an image: left, top, right and bottom in whole pixels."""
+        left, top, right, bottom = self.crop or (0, 0, 1, 1)
+        return round(left * width), round(top * height), round(right * width), round(bottom * height)
+
     def apply(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
         """Crops, to whole pixels, and resizes."""
         if self.crop is not None:
-            left, top, right, bottom = self.crop
-            width, height = image.size
-            image = image.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
+            image = image.crop(self.box(*image.size))
         return image.resize((self.size, self.size), resample)
 
 
@@ -70,7 +73,16 @@ def read_image(path: Path, geometry: Geometry) -> UInt8Array:
     Raises:
         UserError: If the file cannot be decoded.
     """
-    return np.asarray(geometry.apply(eight_bits(open_image(path), path).convert("RGB"), Image.Resampling.BILINEAR))
+    return np.asarray(geometry.apply(open_rgb(path), Image.Resampling.BILINEAR))
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """Reads one image at its own size, as 8-bit RGB.
+
+    Raises:
+        UserError: If the file cannot be decoded.
+    """
+    return eight_bits(open_image(path), path).convert("RGB")
 
 
 def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:

@@ -22,6 +22,7 @@ class PredictionFile(Callback):
 
     def __init__(self) -> None:
         self.records: list[ImageRecord] = []
+        self._summary = ""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets earlier images."""
@@ -53,4 +54,12 @@ class PredictionFile(Callback):
         called = "no image is called normal or abnormal: this run was fitted without validation, and has no threshold"
         if not math.isnan(threshold):
             called = f"{abnormal} of {len(records)} images are called abnormal"
-        print(f"\n{os.path.relpath(folder / FILE)}: {called}")
+        self._summary = f"\n{os.path.relpath(folder / FILE)}: {called}"
+
+    def summary(self) -> str:
+        """Where the file is, and how many images are called abnormal; on the first rank."""
+        return self._summary
+
+    def so_far(self) -> str:
+        """What a break leaves: nothing."""
+        return ""

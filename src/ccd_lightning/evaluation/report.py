@@ -53,13 +53,22 @@ def write_predictions(
     partial = file.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("path", *(["label"] * labelled), "score", "percentile", "decision"))
-        for record in records:
-            decision = "" if math.isnan(threshold) else "abnormal" if record.score > threshold else "normal"
-            percentile = normal_percentile(np.array([record.score]), normal_scores)[0]
-            place = "" if math.isnan(percentile) else f"{percentile:.3f}"
-            writer.writerow((record.path, *([record.label] * labelled), repr(record.score), place, decision))
+        writer.writerow(columns(labelled))
+        writer.writerows(cells(record, threshold, normal_scores, labelled) for record in records)
     partial.replace(file)
+
+
+def columns(labelled: bool) -> list[str]:
+    """The names of a prediction's cells."""
+    return ["path", *(["label"] * labelled), "score", "percentile", "decision"]
+
+
+def cells(record: ImageRecord, threshold: float, normal_scores: Floats, labelled: bool) -> list[str]:
+    """A row of predictions.csv; what has no held-out scores or no threshold (NaN) to compare with is empty."""
+    decision = "" if math.isnan(threshold) else "abnormal" if record.score > threshold else "normal"
+    percentile = normal_percentile(np.array([record.score]), normal_scores)[0]
+    place = "" if math.isnan(percentile) else f"{percentile:.3f}"
+    return [record.path, *([str(record.label)] * labelled), repr(record.score), place, decision]
 
 
 def print_summary(evaluation: Evaluation, console: Console | None = None) -> None:

@@ -108,7 +108,7 @@ class OneClassDetector(LightningModule, ABC):
         return self.evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Sets the thresholds of scores and pixels, and what the colours of maps are measured by: alike on all ranks."""
+        """Sets the thresholds of scores and pixels, and the colours of maps, alike on all ranks."""
         if self.trainer.sanity_checking:
             return
         mine = torch.cat(self._validated).cpu()
@@ -128,7 +128,7 @@ class OneClassDetector(LightningModule, ABC):
         self.pixel_threshold = torch.tensor(binned_quantile(counts, PIXEL_QUANTILE), device=self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for as many held-out scores as the checkpoint holds, and opens those of before the other buffers."""
+        """Makes room for as many held-out scores as the checkpoint holds; an older file lacks other buffers."""
         checkpoint["state_dict"].setdefault("pixel_threshold", self.pixel_threshold)
         self.normal_scores = torch.empty_like(checkpoint["state_dict"]["normal_scores"])
         checkpoint["state_dict"].setdefault("map_limits", self.map_limits)

@@ -1,0 +1,98 @@
+"""The options of `ccd predict` that Lightning knows nothing of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from ccd_lightning.errors import UserError
+
+PREDICT_HELP = """\
+usage: ccd predict [--ckpt_path RUN] [--images PLACE ...] [options]
+
+Scores images without looking at labels: those of PLACE, or else the run's own test images.
+
+  --ckpt_path RUN         a run's folder or a checkpoint; default: the newest finished run
+  --images PLACE ...      files, folders (with all below them) and quoted patterns ('scans/**/*.png')
+  --output DIR            a folder without predictions; default: the next of RUN/predictions/version_0, 1, ...
+  --overlays true|false   the map's colours over each image, at its own size; default: true
+  --maps png|npy|none     the maps, at the detector's size; png: 16 bits, read with the scale in maps.json;
+                          default: none
+
+With --images, DIR holds predictions.csv (path, score, decision), errors.csv (path, reason; if an image was skipped),
+and overlays/ and maps/, whose files are named and nested as the images are. Rows are written as the work goes on.
+
+Exit code: 0; 2 after a mistake, such as no image found; 3 when finished, but with images skipped that cannot be read.
+
+Lightning's options, such as --trainer.accelerator gpu, --data.batch_size 64 and --data.num_workers 4:
+
+"""
+CHOICES = {"--maps": ("none", "png", "npy"), "--overlays": ("true", "false")}
+
+
+@dataclass(frozen=True)
+class ImagesRequest:
+    """What to predict of, and what to write.
+
+    Attributes:
+        paths: The files.
+        output: Where to; None for a folder of the run's.
+        maps: How to write the maps.
+        overlays: Whether to lay them over the images.
+    """
+
+    paths: list[str]
+    output: Path | None
+    maps: Literal["png", "npy", "none"]
+    overlays: bool
+
+
+def take_images(words: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
+    """Takes the options of `--images` out of a command's words.
+
+    Args:
+        words: `predict` and its options.
+
+    Returns:
+        What is asked for, None without `--images`, and the other words.
+
+    Raises:
+        UserError: If an option's value cannot be, or no image is found.
+    """
+    given, rest = _take(words, ("--images", "--output", *CHOICES))
+    if "--images" not in given:
+        if given:
+            raise UserError(f"{next(iter(given))} goes with --images FILE, FOLDER or 'PATTERN'.")
+        return None, rest
+    places = given.pop("--images")
+    if not places:
+        raise UserError("--images names no file, folder or pattern.")
+    single = {name: choices[0] for name, choices in CHOICES.items()}
+    for name, values in given.items():
+        if len(values) != 1 or values[0] not in CHOICES.get(name, values):
+            wanted = f"one of {', '.join(CHOICES[name])}" if name in CHOICES else "one folder"
+            raise UserError(f"{name} {' '.join(values)}".rstrip() + f": expected {wanted}.")
+        single[name] = values[0]
+    from ccd_lightning.data.files import find_files
+
+    output = Path(single["--output"]).expanduser() if "--output" in single else None
+    maps = cast(Literal["png", "npy", "none"], single["--maps"])
+    return ImagesRequest(find_files(places), output, maps, single["--overlays"] == "true"), rest
+
+
+def _take(words: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Divides words into the values of some options, which reach to the next option, and the rest."""
+    given: dict[str, list[str]] = {}
+    rest: list[str] = []
+    current = rest
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in names:
+            current = given.setdefault(name, [])
+            current.extend([value] * bool(equals))
+        else:
+            current = rest if word.startswith("-") else current
+            current.append(word)
+    return given, rest

@@ -1,0 +1,163 @@
+"""Anomaly maps as pictures: laid over the original image, and as 16-bit PNG."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+from ccd_lightning.data.images import Geometry, open_rgb
+from ccd_lightning.evaluation.figures import COLOURS
+
+MapFormat = Literal["png", "npy", "none"]
+Maps = NDArray[np.float32]
+FULL = 65535
+TOP = 8  # times the threshold of pixels is the brightest grey of a map
+SHARE = 0.75  # of the colours, that are below the threshold of pixels
+OVERLAYS, MAPS = "overlays", "maps"
+OUTLINE, FRAME = (0, 255, 255), (160, 160, 160)
+LABEL_FROM = 200  # pixels of the shorter side, below which text would hide the image
+
+
+def scale_of(limits: tuple[float, float]) -> tuple[float, float]:
+    """The map's values at the two ends of the colours, which reach from the median a third beyond the threshold.
+
+    Args:
+        limits: Median and threshold of normal images' maps.
+    """
+    low, threshold = limits
+    return low, low + (threshold - low) / SHARE
+
+
+def draw_overlay(
+    image: Image.Image, anomaly_map: Maps, geometry: Geometry, limits: tuple[float, float], label: str = ""
+) -> Image.Image:
+    """Lays a map over the image it is of, at the image's own size.
+
+    Colours are the more opaque the higher the map is. A line surrounds what is higher than the threshold of pixels, a
+    thin frame the part that was looked at, where that is not all of the image.
+
+    Args:
+        image: The original, RGB, of any size.
+        anomaly_map: (size, size), of the part that `geometry` crops.
+        geometry: What brought the image to the map's size.
+        limits: Median and threshold of normal images' maps.
+        label: Written into the upper left corner, if the image is large enough.
+    """
+    image = image.copy()
+    box = left, top, right, bottom = geometry.box(*image.size)
+    low, high = scale_of(limits)
+    spread = (anomaly_map - low) / (high - low or 1.0)
+    levels = Image.fromarray((255 * spread.clip(0, 1)).round().astype(np.uint8))
+    levels = levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
+    colours = levels.copy()
+    colours.putpalette((255 * colormaps[COLOURS](np.arange(256))[:, :3]).round().astype(np.uint8).tobytes())
+    image.paste(colours.convert("RGB"), box, levels.point([round(0.75 * level**2 / 255) for level in range(256)]))
+    image.paste(OUTLINE, box, _rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
+    draw = ImageDraw.Draw(image)
+    width = max(1, min(image.size) // 400)
+    if box != (0, 0, *image.size):
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=FRAME, width=width)
+    if label and min(image.size) >= LABEL_FROM:
+        _write(draw, label, max(10, min(image.size) // 32))
+    return image
+
+
+def _rim(inside: Image.Image) -> Image.Image:
+    """The outer pixels of what is not 0, a line that grows with the picture; at the picture's edge there is none."""
+    width = max(1, min(inside.size) // 300)
+    core = inside
+    for _ in range(width):
+        core = core.filter(ImageFilter.MinFilter(3))
+    return ImageChops.subtract(inside, core)
+
+
+def _write(draw: ImageDraw.ImageDraw, label: str, size: int) -> None:
+    font: Any = ImageFont.load_default(size)
+    place = (size // 2, size // 2)
+    left, top, right, bottom = draw.textbbox(place, label, font=font)
+    pad = size // 4
+    draw.rectangle((left - pad, top - pad, right + pad, bottom + pad), fill="black")
+    draw.text(place, label, font=font, fill="white")
+
+
+def encode_map(anomaly_map: Maps, top: float) -> Image.Image:
+    """A map (H, W) as 16-bit greys: `value = grey * top / 65535`, to half of a grey; 65535 stands for more, too."""
+    return Image.fromarray((anomaly_map.clip(0, top) * (FULL / top)).round().astype(np.uint16))
+
+
+@dataclass(frozen=True)
+class PictureWriter:
+    """Writes the pictures of one image after another.
+
+    Attributes:
+        folder: Where `overlays` and `maps` are; below them files are named and nested as the images are.
+        base: The folder that all images are in.
+        geometry: What brought images to the maps' size.
+        threshold: Of image scores; NaN where there is none.
+        limits: Median and threshold of normal images' maps; without them (NaN) there are no overlays.
+        maps: How to write the maps.
+        overlays: Whether to write overlays.
+    """
+
+    folder: Path
+    base: str
+    geometry: Geometry
+    threshold: float
+    limits: tuple[float, float]
+    maps: MapFormat
+    overlays: bool
+
+    @property
+    def draws(self) -> bool:
+        """Whether there are overlays."""
+        return self.overlays and not math.isnan(self.limits[1])
+
+    @property
+    def top(self) -> float:
+        """The map's value at the brightest grey of a 16-bit PNG."""
+        return TOP * self.limits[1]
+
+    def write(self, path: str, score: float, anomaly_map: Maps) -> None:
+        """Writes what is asked for of one image.
+
+        Raises:
+            UserError: If the image cannot be read again.
+        """
+        if self.maps == "npy":
+            np.save(self._place(MAPS, f"{path}.npy"), anomaly_map)
+        elif self.maps == "png":
+            encode_map(anomaly_map, self.top).save(self._place(MAPS, f"{path}.png"))
+        if self.draws:
+            decision = "abnormal" if score > self.threshold else "normal"
+            label = f"{decision}: score {score:.4g}, threshold {self.threshold:.4g}"
+            overlay = draw_overlay(open_rgb(Path(path)), anomaly_map, self.geometry, self.limits, label)
+            overlay.save(self._place(OVERLAYS, f"{path}.png"))
+
+    def description(self) -> dict[str, Any]:
+        """What the maps' values and places are, for maps.json."""
+        scale = {"top": self.top, "value": f"grey * top / {FULL}; {FULL} stands for top or more"}
+        return {
+            "format": self.maps,
+            **(scale if self.maps == "png" else {"value": "as it is, float32"}),
+            "normal_median": _number(self.limits[0]),
+            "normal_threshold": _number(self.limits[1]),
+            "size": self.geometry.size,
+            "crop": list(self.geometry.crop or (0, 0, 1, 1)),
+        }
+
+    def _place(self, kind: str, path: str) -> Path:
+        place = self.folder / kind / os.path.relpath(os.path.abspath(path), self.base)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,238 @@
+"""`ccd predict --images`: images without labels, through the command line."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ccd_lightning import load
+from ccd_lightning.cli import main
+from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.synthetic import synthesize
+from ccd_lightning.evaluation.streaming import ImagePredictions
+from ccd_lightning.modules.handover import read_checkpoint
+
+CONFIG = Path(__file__).parents[2] / "configs" / "padim_folder.yaml"
+GEOMETRY = Geometry(64, (0.1, 0.0, 0.9, 1.0))
+RUN = "runs/padim_folder/version_0"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector, and eleven images in folders, one of which has a name used twice."""
+    place = tmp_path_factory.mktemp("predict")
+    synthesize(place / "set", "colonoscopy", size=64, train=14, test_good=5, test_abnormal=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        words = ["--data.root", "set", "--data.size", "64", "--data.crop", "[0.1, 0, 0.9, 1]"]
+        assert main(["fit", "--config", str(CONFIG), "--model.encoder.weights", "null", *words]) == 0
+    for number, path in enumerate(sorted((place / "set/test").rglob("*.png"))):
+        name = place / "images" / ("a/1.png" if number == 0 else "b/1.png" if number == 1 else f"ü/{number}.PNG")
+        name.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.resize((90 + number, 70)).save(name)
+    return place
+
+
+@pytest.fixture
+def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def scores(folder: Path | str) -> dict[str, float]:
+    return {row["path"]: float(row["score"]) for row in rows(Path(folder) / "predictions.csv")}
+
+
+def below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def predict(*words: str, code: int = 0) -> None:
+    assert main(["predict", "--ckpt_path", RUN, *words]) == code
+
+
+def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict("--images", "images", "--output", str(tmp_path), "--maps", "npy", "--data.batch_size", "4")
+    detector = load(RUN)
+    paths = sorted(str(path.relative_to(inside)) for path in (inside / "images").rglob("*.*"))
+    images = np.stack([read_image(Path(path), GEOMETRY) for path in paths])
+    with torch.no_grad():
+        expected, maps = detector(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    predicted = scores(tmp_path)
+    assert list(predicted) == paths
+    assert len(paths) == 11
+    assert list(predicted.values()) == pytest.approx(expected.tolist(), rel=1e-5)
+    decisions = [row["decision"] for row in rows(tmp_path / "predictions.csv")]
+    assert decisions == ["abnormal" if score > detector.threshold else "normal" for score in predicted.values()]
+    for path, one in zip(paths, maps, strict=True):
+        name = Path(path).relative_to("images")
+        assert np.load(tmp_path / "maps" / f"{name}.npy") == pytest.approx(one.numpy(), rel=1e-4, abs=1e-4)
+        with Image.open(path) as image, Image.open(tmp_path / "overlays" / f"{name}.png") as overlay:
+            assert image.size == overlay.size
+            edge = (0, 0, GEOMETRY.box(*image.size)[0], 70)  # outside of the crop
+            assert image.convert("RGB").crop(edge).tobytes() == overlay.crop(edge).tobytes()
+            assert image.convert("RGB").tobytes() != overlay.tobytes()
+    told = capsys.readouterr().out
+    assert f"11 images scored, {decisions.count('abnormal')} of them called abnormal\n" in told
+    assert "predictions.csv, overlays/, maps/, maps.json" in told
+    assert not (tmp_path / "errors.csv").exists()
+
+
+def test_files_patterns_and_the_default_folders(inside: Path) -> None:
+    before = len(list(Path(RUN).glob("predictions/*")))
+    predict("--images", "images/?/1.png", "images/ü/7.PNG", "--overlays", "false", "--data.num_workers", "1")
+    predict("--overlays=false", "--images=images/b/1.png")
+    folders = [Path(RUN, "predictions", f"version_{before + number}") for number in range(2)]
+    assert [list(scores(folder)) for folder in folders] == [
+        ["images/a/1.png", "images/b/1.png", "images/ü/7.PNG"],
+        ["images/b/1.png"],
+    ]
+    assert [path.name for folder in folders for path in folder.iterdir()] == ["predictions.csv"] * 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_bad_images_are_skipped(
+    batch_size: int, inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = shutil.copytree("images", tmp_path / "images")
+    words = ["--images", str(images), "--data.batch_size", str(batch_size), "--output"]
+    predict(*words, str(tmp_path / "good"))
+    (images / "a/0.png").write_bytes((images / "a/1.png").read_bytes()[:200])
+    Image.fromarray(np.full((20, 20), 300, np.uint16)).save(images / "b/2.png")
+    capsys.readouterr()
+    predict(*words, str(tmp_path / "some"), code=3)
+    assert scores(tmp_path / "some") == pytest.approx(scores(tmp_path / "good"), rel=1e-5)
+    errors = {row["path"]: row["reason"] for row in rows(tmp_path / "some/errors.csv")}
+    assert list(errors) == [f"{images}/a/0.png", f"{images}/b/2.png"]
+    assert errors[f"{images}/b/2.png"].startswith("16 bits of which only the lowest are used")
+    captured = capsys.readouterr()
+    assert all(f"ccd: skipped {path}: {reason}" in captured.err for path, reason in errors.items())
+    assert "11 images scored" in captured.out
+    assert "; 2 skipped, see errors.csv" in captured.out
+    drawn = [
+        {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.png")} for name in ("good", "some")
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_only_bad_images(inside: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_text("none")
+    predict("--images", str(tmp_path), "--output", str(tmp_path / "out"), code=3)
+    assert rows(tmp_path / "out/predictions.csv") == []
+    assert len(rows(tmp_path / "out/errors.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--images", "nowhere"], "nowhere: no such file"),
+        (["--images", "images/*.webp"], "images/*.webp: no such file, and no image that it matches"),
+        (["--images", "--overlays", "false"], "--images names no file"),
+        (["--output", "out"], "--output goes with --images"),
+        (["--images", "images", "--maps", "jpg"], "--maps jpg: expected one of none, png, npy"),
+        (["--images", "images", "--overlays"], "--overlays: expected one of true, false"),
+        (["--images", "images", "--output", "a", "b"], "--output a b: expected one folder"),
+        (
+            ["--images", "images", "--output", "set/train/good/0000.png"],
+            "set/train/good/0000.png: cannot be written to",
+        ),
+        (["--images", "images", "--data.size", "32"], "--data.size"),
+        (["--images", "images", "--maxx", "1"], "maxx"),
+    ],
+)
+def test_mistakes(words: list[str], expected: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(inside.rglob("*"))
+    predict(*words, code=2)
+    told = capsys.readouterr().err
+    assert expected in told
+    assert "Traceback" not in told
+    assert before == sorted(inside.rglob("*"))
+
+
+def test_nothing_is_overwritten(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    words = ["--images", "images/a", "--output", str(tmp_path)]
+    predict(*words)
+    before = (tmp_path / "predictions.csv").read_bytes()
+    predict("--images", "images/b", "--output", str(tmp_path), code=2)
+    assert "predictions.csv is there already" in capsys.readouterr().err
+    assert (tmp_path / "predictions.csv").read_bytes() == before
+
+
+def test_a_run_without_limits_of_maps(inside: Path, tmp_path: Path) -> None:
+    shutil.copytree(RUN, tmp_path / "unvalidated")
+    file = tmp_path / "unvalidated/checkpoints/best.ckpt"
+    content = read_checkpoint(file)
+    del content["state_dict"]["map_limits"]  # as before there were any
+    torch.save(content, file)
+    shutil.rmtree(tmp_path / "unvalidated/predictions", ignore_errors=True)
+    words = ["predict", "--ckpt_path", str(tmp_path / "unvalidated"), "--images", "images"]
+    assert main([*words, "--maps", "png"]) == 2
+    assert main([*words, "--maps", "npy"]) == 0
+    written = {path.name for path in (tmp_path / "unvalidated/predictions/version_0").iterdir()}
+    assert written == {"predictions.csv", "maps", "maps.json"}
+
+
+def test_rows_are_written_as_they_come(inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    after: list[int] = []
+    usual = ImagePredictions.on_predict_batch_end
+
+    def break_off(self: ImagePredictions, *arguments: Any) -> None:
+        if len(after) == 2:
+            raise KeyboardInterrupt
+        usual(self, *arguments)
+        after.append(len(scores(tmp_path)))
+
+    monkeypatch.setattr(ImagePredictions, "on_predict_batch_end", break_off)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        predict("--images", "images", "--output", str(tmp_path), "--data.batch_size", "3", code=130)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert after == [3, 6]
+    assert len(scores(tmp_path)) == 6
+    assert len(list((tmp_path / "overlays").rglob("*.png"))) == 6
+
+
+def test_two_ranks_write_what_one_does(inside: Path, tmp_path: Path) -> None:
+    images = shutil.copytree("images", tmp_path / "images")
+    (images / "ü/bad.png").write_text("none")
+    command = [sys.executable, "-m", "ccd_lightning", "predict", "--ckpt_path", RUN, "--images", str(images)]
+    command += ["--data.batch_size", "2", "--output", str(tmp_path / "two"), "--trainer.strategy", "ddp"]
+    command += ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--data.num_workers", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "11 images scored" in done.stdout
+    predict("--images", str(images), "--output", str(tmp_path / "one"), code=3)
+    assert scores(tmp_path / "two") == pytest.approx(scores(tmp_path / "one"), rel=1e-5)
+    assert list(scores(tmp_path / "two")) == list(scores(tmp_path / "one"))
+    names = [
+        sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*")) for name in ("one", "two")
+    ]
+    assert names[0] == names[1]
+
+
+def test_help_tells_of_images_and_of_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--help"])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    assert "--images PLACE ..." in told
+    assert "3 when finished, but with images skipped" in told
+    assert "--trainer.devices" in told
