@@ -175,6 +175,19 @@ def test_intervals_are_those_of_resampling_the_images_themselves() -> None:
         assert error == pytest.approx(np.std(values), rel=0.25)  # 200 draws know it to a tenth
 
 
+def test_images_with_empty_masks_do_not_spoil_the_intervals() -> None:
+    maps, masks = pixels(0, 4)
+    masks[2:3] = False  # abnormal, says its label
+    images, records = recorded(maps, masks)
+    images = [image._replace(label=int(index > 1)) for index, image in enumerate(images)]
+    masks[1] = False
+    records[1] = record_pixels("1.png", maps[1], masks[1], THRESHOLD)
+    found = pixel_metrics(images, records, THRESHOLD)  # a quarter of the resamples have no abnormal pixel
+    for name in PIXEL_METRICS:
+        low, high = found.intervals[name]
+        assert 0 <= low <= found.metrics[name] <= high <= 1
+
+
 @pytest.mark.parametrize("value", [-1e-6, float("nan"), float("inf")])
 def test_what_cannot_be_ordered_or_matched_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="finite and not negative"):

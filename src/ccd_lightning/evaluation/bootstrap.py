@@ -78,11 +78,12 @@ def bootstrap_interval(values: Floats, estimate: float, trials: int) -> tuple[fl
     middle 95% of the values would be too high with them. `benchmarks/coverage.py` compares intervals with the truth.
 
     Args:
-        values: (R,), in [0, 1].
+        values: (R,), in [0, 1]; NaN, and left out, where a resample does not define the metric.
         estimate: The metric itself.
         trials: Number of units in the smaller class. A metric of 0 or 1, or one that no resample changes, is not
             certain: its interval is that of a proportion of so many trials, and holds the middle 95% of the values.
     """
+    values = values[~np.isnan(values)]
     error = float(values.std())
     if error == 0 or estimate in (0.0, 1.0):
         low, high = wilson_interval(round(estimate * trials), trials)

@@ -127,7 +127,8 @@ def pixel_metrics(
     if smaller_class(images) < 2 or not resamples:
         return result
     rows = coarse(pixels, counts)
-    drawn = bootstrap(images, lambda drawn: evaluate(drawn, [drawn @ row for row in rows]), resamples)
+    with np.errstate(invalid="ignore"):  # of resamples that drew images with empty masks only
+        drawn = bootstrap(images, lambda drawn: evaluate(drawn, [drawn @ row for row in rows]), resamples)
     for name, values in drawn.items():
         result.intervals[name] = bootstrap_interval(values, result.metrics[name], smaller_class(images))
     return result
@@ -144,7 +145,7 @@ def pooled(pixels: Sequence[PixelRecord]) -> list[Floats]:
 
 
 def coarse(pixels: Sequence[PixelRecord], counts: Sequence[Floats]) -> list[Floats]:
-    """The same of each image, in at most GRID bins, none of which spans more than 2/GRID of all pixels of a class.
+    """The same of each image, in at most GRID bins, none of more than 2/GRID of a class's pixels unless they tie.
 
     Args:
         pixels: N images.
