@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.metrics import average_precision_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ccd_lightning.evaluation.figures import (
     COLOURS,
@@ -17,6 +17,7 @@ from ccd_lightning.evaluation.figures import (
     overlay,
     overlay_figure,
     precision_recall_figure,
+    roc_comparison_figure,
     roc_figure,
     select_cases,
 )
@@ -51,6 +52,20 @@ def test_roc_is_the_curve_of_sklearn_with_the_working_point(tmp_path: Path) -> N
     assert legend is not None
     assert legend.get_texts()[0].get_text() == "AUROC 0.8"
     assert pixels(figure, tmp_path).std() > 5
+
+
+def test_roc_curves_of_several_are_those_of_sklearn() -> None:
+    runs = {"first": SCORES, "second": -100 * SCORES**2, "constant": np.zeros(12)}
+    (axes,) = roc_comparison_figure(runs, LABELS).axes
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    for (name, scores), curve, text in zip(runs.items(), axes.lines, texts, strict=False):
+        false, true, _ = roc_curve(LABELS, scores, drop_intermediate=False)
+        assert np.allclose(curve.get_xydata(), np.stack([false, true], 1), atol=1e-6)
+        assert text == f"{name}: AUROC {roc_auc_score(LABELS, scores):.3f}"
+    assert texts[3:] == ["chance"]
+    assert len({curve.get_color() for curve in axes.lines}) == 4
 
 
 def test_precision_recall_steps_enclose_the_average_precision(tmp_path: Path) -> None:

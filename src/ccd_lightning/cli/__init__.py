@@ -24,7 +24,7 @@ data and results
   data      check --root DIR     open every file, and tell what would make training unsound
             prepare --root DIR   write a sound split down, and images at working size
             list, synthesize     what is there; make the embedded data set. ccd data --help tells more
-  compare   RUN RUN ...          metrics of tested runs side by side
+  compare   RUN RUN ...          metrics of tested runs side by side, each tested against the first
 
 exit codes: 0; 2 after a mistake; 3 when predict had to skip images; 130 after Ctrl-C; 143 after SIGTERM
   --version   the version        --debug   show the traceback of an error        -h, --help   this text

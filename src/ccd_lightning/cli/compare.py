@@ -1,13 +1,17 @@
-"""`ccd compare`: the metrics of tested runs side by side."""
+"""`ccd compare`: the metrics of tested runs side by side, and whether their difference is more than chance."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -15,31 +19,112 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.names import MAIN
 from ccd_lightning.runs import newest_run
 
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+FORMATS = (".png", ".pdf", ".svg")
+
 
 def run_compare(words: list[str]) -> None:
-    """Prints a table with a column a run."""
-    parser = argparse.ArgumentParser("ccd compare", description="Metrics of tested runs side by side.")
+    """Prints a table with a column a run, and one of tests with a row for each run after the first."""
+    parser = argparse.ArgumentParser(
+        "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
+    )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or the folder of its versions"
     )
     parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
+    )
     arguments = parser.parse_args(words)
-    results = {str(path): read_metrics(path) for path in arguments.runs}
+    output: Path | None = arguments.output
+    if output and output.suffix.lower() not in FORMATS:
+        raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
+    runs = {str(path): tested_run(path) for path in arguments.runs}
+    results = {name: json.loads((run / "metrics.json").read_text()) for name, run in runs.items()}
     check_same_data(results)
+    print_metrics(results, every=arguments.all)
+    if len(runs) == 1 and not output:
+        return
+    labels, scores = read_scores(runs)
+    if len(runs) > 1:
+        print_tests(labels, scores, grouped=any(result["data"].get("groups") for result in results.values()))
+    if output:
+        draw(labels, scores, output)
+
+
+def print_metrics(results: Mapping[str, Mapping[str, Any]], every: bool) -> None:
+    """Prints a table with a column a run."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("metric")
     for name in results:
         table.add_column(name, justify="right")
-    every = {name: None for result in results.values() for name in result["metrics"]}
-    for metric in every if arguments.all else MAIN:
-        if metric in every:
+    known = {name: None for result in results.values() for name in result["metrics"]}
+    for metric in known if every else MAIN:
+        if metric in known:
             table.add_row(metric, *(_cell(result, metric) for result in results.values()))
     Console().print(table)
     print("in brackets: 95% intervals, of the test images drawn")
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """The metrics.json of a run, or of the newest finished run in a folder.
+def print_tests(labels: Integers, scores: Mapping[str, Floats], grouped: bool) -> None:
+    """Prints DeLong's paired test of each run's image AUROC against the first run's.
+
+    Args:
+        labels: (N,), 0 or 1.
+        scores: Each run's (N,), of the same images.
+        grouped: Whether several images are of one patient or video.
+    """
+    from ccd_lightning.evaluation.intervals import delong_test  # scipy takes a second, which --help need not
+
+    if min((labels == 0).sum(), (labels == 1).sum()) < 2:
+        print("no paired test: it needs at least two normal and two abnormal images")
+        return
+    (first, reference), *others = scores.items()
+    tests = [delong_test(labels, own, reference) for _, own in others]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("image/auroc")
+    for column in ("difference", "p", *(["p (Holm)"] if len(tests) > 1 else [])):
+        table.add_column(column, justify="right")
+    for (name, _), test, corrected in zip(others, tests, holm([test.p for test in tests]), strict=True):
+        difference = f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
+        cells = [_probability(p) for p in ((test.p, corrected) if len(tests) > 1 else (test.p,))]
+        table.add_row(f"{name} minus {first}", difference, *cells)
+    print()
+    Console().print(table)
+    print("DeLong's paired test on the same images, two-sided, for one fit of each run: another seed is not in it")
+    if len(tests) > 1:
+        print("p is of each comparison alone, p (Holm) is corrected for all of them")
+    if grouped:
+        print("images of a patient or video count as independent here: intervals are too narrow, p is too small")
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P values corrected for their number (Holm, Scandinavian Journal of Statistics 1979), in the same order."""
+    corrected, least = [0.0] * len(values), 0.0
+    for rank, place in enumerate(np.argsort(values, kind="stable")):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        corrected[place] = least
+    return corrected
+
+
+def draw(labels: Integers, scores: Mapping[str, Floats], output: Path) -> None:
+    """Writes a picture of the runs' ROC curves.
+
+    Raises:
+        UserError: If there is no such curve, because all images are normal or all are abnormal.
+    """
+    if len(set(labels.tolist())) < 2:
+        raise UserError(f"{output}: not drawn. A ROC curve needs normal and abnormal test images.")
+    from ccd_lightning.evaluation.figures import roc_comparison_figure  # with torch and matplotlib
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    roc_comparison_figure(scores, labels).savefig(output, dpi=110)
+    print(f"\nROC curves: {output}")
+
+
+def tested_run(path: Path) -> Path:
+    """The folder of a tested run: the path itself, or the newest finished run in it.
 
     Raises:
         UserError: If there is none.
@@ -47,11 +132,47 @@ def read_metrics(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise UserError(f"{path}: no such run.")
     run = path if (path / "metrics.json").is_file() else newest_run(path)
-    file = run / "metrics.json"
-    if not file.is_file():
+    if not (run / "metrics.json").is_file():
         raise UserError(f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}")
-    content: dict[str, Any] = json.loads(file.read_text())
-    return content
+    return run
+
+
+def read_scores(runs: Mapping[str, Path]) -> tuple[Integers, dict[str, Floats]]:
+    """Labels (N,) and each run's image scores (N,), in one order.
+
+    Args:
+        runs: Folders of tested runs by name.
+
+    Raises:
+        UserError: If a run has no predictions, or they are not of the same images with the same labels as the first's.
+    """
+    predictions = {name: read_predictions(run) for name, run in runs.items()}
+    first = next(iter(predictions))
+    labels = {path: label for path, (label, _) in predictions[first].items()}
+    for name, rows in predictions.items():
+        if {path: label for path, (label, _) in rows.items()} != labels:
+            raise UserError(
+                f"{runs[name]}/predictions.csv does not list the images and labels that"
+                f" {runs[first]}/predictions.csv lists. Test both runs again, on the same images."
+            )
+    scores = {name: np.array([rows[path][1] for path in labels]) for name, rows in predictions.items()}
+    return np.array(list(labels.values()), dtype=np.int64), scores
+
+
+def read_predictions(run: Path) -> dict[str, tuple[int, float]]:
+    """Label and score by path, relative to the folder that holds all images, which may have moved between two tests.
+
+    Raises:
+        UserError: If predictions.csv is missing or damaged.
+    """
+    file = run / "predictions.csv"
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = [(row["path"], int(row["label"]), float(row["score"])) for row in csv.DictReader(stream)]
+        base = os.path.commonpath([path for path, _, _ in rows])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}). Write it with: ccd test --ckpt_path {run}") from error
+    return {os.path.relpath(path, base): (label, score) for path, label, score in rows}
 
 
 def check_same_data(results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -69,9 +190,13 @@ def check_same_data(results: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def _cell(result: dict[str, Any], metric: str) -> str:
+def _cell(result: Mapping[str, Any], metric: str) -> str:
     if metric not in result["metrics"]:
         return f"- ({result['undefined'].get(metric, 'not measured')})"
     ends = result["intervals"].get(metric)
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
     return f"{result['metrics'][metric]:.3f}{interval}"
+
+
+def _probability(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -87,6 +87,25 @@ def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, capt
     return figure
 
 
+def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64]) -> Figure:
+    """The ROC curves of several detectors on the same images.
+
+    Args:
+        scores: (N,) image scores by the detector's name.
+        labels: (N,) 0 or 1, both present.
+    """
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
+    for (name, own), colour in zip(scores.items(), itertools.cycle((BLUE, *KINDS)), strict=False):
+        false, true, _ = binary_roc(*_ranked(own, labels))
+        area = float(torch.trapezoid(true, false))
+        axes.plot(false, true, color=colour, linewidth=1.8, alpha=0.85, label=f"{name}: AUROC {area:.3f}")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    return figure
+
+
 def precision_recall_figure(scores: Floats, labels: NDArray[np.int64], caption: str) -> Figure:
     """The precision-recall curve; arguments as in `roc_figure`."""
     precision, recall, _ = binary_precision_recall_curve(*_ranked(scores, labels))

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from ccd_lightning.cli import main
+from ccd_lightning.cli.compare import holm
+from ccd_lightning.evaluation.intervals import delong_test
+
+LABELS = np.array([0] * 9 + [1] * 12)
+RNG = np.random.default_rng(5)
+GOOD, POOR, OTHER = (RNG.normal(size=21) + shift * LABELS for shift in (2.5, 0.9, 1.5))
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def leave(
+    name: str,
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64] = LABELS,
+    root: str = "data",
+    order: slice = slice(None),
+    groups: int = 0,
+) -> str:
+    """Makes the folder of a tested run."""
+    run = Path(name)
+    run.mkdir()
+    content = {
+        "metrics": {"image/auroc": 0.75, "image/f1": 0.5},
+        "intervals": {"image/auroc": [0.625, 0.875]},
+        "undefined": {"pixel/auroc": "no masks"},
+        "data": {"root": root, "images": len(labels), "split": "same", "groups": groups},
+    }
+    (run / "metrics.json").write_text(json.dumps(content))
+    rows = [
+        (f"{root}/test/{'polyp' if label else 'good'}/{index:02}.png", label, repr(float(score)))
+        for index, (label, score) in enumerate(zip(labels, scores, strict=True))
+    ]
+    with (run / "predictions.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("path", "label", "score"), *rows[order]])
+    return name
+
+
+def told(*words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines that the command prints."""
+    capsys.readouterr()
+    assert main(["compare", *words]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def complaint(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What it says when it fails as it should."""
+    assert main(["compare", *words]) == 2
+    return capsys.readouterr().err
+
+
+def test_paired_test_against_the_first_run(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(leave("good", GOOD), leave("poor", POOR), capsys=capsys)
+    assert next(line for line in lines if line.startswith("image/auroc ")).count("0.750 [0.625, 0.875]") == 2
+    expected = delong_test(LABELS, POOR, GOOD)
+    assert expected.difference < 0
+    assert 0.001 < expected.p < 0.05
+    row = next(line for line in lines if line.startswith("poor minus good")).split()
+    ends = [f"{expected.difference:+.3f}", f"[{expected.low:+.3f},", f"{expected.high:+.3f}]"]
+    assert row[3:] == [*ends, f"{expected.p:.3f}"]
+    text = "\n".join(lines)
+    assert "Holm" not in text
+    assert "too narrow" not in text
+
+
+def test_rows_are_matched_by_path_below_the_root(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = leave("first", GOOD), leave("second", POOR)
+    moved = leave("moved", POOR, root="/elsewhere/data", order=slice(None, None, -1))
+    rows = [
+        next(line for line in told(first, name, capsys=capsys) if "minus first" in line) for name in (second, moved)
+    ]
+    assert rows[0].split()[1:] == rows[1].split()[1:]
+
+
+def test_several_comparisons_are_corrected(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(leave("good", GOOD), leave("poor", POOR), leave("other", OTHER), capsys=capsys)
+    expected = [delong_test(LABELS, scores, GOOD).p for scores in (POOR, OTHER)]
+    for name, p, corrected in zip(("poor", "other"), expected, holm(expected), strict=True):
+        row = next(line for line in lines if line.startswith(f"{name} minus good"))
+        assert row.split()[-2:] == [f"{p:.3f}", f"{corrected:.3f}"]
+    assert any("corrected for all of them" in line for line in lines)
+
+
+def test_holm_is_that_of_r() -> None:
+    # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.7, 0.9]) == [1, 1]
+    assert holm([0.2]) == [0.2]
+
+
+def test_grouped_images_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(leave("good", GOOD, groups=4), leave("poor", POOR, groups=4), capsys=capsys)
+    assert "too narrow" in lines[-1]
+
+
+def test_one_run_alone_needs_no_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    Path(leave("alone", GOOD), "predictions.csv").unlink()
+    lines = told("alone", capsys=capsys)
+    assert any(line.split() == ["image/auroc", "0.750", "[0.625,", "0.875]"] for line in lines)
+    assert not any("DeLong" in line for line in lines)
+    assert any(line.startswith("image/f1") for line in told("alone", "--all", capsys=capsys))
+
+
+def test_too_few_images_for_a_test(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.array([0, 0, 0, 1])
+    lines = told(leave("a", GOOD[:4], labels), leave("b", POOR[:4], labels), capsys=capsys)
+    assert lines[-1] == "no paired test: it needs at least two normal and two abnormal images"
+
+
+def test_predictions_of_other_images_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    first = leave("first", GOOD)
+    fewer = leave("fewer", POOR, order=slice(20))
+    assert "fewer/predictions.csv does not list the images and labels" in complaint(first, fewer, capsys=capsys)
+    relabelled = Path(leave("relabelled", POOR), "predictions.csv")
+    relabelled.write_text(relabelled.read_text().replace("20.png,1", "20.png,0"))
+    assert "relabelled/predictions.csv does not" in complaint(first, "relabelled", capsys=capsys)
+
+
+@pytest.mark.parametrize("damage", ["", "path,score\na.png,1.0\n", "path,label,score\na.png,1\n"])
+def test_damaged_predictions_are_refused(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = leave("first", GOOD), leave("second", POOR)
+    Path(second, "predictions.csv").write_text(damage)
+    text = complaint(first, second, capsys=capsys)
+    assert "second/predictions.csv: cannot be read" in text
+    assert "ccd test --ckpt_path second" in text
+
+
+def test_runs_without_a_test_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path("runs/padim/version_0")
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"finished": "2024"}))
+    assert f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}" in complaint("runs/padim", capsys=capsys)
+    assert "nothing: no such run" in complaint(leave("first", GOOD), "nothing", capsys=capsys)
+
+
+def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = leave("good", GOOD), leave("poor", POOR)
+    before = set(Path().rglob("*"))
+    told(*runs, capsys=capsys)
+    assert set(Path().rglob("*")) == before
+    lines = told(*runs, "--output", "figures/roc.png", capsys=capsys)
+    assert lines[-1] == "ROC curves: figures/roc.png"
+    assert np.asarray(Image.open("figures/roc.png").convert("L")).std() > 10
+    assert "roc.txt: the name of a picture ends in .png" in complaint(*runs, "--output", "roc.txt", capsys=capsys)
+    normal = leave("normal", GOOD[:9], LABELS[:9])
+    assert "needs normal and abnormal" in complaint(normal, "--output", "roc.png", capsys=capsys)
+
+
+def test_comparing_imports_no_torch() -> None:
+    runs = [leave("good", GOOD), leave("poor", POOR)]
+    code = (
+        "import sys; from ccd_lightning.cli import main\n"
+        f"main({['compare', *runs]!r})\n"
+        "sys.exit(bool({'torch', 'lightning', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "poor minus good" in done.stdout
