@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ccd_lightning.cli import main
-from ccd_lightning.cli.compare import holm
 from ccd_lightning.evaluation.intervals import delong_test
+from ccd_lightning.evaluation.paired import holm, paired_differences
 
 LABELS = np.array([0] * 9 + [1] * 12)
 RNG = np.random.default_rng(5)
@@ -66,43 +66,51 @@ def complaint(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
-def test_paired_test_against_the_first_run(capsys: pytest.CaptureFixture[str]) -> None:
+def differences(lines: list[str], first: str) -> dict[str, list[str]]:
+    """The words of each row of the second table."""
+    start = next(place for place, line in enumerate(lines) if line.startswith(f"minus {first}"))
+    end = next(place for place, line in enumerate(lines) if line.startswith("AUROC: DeLong's paired test"))
+    return {line[: len("image/sensitivity_at_specificity_95")].strip(): line.split() for line in lines[start:end]}
+
+
+def interval(value: float, low: float, high: float) -> list[str]:
+    return [f"{value:+.3f}", f"[{low:+.3f},", f"{high:+.3f}]"]
+
+
+def test_differences_from_the_first_run(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(leave("good", GOOD), leave("poor", POOR), capsys=capsys)
     assert next(line for line in lines if line.startswith("image/auroc ")).count("0.750 [0.625, 0.875]") == 2
-    expected = delong_test(LABELS, POOR, GOOD)
+    expected, rows = delong_test(LABELS, POOR, GOOD), differences(lines, "good")
     assert expected.difference < 0
     assert 0.001 < expected.p < 0.05
-    row = next(line for line in lines if line.startswith("poor minus good")).split()
-    ends = [f"{expected.difference:+.3f}", f"[{expected.low:+.3f},", f"{expected.high:+.3f}]"]
-    assert row[3:] == [*ends, f"{expected.p:.3f}"]
+    assert rows["image/auroc"][1:] == interval(*expected[:3])
+    assert rows["p"] == ["p", f"{expected.p:.3f}"]
+    for name, found in paired_differences(LABELS, POOR, GOOD).items():
+        assert rows[name][1:] == interval(*found)
     text = "\n".join(lines)
-    assert "Holm" not in text
+    assert "corrected" not in text
     assert "too narrow" not in text
 
 
 def test_rows_are_matched_by_path_below_the_root(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = leave("first", GOOD), leave("second", POOR)
     moved = leave("moved", POOR, root="/elsewhere/data", order=slice(None, None, -1))
-    rows = [
-        next(line for line in told(first, name, capsys=capsys) if "minus first" in line) for name in (second, moved)
-    ]
-    assert rows[0].split()[1:] == rows[1].split()[1:]
+    rows = [differences(told(first, name, capsys=capsys), first) for name in (second, moved)]
+    assert rows[0]["image/auroc"] == rows[1]["image/auroc"]
 
 
 def test_several_comparisons_are_corrected(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(leave("good", GOOD), leave("poor", POOR), leave("other", OTHER), capsys=capsys)
-    expected = [delong_test(LABELS, scores, GOOD).p for scores in (POOR, OTHER)]
-    for name, p, corrected in zip(("poor", "other"), expected, holm(expected), strict=True):
-        row = next(line for line in lines if line.startswith(f"{name} minus good"))
-        assert row.split()[-2:] == [f"{p:.3f}", f"{corrected:.3f}"]
-    assert any("corrected for all of them" in line for line in lines)
+    rows, ps = differences(lines, "good"), [delong_test(LABELS, scores, GOOD).p for scores in (POOR, OTHER)]
+    assert rows["image/auroc"][1:4] == interval(*delong_test(LABELS, POOR, GOOD)[:3])
+    assert rows["p"][1:] == [f"{p:.3f}" for p in ps]
+    assert rows["p, corrected"][2:] == [f"{p:.3f}" for p in holm(ps)]
+    assert "corrected for 2 comparisons by Holm's method" in "\n".join(lines)
 
 
-def test_holm_is_that_of_r() -> None:
-    # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.7, 0.9]) == [1, 1]
-    assert holm([0.2]) == [0.2]
+def test_small_probabilities_are_not_printed_as_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = differences(told(leave("good", LABELS + 0.0), leave("bad", -LABELS + 0.0), capsys=capsys), "good")
+    assert rows["p"][1:] == ["<", "0.001"]
 
 
 def test_grouped_images_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +122,7 @@ def test_one_run_alone_needs_no_predictions(capsys: pytest.CaptureFixture[str]) 
     Path(leave("alone", GOOD), "predictions.csv").unlink()
     lines = told("alone", capsys=capsys)
     assert any(line.split() == ["image/auroc", "0.750", "[0.625,", "0.875]"] for line in lines)
-    assert not any("DeLong" in line for line in lines)
+    assert not any("paired" in line for line in lines)
     assert any(line.startswith("image/f1") for line in told("alone", "--all", capsys=capsys))
 
 
@@ -172,4 +180,4 @@ def test_comparing_imports_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "poor minus good" in done.stdout
+    assert "minus good" in done.stdout

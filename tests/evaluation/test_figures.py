@@ -56,9 +56,8 @@ def test_roc_is_the_curve_of_sklearn_with_the_working_point(tmp_path: Path) -> N
 
 def test_roc_curves_of_several_are_those_of_sklearn() -> None:
     runs = {"first": SCORES, "second": -100 * SCORES**2, "constant": np.zeros(12)}
-    (axes,) = roc_comparison_figure(runs, LABELS).axes
-    legend = axes.get_legend()
-    assert legend is not None
+    figure = roc_comparison_figure(runs, LABELS)
+    (axes,), (legend,) = figure.axes, figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
     for (name, scores), curve, text in zip(runs.items(), axes.lines, texts, strict=False):
         false, true, _ = roc_curve(LABELS, scores, drop_intermediate=False)

@@ -6,7 +6,7 @@ import argparse
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def run_compare(words: list[str]) -> None:
-    """Prints a table with a column a run, and one of tests with a row for each run after the first."""
+    """Prints a table with a column a run, and one of their differences from the first run."""
     parser = argparse.ArgumentParser(
         "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
     )
@@ -48,7 +48,7 @@ def run_compare(words: list[str]) -> None:
         return
     labels, scores = read_scores(runs)
     if len(runs) > 1:
-        print_tests(labels, scores, grouped=any(result["data"].get("groups") for result in results.values()))
+        print_differences(labels, scores, grouped=any(result["data"].get("groups") for result in results.values()))
     if output:
         draw(labels, scores, output)
 
@@ -67,8 +67,8 @@ def print_metrics(results: Mapping[str, Mapping[str, Any]], every: bool) -> None
     print("in brackets: 95% intervals, of the test images drawn")
 
 
-def print_tests(labels: Integers, scores: Mapping[str, Floats], grouped: bool) -> None:
-    """Prints DeLong's paired test of each run's image AUROC against the first run's.
+def print_differences(labels: Integers, scores: Mapping[str, Floats], grouped: bool) -> None:
+    """Prints how each run's image metrics differ from the first run's, and DeLong's paired test of the AUROC.
 
     Args:
         labels: (N,), 0 or 1.
@@ -76,36 +76,32 @@ def print_tests(labels: Integers, scores: Mapping[str, Floats], grouped: bool) -
         grouped: Whether several images are of one patient or video.
     """
     from ccd_lightning.evaluation.intervals import delong_test  # scipy takes a second, which --help need not
+    from ccd_lightning.evaluation.paired import holm, paired_differences
 
     if min((labels == 0).sum(), (labels == 1).sum()) < 2:
         print("no paired test: it needs at least two normal and two abnormal images")
         return
     (first, reference), *others = scores.items()
     tests = [delong_test(labels, own, reference) for _, own in others]
+    ps = [test.p for test in tests]
+    bootstrapped = [paired_differences(labels, own, reference) for _, own in others]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("image/auroc")
-    for column in ("difference", "p", *(["p (Holm)"] if len(tests) > 1 else [])):
-        table.add_column(column, justify="right")
-    for (name, _), test, corrected in zip(others, tests, holm([test.p for test in tests]), strict=True):
-        difference = f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
-        cells = [_probability(p) for p in ((test.p, corrected) if len(tests) > 1 else (test.p,))]
-        table.add_row(f"{name} minus {first}", difference, *cells)
+    table.add_column(f"minus {first}")
+    for name, _ in others:
+        table.add_column(name, justify="right")
+    table.add_row("image/auroc", *(_difference(*test[:3]) for test in tests))
+    table.add_row("  p", *map(_probability, ps))
+    if len(tests) > 1:
+        table.add_row("  p, corrected", *map(_probability, holm(ps)))
+    for metric in bootstrapped[0]:
+        table.add_row(metric, *(_difference(*found[metric]) for found in bootstrapped))
     print()
     Console().print(table)
-    print("DeLong's paired test on the same images, two-sided, for one fit of each run: another seed is not in it")
-    if len(tests) > 1:
-        print("p is of each comparison alone, p (Holm) is corrected for all of them")
+    correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
+    print(f"AUROC: DeLong's paired test, two-sided{correction}; the others: paired bootstrap")
+    print("of the test images drawn, for these fits: how much another seed changes is not in it")
     if grouped:
         print("images of a patient or video count as independent here: intervals are too narrow, p is too small")
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """P values corrected for their number (Holm, Scandinavian Journal of Statistics 1979), in the same order."""
-    corrected, least = [0.0] * len(values), 0.0
-    for rank, place in enumerate(np.argsort(values, kind="stable")):
-        least = max(least, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = least
-    return corrected
 
 
 def draw(labels: Integers, scores: Mapping[str, Floats], output: Path) -> None:
@@ -196,6 +192,10 @@ def _cell(result: Mapping[str, Any], metric: str) -> str:
     ends = result["intervals"].get(metric)
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
     return f"{result['metrics'][metric]:.3f}{interval}"
+
+
+def _difference(value: float, low: float, high: float) -> str:
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _probability(p: float) -> str:

@@ -94,15 +94,15 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
         scores: (N,) image scores by the detector's name.
         labels: (N,) 0 or 1, both present.
     """
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    figure = Figure(figsize=(5.2, 5.0 + 0.2 * len(scores)), layout="constrained")
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
-    for (name, own), colour in zip(scores.items(), itertools.cycle((BLUE, *KINDS)), strict=False):
+    for name, own in scores.items():
         false, true, _ = binary_roc(*_ranked(own, labels))
         area = float(torch.trapezoid(true, false))
-        axes.plot(false, true, color=colour, linewidth=1.8, alpha=0.85, label=f"{name}: AUROC {area:.3f}")
+        axes.plot(false, true, linewidth=1.8, alpha=0.85, label=f"{name}: AUROC {area:.3f}")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8)  # names of runs are long
     return figure
 
 

@@ -1,0 +1,69 @@
+"""Differences of two detectors on the same images: the paired bootstrap, and p values of several comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from ccd_lightning.evaluation import curves
+from ccd_lightning.evaluation.bootstrap import RESAMPLES, bootstrap
+from ccd_lightning.evaluation.intervals import Floats, Integers, Z
+from ccd_lightning.evaluation.records import ImageRecord
+
+# Of counts of normal and abnormal scores; the area has a test of its own, `intervals.delong_test`.
+PAIRED: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "image/average_precision": curves.average_precision,
+    "image/sensitivity_at_specificity_95": partial(curves.sensitivity_at, specificity=0.95),
+}
+
+
+def paired_differences(
+    labels: Integers,
+    first: Floats,
+    second: Floats,
+    metrics: Mapping[str, Callable[[Floats, Floats], Floats]] = PAIRED,
+    resamples: int = RESAMPLES,
+) -> dict[str, tuple[float, float, float]]:
+    """Metrics of one detector minus those of another, with 95% intervals from resamples that both share.
+
+    Images count as independent: with several of a patient or video the intervals are too narrow.
+
+    Args:
+        labels: (N,), 0 (normal) or 1 (abnormal), at least two of each.
+        first: (N,) scores of one detector, higher is more abnormal.
+        second: (N,) scores of the other one, of the same images in the same order.
+        metrics: By name; each takes counts as in `curves`.
+        resamples: How many.
+
+    Returns:
+        Difference, low and high end of each metric. An interval is the difference plus or minus 1.96 times the standard
+        deviation that it has on resamples, whose own bias, the same for both detectors, is not in it.
+    """
+    records = [ImageRecord(str(index), int(label), "", 0.0) for index, label in enumerate(labels)]
+
+    def evaluate(drawn: Floats) -> dict[str, Floats]:
+        one, other = (_counts(drawn, labels, scores) for scores in (first, second))
+        return {name: metric(*one) - metric(*other) for name, metric in metrics.items()}
+
+    found = {name: float(values[0]) for name, values in evaluate(np.ones((1, len(labels)))).items()}
+    errors = {name: float(values.std()) for name, values in bootstrap(records, evaluate, resamples).items()}
+    return {name: (value, value - Z * errors[name], value + Z * errors[name]) for name, value in found.items()}
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P values corrected for their number (Holm, Scandinavian Journal of Statistics 1979), in the same order."""
+    corrected, least = [0.0] * len(values), 0.0
+    for rank, place in enumerate(np.argsort(values, kind="stable")):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        corrected[place] = least
+    return corrected
+
+
+def _counts(drawn: Floats, labels: Integers, scores: Floats) -> tuple[Floats, Floats]:
+    """How many normal and abnormal images each score has, in rising order: (R, N) draws to (R, K) each."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
+    normal, abnormal = (np.add.reduceat((drawn * (labels == label))[:, order], starts, axis=1) for label in (0, 1))
+    return normal, abnormal
