@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.evaluation.bootstrap import RESAMPLES, SEED, is_grouped
+from ccd_lightning.evaluation.dashboard import tensorboard
 from ccd_lightning.evaluation.figures import (
     Case,
     histogram_figure,
@@ -26,15 +28,18 @@ from ccd_lightning.evaluation.figures import (
     roc_figure,
     select_cases,
 )
+from ccd_lightning.evaluation.hparams import hyperparameters, log_hyperparameters
+from ccd_lightning.evaluation.html import REPORT, Content, write_html
 from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
 from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
 from ccd_lightning.modules.ranks import gather_ranks
+from ccd_lightning.runs import CONFIG
 
 
 class TestReport(Callback):
-    """Writes metrics.json, predictions.csv and figures/ into the run's folder, and the same to TensorBoard.
+    """Writes metrics.json, predictions.csv, figures/ and report.html into the run's folder, and to TensorBoard.
 
     The module's test step returns `scores` (B,) and, from a detector, `maps` (B, H, W); its `threshold` and
     `normal_scores` come from held-out normal images. This is the one place that reads labels and masks.
@@ -75,16 +80,22 @@ class TestReport(Callback):
         records = total.records
         data = describe_split(trainer.datamodule, records)  # type: ignore[attr-defined]
         data["size_bounds"] = total.size_bounds()
-        write_metrics(folder / METRICS, evaluation, data, describe_run(pl_module, records))
+        run, config = describe_run(pl_module, records), config_of(trainer)
+        write_metrics(folder / METRICS, evaluation, data, run)
         held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
         write_predictions(folder / PREDICTIONS, records, threshold, held_out)
         figures = self._figures(trainer, pl_module, total, evaluation)
         if trainer.logger:
             trainer.logger.log_metrics({f"test/{name}": value for name, value in evaluation.metrics.items()})
+        if writer := tensorboard(trainer):
+            log_hyperparameters(writer, hyperparameters(config), evaluation.metrics)
         save_figures(folder / "figures", figures, trainer.logger)
+        content = Content(str(folder), evaluation, data, run, config, pl_module.device)
+        write_html(folder / REPORT, content, [folder / "figures" / name for name in figures])
         print_summary(evaluation)
-        names = [METRICS, PREDICTIONS, *(f"figures/{name}" for name in sorted(figures))]
+        names = [METRICS, PREDICTIONS, REPORT, *(f"figures/{name}" for name in sorted(figures))]
         print(f"\nWritten to {os.path.relpath(folder)}: {', '.join(names)}")
+        print(f"The report to read, send or print: {os.path.relpath(folder / REPORT)}")
         print("Next: tensorboard --logdir runs")
 
     def _figures(
@@ -162,6 +173,15 @@ def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dic
         },
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "unit": "group" if is_grouped(records) else "image"},
     }
+
+
+def config_of(trainer: Trainer) -> str:
+    """The run's config as YAML, else that which came with the checkpoint, else nothing."""
+    file = Path(str(trainer.log_dir)) / CONFIG
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    kept = (callback for callback in trainer.callbacks if isinstance(callback, SaveConfigCallback))  # type: ignore[attr-defined]
+    return next((callback.parser.dump(callback.config, skip_none=False) for callback in kept), "")
 
 
 def limits(cases: list[Case], threshold: float) -> tuple[float, float]:

@@ -1,0 +1,54 @@
+"""Hyper-parameters and final metrics, by which TensorBoard sorts runs on its tab HParams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+METRICS = ("image/auroc", "image/average_precision", "pixel/auroc", "pixel/aupro")
+# What each is called, and where it stands in a config.
+PLACES = {
+    "model": "model.class_path",
+    "encoder": "model.init_args.encoder.weights",
+    "local_encoder": "model.init_args.local_encoder.weights",
+    "data": "data.init_args.root",
+    "size": "data.init_args.size",
+    "seed": "seed_everything",
+    "batch_size": "data.init_args.batch_size",
+    "learning_rate": "model.init_args.optimizer.init_args.lr",
+}
+
+
+def hyperparameters(config: str) -> dict[str, str | float]:
+    """The main hyper-parameters in a config (YAML); those that it does not have are left out."""
+    found = {}
+    for name, place in PLACES.items():
+        value: Any = yaml.safe_load(config)
+        for key in place.split("."):
+            value = value.get(key, "") if isinstance(value, dict) else ""
+        if value != "":
+            found[name] = "random" if value is None else value
+    if "model" in found:
+        found["model"] = found["model"].rpartition(".")[2]
+    return found
+
+
+def log_hyperparameters(
+    writer: SummaryWriter, parameters: Mapping[str, str | float], metrics: Mapping[str, float]
+) -> None:
+    """Tells TensorBoard which parameters a run has, and which of its scalars are results.
+
+    `SummaryWriter.add_hparams` would write them into a folder of its own, as if it were another run.
+
+    Args:
+        writer: The run's.
+        parameters: Name to value.
+        metrics: Of a test; METRICS among them are shown, as the scalars `test/<name>` that the run has already.
+    """
+    results = {f"test/{name}": metrics[name] for name in METRICS if name in metrics}
+    for summary in hparams(dict(parameters), results):  # type: ignore[no-untyped-call]
+        writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
