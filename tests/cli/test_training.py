@@ -52,7 +52,14 @@ def test_run_folders(inside: Path) -> None:
     for name in ("ccd_synthetic", "padim_synthetic"):
         run = inside / "runs" / name / "latest"
         assert run.resolve().name == "version_0"
-        for file in ("config.yaml", "run.json", "metrics.json", "predictions.csv", "checkpoints/best.ckpt"):
+        for file in (
+            "config.yaml",
+            "run.json",
+            "metrics.json",
+            "predictions.csv",
+            "report.html",
+            "checkpoints/best.ckpt",
+        ):
             assert (run / file).is_file(), file
         assert list(run.glob("events.out.tfevents.*"))
     figures = {path.name for path in (inside / "runs/padim_synthetic/latest/figures").iterdir()}

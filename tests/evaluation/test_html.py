@@ -63,7 +63,8 @@ def content_of(evaluation: Evaluation, **changes: Any) -> Content:
     for part in (data, run):
         part |= {name: value for name, value in changes.items() if name in part}
     config = changes.get("config", "seed_everything: 23\n")
-    return Content(changes.get("name", "runs/one"), evaluation, data, run, config, torch.device("cpu"))
+    kinds = {"polyp": 2, NASTY: 1}
+    return Content(changes.get("name", "runs/one"), evaluation, kinds, data, run, config, torch.device("cpu"))
 
 
 def read(tmp_path: Path, page: Content, figures: list[Path] | None = None) -> Page:
@@ -93,7 +94,7 @@ def test_every_metric_and_interval_is_in_the_page(tmp_path: Path, full: Evaluati
     for name, value in full.metrics.items():
         assert f" {value:.3f} " in page.text, name
         assert f" {value + 0.2:.3f} to {value + 0.4:.3f} " in page.text, name
-    for told in ("small: up to 3.1%", "medium: up to 7.2%", "large: above 7.2%", NASTY):
+    for told in ("small: up to 3.1%", "medium: up to 7.2%", "large: above 7.2%", "polyp (2)", f"{NASTY} (1)"):
         assert told in page.text
 
 
@@ -126,7 +127,7 @@ def test_what_was_tested_and_how(tmp_path: Path, full: Evaluation) -> None:
         "95% quantile of the scores of 11 normal images",
         "above 3.25",
         f"PyTorch {torch.__version__}",
-        "Content on CPU",
+        "Tested on CPU",
         "seed_everything: 23",
     ):
         assert told in page.text, told

@@ -15,7 +15,6 @@ PLACES = {
     "model": "model.class_path",
     "encoder": "model.init_args.encoder.weights",
     "local_encoder": "model.init_args.local_encoder.weights",
-    "data": "data.init_args.root",
     "size": "data.init_args.size",
     "seed": "seed_everything",
     "batch_size": "data.init_args.batch_size",
@@ -31,7 +30,7 @@ def hyperparameters(config: str) -> dict[str, str | float]:
         for key in place.split("."):
             value = value.get(key, "") if isinstance(value, dict) else ""
         if value != "":
-            found[name] = "random" if value is None else value
+            found[name] = "random" if value in (None, "None", "null") else value  # as EncoderConfig reads it
     if "model" in found:
         found["model"] = found["model"].rpartition(".")[2]
     return found

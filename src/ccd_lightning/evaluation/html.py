@@ -59,6 +59,7 @@ class Content(NamedTuple):
     Attributes:
         name: The run's.
         evaluation: Its metrics.
+        kinds: How many test images there are of each kind of abnormality.
         data: As in metrics.json.
         run: As in metrics.json.
         config: The run's config as YAML; "" where it is not known.
@@ -67,6 +68,7 @@ class Content(NamedTuple):
 
     name: str
     evaluation: Evaluation
+    kinds: Mapping[str, int]
     data: Mapping[str, Any]
     run: Mapping[str, Any]
     config: str
@@ -81,10 +83,10 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
         content: What to tell.
         figures: PNG files to show.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    evaluation, data, run = content.evaluation, content.data, content.run
-    names = [*MEASURES, *sorted(evaluation.metrics.keys() | evaluation.undefined.keys())]
-    names = [name for name in dict.fromkeys(names) if name in evaluation.metrics or name in evaluation.undefined]
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    evaluation, run = content.evaluation, content.run
+    every = evaluation.metrics.keys() | evaluation.undefined.keys()
+    names = [*(name for name in MEASURES if name in every), *sorted(every - MEASURES.keys())]
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=content.name,
         run=run,
@@ -94,12 +96,12 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
             for name, title in HEADLINES.items()
             if name in names
         ],
-        images=_images(data),
+        images=_images(content.data),
         rules=_rules(run),
         resampling=_resampling(run),
         optimistic=any(_measure(name).optimistic for name in names),
         groups=_groups(evaluation, [name for name in names if not _part(name)]),
-        parts=_parts(evaluation, data, [name for name in names if _part(name)]),
+        parts=_parts(content, [name for name in names if _part(name)]),
         figures=_figures(figures),
         origin=_origin(content),
         config=content.config,
@@ -132,20 +134,21 @@ def _groups(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, lis
     return list(groups.items())
 
 
-def _parts(evaluation: Evaluation, data: Mapping[str, Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
+def _parts(content: Content, names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Tables with a row for each part of the abnormal images, by kind and by size."""
-    low, high = (f"{bound:.1%}" for bound in data.get("size_bounds") or (0, 0))
+    low, high = (f"{bound:.1%}" for bound in content.data["size_bounds"] or (0, 0))
     sizes = dict(zip(SIZES, (f"small: up to {low}", f"medium: up to {high}", f"large: above {high}"), strict=True))
-    columns = [f"{name.partition('/')[0]}: {MEASURES[name].title}" for name in SUBSET_METRICS]
+    columns = [f"{MEASURES[name].title} ({name.partition('/')[0]}s)" for name in SUBSET_METRICS]
     found = dict.fromkeys(map(_part, names))
-    kinds = {part: part for part in found if part not in sizes}
+    kinds = {part: f"{part} ({content.kinds[part]})" for part in found if part not in sizes}
     tables = []
     for title, first, parts in (
-        ("By kind of abnormality", "kind", kinds),
+        ("By kind of abnormality", "kind (images)", kinds),
         ("By size of the lesion", "share of the image", {part: sizes[part] for part in SIZES if part in found}),
     ):
         rows = [
-            (label, [_cell(evaluation, f"{name}/{part}") for name in SUBSET_METRICS]) for part, label in parts.items()
+            (label, [_cell(content.evaluation, f"{name}/{part}") for name in SUBSET_METRICS])
+            for part, label in parts.items()
         ]
         if rows:
             tables.append((title, first, columns, rows))
@@ -209,8 +212,8 @@ def _origin(content: Content) -> list[tuple[str, Any]]:
         ("Model", run["model"]),
         ("Digest of the encoder's weights", run["encoder"]),
         ("Seed", "none" if run["seed"] is None else run["seed"]),
-        ("Bootstrap", f"{bootstrap['resamples']} resamples of each {bootstrap['unit']}, seed {bootstrap['seed']}"),
-        ("Content on", name),
+        ("Bootstrap", f"{bootstrap['resamples']} resamples, drawn by {bootstrap['unit']}, seed {bootstrap['seed']}"),
+        ("Tested on", name),
         ("Processor", f"{processor()}, {os.cpu_count()} cores"),
         ("ccd-lightning", __version__),
         ("PyTorch", torch.__version__),

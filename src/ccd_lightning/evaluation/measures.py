@@ -20,39 +20,55 @@ class Measure(NamedTuple):
 
 
 MEASURES = {
-    "image/auroc": Measure("Area under the ROC curve", "How often an abnormal image scores above a normal one."),
+    "image/auroc": Measure("AUROC", "How often an abnormal image scores above a normal one; 0.5 is chance."),
     "image/average_precision": Measure(
-        "Average precision", "Share of abnormal images among those that score highest; depends on how many there are."
+        "Average precision",
+        "Share of abnormal images among the highest scores, averaged over cut-offs; chance is their share of all.",
     ),
     "image/sensitivity": Measure("Sensitivity", "Share of the abnormal images that are called abnormal."),
     "image/specificity": Measure("Specificity", "Share of the normal images that are called normal."),
     "image/f1": Measure("F1", "Harmonic mean of sensitivity and precision."),
     "image/sensitivity_at_specificity_90": Measure(
-        "Sensitivity at 90% specificity", "Were the threshold such that 90% of the normal images are cleared.", True
+        "Sensitivity at 90% specificity",
+        "Were the threshold such that at least 90% of the normal images were cleared.",
+        True,
     ),
     "image/sensitivity_at_specificity_95": Measure(
-        "Sensitivity at 95% specificity", "Were the threshold such that 95% of the normal images are cleared.", True
+        "Sensitivity at 95% specificity",
+        "Were the threshold such that at least 95% of the normal images were cleared.",
+        True,
     ),
     "image/specificity_at_sensitivity_90": Measure(
-        "Specificity at 90% sensitivity", "Were the threshold such that 90% of the abnormal images are found.", True
+        "Specificity at 90% sensitivity",
+        "Were the threshold such that at least 90% of the abnormal images were found.",
+        True,
     ),
     "image/specificity_at_sensitivity_95": Measure(
-        "Specificity at 95% sensitivity", "Were the threshold such that 95% of the abnormal images are found.", True
+        "Specificity at 95% sensitivity",
+        "Were the threshold such that at least 95% of the abnormal images were found.",
+        True,
     ),
-    "pixel/auroc": Measure("Area under the ROC curve", "How often a lesion's pixel scores above a normal one."),
-    "pixel/average_precision": Measure("Average precision", "Share of lesions among the pixels that score highest."),
+    "pixel/auroc": Measure("AUROC", "How often a pixel of a lesion scores above a normal one; 0.5 is chance."),
+    "pixel/average_precision": Measure(
+        "Average precision",
+        "Share of lesions among the highest pixels, averaged over cut-offs; chance is their share of all.",
+    ),
     "pixel/aupro": Measure(
         "AUPRO",
-        "Mean share of each lesion that is marked, at up to 30% of the normal pixels marked; large and small alike.",
+        "Share of a lesion that is marked, averaged over lesions, small ones counting as much as large ones, and over"
+        " thresholds that mark up to 30% of the normal pixels.",
     ),
     "pixel/dice": Measure("Dice", "Overlap of what is marked with the lesions."),
     "pixel/iou": Measure("Intersection over union", "The same overlap, as a share of what either covers."),
     "pixel/dice_best": Measure("Best Dice", "Dice at the threshold that makes it highest.", True),
     "pixel/iou_best": Measure("Best intersection over union", "The same at the threshold that makes it highest.", True),
-    "pretext/augmentation_accuracy": Measure(
-        "Augmentation accuracy", "How often the strong augmentation is recognised."
-    ),
-    "pretext/position_accuracy": Measure(
-        "Position accuracy", "How often a patch's place beside another is recognised."
-    ),
+    "pretext/contrastive": Measure("Contrastive loss", "Lower where two views of an image are told from other images."),
+    "pretext/augmentation": Measure("Augmentation loss", "Lower where the strong augmentation is recognised."),
+    "pretext/position": Measure("Position loss", "Lower where a patch's place beside another is recognised."),
+    "pretext/augmentation_accuracy": Measure("Augmentation accuracy", "How often the augmentation is recognised."),
+    "pretext/position_accuracy": Measure("Position accuracy", "How often the place is recognised; 0.125 is chance."),
+    "pretext/spread": Measure("Spread of projections", "Near 0 if all images have become one point."),
+    "pretext/feature_spread": Measure("Spread of features", "Near 0 if all images have become one point."),
+    "pretext/alignment": Measure("Alignment", "0 if both views of an image are the same to the encoder."),
+    "pretext/uniformity": Measure("Uniformity", "0 if all images have become one point, lower if they are spread."),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,10 @@ class TestReport(Callback):
         if trainer.logger:
             trainer.logger.log_metrics({f"test/{name}": value for name, value in evaluation.metrics.items()})
         if writer := tensorboard(trainer):
-            log_hyperparameters(writer, hyperparameters(config), evaluation.metrics)
+            log_hyperparameters(writer, hyperparameters(config) | {"data": data["root"]}, evaluation.metrics)
         save_figures(folder / "figures", figures, trainer.logger)
-        content = Content(str(folder), evaluation, data, run, config, pl_module.device)
+        kinds = Counter(record.kind for record in records if record.label)
+        content = Content(os.path.relpath(folder), evaluation, kinds, data, run, config, pl_module.device)
         write_html(folder / REPORT, content, [folder / "figures" / name for name in figures])
         print_summary(evaluation)
         names = [METRICS, PREDICTIONS, REPORT, *(f"figures/{name}" for name in sorted(figures))]
