@@ -113,6 +113,14 @@ def test_small_probabilities_are_not_printed_as_zero(capsys: pytest.CaptureFixtu
     assert rows["p"][1:] == ["<", "0.001"]
 
 
+def test_long_names_are_folded_and_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    names = [f"a_long_name_that_many_runs_share_{end}" for end in ("first", "second")]
+    text = "\n".join(told(leave(names[0], GOOD), leave(names[1], POOR), capsys=capsys))
+    assert "…" not in text
+    assert "second" in text
+
+
 def test_grouped_images_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(leave("good", GOOD, groups=4), leave("poor", POOR, groups=4), capsys=capsys)
     assert "too narrow" in lines[-1]
@@ -167,6 +175,9 @@ def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[-1] == "ROC curves: figures/roc.png"
     assert np.asarray(Image.open("figures/roc.png").convert("L")).std() > 10
     assert "roc.txt: the name of a picture ends in .png" in complaint(*runs, "--output", "roc.txt", capsys=capsys)
+    assert "good/metrics.json/roc.png: cannot be written" in complaint(
+        *runs, "--output", "good/metrics.json/roc.png", capsys=capsys
+    )
     normal = leave("normal", GOOD[:9], LABELS[:9])
     assert "needs normal and abnormal" in complaint(normal, "--output", "roc.png", capsys=capsys)
 

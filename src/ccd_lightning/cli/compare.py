@@ -6,7 +6,7 @@ import argparse
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,7 @@ def run_compare(words: list[str]) -> None:
 
 def print_metrics(results: Mapping[str, Mapping[str, Any]], every: bool) -> None:
     """Prints a table with a column a run."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("metric")
-    for name in results:
-        table.add_column(name, justify="right")
+    table = _table("metric", results)
     known = {name: None for result in results.values() for name in result["metrics"]}
     for metric in known if every else MAIN:
         if metric in known:
@@ -85,10 +82,7 @@ def print_differences(labels: Integers, scores: Mapping[str, Floats], grouped: b
     tests = [delong_test(labels, own, reference) for _, own in others]
     ps = [test.p for test in tests]
     bootstrapped = [paired_differences(labels, own, reference) for _, own in others]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"minus {first}")
-    for name, _ in others:
-        table.add_column(name, justify="right")
+    table = _table(f"minus {first}", [name for name, _ in others])
     table.add_row("image/auroc", *(_difference(*test[:3]) for test in tests))
     table.add_row("  p", *map(_probability, ps))
     if len(tests) > 1:
@@ -99,7 +93,7 @@ def print_differences(labels: Integers, scores: Mapping[str, Floats], grouped: b
     Console().print(table)
     correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
     print(f"AUROC: DeLong's paired test, two-sided{correction}; the others: paired bootstrap")
-    print("of the test images drawn, for these fits: how much another seed changes is not in it")
+    print("in brackets: 95% intervals, of the test images drawn; how much another seed changes is not in them")
     if grouped:
         print("images of a patient or video count as independent here: intervals are too narrow, p is too small")
 
@@ -108,14 +102,18 @@ def draw(labels: Integers, scores: Mapping[str, Floats], output: Path) -> None:
     """Writes a picture of the runs' ROC curves.
 
     Raises:
-        UserError: If there is no such curve, because all images are normal or all are abnormal.
+        UserError: If there is no such curve, because all images are normal or all are abnormal, or the file cannot be
+            written.
     """
     if len(set(labels.tolist())) < 2:
         raise UserError(f"{output}: not drawn. A ROC curve needs normal and abnormal test images.")
     from ccd_lightning.evaluation.figures import roc_comparison_figure  # with torch and matplotlib
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    roc_comparison_figure(scores, labels).savefig(output, dpi=110)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        roc_comparison_figure(scores, labels).savefig(output, dpi=110)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error}).") from error
     print(f"\nROC curves: {output}")
 
 
@@ -184,6 +182,14 @@ def check_same_data(results: Mapping[str, Mapping[str, Any]]) -> None:
                 f"{first} was tested on {expected['images']} images of {expected['root']}, {name} on"
                 f" {data['images']} of {data['root']}: their metrics cannot be compared."
             )
+
+
+def _table(title: str, names: Iterable[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title, overflow="fold")  # the ends of names are what tells runs apart
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
 
 
 def _cell(result: Mapping[str, Any], metric: str) -> str:

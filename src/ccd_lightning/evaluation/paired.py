@@ -28,7 +28,8 @@ def paired_differences(
 ) -> dict[str, tuple[float, float, float]]:
     """Metrics of one detector minus those of another, with 95% intervals from resamples that both share.
 
-    Images count as independent: with several of a patient or video the intervals are too narrow.
+    Images count as independent: with several of a patient or video the intervals are too narrow. With few images, such
+    as 30 of one class, they hold the truth in about 90% of cases where the metric is average precision.
 
     Args:
         labels: (N,), 0 (normal) or 1 (abnormal), at least two of each.
