@@ -119,6 +119,10 @@ def test_long_names_are_folded_and_not_cut(capsys: pytest.CaptureFixture[str], m
     text = "\n".join(told(leave(names[0], GOOD), leave(names[1], POOR), capsys=capsys))
     assert "…" not in text
     assert "second" in text
+    long = leave("_".join([names[0]] * 4), OTHER)
+    told(long, "--output", "roc.png", capsys=capsys)
+    picture = np.asarray(Image.open("roc.png").convert("L"))
+    assert (picture[:, [0, -1]] == 255).all()  # no letter is cut off at the sides
 
 
 def test_grouped_images_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,7 +111,7 @@ def draw(labels: Integers, scores: Mapping[str, Floats], output: Path) -> None:
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        roc_comparison_figure(scores, labels).savefig(output, dpi=110)
+        roc_comparison_figure(scores, labels).savefig(output, dpi=110, bbox_inches="tight")  # long names are wide
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error}).") from error
     print(f"\nROC curves: {output}")
