@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CCD := $(BIN)/ccd
-SOURCES := src tests benchmarks
+SOURCES := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-igd test check lint type smoke bench ablation tensorboard clean

@@ -14,11 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from ccd_lightning.data.images import Geometry
 from ccd_lightning.data.synthetic import synthesize
+from ccd_lightning.export import open_onnx, write_onnx
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.padim import PaDiM
@@ -90,6 +93,28 @@ def scoring_windows() -> None:
     with torch.no_grad():
         alone, scored = best(bare, lambda: detector(image))
     report("IGD, score and map of one image", scored / alone, "times", f"its nets alone, {alone:.2f} s, 225 windows")
+
+
+def exported() -> None:
+    """ONNX in onnxruntime against torch, scores and maps, one thread each."""
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    padim, igd = PaDiM().eval(), IGD().eval()
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        padim.gaussian.update(padim.embed(torch.rand(4, 3, SIZE, SIZE)))
+        padim.gaussian.fit()
+        for descriptor in (igd.whole, igd.local):
+            descriptor.gaussian.scale.fill_(1.0)
+        for name, detector in (("PaDiM", padim), ("IGD", igd)):
+            detector.geometry = Geometry(SIZE)
+            write_onnx(detector, file := Path(folder) / "detector.onnx", "float")
+            runtime = open_onnx(file, threads=1)
+            for batch in (1, BATCH):
+                images = torch.rand(batch, 3, SIZE, SIZE)
+                bare, scored = best(partial(detector, images), partial(runtime, images))
+                report(f"{name} in ONNX, batch {batch}", scored / bare, "times", f"torch, {bare:.2f} s, one thread")
+    torch.set_num_threads(threads)
 
 
 def pretraining() -> None:
@@ -185,5 +210,5 @@ def synthesis() -> None:
 
 if __name__ == "__main__":
     print(f"{os.cpu_count()} cores, torch {torch.__version__}\n\n| what | measured | against |\n| --- | --- | --- |")
-    for part in (help_texts, synthesis, scoring, scoring_windows, pretraining, memory, evaluation):
+    for part in (help_texts, synthesis, scoring, scoring_windows, exported, pretraining, memory, evaluation):
         part()

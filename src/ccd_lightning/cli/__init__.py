@@ -25,6 +25,7 @@ data and results
             prepare --root DIR   write a sound split down, and images at working size
             list, synthesize     what is there; make the embedded data set. ccd data --help tells more
   compare   RUN RUN ...          metrics of tested runs side by side, each tested against the first
+  export    [--ckpt_path RUN]    write a detector as ONNX, checked against torch; ccd export --help tells more
 
 exit codes: 0; 2 after a mistake; 3 when predict had to skip images; 130 after Ctrl-C; 143 after SIGTERM
   --version   the version        --debug   show the traceback of an error        -h, --help   this text
@@ -78,6 +79,10 @@ def _run(words: list[str]) -> int:
         from ccd_lightning.cli.compare import run_compare
 
         run_compare(words[1:])
+    elif command == "export":
+        from ccd_lightning.cli.export import run_export
+
+        run_export(words[1:])
     elif command in TRAINING:
         from ccd_lightning.cli.training import run_training
 

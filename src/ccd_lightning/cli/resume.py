@@ -11,9 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.errors import UserError
-from ccd_lightning.modules.handover import read_checkpoint
+from ccd_lightning.modules.handover import CONFIG_KEY, read_checkpoint
 
-CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
 LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}
 KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, for --ckpt_path

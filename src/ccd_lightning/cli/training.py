@@ -20,7 +20,7 @@ from ccd_lightning import runs
 from ccd_lightning.cli.ending import class_path, record_run
 from ccd_lightning.cli.messages import explain, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
-from ccd_lightning.cli.resume import CONFIG_KEY, go_on_with_last, resolve
+from ccd_lightning.cli.resume import go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.files import ImageFiles
@@ -38,7 +38,7 @@ from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.streaming import ImagePredictions
 from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import model_of, read_checkpoint
+from ccd_lightning.modules.handover import CONFIG_KEY, model_of, read_checkpoint
 
 SKIPPED = 3  # the exit code of a prediction that had to skip images
 

@@ -115,7 +115,7 @@ class PatchGaussian(nn.Module):
                 f"got {batch.shape[2]} at {batch.shape[0]}"
             )
         distance: Tensor = ((batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)).norm(dim=2)  # (P, B)
-        return distance.T.reshape(len(embeddings), *embeddings.shape[2:])
+        return distance.T.reshape(embeddings.shape[0], *embeddings.shape[2:])
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for name in ("mean", "whitening"):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from ccd_lightning.data.datamodule import unit_range
+from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.histogram import binned_quantile, count_values
@@ -27,12 +31,18 @@ class OneClassDetector(LightningModule, ABC):
     Args:
         encoder: Where the encoder's weights come from.
         quantile: Share of the held-out normal images whose score is at most the threshold, in (0, 1).
+
+    Attributes:
+        threshold: A scalar: an image is abnormal whose score is above it. NaN where nothing was held out.
+        normal_scores: Of the held-out images, rising, (N,).
+        geometry: Size and crop of the images that it was fitted to, where `load` found them in the checkpoint.
     """
 
     threshold: Tensor
     pixel_threshold: Tensor
     normal_scores: Tensor
     map_limits: Tensor
+    geometry: Geometry | None = None
 
     def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
         super().__init__()
@@ -73,6 +83,20 @@ class OneClassDetector(LightningModule, ABC):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The same as `score`."""
         return self.score(images)
+
+    def read(self, *files: str | Path) -> Tensor:
+        """Reads image files as this detector wants them, cropped and resized as in training.
+
+        Returns:
+            (B, 3, size, size) in [0, 1], on the detector's device.
+
+        Raises:
+            UserError: If a file cannot be decoded, or the detector was not loaded from a run that says their size.
+        """
+        if self.geometry is None:
+            raise UserError("This detector knows no size of images; open one of a run with ccd_lightning.load.")
+        pixels = np.stack([read_image(Path(file), self.geometry) for file in files])
+        return unit_range(torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).contiguous())
 
     def setup(self, stage: str) -> None:
         """Takes over the encoder. A detector that is loaded instead of fitted brings its own and reads nothing."""

@@ -15,6 +15,7 @@ from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.runs import find_checkpoint
 
 PREFIX = "encoder."
+CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
 
 
 @dataclass

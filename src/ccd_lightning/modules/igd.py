@@ -129,7 +129,7 @@ class IGD(OneClassDetector):
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted sums of both scales' scores and maps."""
         self.check_size(images.shape[-1])
-        scores, maps = images.new_zeros(len(images)), torch.zeros_like(images[:, 0])
+        scores, maps = images.new_zeros(images.shape[0]), torch.zeros_like(images[:, 0])
         for descriptor, encoder in self._scales():
             whole = descriptor is self.whole
             parts = (

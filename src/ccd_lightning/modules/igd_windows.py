@@ -40,11 +40,13 @@ def score_windows(
         descriptor: Scores the windows.
         encoder: Its encoder.
         images: (B, 3, H, W) in [0, 1].
-        scale: Sizes, and how many windows to score at once.
+        scale: Sizes, and how many windows to score at once. An exported graph scores all at once: of a batch whose
+            size is open it cannot tell how many chunks there are.
     """
     grid = windows(images, scale.size, scale.stride)  # (B, rows, columns, C, size, size)
     at_once = max(1, scale.chunk // (grid.shape[1] * grid.shape[2]))
-    parts = [_score_grid(descriptor, encoder, part, scale) for part in torch.split(grid, at_once)]
+    chunks = [grid] if torch.compiler.is_exporting() else torch.split(grid, at_once)
+    parts = [_score_grid(descriptor, encoder, chunk, scale) for chunk in chunks]
     scores, maps = (torch.cat(part) for part in zip(*parts, strict=True))
     return scores, maps / _times(images, scale)
 
@@ -53,7 +55,7 @@ def _score_grid(descriptor: Descriptor, encoder: Encoder, grid: Tensor, scale: W
     """Scores (B,) and sums of maps (B, H, W) of windows (B, rows, columns, C, size, size), some rows at once."""
     (count, rows, columns), stride = grid.shape[:3], scale.stride
     maps = grid.new_zeros(count, (rows - 1) * stride + scale.size, (columns - 1) * stride + scale.size)
-    at_once = max(1, scale.chunk // (count * columns))
+    at_once = rows if torch.compiler.is_exporting() else max(1, scale.chunk // (count * columns))
     highest = []
     for top, block in zip(range(0, rows, at_once), torch.split(grid, at_once, dim=1), strict=True):
         scores, parts = descriptor.score(encoder, block.flatten(0, 2))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from ccd_lightning.data.images import Geometry
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import model_of, read_checkpoint
+from ccd_lightning.modules.handover import CONFIG_KEY, model_of, read_checkpoint
 from ccd_lightning.runs import find_checkpoint
 
 
@@ -19,7 +23,8 @@ def load(run_or_file: str | Path) -> OneClassDetector:
 
     Returns:
         The detector in evaluation mode, on the CPU: `detector(images)` takes (B, 3, H, W) in [0, 1] and returns scores
-        (B,) and anomaly maps (B, H, W); `detector.threshold` separates the scores.
+        (B,) and anomaly maps (B, H, W); `detector.threshold` separates the scores, and `detector.read(*files)` makes
+        such images of files.
 
     Raises:
         UserError: If there is no such run, or it is not a detector's.
@@ -34,4 +39,14 @@ def load(run_or_file: str | Path) -> OneClassDetector:
     detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
     detector.on_load_checkpoint(checkpoint)
     detector.load_state_dict(checkpoint["state_dict"])
+    detector.geometry = _geometry(checkpoint)
     return detector.requires_grad_(False).eval()
+
+
+def _geometry(checkpoint: dict[str, Any]) -> Geometry | None:
+    """Size and crop of the images, of the config that a checkpoint carries; None where it carries none."""
+    config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "")) or {}
+    settings = config.get("data", {}).get("init_args", {})
+    if "size" not in settings:
+        return None
+    return Geometry(settings["size"], tuple(settings["crop"]) if settings.get("crop") else None)

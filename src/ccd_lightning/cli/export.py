@@ -1,0 +1,130 @@
+"""`ccd export`: a fitted detector as a file that needs none of this code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ccd_lightning.data.images import Geometry
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+CHECKED = 3  # images
+
+
+def run_export(words: list[str]) -> None:
+    """Writes the file, and checks it against torch.
+
+    Raises:
+        UserError: If there is no such detector, a package is missing, or the file scores differently.
+    """
+    arguments = _parser().parse_args(words)
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if arguments.format == "onnx" and missing:
+        raise UserError(f"ONNX needs {', '.join(missing)}. Get it with: pip install 'ccd-lightning[export]'")
+    checkpoint = find_checkpoint(arguments.ckpt_path or newest_run())
+    file = arguments.output or run_folder(checkpoint) / f"detector{SUFFIXES[arguments.format]}"
+    if file.suffix != SUFFIXES[arguments.format] or not file.parent.is_dir():
+        raise UserError(
+            f"{file}: --output must be a file in a folder that exists, named *{SUFFIXES[arguments.format]}."
+        )
+    print(f"export: {os.path.relpath(checkpoint)}")
+    write_checked(checkpoint, file, arguments.format, arguments.input)
+    if arguments.format == "onnx":
+        print(f"Next: python examples/score_onnx.py {os.path.relpath(file)} IMAGE ...")
+
+
+def write_checked(checkpoint: Path, file: Path, form: str, kind: str) -> None:
+    """Writes a detector's file, and removes it where it scores differently from the detector.
+
+    Args:
+        checkpoint: The detector's.
+        file: To write.
+        form: "onnx" or "torch".
+        kind: "uint8" or "float", the pixels to be given.
+    """
+    from ccd_lightning.export import TOLERANCE, describe, greatest_difference, write_onnx, write_torch
+    from ccd_lightning.modules.loading import load
+
+    detector = load(checkpoint)
+    metadata = describe(detector, kind)
+    assert detector.geometry is not None
+    images, origin = images_to_try(run_folder(checkpoint), detector.geometry)
+    if kind == "float":
+        images = images / 255
+    with Console().status("Exporting, and checking"):
+        scoring = (write_onnx if form == "onnx" else write_torch)(detector, file, kind)
+        difference = greatest_difference(scoring, detector, images)
+    if not difference <= TOLERANCE:
+        for written in (file, Path(f"{file}.data")):
+            written.unlink(missing_ok=True)
+        raise UserError(
+            f"{file}: it scored {origin} differently from torch, by {difference:.1e} of the maps' range"
+            f" ({TOLERANCE:.0e} is allowed), and was removed. Try --format {'torch' if form == 'onnx' else 'onnx'}."
+        )
+    outputs = "score, decision and map" if metadata["threshold"] else "score and map (the run has no threshold)"
+    side = metadata["size"]
+    print(f"{os.path.relpath(file)}: images (batch, 3, {side}, {side}) of {metadata['input']} -> {outputs}")
+    print(f"Checked against torch on {origin}, together and one alone: differs by {difference:.1e} of the maps' range")
+
+
+def images_to_try(run: Path, geometry: Geometry) -> tuple[Tensor, str]:
+    """A few of a run's test images, whatever they show, or noise where they are not at hand.
+
+    Args:
+        run: Its folder.
+        geometry: The detector's.
+
+    Returns:
+        (3, 3, size, size) uint8, and what they are.
+    """
+    import torch
+    import yaml
+
+    from ccd_lightning.data.images import read_image
+    from ccd_lightning.data.manifest import Manifest
+
+    try:
+        root = yaml.safe_load((run / CONFIG).read_text())["data"]["init_args"]["root"]
+        paths = [row.path for row in Manifest.read(run / MANIFEST, Path(root)).select("test")]
+        chosen = paths[:: max(1, len(paths) // CHECKED)][:CHECKED]
+        pixels = [torch.tensor(read_image(path, geometry)).permute(2, 0, 1) for path in chosen]
+    except (OSError, UserError):
+        pixels = []
+    if len(pixels) == CHECKED:
+        return torch.stack(pixels).contiguous(), f"{CHECKED} test images"
+    shape = (CHECKED, 3, geometry.size, geometry.size)
+    noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return noise, f"{CHECKED} images of noise (the run's test images are not here)"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("ccd export", description="Write a detector as a file that needs none of this.")
+    parser.add_argument(
+        "--ckpt_path",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder, the folder of its versions, or a checkpoint file; default: the newest finished run",
+    )
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="onnx", help="default: onnx")
+    parser.add_argument(
+        "--input",
+        choices=("uint8", "float"),
+        default="uint8",
+        help="pixels from 0 to 255, or from 0 to 1; default: uint8",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
+    )
+    return parser

@@ -1,0 +1,133 @@
+"""`ccd export`, from a fitted run to what the example makes of the file."""
+
+import csv
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from ccd_lightning import load
+from ccd_lightning.cli import main
+from ccd_lightning.errors import UserError
+from ccd_lightning.modules.padim import PaDiM
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[2]
+FIT = ["fit", "--config", str(ROOT / "configs/padim_synthetic.yaml"), "--model.encoder.weights", "null"]
+FIT += [*(f"--data.{key}={value}" for key, value in TINY.items()), "--data.crop=[0.1, 0.2, 0.9, 1]"]
+FIT += ["--model.channels=20"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tested run, its exported file, and a run that was not validated."""
+    place = tmp_path_factory.mktemp("export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        assert main([*FIT, "--trainer.limit_val_batches=0", "--trainer.logger.init_args.name", "undecided"]) == 0
+        assert main(FIT) == 0
+        assert main(["test"]) == 0
+        assert main(["export"]) == 0
+    return place
+
+
+@pytest.fixture(autouse=True)
+def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def predictions() -> list[dict[str, str]]:
+    return list(csv.DictReader(Path("runs/padim_synthetic/latest/predictions.csv").read_text().splitlines()))
+
+
+def test_a_loaded_detector_reads_files_as_the_run_did() -> None:
+    detector, rows = load("runs/padim_synthetic"), predictions()
+    images = detector.read(*(row["path"] for row in rows))
+    assert images.shape == (11, 3, 64, 64)
+    scores, _ = detector(images)
+    assert scores.tolist() == pytest.approx([float(row["score"]) for row in rows], rel=1e-4)
+    with pytest.raises(UserError, match="knows no size of images"):
+        PaDiM().read(rows[0]["path"])
+
+
+def test_the_example_needs_the_file_alone(tmp_path: Path) -> None:
+    rows = [row for row in predictions() if row["path"].endswith("0000.png")]
+    assert {row["decision"] for row in rows} == {"normal", "abnormal"}
+    paths = [str(Path(row["path"]).resolve()) for row in rows]
+    model = Path("runs/padim_synthetic/latest/detector.onnx").resolve()
+    copies = []
+    for number, path in enumerate(paths):
+        copies.append(str(tmp_path / f"{number}.png"))
+        shutil.copy(path, copies[-1])
+    words = [sys.executable, "-W", "error", str(ROOT / "examples/score_onnx.py"), str(model), *copies]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    for line, copy, row in zip(done.stdout.splitlines(), copies, rows, strict=True):
+        name, score, decision = line.split()
+        assert (name, decision) == (copy, row["decision"])
+        assert float(score) == pytest.approx(float(row["score"]), rel=1e-4)
+        overlay = Image.open(tmp_path / f"{Path(copy).stem}_map.png")
+        assert overlay.size == (64, 64)
+
+
+def test_the_check_is_on_test_images_where_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "here.pt2"
+    words = ["export", "--format", "torch", "--input", "float", "--output", str(file), "--ckpt_path"]
+    assert main([*words, "runs/padim_synthetic"]) == 0
+    said = capsys.readouterr().out
+    assert "images (batch, 3, 64, 64) of float32, 0 to 1 -> score, decision and map" in said
+    assert "Checked against torch on 3 test images" in said
+    images = torch.rand(2, 3, 64, 64)
+    found, expected = torch.export.load(file).module()(images), load("runs/padim_synthetic")(images)
+    assert torch.allclose(found["score"], expected[0])
+    shutil.copy("runs/padim_synthetic/latest/checkpoints/best.ckpt", tmp_path / "moved.ckpt")
+    assert main([*words, str(tmp_path / "moved.ckpt")]) == 0
+    assert "on 3 images of noise (the run's test images are not here)" in capsys.readouterr().out
+
+
+def test_a_run_without_a_threshold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", "--format=torch", "--ckpt_path", "runs/undecided", "--output", str(tmp_path / "it.pt2")]
+    assert main(words) == 0
+    assert "-> score and map (the run has no threshold)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_a_file_that_scores_differently_is_removed(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / ("it.onnx" if form == "onnx" else "it.pt2")
+    monkeypatch.setattr("ccd_lightning.export.greatest_difference", lambda *_: 0.5)
+    assert main(["export", "--ckpt_path", "runs/padim_synthetic", "--format", form, "--output", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert "differently from torch, by 5.0e-01 of the maps' range" in told
+    assert "was removed" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    there = importlib.util.find_spec
+
+    def find(name: str, *rest: Any) -> Any:
+        return None if name == "onnxruntime" else there(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    assert main(["export"]) == 2
+    assert "ONNX needs onnxruntime. Get it with: pip install 'ccd-lightning[export]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--output", "it.pt2"], "it.pt2: --output must be a file in a folder that exists, named *.onnx"),
+        (["--output", "nowhere/it.onnx"], "nowhere/it.onnx: --output must be a file in a folder that exists"),
+        (["--ckpt_path", "runs/nothing"], "runs/nothing: no such run or checkpoint"),
+    ],
+)
+def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", *words]) == 2
+    assert told in capsys.readouterr().err
