@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[import-untyped]
 
 from ccd_lightning import load, runs
 from ccd_lightning.cli import main
@@ -64,6 +66,24 @@ def test_run_folders(inside: Path) -> None:
         assert list(run.glob("events.out.tfevents.*"))
     figures = {path.name for path in (inside / "runs/padim_synthetic/latest/figures").iterdir()}
     assert figures == {"roc.png", "precision_recall.png", "histogram.png", "overlays.png"}
+
+
+def test_report_has_the_figures_and_the_config(inside: Path) -> None:
+    for name, figures in (("ccd_synthetic", 3), ("padim_synthetic", 4)):
+        text = (inside / f"runs/{name}/latest/report.html").read_text(encoding="utf-8")
+        assert text.count("<img ") == figures
+        assert f"name: {name}" in text  # of the logger, in the config
+        assert f"{metrics(f'runs/{name}/latest')['metrics']['image/auroc']:.3f}" in text
+
+
+def test_tensorboard_sorts_runs_by_their_results(inside: Path) -> None:
+    events = EventAccumulator(str(inside / "runs/padim_synthetic/latest"))
+    events.Reload()
+    start = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
+    shown = start.session_start_info.hparams
+    assert (shown["model"].string_value, shown["batch_size"].number_value) == ("PaDiM", 6)
+    assert Path(shown["data"].string_value).name == "synthetic_colonoscopy"
+    assert len(events.Scalars("test/image/auroc")) == 1
 
 
 def test_encoder_of_the_detector_is_the_runs(inside: Path) -> None:

@@ -182,14 +182,14 @@ def _rules(run: Mapping[str, Any]) -> list[str]:
     if run["pixel_threshold"] is not None:
         sentences.append(
             f"A pixel is marked when its value is above {run['pixel_threshold']:.4g}, the"
-            f" {100 * rule['pixel_quantile']:g}% quantile of the pixels of the same images."
+            f" {100 * rule['pixel_quantile']:g}% quantile of the held-out normal images' pixels."
         )
     return sentences
 
 
 def _resampling(run: Mapping[str, Any]) -> str:
     unit = {"image": "images", "group": "patients or videos"}[run["bootstrap"]["unit"]]
-    return f"The 95% intervals say how far it may be off because other {unit} might have been tested."
+    return f"The 95% intervals allow for chance: other {unit} of the same sort might have been tested."
 
 
 def _figures(files: Sequence[Path]) -> list[dict[str, Any]]:
