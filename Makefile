@@ -66,4 +66,4 @@ tensorboard: setup  ## look at all runs in a browser
 
 clean:  ## remove caches and what `make bench` and `make ablation` left; runs, data and .venv stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist .bench
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

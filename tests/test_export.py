@@ -133,7 +133,7 @@ def test_a_difference_is_told_whatever_it_is_in() -> None:
 
     def wrong(name: str, only_in: int, change: float) -> float:
         def score(given: Tensor) -> dict[str, Tensor]:
-            found = scorer(given)
+            found: dict[str, Tensor] = scorer(given)
             if len(given) == only_in:
                 found[name] = found[name].clone()
                 found[name][-1] = found[name][-1] + change

@@ -155,6 +155,12 @@ def test_predict_reads_no_label(inside: Path, capsys: pytest.CaptureFixture[str]
     assert "Fit a detector on it" in capsys.readouterr().err
 
 
+def test_pretraining_is_not_exported(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--ckpt_path", "runs/ccd_synthetic"]) == 2
+    assert "not a detector's checkpoint; ccd fit makes one" in capsys.readouterr().err
+    assert not list(Path("runs/ccd_synthetic").rglob("*.onnx"))
+
+
 def test_runs_may_be_elsewhere(inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("runs").symlink_to(inside / "runs")
