@@ -96,7 +96,7 @@ def scoring_windows() -> None:
 
 
 def exported() -> None:
-    """ONNX in onnxruntime against torch, scores and maps, one thread each."""
+    """ONNX in onnxruntime against torch, scores and maps, one thread each; IGD's larger batch needs 15 GB."""
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 """Exported files score as the detectors they were made of."""
 
+from math import isnan
 from pathlib import Path
 
 import onnx
@@ -143,6 +144,7 @@ def test_a_difference_is_told_whatever_it_is_in() -> None:
 
     assert wrong("map", 5, 0.3 * span) == pytest.approx(0.3, rel=1e-4)
     assert wrong("map", 1, -0.3 * span) > 0.3  # of a smaller range, that of one image
+    assert isnan(wrong("map", 1, float("nan")))
     scores = detector(images / 255)[0]
     detector.threshold = scores.max() + span  # far from all
     assert wrong("score", 5, 0.2 * span) == pytest.approx(0.2, rel=1e-4)

@@ -165,12 +165,11 @@ def greatest_difference(scoring: Scoring, detector: OneClassDetector, images: Te
         largest less the smallest pixel of all); infinite where a decision is not that of score and threshold.
     """
     scorer = Scorer(detector)
-    worst = 0.0
+    differences = []
     for batch in (images, images[:1]):
         found, expected = scoring(batch), scorer(batch)
         span = float(expected["map"].max() - expected["map"].min()) or 1.0
-        differences = [(found[name] - expected[name]).abs().max() / span for name in ("score", "map")]
+        differences += [(found[name] - expected[name]).abs().max() / span for name in ("score", "map")]
         if not all(torch.equal(found[name], right) for name, right in scorer.decide(found["score"]).items()):
             return float("inf")
-        worst = max(worst, *map(float, differences))
-    return worst
+    return float(torch.stack(differences).max())  # NaN where there is any

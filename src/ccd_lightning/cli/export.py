@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,12 +64,16 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str) -> None:
     images, origin = images_to_try(run_folder(checkpoint), detector.geometry)
     if kind == "float":
         images = images / 255
-    with Console().status("Exporting, and checking"):
-        scoring = (write_onnx if form == "onnx" else write_torch)(detector, file, kind)
-        difference = greatest_difference(scoring, detector, images)
+    difference = math.inf
+    try:
+        with Console().status("Exporting, and checking"):
+            scoring = (write_onnx if form == "onnx" else write_torch)(detector, file, kind)
+            difference = greatest_difference(scoring, detector, images)
+    finally:
+        if not difference <= TOLERANCE:
+            for written in (file, Path(f"{file}.data")):
+                written.unlink(missing_ok=True)
     if not difference <= TOLERANCE:
-        for written in (file, Path(f"{file}.data")):
-            written.unlink(missing_ok=True)
         raise UserError(
             f"{file}: it scored {origin} differently from torch, by {difference:.1e} of the maps' range"
             f" ({TOLERANCE:.0e} is allowed), and was removed. Try --format {'torch' if form == 'onnx' else 'onnx'}."
