@@ -143,6 +143,23 @@ def pretraining() -> None:
     )
 
 
+def peak(words: list[str], folder: str) -> float:
+    """Peak memory of a command in MiB, without that of processes it starts."""
+    code = (
+        f"import re; from pathlib import Path; from ccd_lightning.cli import main; main({words!r}); "
+        # of this process alone; ru_maxrss would inherit the parent's
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def fit_words(root: Path, size: int) -> list[str]:
+    """What fits a PaDiM without pretraining."""
+    words = ["fit", "--config", str(Path("configs/padim_folder.yaml").resolve()), "--data.root", str(root)]
+    return [*words, "--model.encoder.weights", "null", "--data.size", str(size)]
+
+
 def memory() -> None:
     """Peak memory of fitting PaDiM through the command line, for two sizes of data set."""
     with tempfile.TemporaryDirectory() as folder:
@@ -150,15 +167,7 @@ def memory() -> None:
         for count in (100, 400):
             root = Path(folder) / str(count)
             synthesize(root, "colonoscopy", size=128, train=count, test_good=1, test_abnormal=3)
-            words = ["fit", "--config", str(Path("configs/padim_folder.yaml").resolve()), "--data.root", str(root)]
-            code = (
-                "import re; from pathlib import Path; from ccd_lightning.cli import main; "
-                f"main({[*words, '--model.encoder.weights', 'null', '--data.size', '128']!r}); "
-                # of this process alone; ru_maxrss would inherit the parent's
-                "print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024)"
-            )
-            done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-            peaks.append(float(done.stdout.split()[-1]))
+            peaks.append(peak(fit_words(root, 128), folder))
     pixels = 300 * 128 * 128 * 3 / 2**20
     report("PaDiM fit, memory for 300 more images", peaks[1] - peaks[0], "MiB", f"their pixels alone: {pixels:.0f} MiB")
 
@@ -194,6 +203,24 @@ print(peak() - before, spent / 2500 * 1000, time.perf_counter() - start)
     report("all metrics of them, with 2,000 resamples", compute, "s", "")
 
 
+def memory_of_predicting() -> None:
+    """Peak memory of predicting images that have no labels, with overlays and maps, for two numbers of them."""
+    counts = (200, 2000)
+    with tempfile.TemporaryDirectory() as folder:
+        root, peaks = Path(folder) / "set", []
+        synthesize(root, "colonoscopy", size=64, train=40, test_good=50, test_abnormal=3)
+        peak(fit_words(root, 64), folder)
+        for count in counts:
+            images = Path(folder) / str(count)
+            images.mkdir()
+            for number in range(count):
+                (images / f"{number}.png").hardlink_to(root / f"test/good/{number % 50:04}.png")
+            peaks.append(peak(["predict", "--images", str(images), "--maps", "png"], folder))
+    report(
+        f"`ccd predict --images`, memory of {counts[1]} images", peaks[1], "MiB", f"of {counts[0]}: {peaks[0]:.0f} MiB"
+    )
+
+
 def synthesis() -> None:
     """Images a second on one core."""
     for name in ("colonoscopy", "fundus"):
@@ -210,5 +237,8 @@ def synthesis() -> None:
 
 if __name__ == "__main__":
     print(f"{os.cpu_count()} cores, torch {torch.__version__}\n\n| what | measured | against |\n| --- | --- | --- |")
-    for part in (help_texts, synthesis, scoring, scoring_windows, exported, pretraining, memory, evaluation):
+    for part in (
+        *(help_texts, synthesis, scoring, scoring_windows, exported, pretraining),
+        *(memory, memory_of_predicting, evaluation),
+    ):
         part()

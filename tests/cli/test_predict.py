@@ -17,6 +17,7 @@ from PIL import Image
 from ccd_lightning import load
 from ccd_lightning.cli import main
 from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.sets import Folder
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.evaluation.streaming import ImagePredictions
 from ccd_lightning.modules.handover import read_checkpoint
@@ -93,6 +94,20 @@ def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not (tmp_path / "errors.csv").exists()
 
 
+def test_colours_are_measured_by_the_held_out_images(inside: Path) -> None:
+    detector, data = load(RUN), Folder("set", size=64, crop=GEOMETRY.crop)
+    data.setup("validate")
+    images = torch.from_numpy(np.array(data.datasets["val"].images)).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        maps = detector(images)[1].flatten(1).numpy()
+    maxima = sorted(float(one.max()) for one in maps)
+    assert len(maxima) == 3
+    assert float(detector.map_limits[1]) == pytest.approx(maxima[1] + 0.9 * (maxima[2] - maxima[1]), rel=1e-4)
+    assert detector.map_limits[1] == detector.threshold  # PaDiM's score is the map's maximum
+    middle = sorted(np.quantile(one, 0.5, method="lower") for one in maps)[1]
+    assert float(detector.map_limits[0]) == pytest.approx(middle, rel=1e-4)
+
+
 def test_files_patterns_and_the_default_folders(inside: Path) -> None:
     before = len(list(Path(RUN).glob("predictions/*")))
     predict("--images", "images/?/1.png", "images/ü/7.PNG", "--overlays", "false", "--data.num_workers", "1")
@@ -153,6 +168,7 @@ def test_only_bad_images(inside: Path, tmp_path: Path) -> None:
         ),
         (["--images", "images", "--data.size", "32"], "--data.size"),
         (["--images", "images", "--maxx", "1"], "maxx"),
+        (["--image", "images"], "There is no option 'image'; did you mean 'images'?"),
     ],
 )
 def test_mistakes(words: list[str], expected: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

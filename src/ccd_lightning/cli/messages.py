@@ -29,7 +29,7 @@ UNKNOWN = (
     r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options of a class that none names
 )
 MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
-SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path")
+SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path", "images")
 
 
 def explain(message: str, error: BaseException | None = None) -> str:
