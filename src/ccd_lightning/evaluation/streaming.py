@@ -138,6 +138,8 @@ class ImagePredictions(Callback):
             self.tables.close()
             with contextlib.suppress(OSError):
                 self.tables.folder.rmdir()
+                if self.output is None:
+                    self.tables.folder.parent.rmdir()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Joins the ranks' tables, on one rank for all."""
