@@ -138,7 +138,7 @@ def test_a_difference_is_told_whatever_it_is_in() -> None:
             if len(given) == only_in:
                 found[name] = found[name].clone()
                 found[name][-1] = found[name][-1] + change
-            return found  # type: ignore[no-any-return]
+            return found
 
         return greatest_difference(score, detector, images)
 
