@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 model, *files = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -20,7 +20,7 @@ names = [output.name for output in session.get_outputs()]
 size, crop = int(metadata["size"]), json.loads(metadata["crop"]) or (0, 0, 1, 1)
 
 for file in files:
-    image = Image.open(file).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
     image = image.crop(tuple(round(edge * side) for edge, side in zip(crop, image.size * 2, strict=True)))
     image = image.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image).transpose(2, 0, 1)[None]  # (1, 3, size, size) uint8
