@@ -97,7 +97,7 @@ def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_colours_are_measured_by_the_held_out_images(inside: Path) -> None:
     detector, data = load(RUN), Folder("set", size=64, crop=GEOMETRY.crop)
     data.setup("validate")
-    images = torch.from_numpy(np.array(data.datasets["val"].images)).permute(0, 3, 1, 2) / 255
+    images = torch.from_numpy(data.datasets["val"].pixels(0, 3)) / 255
     with torch.no_grad():
         maps = detector(images)[1].flatten(1).numpy()
     maxima = sorted(float(one.max()) for one in maps)
