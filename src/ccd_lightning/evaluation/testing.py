@@ -81,7 +81,7 @@ class TestReport(Callback):
         records = total.records
         data = describe_split(trainer.datamodule, records)  # type: ignore[attr-defined]
         data["size_bounds"] = total.size_bounds()
-        run, config = describe_run(pl_module, records), config_of(trainer)
+        run, config = describe_run(pl_module, records), config_of(trainer, folder)
         write_metrics(folder / METRICS, evaluation, data, run)
         held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
         write_predictions(folder / PREDICTIONS, records, threshold, held_out)
@@ -177,9 +177,9 @@ def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dic
     }
 
 
-def config_of(trainer: Trainer) -> str:
+def config_of(trainer: Trainer, folder: Path) -> str:
     """The run's config as YAML, else that which came with the checkpoint, else nothing."""
-    file = Path(str(trainer.log_dir)) / CONFIG
+    file = folder / CONFIG
     if file.is_file():
         return file.read_text(encoding="utf-8")
     kept = (callback for callback in trainer.callbacks if isinstance(callback, SaveConfigCallback))  # type: ignore[attr-defined]
