@@ -105,9 +105,8 @@ def _print_findings(result: Check) -> None:
 
 def _prepare(arguments: argparse.Namespace) -> None:
     """Writes the split down, without training images that are tested on; on request, images at working size."""
-    from ccd_lightning.data.copies import copies, shared_groups
+    from ccd_lightning.data.copies import find_pairs
     from ccd_lightning.data.images import Geometry
-    from ccd_lightning.data.inspection import Look, look_at
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
 
@@ -118,9 +117,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     if table.exists():
         raise UserError(f"{table}: there is such a file already. Remove it, or give another one with --output FILE.")
     if not arguments.keep_leaks:
-        seen = look_at([row.path for row in manifest.rows])
-        pairs = shared_groups(manifest) + copies(manifest, {path: one for path, one in seen if isinstance(one, Look)})
-        before, manifest = len(manifest.rows), without_leaks(manifest, pairs)
+        before, manifest = len(manifest.rows), without_leaks(manifest, find_pairs(manifest))
         print(
             f"{before - len(manifest.rows)} training images left out, because they, or others of theirs, are tested on"
         )

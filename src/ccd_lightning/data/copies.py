@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccd_lightning.data.images import UInt8Array
-from ccd_lightning.data.inspection import SIDE, Look
+from ccd_lightning.data.inspection import SIDE, Look, look_at
 from ccd_lightning.data.manifest import Manifest
 
 # Correlations of thumbnails. Files saved again, mirrored or turned reach 0.997, resized ones 0.994; different images of
@@ -43,6 +43,12 @@ class Pair(NamedTuple):
     def is_leak(self) -> bool:
         """Whether they are taken for one image, rather than for two that look alike."""
         return self.likeness >= COPY
+
+
+def find_pairs(manifest: Manifest) -> list[Pair]:
+    """Looks at all images, and finds what both sides of the split share; files that cannot be read are passed over."""
+    seen = look_at([row.path for row in manifest.rows], "Comparing with test images")
+    return shared_groups(manifest) + copies(manifest, {path: one for path, one in seen if isinstance(one, Look)})
 
 
 def shared_groups(manifest: Manifest) -> list[Pair]:

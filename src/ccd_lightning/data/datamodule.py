@@ -13,10 +13,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
-from ccd_lightning.data.copies import copies, shared_groups
+from ccd_lightning.data.copies import find_pairs
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.images import Geometry, load_images
-from ccd_lightning.data.inspection import Look, look_at
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import GOOD, Manifest, Row
 from ccd_lightning.errors import UserError
@@ -126,9 +125,7 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             UserError: If one is in both, or a patient or video is.
         """
-        paths = [row.path for row in manifest.rows] if manifest.select("test") else []
-        looks = {path: seen for path, seen in look_at(paths, "Comparing with test images") if isinstance(seen, Look)}
-        leaks = shared_groups(manifest) + [pair for pair in copies(manifest, looks) if pair.is_leak]
+        leaks = [pair for pair in find_pairs(manifest) if pair.is_leak] if manifest.select("test") else []
         if leaks:
             train, test, _, told = leaks[0]
             more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd_lightning.evaluation.intervals import Floats
+from ccd_lightning.evaluation.intervals import Floats, Integers
+
+
+def tied_counts(drawn: Floats, labels: Integers, scores: Floats) -> tuple[Floats, Floats]:
+    """How many normal and abnormal images each score has, in rising order: (R, N) draws to (R, K) each."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
+    normal, abnormal = (np.add.reduceat((drawn * (labels == label))[:, order], starts, axis=1) for label in (0, 1))
+    return normal, abnormal
 
 
 def called(counts: Floats) -> Floats:

@@ -24,9 +24,9 @@ PLACES = {
 
 def hyperparameters(config: str) -> dict[str, str | float]:
     """The main hyper-parameters in a config (YAML); those that it does not have are left out."""
-    found = {}
+    found, settings = {}, yaml.safe_load(config)
     for name, place in PLACES.items():
-        value: Any = yaml.safe_load(config)
+        value: Any = settings
         for key in place.split("."):
             value = value.get(key, "") if isinstance(value, dict) else ""
         if value != "":

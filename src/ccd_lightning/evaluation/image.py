@@ -123,11 +123,9 @@ def _intervals(
     left = [name for name in metrics if name not in intervals]
     if not (enough and left and resamples):
         return intervals
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
 
     def evaluate(drawn: Floats) -> dict[str, Floats]:
-        counts = [np.add.reduceat((drawn * (labels == label))[:, order], starts, axis=1) for label in (0, 1)]
+        counts = curves.tied_counts(drawn, labels, scores)
         decided = _decisions(drawn, scores > threshold, labels)
         return {name: decided[name] if name in DECISIONS else RESAMPLED[name](*counts) for name in left}
 

@@ -45,7 +45,7 @@ def paired_differences(
     records = [ImageRecord(str(index), int(label), "", 0.0) for index, label in enumerate(labels)]
 
     def evaluate(drawn: Floats) -> dict[str, Floats]:
-        one, other = (_counts(drawn, labels, scores) for scores in (first, second))
+        one, other = (curves.tied_counts(drawn, labels, scores) for scores in (first, second))
         return {name: metric(*one) - metric(*other) for name, metric in metrics.items()}
 
     found = {name: float(values[0]) for name, values in evaluate(np.ones((1, len(labels)))).items()}
@@ -60,11 +60,3 @@ def holm(values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(values) - rank) * values[place]))
         corrected[place] = least
     return corrected
-
-
-def _counts(drawn: Floats, labels: Integers, scores: Floats) -> tuple[Floats, Floats]:
-    """How many normal and abnormal images each score has, in rising order: (R, N) draws to (R, K) each."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of each run of equal scores
-    normal, abnormal = (np.add.reduceat((drawn * (labels == label))[:, order], starts, axis=1) for label in (0, 1))
-    return normal, abnormal
