@@ -246,6 +246,39 @@ def test_the_loss_of_a_step_is_that_of_the_paper(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_whitened_latents_are_found_once_and_stay(folder: Path, fine_tune: bool) -> None:
+    before, seen = small().state_dict(), []
+
+    class Watched(IGD):
+        def on_train_epoch_start(self) -> None:
+            super().on_train_epoch_start()
+            seen.append({name: value.clone() for name, value in self.state_dict().items()})
+            if self.current_epoch == 0:
+                images = torch.cat(list(self._data.normal_images(self.device)[0]))
+                with torch.no_grad():
+                    latents = self.whole.latent(self.encoder.features(images))
+                found = latents.var(dim=0, correction=0)
+                assert torch.allclose(found[:2], torch.ones(2), atol=0.01)
+                assert ((found - 1).abs().min(found) < 0.05).all()  # there are more latents than images: some are 0
+                assert float(self.whole.gaussian.centre.abs().max()) < 1e-3
+                expected = latents.square().sum(dim=1).clamp(min=1).mean()
+                assert float(self.whole.gaussian.scale) == pytest.approx(float(expected), rel=1e-3)
+
+    scales: dict[str, Any] = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, drawn=3)}
+    training = Training(estimate_every=1, fine_tune=fine_tune)
+    module = Watched(**scales, latent_size=16, whitened=True, training=training)
+    options: dict[str, Any] = QUIET | {"num_sanity_val_steps": 0, "use_distributed_sampler": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=2, **options)
+    trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=5))
+    after = module.state_dict()
+    for name in ("whole", "local"):
+        assert not torch.equal(before[f"{name}.latent.weight"], after[f"{name}.latent.weight"])
+        assert torch.equal(seen[0][f"{name}.latent.weight"], after[f"{name}.latent.weight"])
+        assert torch.equal(seen[0][f"{name}.gaussian.scale"], after[f"{name}.gaussian.scale"]) != fine_tune
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_without_interpolation_there_is_no_critic(folder: Path) -> None:
     before = small().state_dict()
     module, trainer = fitted(folder, training=Training(interpolation=0))
@@ -293,6 +326,7 @@ def test_instances_share_no_settings() -> None:
         ({"global_scale": Scale(64, 8, -1)}, r"model\.global_scale\.weight is -1, but must be 0 or more"),
         ({"global_scale": Scale(64, 8, gaussian=3)}, r"model\.global_scale\.gaussian is 3, but must be a share"),
         ({"global_scale": Scale(64, 8, ssim_weights=())}, r"model\.global_scale\.ssim_weights is empty"),
+        ({"whitened": True, "latent_size": 600}, r"model\.latent_size is 600, but must be 512 or less"),
         ({"training": Training(estimate_every=0)}, "estimate_every must be 1 or more"),
         ({"training": Training(interpolation=-1)}, "interpolation 0 or more"),
         ({"local_scale": WindowScale(32, 8, 0.0), "global_scale": Scale(64, 8, 0.0)}, "not both be 0"),

@@ -95,6 +95,12 @@ def igd(data: AnomalyDataModule) -> LightningModule:
     return IGD(**scales, training=Training(estimate_every=2, fine_tune=True), optimizer=sgd).double()  # type: ignore[arg-type]
 
 
+def whitened(data: AnomalyDataModule) -> LightningModule:
+    """On principal components; more of them than there are images."""
+    scales = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, drawn=2)}
+    return IGD(**scales, whitened=True, optimizer=sgd).double()  # type: ignore[arg-type]
+
+
 def fit(folder: Path, ranks: int, make: Callable[[AnomalyDataModule], LightningModule]) -> dict[str, Any]:
     views = PretextViews(size=16, patch_size=8, pairs=2)
     data = Double(str(folder / "images"), size=64, batch_size=6 // ranks, views=views)  # 11 images: uneven
@@ -119,7 +125,7 @@ def fit(folder: Path, ranks: int, make: Callable[[AnomalyDataModule], LightningM
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make", [pretraining, igd])
+@pytest.mark.parametrize("make", [pretraining, igd, whitened])
 def test_two_ranks_learn_what_one_learns(
     make: Callable[[AnomalyDataModule], LightningModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.gaussian import whiten
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
 from ccd_lightning.modules.igd_scale import Descriptor, Scale, Training, WindowScale, check
@@ -44,6 +45,8 @@ class IGD(OneClassDetector):
         local_scale: What the local scale looks at, and its weights.
         training: The loss's weights and what else concerns training alone.
         latent_size: D, how many numbers an image or a window is described by.
+        whitened: Whether latents are leading principal components of the encoder's features, each of variance 1, so
+            that s is about a Mahalanobis distance; else a layer learns them, as published.
         optimizer: Makes the optimiser from two groups of parameters, of which the second, the critics', has no weight
             decay. Its learning rate falls to 0 as a polynomial of power 0.9.
         quantile: Share of the held-out normal images whose score is at most the threshold.
@@ -57,6 +60,7 @@ class IGD(OneClassDetector):
         local_scale: WindowScale = WindowScale(),  # noqa: B008
         training: Training = Training(),  # noqa: B008
         latent_size: int = 128,
+        whitened: bool = False,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(
             parameters, lr=1e-4, betas=(0.0, 0.9), weight_decay=1e-6
         ),
@@ -74,10 +78,15 @@ class IGD(OneClassDetector):
             training=asdict(self.training_settings),
         )
         check(self.global_scale, self.local_scale, self.training_settings)
+        if whitened and latent_size > Encoder.features_size:
+            raise UserError(
+                f"model.latent_size is {latent_size}, but must be {Encoder.features_size} or less with model.whitened:"
+                " the features have no more components."
+            )
         self.local_encoder_config = local_encoder
         self.local_encoder = Encoder()
-        self.whole = Descriptor(self.global_scale, latent_size, "global_scale")
-        self.local = Descriptor(self.local_scale, latent_size, "local_scale")
+        self.whole = Descriptor(self.global_scale, latent_size, "global_scale", whitened)
+        self.local = Descriptor(self.local_scale, latent_size, "local_scale", whitened)
         self.make_optimizer = optimizer
         self.train()
 
@@ -95,6 +104,7 @@ class IGD(OneClassDetector):
             sources.append(f"{descriptor.name} {initialise_encoder(encoder, config, option)}")
             encoder.requires_grad_(self.training_settings.fine_tune)
             descriptor.requires_grad_(True)
+            descriptor.latent.requires_grad_(not descriptor.whitened)
             descriptor.critic.requires_grad_(self.training_settings.interpolation > 0)
         self.encoder_source = ", ".join(sources)
 
@@ -158,16 +168,19 @@ class IGD(OneClassDetector):
 
     @torch.no_grad()
     def _estimate(self, descriptor: Descriptor, encoder: Encoder) -> None:
-        """Fits the Gaussian to the training images, or all of their tiles, which the ranks share."""
+        """Fits the latents' Gaussian to the training images, or all of their tiles, which the ranks share."""
 
-        def latents() -> Iterator[Tensor]:
+        def features() -> Iterator[Tensor]:
             batches = self._data.normal_images(self.device)[0]
             for images in itertools.islice(batches, self.global_rank, None, self.trainer.world_size):
                 shown = images if descriptor is self.whole else tiles(images, self.local_scale.size)
                 for some in torch.split(shown, self.local_scale.chunk):
-                    yield descriptor.latent(encoder.features(some))
+                    yield encoder.features(some)
 
-        descriptor.gaussian.fit(latents, lambda total: self._reduce(total, "sum"))
+        add_up = partial(self._reduce, how="sum")
+        if descriptor.whitened and descriptor.gaussian.scale.isnan():  # once, before anything was estimated
+            whiten(descriptor.latent, features, add_up)
+        descriptor.gaussian.fit(lambda: map(descriptor.latent, features()), add_up)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of all nets of both scales."""

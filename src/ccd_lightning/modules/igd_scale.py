@@ -115,15 +115,17 @@ class Descriptor(nn.Module):
         scale: Sizes and weights.
         latent_size: D.
         name: Of the option that sets the scale, for messages.
+        whitened: Whether latents are principal components, found before training, instead of learned.
 
     Raises:
         UserError: If the sizes do not go together.
     """
 
-    def __init__(self, scale: Scale, latent_size: int, name: str) -> None:
+    def __init__(self, scale: Scale, latent_size: int, name: str, whitened: bool = False) -> None:
         super().__init__()
         self.settings = scale
         self.name = name
+        self.whitened = whitened
         last = scale.size >> (len(scale.ssim_weights) - 1)  # px, the last level's side
         self.window = min(scale.ssim_window, (last - 1) // 2 * 2 + 1)
         try:
@@ -134,7 +136,8 @@ class Descriptor(nn.Module):
         except ValueError as error:
             raise UserError(f"model.{name} does not fit together: {error}.") from error
         self.latent = nn.Linear(Encoder.features_size, latent_size)
-        self.gaussian = LatentGaussian(latent_size)
+        # What is not learned cannot shrink to a point, against which the floor is; and its centre is 0, of no sign.
+        self.gaussian = LatentGaussian(latent_size, floor=0.0 if whitened else 0.1)
 
     def losses(
         self, encoder: Encoder, images: Tensor, alpha: Tensor | None, partners: Callable[[Tensor], Tensor]
