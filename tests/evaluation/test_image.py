@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
 from ccd_lightning.evaluation.bootstrap import bootstrap, bootstrap_interval
-from ccd_lightning.evaluation.image import IMAGE_METRICS, RESAMPLED, image_metrics
+from ccd_lightning.evaluation.image import DECISIONS, IMAGE_METRICS, RESAMPLED, decisions, image_metrics
 from ccd_lightning.evaluation.intervals import Floats, Integers, delong_interval, wilson_interval
 from ccd_lightning.evaluation.records import ImageRecord
 
@@ -63,6 +64,22 @@ def test_what_is_resampled_is_what_is_reported() -> None:
     found = image_metrics(records, THRESHOLD, resamples=0).metrics
     for name, function in RESAMPLED.items():
         assert float(function(normal, abnormal)) == pytest.approx(found[name], abs=1e-6)
+    for name, values in decisions(np.ones((1, 100)), scores > THRESHOLD, labels).items():
+        assert values.tolist() == pytest.approx([found[name]], abs=1e-6)
+
+
+def test_decisions_of_resamples_are_those_of_torchmetrics() -> None:
+    labels, scores, _ = sample()
+    called = scores > THRESHOLD
+    drawn = np.random.default_rng(1).multinomial(100, np.full(100, 0.01), size=20)
+    found = decisions(drawn.astype(float), called, labels)
+    assert set(found) == set(DECISIONS)
+    for name, function in DECISIONS.items():
+        rows = [np.repeat(np.arange(100), times) for times in drawn]
+        expected = [
+            float(function(torch.from_numpy(called[row]).long(), torch.from_numpy(labels[row]))) for row in rows
+        ]
+        assert found[name].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_independent_images_have_the_closed_intervals() -> None:

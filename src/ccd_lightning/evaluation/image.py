@@ -13,7 +13,10 @@ from torch import Tensor
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
+    binary_f1_score,
+    binary_recall,
     binary_sensitivity_at_specificity,
+    binary_specificity,
     binary_specificity_at_sensitivity,
 )
 
@@ -31,7 +34,15 @@ CURVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "image/specificity_at_sensitivity_90": lambda p, y: binary_specificity_at_sensitivity(p, y, 0.90)[0],
     "image/specificity_at_sensitivity_95": lambda p, y: binary_specificity_at_sensitivity(p, y, 0.95)[0],
 }
-# The same of counts of normal and abnormal scores, many resamples at once.
+# Of decisions (N,) 0 or 1 and labels (N,).
+DECISIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "image/f1": binary_f1_score,
+    "image/sensitivity": binary_recall,
+    "image/specificity": binary_specificity,
+}
+IMAGE_METRICS = (*CURVES, *DECISIONS)
+# CURVES of counts of normal and abnormal scores: of thousands of resamples at once, where torchmetrics would have to be
+# called for each. So it is with `decisions`.
 RESAMPLED: dict[str, Callable[[Floats, Floats], Floats]] = {
     "image/auroc": curves.partial_area,
     "image/average_precision": curves.average_precision,
@@ -40,8 +51,6 @@ RESAMPLED: dict[str, Callable[[Floats, Floats], Floats]] = {
     "image/specificity_at_sensitivity_90": partial(curves.specificity_at, sensitivity=0.90),
     "image/specificity_at_sensitivity_95": partial(curves.specificity_at, sensitivity=0.95),
 }
-DECISIONS = ("image/f1", "image/sensitivity", "image/specificity")
-IMAGE_METRICS = (*CURVES, *DECISIONS)
 
 
 def image_metrics(
@@ -69,12 +78,10 @@ def image_metrics(
     scores, labels = _columns(records)
     # Ranks in [0, 1] have the same curves; torchmetrics would squeeze scores of another range through a sigmoid.
     ranks, target = torch.from_numpy(rankdata(scores) / len(scores)), torch.from_numpy(labels)
-    decided = _decisions(np.ones((1, len(scores))), scores > threshold, labels)
+    decided = torch.from_numpy(scores > threshold).long()
     for name in defined:
-        if name in DECISIONS:
-            result.metrics[name] = float(decided[name][0])
-        else:  # in float32, which may exceed 1 in the seventh digit
-            result.metrics[name] = round(float(CURVES[name](ranks, target)), 6)
+        value = DECISIONS[name](decided, target) if name in DECISIONS else CURVES[name](ranks, target)
+        result.metrics[name] = round(float(value), 6)  # in float32, which may exceed 1 in the seventh digit
     result.intervals = _intervals(records, threshold, result.metrics, resamples)
     return result
 
@@ -91,8 +98,17 @@ def _undefined(name: str, normal: int, abnormal: int, threshold: float) -> str:
     return NO_NORMAL if not normal and name != "image/sensitivity" else ""
 
 
-def _decisions(drawn: Floats, called: np.typing.NDArray[np.bool_], labels: Integers) -> dict[str, Floats]:
-    """F1, sensitivity and specificity of resamples: (R, N) how often each image was drawn, to (R,) each."""
+def decisions(drawn: Floats, called: np.typing.NDArray[np.bool_], labels: Integers) -> dict[str, Floats]:
+    """DECISIONS of resamples, from how often each image was drawn.
+
+    Args:
+        drawn: (R, N).
+        called: (N,) whether an image is called abnormal.
+        labels: (N,) whether it is.
+
+    Returns:
+        (R,) each; NaN where no drawn image is of the class in question.
+    """
     normal, abnormal = drawn @ (labels == 0), drawn @ (labels == 1)
     found, false = drawn @ ((labels == 1) & called), drawn @ ((labels == 0) & called)
     with np.errstate(invalid="ignore"):  # where a class is empty its metrics are not asked for
@@ -126,7 +142,7 @@ def _intervals(
 
     def evaluate(drawn: Floats) -> dict[str, Floats]:
         counts = curves.tied_counts(drawn, labels, scores)
-        decided = _decisions(drawn, scores > threshold, labels)
+        decided = decisions(drawn, scores > threshold, labels)
         return {name: decided[name] if name in DECISIONS else RESAMPLED[name](*counts) for name in left}
 
     for name, values in bootstrap(records, evaluate, resamples).items():
