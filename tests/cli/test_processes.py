@@ -1,25 +1,37 @@
 """Real processes, through the command line: two give what one gives."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ccd_lightning.data.layouts import scan_folder
+from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.synthetic import synthesize
+from ccd_lightning.evaluation.image import IMAGE_METRICS
+from ccd_lightning.evaluation.metrics import SIZES
+from ccd_lightning.evaluation.pixels import PIXEL_METRICS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RANKS = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
 VIEWS = ["--data.views.size", "32", "--data.views.patch_size", "16", "--trainer.max_epochs", "1"]
+KINDS = ("polyp_subtle", "polyp_moderate", "polyp_obvious")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 10 + 3 images to learn from, and of 13 to test on, with masks, three kinds, and groups of two."""
     place = tmp_path_factory.mktemp("ranks")
-    synthesize(place / "images", "colonoscopy", size=64, train=13, test_good=4, test_abnormal=3)  # 10 + 3: uneven
+    synthesize(place / "images", "colonoscopy", size=64, train=13, test_good=5, test_abnormal=8)
+    split = scan_folder(place / "images")
+    test = [replace(row, group=f"{row.kind} {number // 2}") for number, row in enumerate(split.select("test"))]
+    Manifest(split.root, [*split.select("train"), *test]).write(split.root / "table.csv")
     return place
 
 
@@ -33,7 +45,7 @@ def ccd(place: Path, *words: str) -> None:
 def fit(place: Path, kind: str, name: str, *words: str) -> Path:
     own = [
         "--data.root",
-        "images",
+        "images/table.csv",
         "--data.size",
         "64",
         "--data.batch_size",
@@ -46,18 +58,45 @@ def fit(place: Path, kind: str, name: str, *words: str) -> Path:
 
 
 def measured(place: Path, run: Path, *words: str) -> dict[str, Any]:
+    """All of metrics.json, and the rows of predictions.csv, as "images"."""
     ccd(place, "test", "--ckpt_path", str(run), *words)
     content: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    rows = list(csv.DictReader((run / "predictions.csv").read_text().splitlines()))
+    numbers = ("score", "percentile")
+    content["images"] = [row | {name: float(row[name]) for name in numbers} for row in rows]
     return content
+
+
+def assert_same(found: Any, expected: Any, precision: float = 1e-6) -> None:
+    """Sees that all is equal, and floating-point numbers but for rounding, which depends on the size of batches."""
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert set(found) == set(expected)
+        pairs = [(found[name], expected[name]) for name in expected]
+    elif isinstance(expected, list):
+        pairs = list(zip(found, expected, strict=True))
+    else:
+        assert found == (pytest.approx(expected, rel=precision) if isinstance(expected, float) else expected)
+        return
+    for one, other in pairs:
+        assert_same(one, other, precision)
 
 
 def test_padim(place: Path) -> None:
     alone = fit(place, "padim", "alone", "--model.encoder.weights", "null")
     shared = fit(place, "padim", "shared", "--model.encoder.weights", "null", *RANKS)
-    results = [measured(place, alone), measured(place, shared), measured(place, shared, *RANKS)]
-    assert results[1]["run"]["threshold"] == pytest.approx(results[0]["run"]["threshold"], rel=1e-5)
-    for other in results[1:]:
-        assert other["metrics"] == pytest.approx(results[0]["metrics"], rel=1e-5)
+    expected, single, double = measured(place, alone), measured(place, shared), measured(place, shared, *RANKS)
+    assert_same(double, single)
+    assert single["run"]["threshold"] == pytest.approx(expected["run"]["threshold"], rel=1e-5)
+    for name in ("metrics", "intervals", "undefined", "data"):
+        assert_same(single[name], expected[name], precision=1e-5)
+    paths = [row["path"] for row in double["images"]]
+    assert len(set(paths)) == len(paths) == double["data"]["images"] == 13  # the ranks have 7 and 6 of them
+    assert (double["data"]["abnormal"], double["data"]["masks"], double["data"]["groups"]) == (8, 8, 8)
+    assert double["run"]["bootstrap"]["unit"] == "group"
+    everything = {*IMAGE_METRICS, *PIXEL_METRICS}
+    assert set(double["intervals"]) >= everything
+    assert set(double["metrics"]) >= everything | {f"pixel/aupro/{part}" for part in (*KINDS, *SIZES)}
 
 
 def test_pretraining_runs(place: Path) -> None:
