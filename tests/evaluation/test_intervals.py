@@ -27,6 +27,12 @@ def test_wilson_interval_agrees_with_scipy() -> None:
         assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_wilson_interval_of_none_and_of_all_ends_at_0_and_1() -> None:
+    for trials in range(1, 200):
+        assert wilson_interval(0, trials)[0] == 0.0
+        assert wilson_interval(trials, trials)[1] == 1.0
+
+
 def test_delong_interval_agrees_with_loops_from_the_paper() -> None:
     # DeLong et al. 1988, equations 4 to 8: structural components, then the variance of the area.
     rng = np.random.default_rng(0)

@@ -110,4 +110,5 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     share, spread = successes / count, Z**2 / count
     centre = (share + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * float(np.sqrt(share * (1 - share) / count + spread / (4 * count)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = centre - half, centre + half
+    return 0.0 if successes == 0 else low, 1.0 if successes == count else high  # rounding would miss these ends
