@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ccd_lightning.evaluation.image import IMAGE_METRICS, image_metrics
-from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS, DetectionMetrics, Evaluation
+from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS, DetectionMetrics, Evaluation, part_of
 from ccd_lightning.evaluation.pixels import PIXEL_METRICS
 
 GOOD = "good"
@@ -103,6 +103,23 @@ def test_sizes_need_masks_that_differ() -> None:
     metrics.update(batch([0, 1, 1, 1], [GOOD, "polyp", "polyp", "polyp"], masks), torch.tensor([1.0, 2.0, 3.0, 4.0]))
     assert metrics.size_bounds() is None
     assert not [name for name in metrics.compute(2.5).metrics if name.endswith(SIZES)]
+
+
+def test_kinds_that_are_called_like_sizes_stay_apart_from_them() -> None:
+    masks = torch.zeros(4, 4, 4, dtype=torch.bool)
+    for index, area in enumerate((0, 1, 2, 3)):
+        masks[index, 0, :area] = True
+    kinds = [GOOD, "size_large", "size_small", "kind_size_small"]  # the smallest lesion is of the kind size_large
+    metrics = DetectionMetrics()
+    metrics.update(batch([0, 1, 1, 1], kinds, masks), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    found = metrics.compute(2.5).metrics
+    assert [found[f"image/sensitivity/{size}"] for size in SIZES] == [0, 1, 1]
+    named = ("kind_size_large", "kind_size_small", "kind_kind_size_small")
+    assert [found[f"image/sensitivity/{part}"] for part in named] == [0, 1, 1]
+    assert len([name for name in found if name.startswith("image/sensitivity/")]) == 6
+    assert [part_of(kind) for kind in ("polyp", "kind_polyp", "size", "size_small_2")] == [
+        "polyp", "kind_polyp", "size", "size_small_2",
+    ]  # fmt: skip
 
 
 def test_scores_far_above_one_keep_their_order() -> None:

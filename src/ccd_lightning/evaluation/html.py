@@ -59,7 +59,7 @@ class Content(NamedTuple):
     Attributes:
         name: The run's.
         evaluation: Its metrics.
-        kinds: How many test images there are of each kind of abnormality.
+        kinds: How many test images there are of each kind of abnormality, by the name of its part (`part_of`).
         data: As in metrics.json.
         run: As in metrics.json.
         config: The run's config as YAML; "" where it is not known.

@@ -7,6 +7,7 @@ A metric that the test set cannot define is absent, with the reason in its place
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,7 +22,13 @@ from ccd_lightning.evaluation.records import NO_ABNORMAL, Evaluation, ImageRecor
 __all__ = ["DetectionMetrics", "Evaluation", "ImageRecord"]
 
 SIZES = ("size_small", "size_medium", "size_large")
+TAKEN = re.compile(rf"(kind_)*({'|'.join(SIZES)})")  # kinds by these names get "kind_" before them
 SUBSET_METRICS = ("image/auroc", "image/sensitivity", "pixel/auroc", "pixel/aupro")
+
+
+def part_of(kind: str) -> str:
+    """What the part of a kind's images is called: as the kind, or `kind_size_small` where a size is called so."""
+    return f"kind_{kind}" if TAKEN.fullmatch(kind) else kind
 
 
 class DetectionMetrics:
@@ -106,14 +113,14 @@ class DetectionMetrics:
             threshold: Images that score above it are called abnormal; NaN where none was set.
 
         Returns:
-            IMAGE_METRICS and PIXEL_METRICS; SUBSET_METRICS also as `<name>/<kind>` where there is more than one kind of
-            abnormality, and as `<name>/<size>` for the thirds of the abnormal images by the area of their masks, each
-            against all normal images. Pixel metrics are over the images whose ground truth is known.
+            IMAGE_METRICS and PIXEL_METRICS; SUBSET_METRICS also as `<name>/<kind>` (see `part_of`) where there is more
+            than one kind of abnormality, and as `<name>/<size>` for the thirds of the abnormal images by the area of
+            their masks, each against all normal images. Pixel metrics are over the images whose ground truth is known.
         """
         abnormal = [record for record in self.records if record.label]
         result = self._evaluate(abnormal, threshold, (*IMAGE_METRICS, *PIXEL_METRICS))
         kinds = sorted({record.kind for record in abnormal})
-        parts = {kind: [record for record in abnormal if record.kind == kind] for kind in kinds if len(kinds) > 1}
+        parts = {part_of(kind): [row for row in abnormal if row.kind == kind] for kind in kinds if len(kinds) > 1}
         if bounds := self.size_bounds():
             measured = [record for record in abnormal if record.area]
             places = np.searchsorted(bounds, np.array([record.area for record in measured]))

@@ -31,7 +31,7 @@ from ccd_lightning.evaluation.figures import (
 )
 from ccd_lightning.evaluation.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.evaluation.html import REPORT, Content, write_html
-from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord
+from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord, part_of
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
 from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
@@ -91,7 +91,7 @@ class TestReport(Callback):
         if writer := tensorboard(trainer):
             log_hyperparameters(writer, hyperparameters(config) | {"data": data["root"]}, evaluation.metrics)
         save_figures(folder / "figures", figures, trainer.logger)
-        kinds = Counter(record.kind for record in records if record.label)
+        kinds = Counter(part_of(record.kind) for record in records if record.label)
         content = Content(os.path.relpath(folder), evaluation, kinds, data, run, config, pl_module.device)
         write_html(folder / REPORT, content, [folder / "figures" / name for name in figures])
         print_summary(evaluation)
