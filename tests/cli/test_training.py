@@ -17,6 +17,7 @@ from ccd_lightning import load, runs
 from ccd_lightning.cli import main
 from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.errors import UserError
+from ccd_lightning.evaluation.html import FIGURES
 from ccd_lightning.modules.handover import read_checkpoint
 from tests.conftest import TINY
 
@@ -66,6 +67,7 @@ def test_run_folders(inside: Path) -> None:
         assert list(run.glob("events.out.tfevents.*"))
     figures = {path.name for path in (inside / "runs/padim_synthetic/latest/figures").iterdir()}
     assert figures == {"roc.png", "precision_recall.png", "histogram.png", "overlays.png"}
+    assert figures == set(FIGURES)  # of which a later test removes what it does not draw
 
 
 def test_report_has_the_figures_and_the_config(inside: Path) -> None:
@@ -252,6 +254,8 @@ def test_own_images(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     alone = metrics("runs/padim_folder/latest")
     assert alone["undefined"]["image/auroc"] == "no abnormal images"
     assert set(alone["metrics"]) == {"image/specificity"}
+    figures = {path.name for path in Path("runs/padim_folder/latest/figures").iterdir()}
+    assert figures == {"histogram.png", "overlays.png"}  # no curves of the test before
 
 
 def test_fit_names_the_next_command(

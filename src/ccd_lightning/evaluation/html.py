@@ -28,7 +28,7 @@ HEADLINES = {
     "image/auroc": "Images ranked rightly",
     "pixel/auroc": "Pixels ranked rightly",
 }
-# Each figure's title and what it shows, in the order of the page.
+# Every figure that a test may draw: its title and what it shows, in the order of the page.
 FIGURES = {
     "overlays.png": (
         "Cases",

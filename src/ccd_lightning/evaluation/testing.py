@@ -30,7 +30,7 @@ from ccd_lightning.evaluation.figures import (
     select_cases,
 )
 from ccd_lightning.evaluation.hparams import hyperparameters, log_hyperparameters
-from ccd_lightning.evaluation.html import REPORT, Content, write_html
+from ccd_lightning.evaluation.html import FIGURES, REPORT, Content, write_html
 from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord, part_of
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
 from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
@@ -194,8 +194,10 @@ def limits(cases: list[Case], threshold: float) -> tuple[float, float]:
 
 
 def save_figures(folder: Path, figures: dict[str, Figure], logger: Any) -> None:
-    """Writes the figures as PNG files, and to TensorBoard under "test/"."""
+    """Writes the figures as PNG files, and to TensorBoard under "test/"; removes those of an earlier test."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in FIGURES.keys() - figures.keys():
+        (folder / name).unlink(missing_ok=True)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=110)
         if isinstance(logger, TensorBoardLogger):
