@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ablation_grid import ALL, BATCH, FAMILIES, LOSSES, SETS, TERMS, Cell, Settings, grid
-from ccd_lightning.cli.compare import check_same_data
+from ccd_lightning.cli.tested import check_same_data
 from intervals import interval
 
 MARK = "<!-- reading -->"
@@ -72,7 +72,7 @@ def read(settings: Settings) -> Results:
         cells = [cell for cell in grid([data], FAMILIES, TERMS, settings.seeds) if settings.finished(cell)]
         contents = {cell: json.loads((settings.place(cell) / "metrics.json").read_text()) for cell in cells}
         if contents:
-            check_same_data({cell.name: content for cell, content in contents.items()})
+            check_same_data({cell.name: content["data"] for cell, content in contents.items()})
         for cell, content in contents.items():
             pretext = settings.place(cell) / "pretext.json"
             numbers[cell] = content["metrics"] | (json.loads(pretext.read_text()) if pretext.is_file() else {})

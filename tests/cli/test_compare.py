@@ -162,6 +162,28 @@ def test_damaged_predictions_are_refused(damage: str, capsys: pytest.CaptureFixt
     assert "ccd test --ckpt_path second" in text
 
 
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("", "cannot be read (Expecting value"),
+        ("\xff", "cannot be read ("),
+        ("[]", "cannot be read ("),
+        ('{"metrics": {"image/auroc": 0.7}, "undefined": {}}', "cannot be read (there is no 'intervals' in it)"),
+        ('{"metrics": {"image/auroc": null}, "intervals": {}, "undefined": {}, "data": {}}', "cannot be read (float()"),
+        ('{"metrics": {}, "intervals": {"x": [0]}, "undefined": {}, "data": {}}', "cannot be read (not enough values"),
+        ('{"metrics": {}, "intervals": {}, "undefined": {}, "data": {}}', "cannot be read (there is no 'root' in it)"),
+        ('{"metrics": {}, "intervals": {}, "undefined": {}, "data": 3}', "cannot be read ("),
+    ],
+)
+def test_damaged_metrics_are_refused(damage: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = leave("first", GOOD), leave("second", POOR)
+    Path(second, "metrics.json").write_bytes(damage.encode("latin-1"))
+    for words in ((first, second), (second,)):
+        text = complaint(*words, capsys=capsys)
+        assert f"second/metrics.json: {told}" in text
+        assert "Write it with: ccd test --ckpt_path second" in text
+
+
 def test_runs_without_a_test_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     run = Path("runs/padim/version_0")
     run.mkdir(parents=True)

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from ccd_lightning.cli.tested import Floats, Integers, Tested, check_same_data, read_results, read_scores, tested_run
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.names import MAIN
-from ccd_lightning.runs import newest_run
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -41,22 +33,22 @@ def run_compare(words: list[str]) -> None:
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
     runs = {str(path): tested_run(path) for path in arguments.runs}
-    results = {name: json.loads((run / "metrics.json").read_text()) for name, run in runs.items()}
-    check_same_data(results)
+    results = {name: read_results(run) for name, run in runs.items()}
+    check_same_data({name: result.data for name, result in results.items()})
     print_metrics(results, every=arguments.all)
     if len(runs) == 1 and not output:
         return
     labels, scores = read_scores(runs)
     if len(runs) > 1:
-        print_differences(labels, scores, grouped=any(result["data"].get("groups") for result in results.values()))
+        print_differences(labels, scores, grouped=any(result.data.get("groups") for result in results.values()))
     if output:
         draw(labels, scores, output)
 
 
-def print_metrics(results: Mapping[str, Mapping[str, Any]], every: bool) -> None:
+def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
     """Prints a table with a column a run."""
     table = _table("metric", results)
-    known = {name: None for result in results.values() for name in result["metrics"]}
+    known = {name: None for result in results.values() for name in result.evaluation.metrics}
     for metric in known if every else MAIN:
         if metric in known:
             table.add_row(metric, *(_cell(result, metric) for result in results.values()))
@@ -117,73 +109,6 @@ def draw(labels: Integers, scores: Mapping[str, Floats], output: Path) -> None:
     print(f"\nROC curves: {output}")
 
 
-def tested_run(path: Path) -> Path:
-    """The folder of a tested run: the path itself, or the newest finished run in it.
-
-    Raises:
-        UserError: If there is none.
-    """
-    if not path.is_dir():
-        raise UserError(f"{path}: no such run.")
-    run = path if (path / "metrics.json").is_file() else newest_run(path)
-    if not (run / "metrics.json").is_file():
-        raise UserError(f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}")
-    return run
-
-
-def read_scores(runs: Mapping[str, Path]) -> tuple[Integers, dict[str, Floats]]:
-    """Labels (N,) and each run's image scores (N,), in one order.
-
-    Args:
-        runs: Folders of tested runs by name.
-
-    Raises:
-        UserError: If a run has no predictions, or they are not of the same images with the same labels as the first's.
-    """
-    predictions = {name: read_predictions(run) for name, run in runs.items()}
-    first = next(iter(predictions))
-    labels = {path: label for path, (label, _) in predictions[first].items()}
-    for name, rows in predictions.items():
-        if {path: label for path, (label, _) in rows.items()} != labels:
-            raise UserError(
-                f"{runs[name]}/predictions.csv does not list the images and labels that"
-                f" {runs[first]}/predictions.csv lists. Test both runs again, on the same images."
-            )
-    scores = {name: np.array([rows[path][1] for path in labels]) for name, rows in predictions.items()}
-    return np.array(list(labels.values()), dtype=np.int64), scores
-
-
-def read_predictions(run: Path) -> dict[str, tuple[int, float]]:
-    """Label and score by path, relative to the folder that holds all images, which may have moved between two tests.
-
-    Raises:
-        UserError: If predictions.csv is missing or damaged.
-    """
-    file = run / "predictions.csv"
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = [(row["path"], int(row["label"]), float(row["score"])) for row in csv.DictReader(stream)]
-        base = os.path.commonpath([path for path, _, _ in rows])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}). Write it with: ccd test --ckpt_path {run}") from error
-    return {os.path.relpath(path, base): (label, score) for path, label, score in rows}
-
-
-def check_same_data(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares what the runs were tested on.
-
-    Raises:
-        UserError: If it differs.
-    """
-    (first, expected), *others = ((name, result["data"]) for name, result in results.items())
-    for name, data in others:
-        if data["split"] != expected["split"]:
-            raise UserError(
-                f"{first} was tested on {expected['images']} images of {expected['root']}, {name} on"
-                f" {data['images']} of {data['root']}: their metrics cannot be compared."
-            )
-
-
 def _table(title: str, names: Iterable[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title, overflow="fold")  # the ends of names are what tells runs apart
@@ -192,12 +117,13 @@ def _table(title: str, names: Iterable[str]) -> Table:
     return table
 
 
-def _cell(result: Mapping[str, Any], metric: str) -> str:
-    if metric not in result["metrics"]:
-        return f"- ({result['undefined'].get(metric, 'not measured')})"
-    ends = result["intervals"].get(metric)
+def _cell(result: Tested, metric: str) -> str:
+    found = result.evaluation
+    if metric not in found.metrics:
+        return f"- ({found.undefined.get(metric, 'not measured')})"
+    ends = found.intervals.get(metric)
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
-    return f"{result['metrics'][metric]:.3f}{interval}"
+    return f"{found.metrics[metric]:.3f}{interval}"
 
 
 def _difference(value: float, low: float, high: float) -> str:

@@ -1,0 +1,123 @@
+"""Reading what tested runs left, which may be old, damaged or moved."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.evaluation.records import Evaluation
+from ccd_lightning.runs import newest_run
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+class Tested(NamedTuple):
+    """What metrics.json says.
+
+    Attributes:
+        evaluation: Its metrics.
+        data: Where the test images are, how many, and a digest of them: "root", "images", "split" and more.
+    """
+
+    evaluation: Evaluation
+    data: dict[str, Any]
+
+
+def tested_run(path: Path) -> Path:
+    """The folder of a tested run: the path itself, or the newest finished run in it.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run.")
+    run = path if (path / "metrics.json").is_file() else newest_run(path)
+    if not (run / "metrics.json").is_file():
+        raise UserError(f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}")
+    return run
+
+
+def read_results(run: Path) -> Tested:
+    """The metrics of a tested run.
+
+    Raises:
+        UserError: If metrics.json is damaged or lacks something.
+    """
+    file = run / "metrics.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        evaluation = Evaluation(
+            {name: float(value) for name, value in content["metrics"].items()},
+            {name: (float(low), float(high)) for name, (low, high) in content["intervals"].items()},
+            dict(content["undefined"]),
+        )
+        data = content["data"] | {key: content["data"][key] for key in ("root", "images", "split")}
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"there is no {error} in it" if isinstance(error, KeyError) else error
+        raise UserError(f"{file}: cannot be read ({reason}). Write it with: ccd test --ckpt_path {run}") from error
+    return Tested(evaluation, data)
+
+
+def read_scores(runs: Mapping[str, Path]) -> tuple[Integers, dict[str, Floats]]:
+    """Labels (N,) and each run's image scores (N,), in one order.
+
+    Args:
+        runs: Folders of tested runs by name.
+
+    Raises:
+        UserError: If a run has no predictions, or they are not of the same images with the same labels as the first's.
+    """
+    predictions = {name: read_predictions(run) for name, run in runs.items()}
+    first = next(iter(predictions))
+    labels = {path: label for path, (label, _) in predictions[first].items()}
+    for name, rows in predictions.items():
+        if {path: label for path, (label, _) in rows.items()} != labels:
+            raise UserError(
+                f"{runs[name]}/predictions.csv does not list the images and labels that"
+                f" {runs[first]}/predictions.csv lists. Test both runs again, on the same images."
+            )
+    scores = {name: np.array([rows[path][1] for path in labels]) for name, rows in predictions.items()}
+    return np.array(list(labels.values()), dtype=np.int64), scores
+
+
+def read_predictions(run: Path) -> dict[str, tuple[int, float]]:
+    """Label and score by path, relative to the folder that holds all images, which may have moved between two tests.
+
+    Raises:
+        UserError: If predictions.csv is missing or damaged.
+    """
+    file = run / "predictions.csv"
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = [(row["path"], int(row["label"]), float(row["score"])) for row in csv.DictReader(stream)]
+        base = os.path.commonpath([path for path, _, _ in rows])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}). Write it with: ccd test --ckpt_path {run}") from error
+    return {os.path.relpath(path, base): (label, score) for path, label, score in rows}
+
+
+def check_same_data(tested: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compares what runs were tested on.
+
+    Args:
+        tested: What metrics.json says as "data", by the run's name.
+
+    Raises:
+        UserError: If it differs.
+    """
+    (first, expected), *others = tested.items()
+    for name, data in others:
+        if data["split"] != expected["split"]:
+            raise UserError(
+                f"{first} was tested on {expected['images']} images of {expected['root']}, {name} on"
+                f" {data['images']} of {data['root']}: their metrics cannot be compared."
+            )
