@@ -1,6 +1,6 @@
-"""How often the 95% intervals of `ccd test` hold the truth, on simulated test sets.
+"""How often the 95% intervals of `ccd test` and `ccd compare` hold the truth, on simulated test sets.
 
-    python benchmarks/coverage.py [--rounds 400]
+    python benchmarks/coverage.py [--rounds 400] [--sets pair]
 
 The truth is the same metric of a test set a hundred times as large or more. With 400 rounds a coverage of 0.95 is known
 to 0.02.
@@ -15,12 +15,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ccd_lightning.evaluation.bootstrap import RESAMPLES
+from ccd_lightning.evaluation.bootstrap import RESAMPLES, units
 from ccd_lightning.evaluation.image import IMAGE_METRICS, image_metrics
+from ccd_lightning.evaluation.intervals import Floats, delong_test
 from ccd_lightning.evaluation.metrics import Evaluation, ImageRecord
+from ccd_lightning.evaluation.paired import PAIRED, paired_differences
 from ccd_lightning.evaluation.pixels import PIXEL_METRICS, pixel_metrics, record_pixels
 
 Draw = Callable[[np.random.Generator, int, int], Evaluation]
+PAIR_METRICS = ("image/auroc", *PAIRED)
 THRESHOLD, PIXEL_THRESHOLD, SIDE = 1.6, 6.0, 16
 
 
@@ -41,6 +44,39 @@ def image_set(normal: int, abnormal: int, per_group: int = 1) -> Draw:
     def evaluate(rng: np.random.Generator, times: int, resamples: int) -> Evaluation:
         drawn = scores(rng, normal * times, abnormal * times, per_group)
         return image_metrics(drawn, THRESHOLD, resamples=resamples)
+
+    return evaluate
+
+
+def pair_set(normal: int, abnormal: int, per_group: int = 1) -> Draw:
+    """Compares two detectors, of which the second errs more, on a test set so many times as large.
+
+    Half of what images differ in, and half of each detector's errors, is of their group.
+    """
+
+    def evaluate(rng: np.random.Generator, times: int, resamples: int) -> Evaluation:
+        labels = np.repeat([0, 1], [normal * times, abnormal * times])
+        groups = np.arange(len(labels)) // per_group
+
+        def noise() -> Floats:
+            own, shared = rng.normal(size=len(labels)), rng.normal(size=int(groups[-1]) + 1)[groups]
+            return own if per_group == 1 else np.sqrt(0.5) * (own + shared)
+
+        common = 1.5 * labels + np.sqrt(0.5) * noise()
+        pair = (common + 0.7 * noise(), common + 1.2 * noise())
+        names = [str(group) if per_group > 1 else "" for group in groups]
+        images, others = (
+            [ImageRecord(f"{i:06d}", int(labels[i]), "", float(own[i]), names[i]) for i in range(len(labels))]
+            for own in pair
+        )
+        metrics = [image_metrics(own, THRESHOLD, PAIR_METRICS, resamples=0).metrics for own in (images, others)]
+        difference = {name: metrics[0][name] - metrics[1][name] for name in PAIR_METRICS}
+        if not resamples:
+            return Evaluation(difference)
+        test = delong_test(labels, *pair, units(images))
+        found = paired_differences(images, *pair, resamples=resamples)
+        intervals = {name: (low, high) for name, (_, low, high) in found.items()}
+        return Evaluation(difference, intervals | {"image/auroc": (test.low, test.high)})
 
     return evaluate
 
@@ -69,6 +105,10 @@ SETS = {
     "50 + 50 images": (image_set(50, 50), IMAGE_METRICS, 2000),
     "400 + 100 images": (image_set(400, 100), IMAGE_METRICS, 400),
     "80 + 80 images, 4 a patient": (image_set(80, 80, 4), IMAGE_METRICS, 1000),
+    "pair, 50 + 50 images": (pair_set(50, 50), PAIR_METRICS, 2000),
+    "pair, 400 + 100 images": (pair_set(400, 100), PAIR_METRICS, 400),
+    "pair, 80 + 80 images, 4 a patient": (pair_set(80, 80, 4), PAIR_METRICS, 1000),
+    "pair, 80 + 80 images, 10 a patient": (pair_set(80, 80, 10), PAIR_METRICS, 1000),
     "maps of 60 + 60 images": (pixel_set(120), PIXEL_METRICS, 100),
 }
 
@@ -77,9 +117,13 @@ def main() -> None:
     """Prints a table with a row a metric."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=400)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--sets", default="", help="only those whose name begins so")
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
     print("| test set | metric | truth | coverage | mean width |\n| --- | --- | --- | --- | --- |")
     for name, (evaluate, metrics, times) in SETS.items():
+        if not name.startswith(arguments.sets):
+            continue
         truth = evaluate(np.random.default_rng(1), times, 0).metrics
         held: Counter[str] = Counter()
         width: dict[str, float] = defaultdict(float)

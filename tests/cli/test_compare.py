@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -8,73 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
-from ccd_lightning.cli import main
 from ccd_lightning.evaluation.intervals import delong_test
 from ccd_lightning.evaluation.paired import holm, paired_differences
-
-LABELS = np.array([0] * 9 + [1] * 12)
-RNG = np.random.default_rng(5)
-GOOD, POOR, OTHER = (RNG.normal(size=21) + shift * LABELS for shift in (2.5, 0.9, 1.5))
+from tests.cli.tested import GOOD, LABELS, OTHER, POOR, complaint, differences, interval, leave, records, told
 
 
 @pytest.fixture(autouse=True)
 def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def leave(
-    name: str,
-    scores: NDArray[np.float64],
-    labels: NDArray[np.int64] = LABELS,
-    root: str = "data",
-    order: slice = slice(None),
-    groups: int = 0,
-) -> str:
-    """Makes the folder of a tested run."""
-    run = Path(name)
-    run.mkdir()
-    content = {
-        "metrics": {"image/auroc": 0.75, "image/f1": 0.5},
-        "intervals": {"image/auroc": [0.625, 0.875]},
-        "undefined": {"pixel/auroc": "no masks"},
-        "data": {"root": root, "images": len(labels), "split": "same", "groups": groups},
-    }
-    (run / "metrics.json").write_text(json.dumps(content))
-    rows = [
-        (f"{root}/test/{'polyp' if label else 'good'}/{index:02}.png", label, repr(float(score)))
-        for index, (label, score) in enumerate(zip(labels, scores, strict=True))
-    ]
-    with (run / "predictions.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([("path", "label", "score"), *rows[order]])
-    return name
-
-
-def told(*words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The lines that the command prints."""
-    capsys.readouterr()
-    assert main(["compare", *words]) == 0
-    return capsys.readouterr().out.splitlines()
-
-
-def complaint(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What it says when it fails as it should."""
-    assert main(["compare", *words]) == 2
-    return capsys.readouterr().err
-
-
-def differences(lines: list[str], first: str) -> dict[str, list[str]]:
-    """The words of each row of the second table."""
-    start = next(place for place, line in enumerate(lines) if line.startswith(f"minus {first}"))
-    end = next(place for place, line in enumerate(lines) if line.startswith("AUROC: DeLong's paired test"))
-    return {line[: len("image/sensitivity_at_specificity_95")].strip(): line.split() for line in lines[start:end]}
-
-
-def interval(value: float, low: float, high: float) -> list[str]:
-    return [f"{value:+.3f}", f"[{low:+.3f},", f"{high:+.3f}]"]
 
 
 def test_differences_from_the_first_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,11 +28,11 @@ def test_differences_from_the_first_run(capsys: pytest.CaptureFixture[str]) -> N
     assert 0.001 < expected.p < 0.05
     assert rows["image/auroc"][1:] == interval(*expected[:3])
     assert rows["p"] == ["p", f"{expected.p:.3f}"]
-    for name, found in paired_differences(LABELS, POOR, GOOD).items():
+    for name, found in paired_differences(records(), POOR, GOOD).items():
         assert rows[name][1:] == interval(*found)
     text = "\n".join(lines)
     assert "corrected" not in text
-    assert "too narrow" not in text
+    assert "patient" not in text
 
 
 def test_rows_are_matched_by_path_below_the_root(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,11 +66,6 @@ def test_long_names_are_folded_and_not_cut(capsys: pytest.CaptureFixture[str], m
     told(long, "--output", "roc.png", capsys=capsys)
     picture = np.asarray(Image.open("roc.png").convert("L"))
     assert (picture[:, [0, -1]] == 255).all()  # no letter is cut off at the sides
-
-
-def test_grouped_images_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = told(leave("good", GOOD, groups=4), leave("poor", POOR, groups=4), capsys=capsys)
-    assert "too narrow" in lines[-1]
 
 
 def test_one_run_alone_needs_no_predictions(capsys: pytest.CaptureFixture[str]) -> None:

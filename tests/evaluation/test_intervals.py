@@ -83,6 +83,63 @@ def test_paired_test_agrees_with_the_published_implementation() -> None:
     assert (found.low, found.high) == pytest.approx((-0.148006866049, 0.286895754938), abs=1e-12)
 
 
+def test_clustered_covariance_agrees_with_loops_from_the_paper() -> None:
+    # Obuchowski 1997: components as DeLong's, summed over the m_i abnormal and n_i normal images of each cluster i.
+    rng = np.random.default_rng(1)
+    labels, clusters = rng.integers(0, 2, 40), rng.integers(0, 9, 40)
+    labels[clusters == 3], labels[clusters == 5] = 0, 1  # some hold one class only
+    scores = [np.round(rng.normal(size=40) + labels, 1) for _ in range(2)]
+    total = [int((labels == label).sum()) for label in (0, 1)]
+
+    def kernel(high: float, low: float) -> float:
+        return 1.0 if high > low else 0.5 if high == low else 0.0
+
+    sums: list[dict[int, list[float]]] = []  # of each detector: of each cluster, over its normal and abnormal images
+    areas = []
+    for own in scores:
+        normal, abnormal = own[labels == 0], own[labels == 1]
+        areas.append(sum(kernel(x, y) for x in abnormal for y in normal) / (total[0] * total[1]))
+        parts: dict[int, list[float]] = {}
+        for value, label, cluster in zip(own, labels, clusters, strict=True):
+            if label:
+                component = sum(kernel(value, y) for y in normal) / total[0]
+            else:
+                component = sum(kernel(x, value) for x in abnormal) / total[1]
+            parts.setdefault(int(cluster), [0.0, 0.0])[label] += component - areas[-1]
+        sums.append(parts)
+    members = [set(clusters[labels == label].tolist()) for label in (0, 1)]
+    both = members[0] | members[1]
+
+    def expected(r: int, s: int) -> float:
+        s01, s10 = (
+            len(own) / ((len(own) - 1) * count) * sum(sums[r][i][label] * sums[s][i][label] for i in own)
+            for label, (own, count) in enumerate(zip(members, total, strict=True))
+        )
+        s11 = [
+            len(both) / (len(both) - 1) * sum(sums[a][i][1] * sums[b][i][0] for i in both) for a, b in ((r, s), (s, r))
+        ]
+        return s10 / total[1] + s01 / total[0] + sum(s11) / (total[0] * total[1])
+
+    found = delong_covariance(
+        [own[labels == 0] for own in scores],
+        [own[labels == 1] for own in scores],
+        (clusters[labels == 0], clusters[labels == 1]),
+    )
+    assert found[0] == pytest.approx(np.array(areas))
+    assert found[1] == pytest.approx(np.array([[expected(r, s) for s in (0, 1)] for r in (0, 1)]), rel=1e-9)
+
+
+def test_groups_of_one_image_change_nothing() -> None:
+    alone = delong_test(LABELS, FIRST, SECOND)
+    assert delong_test(LABELS, FIRST, SECOND, np.arange(21)[::-1] + 3) == pytest.approx(alone, abs=1e-12)
+
+
+def test_images_that_are_copies_of_each_other_say_no_more_than_one() -> None:
+    units = np.tile(np.arange(21), 5)
+    copied = delong_test(np.tile(LABELS, 5), np.tile(FIRST, 5), np.tile(SECOND, 5), units)
+    assert copied == pytest.approx(delong_test(LABELS, FIRST, SECOND), abs=1e-12)
+
+
 def test_paired_test_is_antisymmetric_and_sees_the_order_of_scores_only() -> None:
     found, swapped = delong_test(LABELS, FIRST, SECOND), delong_test(LABELS, SECOND, np.exp(FIRST))
     assert (swapped.difference, swapped.low, swapped.high) == pytest.approx(
@@ -101,6 +158,8 @@ def test_paired_test_refuses_what_it_cannot_compare() -> None:
         delong_test(LABELS, FIRST, SECOND[1:])
     with pytest.raises(ValueError, match="at least two normal and two abnormal"):
         delong_test(LABELS[:13], FIRST[:13], SECOND[:13])
+    with pytest.raises(ValueError, match="not all of one group"):
+        delong_test(LABELS, FIRST, SECOND, np.arange(21) * (LABELS == 0))
 
 
 def test_paired_test_is_wrong_as_often_as_it_says() -> None:
@@ -112,3 +171,15 @@ def test_paired_test_is_wrong_as_often_as_it_says() -> None:
         held += found.low <= 0 <= found.high
     assert 0.03 <= small / 600 <= 0.075
     assert held == 600 - small
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_paired_test_of_grouped_images_is_wrong_as_often_as_it_says(mixed: bool) -> None:
+    rng, groups, wrong = np.random.default_rng(0), np.arange(160) // 4, np.zeros(2)
+    labels = np.arange(160) % 2 if mixed else groups % 2  # patients with both sorts of images, or with one
+    for _ in range(600):  # two equally good detectors; patients differ, and so do errors on them
+        shared = rng.normal(size=160) + rng.normal(size=40)[groups] + 1.5 * labels
+        one, other = (shared + rng.normal(size=40)[groups] + rng.normal(size=160) / 2 for _ in range(2))
+        wrong += [delong_test(labels, one, other, units).p < 0.05 for units in (groups, None)]
+    assert 0.03 <= wrong[0] / 600 <= 0.08
+    assert not 0.03 <= wrong[1] / 600 <= 0.1  # too many false alarms, or next to none and little power

@@ -53,15 +53,18 @@ def test_what_is_no_number_leaves_the_old_metrics_file(tmp_path: Path, evaluatio
 
 def test_predictions_come_back_to_the_bit(tmp_path: Path) -> None:
     scores = np.array([0.1, 1e-7, 12345.678, 2.5, 3.4e38], dtype=np.float32)
+    groups = ["p, 1", "p, 1", "", "ü", ""]
     paths = ["a.png", 'b, "quoted".png', "ü/d e.png", "at threshold.png", "e.png"]
     records = [
-        ImageRecord(path, i % 2, "x", float(score)) for i, (path, score) in enumerate(zip(paths, scores, strict=True))
+        ImageRecord(path, i % 2, "x", float(score), group)
+        for i, (path, score, group) in enumerate(zip(paths, scores, groups, strict=True))
     ]
     file = tmp_path / "predictions.csv"
     write_predictions(file, iter(records), 2.5, np.array([1.0, 2.0, 2.5]))
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["path", "label", "score", "percentile", "decision"]
+    assert list(rows[0]) == ["path", "label", "score", "percentile", "decision", "group"]
+    assert [row["group"] for row in rows] == groups
     assert [row["path"] for row in rows] == paths
     assert [row["label"] for row in rows] == ["0", "1", "0", "1", "0"]
     assert np.array_equal(np.array([float(row["score"]) for row in rows], dtype=np.float32), scores)

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ccd_lightning.cli.tested import Floats, Integers, Tested, check_same_data, read_results, read_scores, tested_run
+from ccd_lightning.cli.tested import Compared, Tested, check_same_data, read_results, read_scores, tested_run
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.names import MAIN
 
@@ -38,11 +39,15 @@ def run_compare(words: list[str]) -> None:
     print_metrics(results, every=arguments.all)
     if len(runs) == 1 and not output:
         return
-    labels, scores = read_scores(runs)
+    compared = read_scores(runs)
     if len(runs) > 1:
-        print_differences(labels, scores, grouped=any(result.data.get("groups") for result in results.values()))
+        if needed := too_few(compared):
+            print(f"no paired test: it needs {needed}")
+        else:
+            print_differences(compared)
+            print_notes(compared, runs, results)
     if output:
-        draw(labels, scores, output)
+        draw(compared, output)
 
 
 def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
@@ -56,24 +61,27 @@ def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
     print("in brackets: 95% intervals, of the test images drawn")
 
 
-def print_differences(labels: Integers, scores: Mapping[str, Floats], grouped: bool) -> None:
-    """Prints how each run's image metrics differ from the first run's, and DeLong's paired test of the AUROC.
+def too_few(compared: Compared) -> str:
+    """What a paired test of such images would need; "" where it has it."""
+    from ccd_lightning.evaluation.bootstrap import smaller_class  # scipy takes a second, which --help need not
 
-    Args:
-        labels: (N,), 0 or 1.
-        scores: Each run's (N,), of the same images.
-        grouped: Whether several images are of one patient or video.
-    """
-    from ccd_lightning.evaluation.intervals import delong_test  # scipy takes a second, which --help need not
+    if smaller_class(compared.images) > 1:
+        return ""
+    apart = ", each of at least two patients or videos" if np.bincount(compared.labels, minlength=2).min() > 1 else ""
+    return f"at least two normal and two abnormal images{apart}"
+
+
+def print_differences(compared: Compared) -> None:
+    """Prints how each run's image metrics differ from the first run's, and DeLong's paired test of the AUROC."""
+    from ccd_lightning.evaluation.bootstrap import units
+    from ccd_lightning.evaluation.intervals import delong_test
     from ccd_lightning.evaluation.paired import holm, paired_differences
 
-    if min((labels == 0).sum(), (labels == 1).sum()) < 2:
-        print("no paired test: it needs at least two normal and two abnormal images")
-        return
-    (first, reference), *others = scores.items()
-    tests = [delong_test(labels, own, reference) for _, own in others]
+    images, labels = compared.images, compared.labels
+    (first, reference), *others = compared.scores.items()
+    tests = [delong_test(labels, own, reference, units(images)) for _, own in others]
     ps = [test.p for test in tests]
-    bootstrapped = [paired_differences(labels, own, reference) for _, own in others]
+    bootstrapped = [paired_differences(images, own, reference) for _, own in others]
     table = _table(f"minus {first}", [name for name, _ in others])
     table.add_row("image/auroc", *(_difference(*test[:3]) for test in tests))
     table.add_row("  p", *map(_probability, ps))
@@ -84,26 +92,41 @@ def print_differences(labels: Integers, scores: Mapping[str, Floats], grouped: b
     print()
     Console().print(table)
     correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
-    print(f"AUROC: DeLong's paired test, two-sided{correction}; the others: paired bootstrap")
+    print(f"image/auroc: DeLong's paired test, two-sided{correction}; the others: paired bootstrap")
     print("in brackets: 95% intervals, of the test images drawn; how much another seed changes is not in them")
-    if grouped:
-        print("images of a patient or video count as independent here: intervals are too narrow, p is too small")
 
 
-def draw(labels: Integers, scores: Mapping[str, Floats], output: Path) -> None:
+def print_notes(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Tested]) -> None:
+    """Prints what became of groups of images."""
+    from ccd_lightning.evaluation.bootstrap import is_grouped, units
+
+    if is_grouped(compared.images):
+        count = len(set(units(compared.images).tolist()))
+        print(
+            f"images of a patient or video count as dependent: {count} groups in the test (Obuchowski's) and bootstrap"
+        )
+    if not compared.groups_known and any(result.data.get("groups") != 0 for result in results.values()):
+        print(f"no predictions.csv names patients or videos, so images count as independent; {_again(runs.values())}")
+    for name in compared.regrouped:
+        print(f"{runs[name]}/predictions.csv names other patients or videos, which are not used")
+
+
+def draw(compared: Compared, output: Path) -> None:
     """Writes a picture of the runs' ROC curves.
 
     Raises:
         UserError: If there is no such curve, because all images are normal or all are abnormal, or the file cannot be
             written.
     """
-    if len(set(labels.tolist())) < 2:
+    if len(set(compared.labels.tolist())) < 2:
         raise UserError(f"{output}: not drawn. A ROC curve needs normal and abnormal test images.")
     from ccd_lightning.evaluation.figures import roc_comparison_figure  # with torch and matplotlib
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        roc_comparison_figure(scores, labels).savefig(output, dpi=110, bbox_inches="tight")  # long names are wide
+        roc_comparison_figure(compared.scores, compared.labels).savefig(
+            output, dpi=110, bbox_inches="tight"
+        )  # long names are wide
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error}).") from error
     print(f"\nROC curves: {output}")
@@ -128,6 +151,10 @@ def _cell(result: Tested, metric: str) -> str:
 
 def _difference(value: float, low: float, high: float) -> str:
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _again(runs: Iterable[Path]) -> str:
+    return f"to change that: {', '.join(f'ccd test --ckpt_path {run}' for run in runs)}"
 
 
 def _probability(p: float) -> str:

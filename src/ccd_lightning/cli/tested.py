@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.evaluation.records import Evaluation
+from ccd_lightning.evaluation.records import Evaluation, ImageRecord
 from ccd_lightning.runs import newest_run
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 class Tested(NamedTuple):
@@ -30,6 +29,35 @@ class Tested(NamedTuple):
 
     evaluation: Evaluation
     data: dict[str, Any]
+
+
+class Prediction(NamedTuple):
+    """A row of predictions.csv; the group (patient or video) is None where the file has no such column."""
+
+    label: int
+    score: float
+    group: str | None
+
+
+class Compared(NamedTuple):
+    """Image scores of several runs.
+
+    Attributes:
+        images: N images, with their paths relative to the folder that holds all, labels and groups.
+        scores: Each run's (N,), in the order of the images.
+        groups_known: Whether any run tells groups, be it that there are none.
+        regrouped: Runs that tell other groups than those of the images, which are of the first run that tells any.
+    """
+
+    images: list[ImageRecord]
+    scores: dict[str, Floats]
+    groups_known: bool
+    regrouped: list[str]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The images' labels, (N,)."""
+        return np.array([image.label for image in self.images], dtype=np.int64)
 
 
 def tested_run(path: Path) -> Path:
@@ -67,8 +95,8 @@ def read_results(run: Path) -> Tested:
     return Tested(evaluation, data)
 
 
-def read_scores(runs: Mapping[str, Path]) -> tuple[Integers, dict[str, Floats]]:
-    """Labels (N,) and each run's image scores (N,), in one order.
+def read_scores(runs: Mapping[str, Path]) -> Compared:
+    """The image scores of tested runs, in one order of the images.
 
     Args:
         runs: Folders of tested runs by name.
@@ -78,19 +106,24 @@ def read_scores(runs: Mapping[str, Path]) -> tuple[Integers, dict[str, Floats]]:
     """
     predictions = {name: read_predictions(run) for name, run in runs.items()}
     first = next(iter(predictions))
-    labels = {path: label for path, (label, _) in predictions[first].items()}
+    labels = {path: row.label for path, row in predictions[first].items()}
     for name, rows in predictions.items():
-        if {path: label for path, (label, _) in rows.items()} != labels:
+        if {path: row.label for path, row in rows.items()} != labels:
             raise UserError(
                 f"{runs[name]}/predictions.csv does not list the images and labels that"
                 f" {runs[first]}/predictions.csv lists. Test both runs again, on the same images."
             )
-    scores = {name: np.array([rows[path][1] for path in labels]) for name, rows in predictions.items()}
-    return np.array(list(labels.values()), dtype=np.int64), scores
+    columns = {name: [rows[path].group for path in labels] for name, rows in predictions.items()}
+    known = {name: groups for name, groups in columns.items() if None not in groups}
+    told = {name: groups for name, groups in known.items() if any(groups)}
+    groups = next(iter(told.values()), [""] * len(labels))
+    images = [ImageRecord(path, labels[path], "", 0.0, group or "") for path, group in zip(labels, groups, strict=True)]
+    scores = {name: np.array([rows[path].score for path in labels]) for name, rows in predictions.items()}
+    return Compared(images, scores, bool(known), [name for name, own in told.items() if own != groups])
 
 
-def read_predictions(run: Path) -> dict[str, tuple[int, float]]:
-    """Label and score by path, relative to the folder that holds all images, which may have moved between two tests.
+def read_predictions(run: Path) -> dict[str, Prediction]:
+    """Predictions by path, relative to the folder that holds all images, which may have moved between two tests.
 
     Raises:
         UserError: If predictions.csv is missing or damaged.
@@ -98,11 +131,14 @@ def read_predictions(run: Path) -> dict[str, tuple[int, float]]:
     file = run / "predictions.csv"
     try:
         with file.open(newline="", encoding="utf-8") as stream:
-            rows = [(row["path"], int(row["label"]), float(row["score"])) for row in csv.DictReader(stream)]
-        base = os.path.commonpath([path for path, _, _ in rows])
+            rows = {
+                row["path"]: Prediction(int(row["label"]), float(row["score"]), row.get("group"))
+                for row in csv.DictReader(stream)
+            }
+        base = os.path.commonpath(rows)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}). Write it with: ccd test --ckpt_path {run}") from error
-    return {os.path.relpath(path, base): (label, score) for path, label, score in rows}
+    return {os.path.relpath(path, base): row for path, row in rows.items()}
 
 
 def check_same_data(tested: Mapping[str, Mapping[str, Any]]) -> None:

@@ -24,29 +24,29 @@ class DeLongTest(NamedTuple):
     p: float
 
 
-def delong_test(labels: Integers, first: Floats, second: Floats) -> DeLongTest:
+def delong_test(labels: Integers, first: Floats, second: Floats, units: Integers | None = None) -> DeLongTest:
     """Compares the AUROCs of two detectors on the same images (DeLong et al., Biometrics 1988, paired, two-sided).
 
-    Images count as independent: with several of a patient or video the interval is too narrow.
-
     Args:
-        labels: (N,), 0 (normal) or 1 (abnormal), at least two of each.
+        labels: (N,), 0 (normal) or 1 (abnormal), of at least two units each.
         first: (N,) scores of one detector, higher is more abnormal.
         second: (N,) scores of the other one, of the same images in the same order.
+        units: (N,) which images belong together, as `bootstrap.units` numbers them; by default each is on its own.
 
     Returns:
         Difference, interval on the plain scale, and p. Where neither area varies, nothing can be estimated: the
         interval is the difference alone, and p is 1 without a difference and 0 with one.
 
     Raises:
-        ValueError: If lengths differ or a class has fewer than two images.
+        ValueError: If lengths differ or a class has fewer than two units.
     """
     if not len(labels) == len(first) == len(second):
         raise ValueError(f"{len(labels)} labels, but {len(first)} and {len(second)} scores")
-    if min((labels == 0).sum(), (labels == 1).sum()) < 2:
-        raise ValueError("the test needs at least two normal and two abnormal images")
-    pair = (first, second)
-    areas, covariance = delong_covariance([s[labels == 0] for s in pair], [s[labels == 1] for s in pair])
+    units = np.arange(len(labels)) if units is None else units
+    if min(len(np.unique(units[labels == label])) for label in (0, 1)) < 2:
+        raise ValueError("the test needs at least two normal and two abnormal images, not all of one group")
+    normal, abnormal = ([scores[labels == label] for scores in (first, second)] for label in (0, 1))
+    areas, covariance = delong_covariance(normal, abnormal, (units[labels == 0], units[labels == 1]))
     difference = float(areas[0] - areas[1])
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     error = float(np.sqrt(max(variance, 0.0)))
@@ -56,20 +56,38 @@ def delong_test(labels: Integers, first: Floats, second: Floats) -> DeLongTest:
     return DeLongTest(difference, difference - Z * error, difference + Z * error, p)
 
 
-def delong_covariance(normal: Sequence[Floats], abnormal: Sequence[Floats]) -> tuple[Floats, Floats]:
+def delong_covariance(
+    normal: Sequence[Floats], abnormal: Sequence[Floats], units: tuple[Integers, Integers] | None = None
+) -> tuple[Floats, Floats]:
     """AUROCs of K detectors on the same images, and their covariance (DeLong et al., Biometrics 1988, equation 5).
 
+    Where images belong together it is Obuchowski's for clustered data (Biometrics 1997): structural components are
+    summed over each unit, and normal and abnormal images of one unit count as dependent too. With units of one image it
+    is DeLong's to the digit: sums over u units have the factor u / (u - 1), as variances of u values do.
+
     Args:
-        normal: K times the (M,) scores of normal images, M >= 2.
-        abnormal: K times the (N,) scores of abnormal images, N >= 2.
+        normal: K times the (M,) scores of normal images, of at least two units.
+        abnormal: K times the (N,) scores of abnormal images, of at least two units.
+        units: Numbers >= 0 of the units of the normal (M,) and of the abnormal images (N,); by default each is on its
+            own.
 
     Returns:
         Areas (K,) and covariance (K, K).
     """
-    below = np.stack([placements(low, high) for low, high in zip(normal, abnormal, strict=True)])
-    above = np.stack([1 - placements(high, low) for low, high in zip(normal, abnormal, strict=True)])
-    covariance = np.cov(below) / below.shape[1] + np.cov(above) / above.shape[1]
-    return below.mean(axis=1), np.atleast_2d(covariance)
+    below = np.stack([placements(low, high) for low, high in zip(normal, abnormal, strict=True)])  # (K, N)
+    above = np.stack([1 - placements(high, low) for low, high in zip(normal, abnormal, strict=True)])  # (K, M)
+    areas, single = below.mean(axis=1), np.arange(above.shape[1] + below.shape[1])
+    members = units or (single[: above.shape[1]], single[above.shape[1] :])
+    size = int(np.concatenate(members).max()) + 1
+    sums = [  # over the images of each unit, (K, size) for each class
+        np.stack([np.bincount(own, row, size) for row in (components - areas[:, None]) / len(own)])
+        for components, own in zip((above, below), members, strict=True)
+    ]
+    counts = [len(np.unique(own)) for own in (*members, np.concatenate(members))]
+    of_normal, of_abnormal, of_both = (count / (count - 1) for count in counts)
+    mixed = sums[0] @ sums[1].T
+    within = of_normal * sums[0] @ sums[0].T + of_abnormal * sums[1] @ sums[1].T
+    return areas, within + of_both * (mixed + mixed.T)
 
 
 def delong_interval(normal: Floats, abnormal: Floats) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ccd_lightning.evaluation import curves
 from ccd_lightning.evaluation.bootstrap import RESAMPLES, bootstrap
-from ccd_lightning.evaluation.intervals import Floats, Integers, Z
+from ccd_lightning.evaluation.intervals import Floats, Z
 from ccd_lightning.evaluation.records import ImageRecord
 
 # Of counts of normal and abnormal scores; the area has a test of its own, `intervals.delong_test`.
@@ -20,7 +20,7 @@ PAIRED: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 
 def paired_differences(
-    labels: Integers,
+    images: Sequence[ImageRecord],
     first: Floats,
     second: Floats,
     metrics: Mapping[str, Callable[[Floats, Floats], Floats]] = PAIRED,
@@ -28,11 +28,12 @@ def paired_differences(
 ) -> dict[str, tuple[float, float, float]]:
     """Metrics of one detector minus those of another, with 95% intervals from resamples that both share.
 
-    Images count as independent: with several of a patient or video the intervals are too narrow. With few images, such
-    as 30 of one class, they hold the truth in about 90% of cases where the metric is average precision.
+    Groups of images are drawn whole. With few images, such as 30 of one class, intervals hold the truth in about 90% of
+    cases where the metric is average precision.
 
     Args:
-        labels: (N,), 0 (normal) or 1 (abnormal), at least two of each.
+        images: N images with label and group, of at least two groups (or images without one) of each class; their own
+            scores do not matter.
         first: (N,) scores of one detector, higher is more abnormal.
         second: (N,) scores of the other one, of the same images in the same order.
         metrics: By name; each takes counts as in `curves`.
@@ -42,14 +43,14 @@ def paired_differences(
         Difference, low and high end of each metric. An interval is the difference plus or minus 1.96 times the standard
         deviation that it has on resamples, whose own bias, the same for both detectors, is not in it.
     """
-    records = [ImageRecord(str(index), int(label), "", 0.0) for index, label in enumerate(labels)]
+    labels = np.array([image.label for image in images], dtype=np.int64)
 
     def evaluate(drawn: Floats) -> dict[str, Floats]:
         one, other = (curves.tied_counts(drawn, labels, scores) for scores in (first, second))
         return {name: metric(*one) - metric(*other) for name, metric in metrics.items()}
 
     found = {name: float(values[0]) for name, values in evaluate(np.ones((1, len(labels)))).items()}
-    errors = {name: float(values.std()) for name, values in bootstrap(records, evaluate, resamples).items()}
+    errors = {name: float(values.std()) for name, values in bootstrap(images, evaluate, resamples).items()}
     return {name: (value, value - Z * errors[name], value + Z * errors[name]) for name, value in found.items()}
 
 

@@ -40,7 +40,7 @@ def write_metrics(file: Path, evaluation: Evaluation, data: Mapping[str, Any], r
 def write_predictions(
     file: Path, records: Iterable[ImageRecord], threshold: float, normal_scores: Floats, labelled: bool = True
 ) -> None:
-    """Writes predictions.csv: path, label (0 or 1), score, percentile, and decision (normal or abnormal).
+    """Writes predictions.csv: path, label (0 or 1), score, percentile, decision (normal or abnormal), and group.
 
     Args:
         file: Where to.
@@ -48,7 +48,7 @@ def write_predictions(
         threshold: Images that score above it are abnormal; NaN where none was set, then decisions are empty.
         normal_scores: (n,) scores of held-out normal images, among which the percentile is (see `normal_percentile`);
             without any it is empty.
-        labelled: Whether there are labels; otherwise their column is left out.
+        labelled: Whether there are labels; otherwise their column and that of the groups are left out.
     """
     partial = file.with_suffix(".partial")
     with partial.open("w", newline="", encoding="utf-8") as stream:
@@ -60,7 +60,7 @@ def write_predictions(
 
 def columns(labelled: bool) -> list[str]:
     """The names of a prediction's cells."""
-    return ["path", *(["label"] * labelled), "score", "percentile", "decision"]
+    return ["path", *(["label"] * labelled), "score", "percentile", "decision", *(["group"] * labelled)]
 
 
 def cells(record: ImageRecord, threshold: float, normal_scores: Floats, labelled: bool) -> list[str]:
@@ -68,7 +68,8 @@ def cells(record: ImageRecord, threshold: float, normal_scores: Floats, labelled
     decision = "" if math.isnan(threshold) else "abnormal" if record.score > threshold else "normal"
     percentile = normal_percentile(np.array([record.score]), normal_scores)[0]
     place = "" if math.isnan(percentile) else f"{percentile:.3f}"
-    return [record.path, *([str(record.label)] * labelled), repr(record.score), place, decision]
+    label, group = ([str(record.label)], [record.group]) if labelled else ([], [])
+    return [record.path, *label, repr(record.score), place, decision, *group]
 
 
 def print_summary(evaluation: Evaluation, console: Console | None = None) -> None:
