@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from ccd_lightning import load
 from ccd_lightning.cli import main
+from ccd_lightning.cli.export import images_to_try
+from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.padim import PaDiM
 from tests.conftest import TINY
@@ -88,6 +92,25 @@ def test_the_check_is_on_test_images_where_they_are(tmp_path: Path, capsys: pyte
     shutil.copy("runs/padim_synthetic/latest/checkpoints/best.ckpt", tmp_path / "moved.ckpt")
     assert main([*words, str(tmp_path / "moved.ckpt")]) == 0
     assert "on 3 images of noise (the run's test images are not here)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("root", ["archive", "archive/set/images", "archive/set/images/table.csv"])
+def test_test_images_are_found_where_the_split_says(root: str, tmp_path: Path) -> None:
+    images = tmp_path / "archive/set/images"
+    shutil.copytree("data/synthetic_colonoscopy", images)
+    split, _ = read_layout(images)
+    split.write(images / "table.csv")
+    split, _ = read_layout(tmp_path / root)
+    (tmp_path / "run").mkdir()
+    split.write(tmp_path / "run/manifest.csv")
+    settings = {"data": {"init_args": {"root": str(tmp_path / root)}}}
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(settings))
+    found, origin = images_to_try(tmp_path / "run", Geometry(64))
+    assert origin == "3 test images"
+    paths = [row.path for row in split.select("test")]
+    assert torch.equal(found[0], torch.tensor(read_image(paths[0], Geometry(64))).permute(2, 0, 1))
+    paths[0].unlink()
+    assert images_to_try(tmp_path / "run", Geometry(64))[1].startswith("3 images of noise")
 
 
 def test_a_run_without_a_threshold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

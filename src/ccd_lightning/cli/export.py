@@ -95,14 +95,11 @@ def images_to_try(run: Path, geometry: Geometry) -> tuple[Tensor, str]:
         (3, 3, size, size) uint8, and what they are.
     """
     import torch
-    import yaml
 
     from ccd_lightning.data.images import read_image
-    from ccd_lightning.data.manifest import Manifest
 
     try:
-        root = yaml.safe_load((run / CONFIG).read_text())["data"]["init_args"]["root"]
-        paths = [row.path for row in Manifest.read(run / MANIFEST, Path(root)).select("test")]
+        paths = _test_images(run)
         chosen = paths[:: max(1, len(paths) // CHECKED)][:CHECKED]
         pixels = [torch.tensor(read_image(path, geometry)).permute(2, 0, 1) for path in chosen]
     except (OSError, UserError):
@@ -112,6 +109,26 @@ def images_to_try(run: Path, geometry: Geometry) -> tuple[Tensor, str]:
     shape = (CHECKED, 3, geometry.size, geometry.size)
     noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return noise, f"{CHECKED} images of noise (the run's test images are not here)"
+
+
+def _test_images(run: Path) -> list[Path]:
+    """Those of the run's split, if they are there; its paths refer to the config's root or to a folder below it.
+
+    Raises:
+        OSError: If the run's folder holds no config.
+        UserError: If it holds no split.
+    """
+    import yaml
+
+    from ccd_lightning.data.manifest import Manifest
+    from ccd_lightning.data.recognition import possible_roots
+
+    root = yaml.safe_load((run / CONFIG).read_text())["data"]["init_args"]["root"]
+    for folder in possible_roots(Path(root)):
+        paths = [row.path for row in Manifest.read(run / MANIFEST, folder).select("test")]
+        if paths and paths[0].is_file():
+            return paths
+    return []
 
 
 def _parser() -> argparse.ArgumentParser:

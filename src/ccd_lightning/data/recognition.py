@@ -102,6 +102,14 @@ def read_layout(root: Path, layout: str = AUTO, masks: bool = True, seed: int = 
     raise UserError(_not_recognised(root))
 
 
+def possible_roots(root: Path) -> Iterator[Path]:
+    """The folders that the paths of a split may refer to, if a config names this root; none where it is not there."""
+    if root.suffix.lower() == ".csv":
+        yield root.parent
+    elif root.is_dir():
+        yield from _unpacked(root)
+
+
 def _unpacked(root: Path) -> Iterator[Path]:
     """The folder, and those below it as long as there is nothing but one folder: archives often hold one."""
     while True:
