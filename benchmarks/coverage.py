@@ -19,11 +19,13 @@ from ccd_lightning.evaluation.bootstrap import RESAMPLES, units
 from ccd_lightning.evaluation.image import IMAGE_METRICS, image_metrics
 from ccd_lightning.evaluation.intervals import Floats, delong_test
 from ccd_lightning.evaluation.metrics import Evaluation, ImageRecord
-from ccd_lightning.evaluation.paired import PAIRED, paired_differences
-from ccd_lightning.evaluation.pixels import PIXEL_METRICS, pixel_metrics, record_pixels
+from ccd_lightning.evaluation.paired import PAIRED, paired_differences, paired_pixels
+from ccd_lightning.evaluation.pixel_table import PIXEL_METRICS
+from ccd_lightning.evaluation.pixels import PixelRecord, coarse, pixel_metrics, pooled, record_pixels
 
 Draw = Callable[[np.random.Generator, int, int], Evaluation]
 PAIR_METRICS = ("image/auroc", *PAIRED)
+PIXEL_PAIR = ("pixel/auroc", "pixel/aupro", "pixel/dice")
 THRESHOLD, PIXEL_THRESHOLD, SIDE = 1.6, 6.0, 16
 
 
@@ -81,22 +83,52 @@ def pair_set(normal: int, abnormal: int, per_group: int = 1) -> Draw:
     return evaluate
 
 
+def draw_maps(
+    rng: np.random.Generator, count: int, errors: tuple[float, ...]
+) -> tuple[list[ImageRecord], list[list[PixelRecord]]]:
+    """Each detector's maps, half of them with a square lesion.
+
+    Images differ in brightness, lesions in contrast and size, whatever the detector.
+    """
+    images: list[ImageRecord] = []
+    pixels: list[list[PixelRecord]] = [[] for _ in errors]
+    for index in range(count):
+        label, path = index % 2, f"{index:06d}"
+        mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+        if label:
+            top, left, side = rng.integers((0, 0, 2), (SIDE - 6, SIDE - 6, 7)).tolist()
+            mask[top : top + side, left : left + side] = True
+        brightness = rng.normal(0, 0.3)
+        noises = [torch.from_numpy(rng.normal(brightness, error, (SIDE, SIDE))) for error in errors]
+        contrast = rng.normal(1.5, 0.5)
+        images.append(ImageRecord(path, label, "", 0.0))
+        for own, noise in zip(pixels, noises, strict=True):
+            own.append(record_pixels(path, (noise + contrast * mask).exp(), mask, PIXEL_THRESHOLD))
+    return images, pixels
+
+
 def pixel_set(count: int) -> Draw:
-    """Evaluates maps, half of them with a square lesion; images differ in brightness, lesions in contrast and size."""
+    """Evaluates maps of a test set so many times as large."""
 
     def evaluate(rng: np.random.Generator, times: int, resamples: int) -> Evaluation:
-        images, pixels = [], []
-        for index in range(count * times):
-            label, path = index % 2, f"{index:06d}"
-            mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
-            if label:
-                top, left, side = rng.integers((0, 0, 2), (SIDE - 6, SIDE - 6, 7)).tolist()
-                mask[top : top + side, left : left + side] = True
-            noise = torch.from_numpy(rng.normal(rng.normal(0, 0.3), 0.7, (SIDE, SIDE)))
-            maps = (noise + rng.normal(1.5, 0.5) * mask).exp()
-            images.append(ImageRecord(path, label, "", 0.0))
-            pixels.append(record_pixels(path, maps, mask, PIXEL_THRESHOLD))
+        images, (pixels,) = draw_maps(rng, count * times, (0.7,))
         return pixel_metrics(images, pixels, PIXEL_THRESHOLD, resamples=resamples)
+
+    return evaluate
+
+
+def pixel_pair_set(count: int) -> Draw:
+    """Compares the maps of two detectors, of which the second errs more."""
+
+    def evaluate(rng: np.random.Generator, times: int, resamples: int) -> Evaluation:
+        images, pixels = draw_maps(rng, count * times, (0.7, 1.0))
+        metrics = [pixel_metrics(images, own, PIXEL_THRESHOLD, PIXEL_PAIR, resamples=0).metrics for own in pixels]
+        difference = {name: metrics[0][name] - metrics[1][name] for name in PIXEL_PAIR}
+        if not resamples:
+            return Evaluation(difference)
+        first, second = (coarse(own, pooled(own)) for own in pixels)
+        found = paired_pixels(images, first, second, difference, resamples)
+        return Evaluation(difference, {name: (low, high) for name, (_, low, high) in found.items()})
 
     return evaluate
 
@@ -109,6 +141,7 @@ SETS = {
     "pair, 400 + 100 images": (pair_set(400, 100), PAIR_METRICS, 400),
     "pair, 80 + 80 images, 4 a patient": (pair_set(80, 80, 4), PAIR_METRICS, 1000),
     "pair, 80 + 80 images, 10 a patient": (pair_set(80, 80, 10), PAIR_METRICS, 1000),
+    "pair, maps of 60 + 60 images": (pixel_pair_set(120), PIXEL_PAIR, 100),
     "maps of 60 + 60 images": (pixel_set(120), PIXEL_METRICS, 100),
 }
 

@@ -16,7 +16,7 @@ from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.evaluation.image import IMAGE_METRICS
 from ccd_lightning.evaluation.metrics import SIZES
-from ccd_lightning.evaluation.pixels import PIXEL_METRICS
+from ccd_lightning.evaluation.pixel_table import PIXEL_METRICS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RANKS = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]

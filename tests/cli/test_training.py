@@ -65,6 +65,7 @@ def test_run_folders(inside: Path) -> None:
         ):
             assert (run / file).is_file(), file
         assert list(run.glob("events.out.tfevents.*"))
+        assert (run / "pixels.npz").is_file() == (name == "padim_synthetic")  # of maps
     figures = {path.name for path in (inside / "runs/padim_synthetic/latest/figures").iterdir()}
     assert figures == {"roc.png", "precision_recall.png", "histogram.png", "overlays.png"}
     assert figures == set(FIGURES)  # of which a later test removes what it does not draw
@@ -139,6 +140,11 @@ def test_untrained_encoder_and_test_of_a_named_run(inside: Path, capsys: pytest.
     assert main(["test", "--ckpt_path=runs/padim_untrained/version_0"]) == 0
     trained, untrained = (metrics(f"runs/padim_{name}/latest") for name in ("synthetic", "untrained"))
     assert trained["run"]["encoder"] != untrained["run"]["encoder"]
+    assert main(["compare", "runs/padim_synthetic", "runs/padim_untrained"]) == 0
+    table = capsys.readouterr().out.split("minus runs/padim_synthetic")[1]
+    for name in ("pixel/auroc", "pixel/aupro", "pixel/dice"):
+        assert f" {untrained['metrics'][name] - trained['metrics'][name]:+.3f} [" in table
+    assert "not compared" not in table
     records = [
         json.loads(Path(f"runs/padim_{name}/latest/run.json").read_text()) for name in ("synthetic", "untrained")
     ]

@@ -12,7 +12,7 @@ from ccd_lightning.evaluation.html import FIGURES, HEADLINES, Content, write_htm
 from ccd_lightning.evaluation.image import IMAGE_METRICS
 from ccd_lightning.evaluation.measures import MEASURES
 from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS
-from ccd_lightning.evaluation.pixels import PIXEL_METRICS
+from ccd_lightning.evaluation.pixel_table import PIXEL_METRICS
 from ccd_lightning.evaluation.records import Evaluation
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ccd_lightning.evaluation.image import IMAGE_METRICS, image_metrics
 from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS, DetectionMetrics, Evaluation, part_of
-from ccd_lightning.evaluation.pixels import PIXEL_METRICS
+from ccd_lightning.evaluation.pixel_table import PIXEL_METRICS
 
 GOOD = "good"
 

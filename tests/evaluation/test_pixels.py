@@ -11,10 +11,10 @@ from scipy.special import logit
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 from torch import Tensor
 
+from ccd_lightning.evaluation.pixel_table import PIXEL_METRICS
 from ccd_lightning.evaluation.pixels import (
     GRID,
     LIMIT,
-    PIXEL_METRICS,
     PixelRecord,
     coarse,
     pixel_metrics,
@@ -147,7 +147,7 @@ def test_the_grid_of_the_resamples_keeps_all_counts_and_nearly_all_of_the_metric
     maps, masks = pixels(3, 30)
     images, records = recorded(maps, masks)
     counts = pooled(records)
-    rows = coarse(records, counts)
+    rows = coarse(records, counts)[1:4]
     for row, count in zip(rows, counts, strict=True):
         assert row.shape[0] == 30
         assert row.shape[1] <= GRID

@@ -14,6 +14,7 @@ from ccd_lightning.cli.tested import Compared, Tested, check_same_data, read_res
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.names import MAIN
 
+Difference = tuple[float, float, float]  # with the low and the high end of its interval
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -41,11 +42,7 @@ def run_compare(words: list[str]) -> None:
         return
     compared = read_scores(runs)
     if len(runs) > 1:
-        if needed := too_few(compared):
-            print(f"no paired test: it needs {needed}")
-        else:
-            print_differences(compared)
-            print_notes(compared, runs, results)
+        print_comparison(compared, runs, results)
     if output:
         draw(compared, output)
 
@@ -61,18 +58,46 @@ def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
     print("in brackets: 95% intervals, of the test images drawn")
 
 
-def too_few(compared: Compared) -> str:
-    """What a paired test of such images would need; "" where it has it."""
-    from ccd_lightning.evaluation.bootstrap import smaller_class  # scipy takes a second, which --help need not
+def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Tested]) -> None:
+    """Prints differences from the first run, and what is to be known of them.
 
-    if smaller_class(compared.images) > 1:
-        return ""
-    apart = ", each of at least two patients or videos" if np.bincount(compared.labels, minlength=2).min() > 1 else ""
-    return f"at least two normal and two abnormal images{apart}"
+    Args:
+        compared: Image scores.
+        runs: Folders of tested runs by name.
+        results: Their metrics.
+    """
+    from ccd_lightning.cli.compare_pixels import pixel_differences  # scipy takes a second, which --help need not
+    from ccd_lightning.evaluation.bootstrap import is_grouped, smaller_class, units
+
+    images = compared.images
+    if smaller_class(images) < 2:
+        alike = np.bincount(compared.labels, minlength=2).min() > 1
+        apart = ", each of at least two patients or videos" if alike else ""
+        print(f"no paired test: it needs at least two normal and two abnormal images{apart}")
+        return
+    pixels, reasons = pixel_differences(compared, runs, results)
+    print_differences(compared, pixels)
+    if is_grouped(images):
+        count = len(set(units(images).tolist()))
+        print(
+            f"images of a patient or video count as dependent: {count} groups in the test (Obuchowski's) and bootstrap"
+        )
+    if not compared.groups_known and any(result.data.get("groups") != 0 for result in results.values()):
+        again = ", ".join(f"ccd test --ckpt_path {run}" for run in runs.values())
+        print(f"no predictions.csv names patients or videos, so images count as independent; to change that: {again}")
+    for name in compared.regrouped:
+        print(f"{runs[name]}/predictions.csv names other patients or videos, which are not used")
+    for reason in reasons:
+        print(reason)
 
 
-def print_differences(compared: Compared) -> None:
-    """Prints how each run's image metrics differ from the first run's, and DeLong's paired test of the AUROC."""
+def print_differences(compared: Compared, pixels: Mapping[str, Mapping[str, Difference]]) -> None:
+    """Prints how each run's metrics differ from the first run's, and DeLong's paired test of the image AUROC.
+
+    Args:
+        compared: Image scores.
+        pixels: Differences of pixel metrics, by the run's name.
+    """
     from ccd_lightning.evaluation.bootstrap import units
     from ccd_lightning.evaluation.intervals import delong_test
     from ccd_lightning.evaluation.paired import holm, paired_differences
@@ -89,26 +114,14 @@ def print_differences(compared: Compared) -> None:
         table.add_row("  p, corrected", *map(_probability, holm(ps)))
     for metric in bootstrapped[0]:
         table.add_row(metric, *(_difference(*found[metric]) for found in bootstrapped))
+    for metric in dict.fromkeys(metric for found in pixels.values() for metric in found):
+        cells = (pixels.get(name, {}).get(metric) for name, _ in others)
+        table.add_row(metric, *(_difference(*cell) if cell else "-" for cell in cells))
     print()
     Console().print(table)
     correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
     print(f"image/auroc: DeLong's paired test, two-sided{correction}; the others: paired bootstrap")
     print("in brackets: 95% intervals, of the test images drawn; how much another seed changes is not in them")
-
-
-def print_notes(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Tested]) -> None:
-    """Prints what became of groups of images."""
-    from ccd_lightning.evaluation.bootstrap import is_grouped, units
-
-    if is_grouped(compared.images):
-        count = len(set(units(compared.images).tolist()))
-        print(
-            f"images of a patient or video count as dependent: {count} groups in the test (Obuchowski's) and bootstrap"
-        )
-    if not compared.groups_known and any(result.data.get("groups") != 0 for result in results.values()):
-        print(f"no predictions.csv names patients or videos, so images count as independent; {_again(runs.values())}")
-    for name in compared.regrouped:
-        print(f"{runs[name]}/predictions.csv names other patients or videos, which are not used")
 
 
 def draw(compared: Compared, output: Path) -> None:
@@ -151,10 +164,6 @@ def _cell(result: Tested, metric: str) -> str:
 
 def _difference(value: float, low: float, high: float) -> str:
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _again(runs: Iterable[Path]) -> str:
-    return f"to change that: {', '.join(f'ccd test --ckpt_path {run}' for run in runs)}"
 
 
 def _probability(p: float) -> str:

@@ -34,6 +34,7 @@ class Tested(NamedTuple):
 class Prediction(NamedTuple):
     """A row of predictions.csv; the group (patient or video) is None where the file has no such column."""
 
+    file: str
     label: int
     score: float
     group: str | None
@@ -45,12 +46,14 @@ class Compared(NamedTuple):
     Attributes:
         images: N images, with their paths relative to the folder that holds all, labels and groups.
         scores: Each run's (N,), in the order of the images.
+        files: Each run's N paths, in the order of the images, as its test wrote them.
         groups_known: Whether any run tells groups, be it that there are none.
         regrouped: Runs that tell other groups than those of the images, which are of the first run that tells any.
     """
 
     images: list[ImageRecord]
     scores: dict[str, Floats]
+    files: dict[str, list[str]]
     groups_known: bool
     regrouped: list[str]
 
@@ -119,7 +122,8 @@ def read_scores(runs: Mapping[str, Path]) -> Compared:
     groups = next(iter(told.values()), [""] * len(labels))
     images = [ImageRecord(path, labels[path], "", 0.0, group or "") for path, group in zip(labels, groups, strict=True)]
     scores = {name: np.array([rows[path].score for path in labels]) for name, rows in predictions.items()}
-    return Compared(images, scores, bool(known), [name for name, own in told.items() if own != groups])
+    files = {name: [rows[path].file for path in labels] for name, rows in predictions.items()}
+    return Compared(images, scores, files, bool(known), [name for name, own in told.items() if own != groups])
 
 
 def read_predictions(run: Path) -> dict[str, Prediction]:
@@ -132,7 +136,7 @@ def read_predictions(run: Path) -> dict[str, Prediction]:
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             rows = {
-                row["path"]: Prediction(int(row["label"]), float(row["score"]), row.get("group"))
+                row["path"]: Prediction(row["path"], int(row["label"]), float(row["score"]), row.get("group"))
                 for row in csv.DictReader(stream)
             }
         base = os.path.commonpath(rows)

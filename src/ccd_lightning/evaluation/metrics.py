@@ -16,7 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from ccd_lightning.evaluation.image import IMAGE_METRICS, image_metrics
-from ccd_lightning.evaluation.pixels import PIXEL_METRICS, PixelRecord, pixel_metrics, record_pixels
+from ccd_lightning.evaluation.pixel_table import PIXEL_METRICS, PixelTable
+from ccd_lightning.evaluation.pixels import PixelRecord, coarse, pixel_metrics, pooled, record_pixels
 from ccd_lightning.evaluation.records import NO_ABNORMAL, Evaluation, ImageRecord
 
 __all__ = ["DetectionMetrics", "Evaluation", "ImageRecord"]
@@ -129,6 +130,12 @@ class DetectionMetrics:
         for part, records in parts.items():
             result.include(self._evaluate(records, threshold, SUBSET_METRICS), part)
         return result
+
+    def pixel_table(self) -> PixelTable | None:
+        """The pixels of the images whose ground truth is known, sorted by path; None if a sort of pixels is missing."""
+        pixels = sorted(self._pixels, key=lambda record: record.path)
+        counts = pooled(pixels)
+        return coarse(pixels, counts) if counts[0].any() and counts[1].any() else None
 
     def size_bounds(self) -> tuple[float, float] | None:
         """The terciles of the masks' areas, as shares of the image; None where they do not make three parts."""

@@ -10,6 +10,7 @@ import numpy as np
 from ccd_lightning.evaluation import curves
 from ccd_lightning.evaluation.bootstrap import RESAMPLES, bootstrap
 from ccd_lightning.evaluation.intervals import Floats, Z
+from ccd_lightning.evaluation.pixel_table import PixelTable
 from ccd_lightning.evaluation.records import ImageRecord
 
 # Of counts of normal and abnormal scores; the area has a test of its own, `intervals.delong_test`.
@@ -50,7 +51,39 @@ def paired_differences(
         return {name: metric(*one) - metric(*other) for name, metric in metrics.items()}
 
     found = {name: float(values[0]) for name, values in evaluate(np.ones((1, len(labels)))).items()}
-    errors = {name: float(values.std()) for name, values in bootstrap(images, evaluate, resamples).items()}
+    return _intervals(found, bootstrap(images, evaluate, resamples))
+
+
+def paired_pixels(
+    images: Sequence[ImageRecord],
+    first: PixelTable,
+    second: PixelTable,
+    found: Mapping[str, float],
+    resamples: int = RESAMPLES,
+) -> dict[str, tuple[float, float, float]]:
+    """Pixel metrics of one detector minus those of another, with 95% intervals from resamples that both share.
+
+    Args:
+        images: N images whose ground truth is known, as in `paired_differences`.
+        first: The pixels of one detector's maps of them, in the same order.
+        second: Those of the other one.
+        found: The differences themselves by the metric's name, which bins know less exactly.
+        resamples: How many.
+
+    Returns:
+        As `paired_differences`.
+    """
+
+    def evaluate(drawn: Floats) -> dict[str, Floats]:
+        one, other = (table.values(drawn, found) for table in (first, second))
+        return {name: one[name] - other[name] for name in found}
+
+    return _intervals(found, bootstrap(images, evaluate, resamples))
+
+
+def _intervals(found: Mapping[str, float], resampled: Mapping[str, Floats]) -> dict[str, tuple[float, float, float]]:
+    """Differences with the ends of their intervals; resamples that do not define a metric (NaN) do not count."""
+    errors = {name: float(np.nanstd(values)) for name, values in resampled.items()}
     return {name: (value, value - Z * errors[name], value + Z * errors[name]) for name, value in found.items()}
 
 

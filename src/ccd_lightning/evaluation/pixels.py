@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,27 +11,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from ccd_lightning.evaluation import curves
 from ccd_lightning.evaluation.bootstrap import RESAMPLES, bootstrap, bootstrap_interval, smaller_class
 from ccd_lightning.evaluation.intervals import Floats
+from ccd_lightning.evaluation.pixel_table import DECISIONS, PIXEL_METRICS, PixelTable, pixel_values
 from ccd_lightning.evaluation.records import Evaluation, ImageRecord
 from ccd_lightning.models.histogram import BINS, float_bins
 
 LIMIT = 4096  # occupied bins of an image; with more its bins are merged in pairs until it has no more
 GRID = 512  # at most so many bins, shared by all images, for resamples
-AUPRO_LIMIT = 0.3  # of the false-positive rate, as Bergmann et al. integrate to
 EIGHT_NEIGHBOURS = np.ones((3, 3))
-
-# Of counts of normal pixels, of abnormal pixels, and of abnormal pixels each as a share of its region.
-CURVES: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
-    "pixel/auroc": lambda normal, abnormal, _: curves.partial_area(normal, abnormal),
-    "pixel/average_precision": lambda normal, abnormal, _: curves.average_precision(normal, abnormal),
-    "pixel/aupro": lambda normal, _, regions: curves.partial_area(normal, regions, AUPRO_LIMIT),
-    "pixel/dice_best": lambda normal, abnormal, _: curves.best_dice(normal, abnormal),
-    "pixel/iou_best": lambda normal, abnormal, _: curves.dice_to_iou(curves.best_dice(normal, abnormal)),
-}
-DECISIONS = ("pixel/dice", "pixel/iou")
-PIXEL_METRICS = (*CURVES, *DECISIONS)
 
 
 class PixelRecord(NamedTuple):
@@ -112,23 +100,13 @@ def pixel_metrics(
     if math.isnan(threshold):
         result.undefine((name for name in names if name in DECISIONS), "no pixel threshold")
     defined = [name for name in names if name not in result.undefined]
-    above = np.array([record.above for record in pixels], dtype=np.float64)
-    lesions = np.array([record.abnormal[1].sum() for record in pixels], dtype=np.float64)
-
-    def evaluate(drawn: Floats, counts: Sequence[Floats]) -> dict[str, Floats]:
-        false, true = (drawn @ above).T
-        dice = 2 * true / (true + false + drawn @ lesions)
-        decided = {"pixel/dice": dice, "pixel/iou": curves.dice_to_iou(dice)}
-        return {name: decided[name] if name in DECISIONS else CURVES[name](*counts) for name in defined}
-
-    occupied = np.flatnonzero(counts[0] + counts[1])
-    found = evaluate(np.ones((1, len(pixels))), [count[None, occupied] for count in counts])
+    occupied, above = np.flatnonzero(counts[0] + counts[1]), np.array([record.above for record in pixels], np.float64)
+    found = pixel_values(defined, [count[None, occupied] for count in counts], above.sum(axis=0)[None])
     result.metrics = {name: float(value[0]) for name, value in found.items()}
     if smaller_class(images) < 2 or not resamples:
         return result
-    rows = coarse(pixels, counts)
-    with np.errstate(invalid="ignore"):  # of resamples that drew images with empty masks only
-        drawn = bootstrap(images, lambda drawn: evaluate(drawn, [drawn @ row for row in rows]), resamples)
+    table = coarse(pixels, counts)
+    drawn = bootstrap(images, lambda drawn: table.values(drawn, defined), resamples)
     for name, values in drawn.items():
         result.intervals[name] = bootstrap_interval(values, result.metrics[name], smaller_class(images))
     return result
@@ -144,26 +122,24 @@ def pooled(pixels: Sequence[PixelRecord]) -> list[Floats]:
     return totals
 
 
-def coarse(pixels: Sequence[PixelRecord], counts: Sequence[Floats]) -> list[Floats]:
-    """The same of each image, in at most GRID bins, none of more than 2/GRID of a class's pixels unless they tie.
+def coarse(pixels: Sequence[PixelRecord], counts: Sequence[Floats]) -> PixelTable:
+    """The pixels of each image, in at most GRID bins, none of more than 2/GRID of a class's pixels unless they tie.
 
     Args:
         pixels: N images.
-        counts: What `pooled` returns of them.
-
-    Returns:
-        Three arrays (N, at most GRID).
+        counts: What `pooled` returns of them; normal and abnormal pixels are there.
     """
     shift = max(record.shift for record in pixels)
     shares = [np.cumsum(count) / count.sum() for count in counts[:2]]
     places = sum(np.minimum(share * (GRID // 2), GRID // 2 - 1).astype(np.int64) for share in shares)
     grid = np.unique(places, return_inverse=True)[1]
     length = int(grid.max()) + 1
-    rows = [np.zeros((len(pixels), length)) for _ in range(3)]
+    normal, abnormal, regions = rows = [np.zeros((len(pixels), length)) for _ in range(3)]
     for index, record in enumerate(pixels):
         for row, (bins, values) in zip(rows, _parts(record), strict=True):
             row[index] = np.bincount(grid[bins >> (shift - record.shift)], weights=values, minlength=length)
-    return rows
+    above = np.array([record.above for record in pixels], dtype=np.float64)
+    return PixelTable([record.path for record in pixels], normal, abnormal, regions, above)
 
 
 def _parts(record: PixelRecord) -> tuple[tuple[NDArray[np.int32], NDArray[np.generic]], ...]:

@@ -32,6 +32,7 @@ from ccd_lightning.evaluation.figures import (
 from ccd_lightning.evaluation.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.evaluation.html import FIGURES, REPORT, Content, write_html
 from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord, part_of
+from ccd_lightning.evaluation.pixel_table import PIXELS, write_pixels
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
 from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
@@ -40,7 +41,9 @@ from ccd_lightning.runs import CONFIG
 
 
 class TestReport(Callback):
-    """Writes metrics.json, predictions.csv, figures/ and report.html into the run's folder, and to TensorBoard.
+    """Writes metrics.json, predictions.csv, pixels.npz, report.html and figures/ into the run's folder.
+
+    Metrics and figures also go to TensorBoard.
 
     The module's test step returns `scores` (B,) and, from a detector, `maps` (B, H, W); its `threshold` and
     `normal_scores` come from held-out normal images. This is the one place that reads labels and masks.
@@ -82,6 +85,7 @@ class TestReport(Callback):
         data = describe_split(trainer.datamodule, records)  # type: ignore[attr-defined]
         data["size_bounds"] = total.size_bounds()
         run, config = describe_run(pl_module, records), config_of(trainer, folder)
+        write_pixels(folder / PIXELS, table := total.pixel_table())
         write_metrics(folder / METRICS, evaluation, data, run)
         held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
         write_predictions(folder / PREDICTIONS, records, threshold, held_out)
@@ -95,7 +99,13 @@ class TestReport(Callback):
         content = Content(os.path.relpath(folder), evaluation, kinds, data, run, config, pl_module.device)
         write_html(folder / REPORT, content, [folder / "figures" / name for name in figures])
         print_summary(evaluation)
-        names = [METRICS, PREDICTIONS, REPORT, *(f"figures/{name}" for name in sorted(figures))]
+        names = [
+            METRICS,
+            PREDICTIONS,
+            *([PIXELS] if table else []),
+            REPORT,
+            *(f"figures/{name}" for name in sorted(figures)),
+        ]
         print(f"\nWritten to {os.path.relpath(folder)}: {', '.join(names)}")
         print(f"The report to read, send or print: {os.path.relpath(folder / REPORT)}")
         print("Next: tensorboard --logdir runs")
