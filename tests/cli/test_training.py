@@ -154,7 +154,9 @@ def test_untrained_encoder_and_test_of_a_named_run(inside: Path, capsys: pytest.
 
 def test_predict_reads_no_label(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Path("runs/padim_synthetic/latest")
+    before = {path.name for path in run.iterdir()}
     assert main(["predict", "--ckpt_path", str(run)]) == 0
+    assert {path.name for path in run.iterdir()} - before == {"unlabelled_predictions.csv"}  # no event file
     files = [run / name for name in ("unlabelled_predictions.csv", "predictions.csv")]
     predicted, tested = (list(csv.DictReader(file.read_text().splitlines())) for file in files)
     assert predicted == [{name: row[name] for name in ("path", "score", "percentile", "decision")} for row in tested]

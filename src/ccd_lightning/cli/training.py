@@ -231,11 +231,13 @@ def run_training(words: list[str]) -> int:
 
 
 def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
-    writer: PredictionFile | ImagePredictions = PredictionFile()
-    if images:
+    run = Path()
+    if words[0] == "predict" and not {"-h", "--help"} & set(words):
         run = runs.run_folder(Path(words[words.index("--ckpt_path") + 1]))
-        writer = ImagePredictions(run, images.output, images.maps, images.overlays)
         words = [*words, "--trainer.logger", "false"]  # there is nothing to log, and the run may be another's
+    writer: PredictionFile | ImagePredictions = PredictionFile(run)
+    if images:
+        writer = ImagePredictions(run, images.output, images.maps, images.overlays)
     callbacks: list[Callback] = [
         ValidateLast(),
         SaveWhenTerminated(),

@@ -18,9 +18,16 @@ FILE = "unlabelled_predictions.csv"
 
 
 class PredictionFile(Callback):
-    """Writes path, score, percentile and decision of every image into the run's folder, and keeps no map."""
+    """Writes path, score, percentile and decision of every image into the run's folder, and keeps no map.
 
-    def __init__(self) -> None:
+    Its records stay in memory, a few hundred bytes each, where the data module keeps the images themselves.
+
+    Args:
+        run: The run's folder.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
         self.records: list[ImageRecord] = []
         self._summary = ""
 
@@ -43,18 +50,18 @@ class PredictionFile(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file, on one rank for all."""
-        folder, gathered = Path(str(trainer.log_dir)), gather_ranks(self.records)  # on every rank
+        gathered = gather_ranks(self.records)  # on every rank
         if not trainer.is_global_zero:
             return
         records = sorted(record for share in gathered for record in share)
         threshold = float(torch.as_tensor(pl_module.threshold))
         held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
-        write_predictions(folder / FILE, records, threshold, held_out, labelled=False)
+        write_predictions(self.run / FILE, records, threshold, held_out, labelled=False)
         abnormal = sum(record.score > threshold for record in records)
         called = "no image is called normal or abnormal: this run was fitted without validation, and has no threshold"
         if not math.isnan(threshold):
             called = f"{abnormal} of {len(records)} images are called abnormal"
-        self._summary = f"\n{os.path.relpath(folder / FILE)}: {called}"
+        self._summary = f"\n{os.path.relpath(self.run / FILE)}: {called}"
 
     def summary(self) -> str:
         """Where the file is, and how many images are called abnormal; on the first rank."""
