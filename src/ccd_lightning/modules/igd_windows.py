@@ -41,7 +41,8 @@ def score_windows(
         encoder: Its encoder.
         images: (B, 3, H, W) in [0, 1].
         scale: Sizes, and how many windows to score at once. An exported graph scores all at once: of a batch whose
-            size is open it cannot tell how many chunks there are.
+            size is open it cannot tell how many chunks there are. Row by row it would hold the model once for each row
+            of the grid: at 256 px 2.4 GB instead of 0.9 for one image, and 20 times as long to export.
     """
     grid = windows(images, scale.size, scale.stride)  # (B, rows, columns, C, size, size)
     at_once = max(1, scale.chunk // (grid.shape[1] * grid.shape[2]))
