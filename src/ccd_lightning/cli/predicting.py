@@ -21,8 +21,9 @@ Scores images without looking at labels: those of PLACE, or else the run's own t
   --maps png|npy|none     the maps, at the detector's size; png: 16 bits, read with the scale in maps.json;
                           default: none
 
-With --images, DIR holds predictions.csv (path, score, decision), errors.csv (path, reason; if an image was skipped),
-and overlays/ and maps/, whose files are named and nested as the images are. Rows are written as the work goes on.
+With --images, DIR holds predictions.csv (path, score, percentile, decision), errors.csv (path, reason; if an image was
+skipped), and overlays/ and maps/, whose files are named and nested as the images are. Rows are written as the work
+goes on.
 
 Exit code: 0; 2 after a mistake, such as no image found; 3 when finished, but with images skipped that cannot be read.
 
