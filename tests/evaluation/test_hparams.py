@@ -26,7 +26,7 @@ def test_parameters_of_shipped_configs() -> None:
 @pytest.mark.parametrize("weights", [None, "None", "null"])
 def test_no_weights_are_random_ones_and_no_config_is_none(weights: str | None) -> None:
     config = {"model": {"class_path": "a.B", "init_args": {"encoder": {"weights": weights}}}, "seed_everything": 0}
-    assert hyperparameters(yaml.safe_dump(config)) == {"model": "B", "encoder": "random", "seed": 0}
+    assert hyperparameters(yaml.safe_dump(config)) == {"model": "B", "encoder": "random", "seed": "0"}
     assert hyperparameters("") == {}
 
 

@@ -31,6 +31,8 @@ def hyperparameters(config: str) -> dict[str, str | float]:
             value = value.get(key, "") if isinstance(value, dict) else ""
         if value != "":
             found[name] = "random" if value in (None, "None", "null") else value  # as EncoderConfig reads it
+    if "seed" in found:
+        found["seed"] = str(found["seed"])  # a name, which as a number would be shown as 0.0000
     if "model" in found:
         found["model"] = found["model"].rpartition(".")[2]
     return found
