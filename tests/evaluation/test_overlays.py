@@ -72,6 +72,15 @@ def test_colours_mean_the_same_in_every_image() -> None:
     assert not np.array_equal(pictures[0][:, 10:], pictures[1][:, 10:])
 
 
+def test_the_image_is_seen_below_the_highest_colours() -> None:
+    anomaly_map = np.full((20, 20), 1000, np.float32)
+    dark, light = (
+        np.asarray(draw_overlay(Image.new("RGB", (200, 200), grey), anomaly_map, Geometry(20), LIMITS)).astype(int)
+        for grey in ((50, 50, 50), (150, 150, 150))
+    )
+    assert (light - dark)[100, 100] == pytest.approx(np.full(3, 50), abs=1)  # half of 100
+
+
 def test_higher_values_are_brighter() -> None:
     ramp = np.linspace(5, 45, 40, dtype=np.float32)[None].repeat(40, axis=0)
     picture = np.asarray(draw_overlay(Image.new("RGB", (40, 40)), ramp, Geometry(40), (10.0, 1e9)).convert("L"), float)

@@ -20,6 +20,7 @@ MapFormat = Literal["png", "npy", "none"]
 Maps = NDArray[np.float32]
 FULL = 65535
 TOP = 8  # times the threshold of pixels is the brightest grey of a map
+OPACITY = [min(round(0.75 * level**2 / 255), 128) for level in range(256)]  # half at most: the lesion is to be seen
 SHARE = 0.75  # of the colours, that are below the threshold of pixels
 OVERLAYS, MAPS = "overlays", "maps"
 OUTLINE, FRAME = (0, 255, 255), (160, 160, 160)
@@ -41,8 +42,8 @@ def draw_overlay(
 ) -> Image.Image:
     """Lays a map over the image it is of, at the image's own size.
 
-    Colours are the more opaque the higher the map is. A line surrounds what is higher than the threshold of pixels, a
-    thin frame the part that was looked at, where that is not all of the image.
+    Colours are the more opaque the higher the map is, half at most. A line surrounds what is higher than the threshold
+    of pixels, a thin frame the part that was looked at, where that is not all of the image.
 
     Args:
         image: The original, RGB, of any size.
@@ -59,7 +60,7 @@ def draw_overlay(
     levels = levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
     colours = levels.copy()
     colours.putpalette((255 * colormaps[COLOURS](np.arange(256))[:, :3]).round().astype(np.uint8).tobytes())
-    image.paste(colours.convert("RGB"), box, levels.point([round(0.75 * level**2 / 255) for level in range(256)]))
+    image.paste(colours.convert("RGB"), box, levels.point(OPACITY))
     image.paste(OUTLINE, box, _rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
     draw = ImageDraw.Draw(image)
     width = max(1, min(image.size) // 400)
