@@ -164,6 +164,15 @@ def test_without_threshold_and_masks(tmp_path: Path) -> None:
     assert "None" not in page.text
 
 
+def test_headlines_speak_in_percent(tmp_path: Path) -> None:
+    evaluation = Evaluation(dict.fromkeys(HEADLINES, 0.875), dict.fromkeys(HEADLINES, (0.5, 0.75)))
+    page = read(tmp_path, content_of(evaluation))
+    cards = page.text.partition("The test images")[0]
+    assert cards.count("87.5%") == cards.count("95% interval 50.0 to 75.0%") == len(HEADLINES)
+    assert cards.count("chance: 50%") == 2
+    assert "0.5" not in cards
+
+
 def test_optimistic_metrics_are_named(tmp_path: Path) -> None:
     name = "image/sensitivity_at_specificity_95"
     marked = read(tmp_path, content_of(Evaluation({name: 0.5})))

@@ -22,11 +22,18 @@ from ccd_lightning.evaluation.records import Evaluation
 REPORT = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 GROUPS = {"image": "Whole images", "pixel": "Outlines (pixels)", "pretext": "What pretraining has learned"}
+# What stands at the top, in percent: titles, and meanings where those of MEASURES speak of shares of 1.
 HEADLINES = {
-    "image/sensitivity": "Abnormal images found",
-    "image/specificity": "Normal images cleared",
-    "image/auroc": "Images ranked rightly",
-    "pixel/auroc": "Pixels ranked rightly",
+    "image/sensitivity": ("Abnormal images found", ""),
+    "image/specificity": ("Normal images cleared", ""),
+    "image/auroc": (
+        "Images ranked rightly",
+        "How often an abnormal image scores above a normal one (AUROC); chance: 50%.",
+    ),
+    "pixel/auroc": (
+        "Pixels ranked rightly",
+        "How often a pixel of a lesion scores above a normal one (AUROC); chance: 50%.",
+    ),
 }
 # Every figure that a test may draw: its title and what it shows, in the order of the page.
 FIGURES = {
@@ -92,8 +99,8 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
         run=run,
         date=f"{datetime.now(UTC):%d %B %Y}",
         cards=[
-            {"title": title, "cell": _cell(evaluation, name), "meaning": MEASURES[name].meaning}
-            for name, title in HEADLINES.items()
+            {"title": title, "cell": _cell(evaluation, name), "meaning": meaning or MEASURES[name].meaning}
+            for name, (title, meaning) in HEADLINES.items()
             if name in names
         ],
         images=_images(content.data),
