@@ -98,7 +98,7 @@ def test_histogram_keeps_scores_apart_that_span_decades() -> None:
     normal = np.linspace(1, 2, 30)
     figure = histogram_figure({"good": normal, "ulcer": 1e5 * normal}, threshold=2.0)
     assert figure.axes[0].get_xscale() == "log"
-    assert max(heights(figure)) < 0.6  # linear bins would put all of the normal images into one
+    assert max(heights(figure)) < 0.7  # linear bins would put all of the normal images into one
 
 
 @pytest.mark.parametrize(("scores", "threshold"), [([0.0, 1.0, 1e6], 1.0), ([-3.0, 1e6], 1.0), ([1.0, 1e6], -1.0)])
@@ -149,17 +149,18 @@ def test_many_cases_stand_in_two_blocks() -> None:
 @pytest.mark.parametrize(
     ("kind", "score", "title"),
     [
-        ("polyp", 5.0, "polyp: 5 > 4, found"),
-        ("polyp", 4.0, "polyp: 4 ≤ 4, missed"),
-        ("good", 5.0, "good: 5 > 4, false alarm"),
-        ("good", 3.0, "good: 3 ≤ 4, cleared"),
+        ("polyp", 5.0, "polyp\n5 > 4\nfound"),
+        ("polyp", 4.0, "polyp\n4 ≤ 4\nmissed"),
+        ("intraventricular_haemorrhage", 5.0, "intraventricular\n_haemorrhage\n5 > 4\nfound"),
+        ("good", 5.0, "normal\n5 > 4\nfalse alarm"),
+        ("good", 3.0, "normal\n3 ≤ 4\ncleared"),
     ],
 )
 def test_overlay_rows_say_what_was_decided(kind: str, score: float, title: str) -> None:
     (case,) = cases(kind, score=score)
     assert case.title(4.0) == title
     figure = overlay_figure([case], 4.0, (0.0, 1.0))
-    assert figure.axes[0].get_ylabel() == title.replace(": ", "\n")
+    assert figure.axes[0].get_ylabel() == title
 
 
 def test_overlay_outlines_the_truth_or_says_that_it_is_unknown() -> None:

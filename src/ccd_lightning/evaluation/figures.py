@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,7 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from ccd_lightning.evaluation.intervals import Floats
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
+DPI = 160  # of files: twice the pixels, or nearly so, at which the report shows a figure
 KINDS = (ORANGE, "#c53030", "#6b46c1", "#2f855a", "#b7791f", "#d53f8c")  # of abnormality
 COLOURS = "inferno"
 
@@ -44,12 +46,13 @@ class Case:
     score: float
 
     def title(self, threshold: float) -> str:
-        """Kind, score, and what was decided, such as "polyp: 12.3 > 10.9, found"."""
+        """Kind, score, and what was decided, a line each, such as "polyp", "12.3 > 10.9", "found"."""
+        kind = "normal" if self.kind == "good" else textwrap.fill(self.kind, 16)  # as long as a row is high
         if math.isnan(threshold):
-            return f"{self.kind}: {self.score:.3g}"
+            return f"{kind}\n{self.score:.3g}"
         called = self.score > threshold
         verdict = ("found" if called else "missed") if self.kind != "good" else ("false alarm" if called else "cleared")
-        return f"{self.kind}: {self.score:.3g} {'>' if called else '≤'} {threshold:.3g}, {verdict}"
+        return f"{kind}\n{self.score:.3g} {'>' if called else '≤'} {threshold:.3g}\n{verdict}"
 
 
 def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
@@ -127,12 +130,12 @@ def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
         groups: Scores by kind, "good" among them or not; none is empty.
         threshold: Drawn as a line.
     """
-    figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.2, 3.6), layout="constrained")
     axes = _axes(figure, "image score", "share of the kind's images", "Scores")
     every = np.concatenate(list(groups.values()))
-    edges = np.histogram_bin_edges(every, bins=40)
+    edges = np.histogram_bin_edges(every, bins=30)
     if min(every.min(), np.nan_to_num(threshold, nan=np.inf)) > 0 and every.max() > 100 * every.min():
-        edges = np.geomspace(every.min(), every.max(), 41)
+        edges = np.geomspace(every.min(), every.max(), 31)
         edges[[0, -1]] = every.min(), every.max()  # geomspace may round past the extremes
         axes.set_xscale("log")
     shades = itertools.cycle(KINDS)
@@ -160,7 +163,7 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
     columns = ("image", "truth", "anomaly map", "overlay")
     blocks = 2 if len(cases) > 4 else 1
     height = math.ceil(len(cases) / blocks)
-    figure = Figure(figsize=(6.4 * blocks + 0.8, 1.5 * height + 0.5), layout="constrained")
+    figure = Figure(figsize=(4.3 * blocks + 0.6, 1.02 * height + 0.3), layout="constrained")
     grid = figure.subplots(height, blocks * len(columns), squeeze=False)
     scale = ScalarMappable(Normalize(*limits), COLOURS)
     for axes, title in zip(grid[0], columns * blocks, strict=True):
@@ -184,7 +187,7 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
             note.set_bbox({"facecolor": "black", "alpha": 0.5, "linewidth": 0})
         elif case.mask.any():
             row[1].contour(case.mask, levels=[0.5], colors="cyan", linewidths=1.2)
-        row[0].set_ylabel(case.title(threshold).replace(": ", "\n"), fontsize=8)
+        row[0].set_ylabel(case.title(threshold), fontsize=7)
     figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label="anomaly map")
     return figure
 

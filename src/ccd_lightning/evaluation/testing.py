@@ -22,6 +22,7 @@ from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.evaluation.bootstrap import RESAMPLES, SEED, is_grouped
 from ccd_lightning.evaluation.dashboard import tensorboard
 from ccd_lightning.evaluation.figures import (
+    DPI,
     Case,
     histogram_figure,
     overlay_figure,
@@ -209,6 +210,6 @@ def save_figures(folder: Path, figures: dict[str, Figure], logger: Any) -> None:
     for name in FIGURES.keys() - figures.keys():
         (folder / name).unlink(missing_ok=True)
     for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=110)
+        figure.savefig(folder / name, dpi=DPI)
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(f"test/{Path(name).stem}", figure)
