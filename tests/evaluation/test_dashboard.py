@@ -200,7 +200,7 @@ def test_lines_reach_from_the_first_to_the_last_step(fitted: Trainer, events: Ev
 
 def test_learning_rate_is_that_of_the_schedule(events: EventAccumulator) -> None:
     expected = {step: 1e-3 * cosine_with_warmup(step, total=4, warmup=2) for step in range(4)}
-    assert curve(events, "lr-AdamW") == pytest.approx(expected)
+    assert curve(events, "train/learning_rate") == pytest.approx(expected)
 
 
 def test_images_per_second_begin_after_the_warm_up(events: EventAccumulator) -> None:

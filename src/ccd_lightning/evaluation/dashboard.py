@@ -24,7 +24,7 @@ COLLAPSED = {"train/spread": 0.5, "train/feature_spread": 0.05}
 # lines are a group of their own, by a name that comes last where TensorBoard lists all scalars.
 LINE = "warning_line"
 CHARTS = {
-    "contrastive loss, and if collapsed": (
+    "contrastive loss (nats), and that of a collapse": (
         "train/contrastive",
         "val/contrastive",
         f"{LINE}/train_contrastive",
@@ -49,9 +49,9 @@ CHARTS = {
     "alignment: 0 if views agree": ("train/alignment", "val/alignment"),
     "uniformity: 0 if all is one point": ("train/uniformity", "val/uniformity"),
     "probe AUROC, and chance": ("val/probe_auroc", f"{LINE}/probe_auroc"),
-    "probe separation": ("val/probe_separation",),
-    "learning rate": ("lr-.*",),
-    "images per second": ("train/images_per_second",),
+    "probe separation (nats)": ("val/probe_separation",),
+    "learning rate": ("train/learning_rate.*",),
+    "training images per second": ("train/images_per_second",),
 }
 
 
@@ -180,10 +180,12 @@ def collapsed_contrastive(trainer: Trainer, batch: Any) -> float:
 
 
 class LearningRate(LearningRateMonitor):
-    """Lightning's monitor, which without a logger does nothing, where Lightning's is an error."""
+    """Lightning's monitor, whose curves stand with those of training, and which without a logger does nothing."""
 
     def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Finds the optimisers' names."""
+        """Names the schedules that have no name."""
+        for config in trainer.lr_scheduler_configs:
+            config.name = config.name or "train/learning_rate"
         if trainer.loggers:
             super().on_train_start(trainer, *args, **kwargs)
 
