@@ -20,6 +20,9 @@ from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.igd_windows import reconstruct_windows
 from ccd_lightning.transforms.patches import CELLS
 
+# TensorBoard shows pictures about 350 pixels wide, half of what these have, and there their text must be readable.
+DPI, TEXT = 160, 9
+
 
 class PretextPictures(Callback):
     """Shows the views and the position pairs of the first batch, and at the end the held-out images' features.
@@ -41,8 +44,8 @@ class PretextPictures(Callback):
             return
         shown = slice(self.images)
         views = views_figure(batch["views"][shown], batch["augmentation"][shown], family_name(trainer))
-        writer.add_figure("views/weak_by_strong", views, 0)
-        writer.add_figure("views/position_pairs", pairs_figure(batch["patches"], batch["position"]), 0)
+        writer.add_figure("first_batch/views", views, 0)
+        writer.add_figure("first_batch/position_pairs", pairs_figure(batch["patches"], batch["position"]), 0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the features, by the statistics of whole images that the last validation left in the encoder."""
@@ -75,14 +78,14 @@ def views_figure(views: Tensor, augmentation: Tensor, family: str) -> Figure:
     if augmentation.shape[1] == 1:  # one distribution was drawn of each image: images lie side by side
         pairs, augmentation = pairs.transpose(0, 1), augmentation.T
     rows, columns = augmentation.shape
-    figure = Figure(figsize=(1.2 * columns + 0.2, 0.65 * rows + 0.5), dpi=160, layout="constrained")
-    figure.suptitle("Two weak views of each image under strong augmentations", fontsize=8)
+    figure = Figure(figsize=(columns + 0.2, 0.55 * rows + 0.6), dpi=DPI, layout="constrained")
+    figure.suptitle(f"Two weak views of each image under {family}", fontsize=TEXT)
     for row, line in enumerate(figure.subplots(rows, columns, squeeze=False)):
         for axes, picture in zip(line, pairs[row], strict=True):
             _show(axes, picture)
-        line[0].set_ylabel(f"image {row}" if rows > 1 else "", fontsize=8)
+        line[0].set_ylabel(f"{row}" if rows > 1 else "", fontsize=TEXT)
     for axes, index in zip(figure.axes, augmentation[0].tolist(), strict=False):
-        axes.set_title(f"{family} {index}", fontsize=8)
+        axes.set_title(f"{index}", fontsize=TEXT)
     return figure
 
 
@@ -94,10 +97,10 @@ def pairs_figure(patches: Tensor, position: Tensor) -> Figure:
         position: (B, N) in 0..7.
     """
     pairs, classes = patches.transpose(1, 2).flatten(0, 1).float().cpu(), position.flatten().tolist()
-    figure = Figure(figsize=(5, 2.9), dpi=160, layout="constrained")
-    figure.suptitle("Where does the second patch lie, seen from the first (in the middle)?", fontsize=8)
+    figure = Figure(figsize=(4.2, 2.8), dpi=DPI, layout="constrained")
+    figure.suptitle("Where does the second patch lie, seen from\nthe first, which is in the middle?", fontsize=TEXT)
     for cell, axes in enumerate(figure.subplots(2, 4).flat):
-        axes.set_title(f"{cell}: {_direction(cell)}", fontsize=8)
+        axes.set_title(f"{cell}: {_direction(cell)}", fontsize=TEXT)
         axes.set_visible(cell in classes)
         if cell in classes:
             _show(axes, pair_board(pairs[classes.index(cell)], cell))
@@ -209,14 +212,14 @@ def reconstruction_figure(shown: dict[str, Tensor], maps: Tensor) -> Figure:
         maps: (B, H, W), drawn on one scale, whose ends are written beside them.
     """
     count, rows = len(maps), len(shown) + 1
-    figure = Figure(figsize=(1.3 * count + 0.4, 1.3 * rows + 0.2), dpi=160, layout="constrained")
+    figure = Figure(figsize=(count + 0.3, rows + 0.1), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, count, squeeze=False)
     for line, (title, pictures) in zip(axes, shown.items(), strict=False):
-        line[0].set_ylabel(title, fontsize=8)
+        line[0].set_ylabel(title, fontsize=TEXT)
         for place, picture in zip(line, pictures.float().cpu(), strict=True):
             _show(place, picture.permute(1, 2, 0))
     low, high = float(maps.min()), float(maps.max())
-    axes[-1][0].set_ylabel(f"map, {low:.2f} to {high:.2f}", fontsize=8)
+    axes[-1][0].set_ylabel(f"map, {low:.2f} to {high:.2f}", fontsize=TEXT)
     for place, one in zip(axes[-1], maps.float().cpu(), strict=True):
         place.imshow(one.numpy(), cmap="inferno", vmin=low, vmax=high)
         place.set(xticks=[], yticks=[])
