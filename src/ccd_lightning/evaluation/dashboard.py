@@ -121,7 +121,7 @@ class FamilyAdvice(Callback):
             rank_zero_warn(
                 f"On held-out images the strong augmentations cannot be told from each other (accuracy {accuracy:.2f},"
                 f" chance {chance:.2f}). If more epochs do not change that, this family does not suit these images: try"
-                " another, such as --data.views.family ccd_lightning.transforms.strong.Permutation (or Noise)."
+                " another (--data.views.family ccd_lightning.transforms.strong.Permutation, Rotation, Cutout or Noise)."
             )
 
 
