@@ -219,7 +219,7 @@ def reconstruction_figure(shown: dict[str, Tensor], maps: Tensor) -> Figure:
         for place, picture in zip(line, pictures.float().cpu(), strict=True):
             _show(place, picture.permute(1, 2, 0))
     low, high = float(maps.min()), float(maps.max())
-    axes[-1][0].set_ylabel(f"map, {low:.2f} to {high:.2f}", fontsize=TEXT)
+    axes[-1][0].set_ylabel(f"map\n{low:.2f} to {high:.2f}", fontsize=TEXT)
     for place, one in zip(axes[-1], maps.float().cpu(), strict=True):
         place.imshow(one.numpy(), cmap="inferno", vmin=low, vmax=high)
         place.set(xticks=[], yticks=[])
