@@ -180,6 +180,8 @@ class IGD(OneClassDetector):
         add_up = partial(self._reduce, how="sum")
         if descriptor.whitened and descriptor.gaussian.scale.isnan():  # once, before anything was estimated
             whiten(descriptor.latent, features, add_up)
+        elif descriptor.whitened and not self.training_settings.fine_tune:
+            return  # neither features nor latents have changed
         descriptor.gaussian.fit(lambda: map(descriptor.latent, features()), add_up)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
