@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 
 from ccd_lightning.evaluation.paired import paired_pixels
 from ccd_lightning.evaluation.pixel_table import PIXELS, PixelTable, write_pixels
-from tests.cli.tested import GOOD, LABELS, OTHER, POOR, differences, interval, leave, records, told
+from tests.cli.tested import GOOD, LABELS, OTHER, POOR, differences, interval, leave, records, told, told_without_torch
 
 NAMES = ("pixel/auroc", "pixel/aupro", "pixel/dice")
 VALUES = {"first": (0.9, 0.8, 0.7), "second": (0.85, 0.65, 0.72), "third": (0.5, 0.4, 0.3)}
@@ -136,11 +134,4 @@ def test_what_does_not_belong_together_is_not_compared(capsys: pytest.CaptureFix
 
 def test_comparing_pixels_imports_no_torch() -> None:
     runs = [keep("first", GOOD, pixels(0)), keep("second", POOR, pixels(1))]
-    code = (
-        "import sys; from ccd_lightning.cli import main\n"
-        f"main({['compare', *runs]!r})\n"
-        "sys.exit(bool({'torch', 'lightning', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("pixel/aupro") == 2
+    assert told_without_torch(*runs).count("pixel/aupro") == 2

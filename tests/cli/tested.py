@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,18 @@ def told(*words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     capsys.readouterr()
     assert main(["compare", *words]) == 0
     return capsys.readouterr().out.splitlines()
+
+
+def told_without_torch(*runs: str) -> str:
+    """What the command prints in a process of its own, in which it imports neither torch nor what comes with it."""
+    code = (
+        "import sys; from ccd_lightning.cli import main\n"
+        f"main({['compare', *runs]!r})\n"
+        "sys.exit(bool({'torch', 'lightning', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def complaint(*words: str, capsys: pytest.CaptureFixture[str]) -> str:

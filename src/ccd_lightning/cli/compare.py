@@ -137,9 +137,8 @@ def draw(compared: Compared, output: Path) -> None:
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        roc_comparison_figure(compared.scores, compared.labels).savefig(
-            output, dpi=110, bbox_inches="tight"
-        )  # long names are wide
+        figure = roc_comparison_figure(compared.scores, compared.labels)
+        figure.savefig(output, dpi=110, bbox_inches="tight")  # long names are wide
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error}).") from error
     print(f"\nROC curves: {output}")
