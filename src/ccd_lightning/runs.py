@@ -6,6 +6,8 @@ A run is finished when `run.json` stands in its folder, which `ccd fit` writes l
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,14 @@ CONFIG = "config.yaml"  # as Lightning names it
 MANIFEST = "manifest.csv"  # which image was in which split
 FIRST = "ccd fit --config configs/ccd_synthetic.yaml"
 CHECKPOINTS = "checkpoints"
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """A path to write to, which takes the file's place once all is written: a break leaves the old file."""
+    partial = file.with_suffix(".partial")
+    yield partial
+    partial.replace(file)
 
 
 def newest_run(root: Path = ROOT) -> Path:

@@ -18,6 +18,7 @@ from ccd_lightning import __version__
 from ccd_lightning.evaluation.measures import MEASURES, Measure
 from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS
 from ccd_lightning.evaluation.records import Evaluation
+from ccd_lightning.runs import written_whole
 
 REPORT = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -113,9 +114,8 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
         origin=_origin(content),
         config=content.config,
     )
-    partial = file.with_suffix(".partial")
-    partial.write_text(page + "\n", encoding="utf-8")
-    partial.replace(file)
+    with written_whole(file) as partial:
+        partial.write_text(page + "\n", encoding="utf-8")
 
 
 def _measure(name: str) -> Measure:
