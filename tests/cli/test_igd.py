@@ -107,7 +107,8 @@ def test_the_dashboard_shows_losses_and_reconstructions() -> None:
 def test_one_command_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*PRETRAIN, "--data.views.size=32", "--data.views.patch_size=16"]
     assert main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words]) == 0
-    assert capsys.readouterr().out.endswith("\nNext: ccd fit --config configs/igd_synthetic.yaml\n")
+    command = "ccd fit --config configs/igd_synthetic.yaml --data.size 64 --model.global_scale.size 64"
+    assert capsys.readouterr().out.endswith(f"\nNext: {command}\n")
     assert (
         main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words, "--trainer.logger.init_args.name", "x"])
         == 0

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ccd_lightning.cli import main
+from ccd_lightning.cli.messages import explain_trainer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VIEWS = ["--data.views", "ccd_lightning.transforms.pretext.PretextViews"]
@@ -109,7 +110,7 @@ def test_misspelt_config(change: tuple[str, str], expected: str, capsys: pytest.
         (["--model.quantile", "95"], "model.quantile is 95"),
         (["--model.channels", "0"], "model.channels is 0"),
         (["--data.batch_size", "0"], "data.batch_size is 0"),
-        (["--trainer.accelerator", "gpu"], "No supported gpu backend found"),
+        (["--trainer.accelerator", "gpu"], "give --trainer.accelerator cpu"),
         (["--trainer.devices", "0"], "devices"),
         (["--ckpt_path", "runs/mine"], "runs/mine: no such run or checkpoint"),
     ],
@@ -119,6 +120,11 @@ def test_settings_that_cannot_be(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert expected in complaint([*PADIM, "--data.root", str(folder), *words], capsys)
+
+
+def test_more_gpus_than_there_are() -> None:
+    told = explain_trainer("You requested gpu: [0, 1]\n But your machine only has: [0]")
+    assert told.startswith("trainer.devices: You requested gpu: [0, 1] But your machine only has: [0]. Ask for fewer")
 
 
 def test_a_mistake_touches_no_file_that_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

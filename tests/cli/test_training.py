@@ -251,7 +251,7 @@ def test_own_images(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     own = ["--data.root", str(root), "--data.size", "64", "--data.batch_size", "6"]
     capsys.readouterr()
     assert main(["fit", "--config", "configs/ccd_folder.yaml", *own, *SMALL_VIEWS]) == 0
-    command = f"ccd fit --config configs/padim_folder.yaml --data.root {root}"
+    command = f"ccd fit --config configs/padim_folder.yaml --data.root {root} --data.size 64"
     assert f"Next: {command}\n" in capsys.readouterr().out
     assert main([*command.split()[1:], *own]) == 0
     assert main(["test"]) == 0
@@ -272,7 +272,7 @@ def test_fit_names_the_next_command(
     monkeypatch.chdir(tmp_path)
     Path("configs").symlink_to(CONFIGS)
     assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS]) == 0
-    assert capsys.readouterr().out.endswith("\nNext: ccd fit --config configs/padim_synthetic.yaml\n")
+    assert capsys.readouterr().out.endswith("\nNext: ccd fit --config configs/padim_synthetic.yaml --data.size 64\n")
     words = ["--trainer.logger.init_args.name", "padim_next", "--model.encoder.weights", "null"]
     assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *words]) == 0
     assert "The run is in runs/padim_next/version_0\nNext: ccd test\n" in capsys.readouterr().out

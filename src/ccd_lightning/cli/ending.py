@@ -7,6 +7,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -55,20 +56,29 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     if isinstance(cli.model, OneClassDetector):
         return "ccd test"
     data = cli.datamodule
-    root = ""
-    if isinstance(data, Folder):
-        root = f" --data.root {data.root}"
-        root += f" --data.layout {data.layout}" * (data.layout != AUTO)
-        root += f" --data.split_seed {data.split_seed}" * (data.split_seed != 0)
-    name = run.parent.name.removeprefix("ccd_")
-    shipped = run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
     detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
+    name = run.parent.name.removeprefix("ccd_")
     config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
-    if config.is_file() and shipped:
-        return f"ccd fit --config {config}{root}"
-    geometry = data.geometry
-    seen = f" --data.size {geometry.size}" + (f" --data.crop '{list(geometry.crop)}'" if geometry.crop else "")
-    encoder = f" --model.{weights}.weights {os.path.relpath(run)}"
-    if detector == "igd":
-        encoder += f" --model.encoder.weights GLOBAL_RUN --model.global_scale.size {geometry.size}"
-    return f"ccd fit --config configs/{detector}_folder.yaml{root or f' --data.root {data.root}'}{seen}{encoder}"
+    shipped = config.is_file() and run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
+    if not shipped:
+        config = Path("configs") / f"{detector}_folder.yaml"
+    options = ""
+    if not shipped or isinstance(data, Folder):
+        options += f" --data.root {data.root}"
+    if isinstance(data, Folder):
+        options += f" --data.layout {data.layout}" * (data.layout != AUTO)
+        options += f" --data.split_seed {data.split_seed}" * (data.split_seed != 0)
+    options += _size(data.geometry.size, config, detector)
+    if data.geometry.crop and (not shipped or isinstance(data, Folder)):
+        options += f" --data.crop '{list(data.geometry.crop)}'"
+    if not shipped:
+        options += f" --model.{weights}.weights {os.path.relpath(run)}"
+        options += " --model.encoder.weights GLOBAL_RUN" * (detector == "igd")
+    return f"ccd fit --config {config}{options}"
+
+
+def _size(size: int, config: Path, detector: str) -> str:
+    """The options for images of a size, in pixels, where a detector's config is of another."""
+    if config.is_file() and yaml.safe_load(config.read_text())["data"]["init_args"].get("size") == size:
+        return ""
+    return f" --data.size {size}" + f" --model.global_scale.size {size}" * (detector == "igd")

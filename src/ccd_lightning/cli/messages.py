@@ -29,6 +29,11 @@ UNKNOWN = (
     r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options of a class that none names
 )
 MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
+DEVICES = {  # what Lightning says of devices, and what helps
+    "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
+    " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
+    "But your machine only has": "trainer.devices: {told}. Ask for fewer with --trainer.devices.",
+}
 SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path", "images")
 
 
@@ -57,6 +62,12 @@ def explain(message: str, error: BaseException | None = None) -> str:
             return f"There is no {key}. Give a config, such as: {FIRST}"
         return f"{key} is missing: give it with --{key} VALUE, or in the config."
     return _cause(section, message)
+
+
+def explain_trainer(message: str) -> str:
+    """What Lightning says of a trainer that cannot be, with the way out where it gives none."""
+    told = " ".join(message.split())
+    return next((sentence.format(told=told) for part, sentence in DEVICES.items() if part in told), told)
 
 
 def users_mistake(error: BaseException | None) -> UserError | None:

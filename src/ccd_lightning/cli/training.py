@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.ending import class_path, record_run
-from ccd_lightning.cli.messages import explain, users_mistake
+from ccd_lightning.cli.messages import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
 from ccd_lightning.cli.resume import go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
@@ -223,7 +223,7 @@ def run_training(words: list[str]) -> int:
         except ArgumentError as error:
             raise UserError(explain(str(error), error)) from error
         except MisconfigurationException as error:
-            raise UserError(" ".join(str(error).split())) from error
+            raise UserError(explain_trainer(str(error))) from error
         except ValueError as error:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
                 raise told or UserError(explain(str(error))) from error
