@@ -17,7 +17,6 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.evaluation.dashboard import tensorboard
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
-from ccd_lightning.modules.igd_windows import reconstruct_windows
 from ccd_lightning.transforms.patches import CELLS
 
 # TensorBoard shows pictures about 350 pixels wide, half of what these have, and there their text must be readable.
@@ -200,7 +199,7 @@ def reconstructions(module: IGD, images: Tensor) -> dict[str, Tensor]:
     if module.global_scale.weight:
         made["global"] = module.whole.reconstruct(module.encoder, images)
     if module.local_scale.weight:
-        made["local"] = reconstruct_windows(module.local, module.local_encoder, images, module.local_scale)
+        made["local"] = module.local.reconstruct(module.local_encoder, images)
     return made
 
 

@@ -20,10 +20,9 @@ from ccd_lightning.models.gaussian import whiten
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
 from ccd_lightning.modules.igd_scale import Descriptor, Scale, Training, WindowScale, check
-from ccd_lightning.modules.igd_windows import draw_windows, score_windows
-from ccd_lightning.modules.ranks import gather_batch
+from ccd_lightning.modules.igd_windows import WindowDescriptor
+from ccd_lightning.modules.ranks import batch_places, gather_batch
 from ccd_lightning.modules.schedule import polynomial
-from ccd_lightning.transforms.patches import tiles
 
 if TYPE_CHECKING:
     from ccd_lightning.data.datamodule import AnomalyDataModule
@@ -78,6 +77,8 @@ class IGD(OneClassDetector):
             training=asdict(self.training_settings),
         )
         check(self.global_scale, self.local_scale, self.training_settings)
+        if latent_size < 1:
+            raise UserError(f"model.latent_size is {latent_size}, but must be 1 or more.")
         if whitened and latent_size > Encoder.features_size:
             raise UserError(
                 f"model.latent_size is {latent_size}, but must be {Encoder.features_size} or less with model.whitened:"
@@ -86,7 +87,7 @@ class IGD(OneClassDetector):
         self.local_encoder_config = local_encoder
         self.local_encoder = Encoder()
         self.whole = Descriptor(self.global_scale, latent_size, "global_scale", whitened)
-        self.local = Descriptor(self.local_scale, latent_size, "local_scale", whitened)
+        self.local = WindowDescriptor(self.local_scale, latent_size, "local_scale", whitened)
         self.make_optimizer = optimizer
         self.train()
 
@@ -95,13 +96,13 @@ class IGD(OneClassDetector):
         if stage != "fit":
             return
         self.requires_grad_(False)
+        configs = {
+            self.whole.name: (self.encoder_config, "model.encoder"),
+            self.local.name: (self.local_encoder_config, "model.local_encoder"),
+        }
         sources = []
         for descriptor, encoder in self._scales():
-            whole = descriptor is self.whole
-            config, option = (
-                (self.encoder_config, "model.encoder") if whole else (self.local_encoder_config, "model.local_encoder")
-            )
-            sources.append(f"{descriptor.name} {initialise_encoder(encoder, config, option)}")
+            sources.append(f"{descriptor.name} {initialise_encoder(encoder, *configs[descriptor.name])}")
             encoder.requires_grad_(self.training_settings.fine_tune)
             descriptor.requires_grad_(True)
             descriptor.latent.requires_grad_(not descriptor.whitened)
@@ -138,18 +139,12 @@ class IGD(OneClassDetector):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted sums of both scales' scores and maps."""
-        self.check_size(images.shape[-1])
+        for side in images.shape[-2:]:
+            self.check_size(side)
         scores, maps = images.new_zeros(images.shape[0]), torch.zeros_like(images[:, 0])
         for descriptor, encoder in self._scales():
-            whole = descriptor is self.whole
-            parts = (
-                descriptor.score(encoder, images)
-                if whole
-                else score_windows(descriptor, encoder, images, self.local_scale)
-            )
-            scores, maps = (
-                total + descriptor.settings.weight * part for total, part in zip((scores, maps), parts, strict=True)
-            )
+            weight, (score, surface) = descriptor.settings.weight, descriptor.score(encoder, images)
+            scores, maps = scores + weight * score, maps + weight * surface
         return scores, maps
 
     def check_size(self, size: int) -> None:
@@ -173,8 +168,7 @@ class IGD(OneClassDetector):
         def features() -> Iterator[Tensor]:
             batches = self._data.normal_images(self.device)[0]
             for images in itertools.islice(batches, self.global_rank, None, self.trainer.world_size):
-                shown = images if descriptor is self.whole else tiles(images, self.local_scale.size)
-                for some in torch.split(shown, self.local_scale.chunk):
+                for some in torch.split(descriptor.estimation_views(images), self.local_scale.chunk):
                     yield encoder.features(some)
 
         add_up = partial(self._reduce, how="sum")
@@ -188,19 +182,17 @@ class IGD(OneClassDetector):
         """One step of all nets of both scales."""
         images = batch["image"]
         self.check_size(images.shape[-1])
-        everyone, own = gather_batch(images.new_zeros(len(images), 1))
+        total, own = batch_places(images)
         # What is drawn depends on an image's place in the batch of all ranks, and on nothing that came before.
         rng = np.random.default_rng((self._data.seed, self.current_epoch, batch_idx))
         terms: dict[str, Tensor] = {}
         for descriptor, encoder in self._scales():
-            shown, drawn = images, 1
-            if descriptor is self.local:
-                shown, drawn = draw_windows(images, self.local_scale, rng, len(everyone), own), self.local_scale.drawn
-            alpha = torch.from_numpy(rng.uniform(0, 0.5, (len(everyone), drawn))).to(images)[own].flatten()
+            views = descriptor.training_views(images, rng, total, own)
+            alpha = torch.from_numpy(rng.uniform(0, 0.5, (total, descriptor.drawn))).to(images)[own].flatten()
             interpolate = alpha if self.training_settings.interpolation else None
-            losses = descriptor.losses(encoder, shown, interpolate, partial(_partners, own=own))
+            losses = descriptor.losses(encoder, views, interpolate, partial(_partners, own=own))
             terms |= {f"{descriptor.name}/{name}": value for name, value in losses.items()}
-        share = len(own) * self.trainer.world_size / len(everyone)  # the mean over ranks is that of all images
+        share = len(own) * self.trainer.world_size / total  # the mean over ranks is that of all images
         loss = share * torch.stack([self._weights[name.split("/")[1]] * term for name, term in terms.items()]).sum()
         means = self._reduce(torch.stack([loss.detach(), *(share * term.detach() for term in terms.values())]), "mean")
         self.log_dict(dict(zip((f"train/{name}" for name in ("loss", *terms)), means, strict=True)), batch_size=1)
@@ -227,11 +219,14 @@ class IGD(OneClassDetector):
         return data
 
     def configure_optimizers(self) -> Any:
-        """One optimiser with two groups, which is as good as two, and the polynomial."""
+        """One optimiser with two groups, as good as two by what `Descriptor.losses` says, and the polynomial."""
         trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         critics = [parameter for name, parameter in trained.items() if ".critic." in name]
         others = [parameter for name, parameter in trained.items() if ".critic." not in name]
-        optimizer = self.make_optimizer([{"params": others}, {"params": critics, "weight_decay": 0.0}])
+        groups: list[dict[str, Any]] = [{"params": others, "name": "descriptor"}]
+        if critics:
+            groups.append({"params": critics, "name": "critic", "weight_decay": 0.0})
+        optimizer = self.make_optimizer(groups)
         total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total):
             raise UserError("The learning rate falls until training ends: give --trainer.max_epochs or .max_steps.")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -136,8 +137,31 @@ class Descriptor(nn.Module):
         except ValueError as error:
             raise UserError(f"model.{name} does not fit together: {error}.") from error
         self.latent = nn.Linear(Encoder.features_size, latent_size)
-        # What is not learned cannot shrink to a point, against which the floor is; and its centre is 0, of no sign.
+        # The centre of whitened latents is 0, which has no sign to be moved to.
         self.gaussian = LatentGaussian(latent_size, floor=0.0 if whitened else 0.1)
+
+    @property
+    def drawn(self) -> int:
+        """How many views of an image a training step sees."""
+        return 1
+
+    def training_views(self, images: Tensor, rng: np.random.Generator, total: int, own: Tensor) -> Tensor:
+        """What a training step sees.
+
+        Args:
+            images: (B, C, H, W).
+            rng: Source of all randomness, the same on every rank.
+            total: Images in the batch of all ranks.
+            own: Places of these images in it, (B,).
+
+        Returns:
+            (B drawn, C, size, size): here the images themselves.
+        """
+        return images
+
+    def estimation_views(self, images: Tensor) -> Tensor:
+        """What the latents' Gaussian is estimated from: (B, C, H, W) to (N, C, size, size), here the same."""
+        return images
 
     def losses(
         self, encoder: Encoder, images: Tensor, alpha: Tensor | None, partners: Callable[[Tensor], Tensor]

@@ -62,6 +62,12 @@ def gather_batch(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (gathered[torch.cat(places).argsort()] if ranks > 1 else gathered), own
 
 
+def batch_places(rows: Tensor) -> tuple[int, Tensor]:
+    """How many rows the batch of all ranks has, and the places (N,) of this rank's own (N, ...) among them."""
+    everyone, own = gather_batch(rows.new_zeros(len(rows), 1))
+    return len(everyone), own
+
+
 class _GatherRows(torch.autograd.Function):
     """Forward: gather, padded to the longest share. Backward: sum over ranks, own share."""
 
