@@ -102,7 +102,7 @@ def table(name: str, runs: list[dict[str, Path]]) -> None:
     results = {kind: [metrics(pair[kind]) for pair in runs] for kind in runs[0]}
     print(f"\n{name}, {len(runs)} seeds, mean [95% interval over seeds]\n")
     print("| metric | untrained | CCD | difference |\n| --- | --- | --- | --- |")
-    names = [key for key in results["trained"][0] if "auroc" in key]
+    names = [key for key in results["trained"][0] if "auroc" in key or key == "pixel/aupro"]
     for key in names:
         untrained, trained = (np.array([run[key] for run in results[kind]]) for kind in ("untrained", "trained"))
         print(f"| {key} | {interval(untrained)} | {interval(trained)} | {interval(trained - untrained)} |")
@@ -123,7 +123,7 @@ def compare(name: str, first: list[Path], second: list[Path]) -> None:
     pairs = [(metrics(a), metrics(b)) for a, b in zip(first, second, strict=True)]
     told = [
         f"{key} {interval(np.array([a[key] for a, _ in pairs]) - np.array([b[key] for _, b in pairs]))}"
-        for key in ("image/auroc", "pixel/auroc")
+        for key in ("image/auroc", "pixel/auroc", "pixel/aupro")
         if key in pairs[0][0]
     ]
     print(f"{name}: {', '.join(told)}")

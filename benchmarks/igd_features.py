@@ -1,0 +1,92 @@
+"""Where IGD loses what an encoder knows: how well features tell abnormal images, without any detector.
+
+    python benchmarks/detection.py colonoscopy --detectors igd                 # makes the encoders
+    ccd data synthesize --seed 1 --root .bench/other --test_good 100 --test_abnormal 105
+    python benchmarks/igd_features.py .bench/other
+
+The squared Mahalanobis distance from the training images' features, within as many principal components as IGD has
+latents and within all of them; of the windows that IGD's local scale scores, the largest. Features are means over
+positions: of the last layer, as IGD's are, or of layers 1 to 3, side by side, which are PaDiM's. The images are not
+those that `detection.py` tests on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ccd_lightning.data.sets import Folder
+from ccd_lightning.data.synthetic.baselines import auroc
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.gaussian import whiten
+from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
+from ccd_lightning.modules.igd_settings import WindowScale
+from ccd_lightning.transforms.patches import windows
+from detection import PLACE
+from intervals import interval
+
+LATENTS = 128  # IGD's
+ENCODERS = {"untrained": None, "global": "colonoscopy_ccd", "local": "colonoscopy_ccd_local"}
+LAYERS = {"the last layer": (4,), "layers 1 to 3": (1, 2, 3)}
+
+
+@torch.no_grad()
+def describe(encoder: Encoder, batches: Iterable[Tensor], layers: tuple[int, ...], cut: bool) -> Tensor:
+    """Features of images (N, 1, F), or of their windows (N, W, F)."""
+    found = []
+    for images in batches:
+        views = windows(images, WindowScale.size, WindowScale.stride).flatten(0, 2) if cut else images
+        levels = encoder.pyramid(views)
+        every = (*levels, encoder.layer4(levels[-1]))
+        pooled = torch.cat([every[layer - 1].mean(dim=(2, 3)) for layer in layers], dim=1)
+        found.append(pooled.view(len(images), -1, pooled.shape[1]))
+    return torch.cat(found)
+
+
+def distances(normal: Tensor, others: Tensor, components: int) -> Tensor:
+    """The largest squared Mahalanobis distance of each image's features (N, W, F) from the normal ones: (N,)."""
+    layer = nn.Linear(normal.shape[-1], components)
+    whiten(layer, lambda: iter(normal))
+    with torch.no_grad():
+        return layer(others).square().sum(dim=2).amax(dim=1)  # type: ignore[no-any-return]
+
+
+def tell(encoder: Encoder, data: Folder, layers: tuple[int, ...], cut: bool) -> list[float]:
+    """Image AUROC within as many components as there are latents, and within all."""
+    normal = describe(encoder, data.normal_images(torch.device("cpu"))[0], layers, cut)
+    batches = [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
+    others = describe(encoder, (batch["image"] for batch in batches), layers, cut)
+    abnormal = np.concatenate([np.asarray(batch["label"]) for batch in batches]) == 1
+    sizes = (min(LATENTS, normal.shape[-1]), normal.shape[-1])
+    return [auroc(distances(normal, others, size).double().numpy(), abnormal) for size in sizes]
+
+
+def main(root: str, seeds: int) -> None:
+    """Prints the table."""
+    data = Folder(root, size=128, batch_size=32)
+    for stage in ("fit", "test"):
+        data.setup(stage)
+    print(f"| encoder | of | features | {LATENTS} components | all components |\n| --- | --- | --- | --- | --- |")
+    for name, runs in ENCODERS.items():
+        for cut, seen in ((False, "the image"), (True, "windows")):
+            for title, layers in LAYERS.items():
+                found = []
+                for seed in range(seeds):
+                    torch.manual_seed(seed)
+                    encoder = Encoder()
+                    initialise_encoder(encoder, EncoderConfig(runs and str(PLACE / f"{runs}_{seed}")))
+                    found.append(tell(encoder.eval(), data, layers, cut))
+                few, every = (interval(np.array(column)) for column in zip(*found, strict=True))
+                print(f"| {name} | {seen} | {title} | {few} | {every} |", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", help="a folder with other images of the same kind")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    main(arguments.root, arguments.seeds)
