@@ -1,4 +1,4 @@
-"""Runs that survive: checkpoints that are whole or not there, and SIGTERM, upon which a run saves before it stops."""
+"""Runs that survive: checkpoints that are whole or not there, and no end without one, not even by SIGTERM."""
 
 from __future__ import annotations
 
@@ -69,3 +69,18 @@ class SaveWhenTerminated(Callback):
         if folders and folders[0] and pl_module.automatic_optimization:  # others keep sums that no checkpoint holds
             trainer.save_checkpoint(f"{folders[0]}/last.ckpt")
         raise Terminated
+
+
+class ValidateLast(Callback):
+    """Makes a fit end with a validation, after which it is saved, whatever the interval."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Shortens the interval in the last epoch, which a run that goes on may enter in the middle."""
+        if trainer.check_val_every_n_epoch and trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Validates after the last step, where steps are counted: it may be in the middle of an epoch."""
+        if trainer.check_val_every_n_epoch and trainer.global_step == trainer.max_steps:
+            trainer.check_val_every_n_epoch = 1
+            trainer.should_stop = True  # without which Lightning leaves the epoch before it validates

@@ -21,7 +21,7 @@ from ccd_lightning.cli.ending import class_path, record_run
 from ccd_lightning.cli.messages import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
 from ccd_lightning.cli.resume import go_on_with_last, resolve
-from ccd_lightning.cli.saving import SaveWhenTerminated, WholeCheckpoints
+from ccd_lightning.cli.saving import SaveWhenTerminated, ValidateLast, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.files import ImageFiles
 from ccd_lightning.data.manifest import Manifest
@@ -187,15 +187,6 @@ def _way_out(folder: str | None) -> str:
     if folder and (Path(folder) / runs.CHECKPOINTS / "last.ckpt").is_file():
         return runs.how_to_go_on(os.path.relpath(folder))
     return ""
-
-
-class ValidateLast(Callback):
-    """Makes the last epoch one that validates, and thereby saves, whatever the interval."""
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Shortens the interval in the last epoch, which a run that goes on may enter in the middle."""
-        if trainer.check_val_every_n_epoch and trainer.current_epoch + 1 == trainer.max_epochs:
-            trainer.check_val_every_n_epoch = 1
 
 
 def run_training(words: list[str]) -> int:
