@@ -16,7 +16,7 @@ from ccd_lightning.export import METADATA, Scorer, describe, greatest_difference
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
 from ccd_lightning.modules.igd import IGD
-from ccd_lightning.modules.igd_scale import Scale, WindowScale
+from ccd_lightning.modules.igd_settings import Scale, WindowScale
 from ccd_lightning.modules.padim import PaDiM
 
 SIZE = 32

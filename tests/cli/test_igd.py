@@ -86,12 +86,17 @@ def test_a_checkpoint_is_all_there_is(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_weights_of_the_score_can_be_changed_afterwards() -> None:
     shutil.copytree("runs/igd_synthetic/latest", "runs/reweighed/version_0")
-    assert main(["test", "--ckpt_path", "runs/reweighed/version_0", "--model.local_scale.weight", "0"]) == 0
+    with pytest.warns(match=r"model\.local_scale\.weight is 0\.0, but was 0\.5 when the thresholds were found"):
+        assert main(["test", "--ckpt_path", "runs/reweighed/version_0", "--model.local_scale.weight", "0"]) == 0
     before, after = (
-        json.loads((Path("runs") / name / "metrics.json").read_text())["metrics"]
+        json.loads((Path("runs") / name / "metrics.json").read_text())
         for name in ("igd_synthetic/latest", "reweighed/version_0")
     )
-    assert before["pixel/auroc"] != after["pixel/auroc"]
+    assert before["metrics"]["pixel/auroc"] != after["metrics"]["pixel/auroc"]
+    # A threshold of another score decides nothing.
+    assert before["run"]["threshold"] > 0
+    assert after["run"]["threshold"] is None
+    assert "image/f1" in set(before["metrics"]) - set(after["metrics"])
 
 
 def test_the_dashboard_shows_losses_and_reconstructions() -> None:
@@ -160,9 +165,11 @@ def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFi
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("epoch", "batch"), [(1, 0), (1, 2), (2, 1)])
-def test_a_resumed_fit_is_the_uninterrupted_one(epoch: int, batch: int, tmp_path: Path) -> None:
-    words = [*IGD, "--model.training.fine_tune=true", f"--trainer.logger.init_args.name=igd_{epoch}_{batch}"]
+# Centre and scale are estimated when epochs 0 and 2 begin.
+@pytest.mark.parametrize(("epoch", "batch", "whitened"), [(1, 2, "true"), (2, 0, "false"), (2, 1, "true")])
+def test_a_resumed_fit_is_the_uninterrupted_one(epoch: int, batch: int, whitened: str) -> None:
+    latents = ["--model.training.fine_tune=true", f"--model.whitened={whitened}"]
+    words = [*IGD, *latents, f"--trainer.logger.init_args.name=igd_{epoch}_{batch}"]
     cut = f"--trainer.callbacks+={CutOff.__module__}.CutOff"
     assert main([*words, cut, f"--trainer.callbacks.epoch={epoch}", f"--trainer.callbacks.batch={batch}"]) == 0
     run = Path(f"runs/igd_{epoch}_{batch}/version_0")
@@ -174,6 +181,15 @@ def test_a_resumed_fit_is_the_uninterrupted_one(epoch: int, batch: int, tmp_path
         assert steps == again == 9
         assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
         assert "local.gaussian.scale" in state
+
+
+@pytest.mark.parametrize("steps", [4, 6])  # of 3 in an epoch
+def test_a_number_of_steps_ends_with_a_checkpoint(steps: int) -> None:
+    length = ["--trainer.max_epochs=-1", f"--trainer.max_steps={steps}", "--trainer.check_val_every_n_epoch=50"]
+    assert main([*IGD, *length, f"--trainer.logger.init_args.name=igd_{steps}_steps"]) == 0
+    (reached, state), *_ = saved(Path(f"runs/igd_{steps}_steps/version_0"), "last.ckpt")
+    assert reached == steps
+    assert state["threshold"].isfinite()
 
 
 def test_mixed_precision_clipping_and_accumulation() -> None:

@@ -99,6 +99,14 @@ def test_padim(place: Path) -> None:
     assert set(double["metrics"]) >= everything | {f"pixel/aupro/{part}" for part in (*KINDS, *SIZES)}
 
 
+def test_igd(place: Path) -> None:
+    weights = ["--model.encoder.weights", "null", "--model.local_encoder.weights", "null", "--trainer.max_epochs", "1"]
+    run = fit(place, "igd", "igd", *weights, "--model.global_scale.size", "64", "--model.latent_size", "8", *RANKS)
+    single, double = measured(place, run), measured(place, run, *RANKS)
+    assert_same(double, single, precision=1e-5)
+    assert single["run"]["threshold"] > 0
+
+
 def test_pretraining_runs(place: Path) -> None:
     run = fit(place, "ccd", "pretrained", *VIEWS, *RANKS)
     assert measured(place, run)["metrics"]["image/auroc"] == measured(place, run, *RANKS)["metrics"]["image/auroc"]

@@ -12,7 +12,8 @@ from ccd_lightning.losses.igd import gaussian_score, reconstruction_errors
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import LatentGaussian
 from ccd_lightning.modules.igd import IGD, _partners
-from ccd_lightning.modules.igd_scale import Descriptor, Scale, Training, WindowScale
+from ccd_lightning.modules.igd_scale import Descriptor
+from ccd_lightning.modules.igd_settings import Scale, Training, WindowScale
 
 QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
 
@@ -84,6 +85,25 @@ def test_neither_the_batch_nor_the_chunk_matters(detector: IGD, images: torch.Te
     detector.local_scale.chunk = 512
     assert maps.shape == (32, 64, 64)
     assert float(maps.min()) >= 0
+
+
+def test_memory_follows_the_chunk(detector: IGD, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many windows there are, here 9 of each image."""
+    seen: list[int] = []
+    score = Descriptor.score
+
+    def watched(self: Descriptor, encoder: Encoder, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(len(views))
+        return score(self, encoder, views)
+
+    monkeypatch.setattr(Descriptor, "score", watched)
+    with torch.no_grad():
+        for chunk, count, most in ((20, 32, 18), (20, 1, 9), (7, 2, 6), (1, 2, 3)):  # at least a row of 3
+            seen.clear()
+            monkeypatch.setattr(detector.local_scale, "chunk", chunk)
+            detector.local.score(detector.local_encoder, images[:count])
+            assert max(seen) == most
+            assert sum(seen) == 9 * count
 
 
 def test_a_scale_can_be_left_out(images: torch.Tensor) -> None:
@@ -169,6 +189,30 @@ def test_encoders_are_frozen_or_tuned(folder: Path, fine_tune: bool) -> None:
     for name in ("whole", "local"):
         changed = {key for key, value in after.items() if key.startswith(name) and not torch.equal(value, before[key])}
         assert {f"{name}.latent.weight", f"{name}.critic.first.weight", f"{name}.gaussian.centre"} <= changed
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped(folder: Path, precision: Any) -> None:
+    norms: list[tuple[float, float]] = []
+
+    class Watched(IGD):
+        def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            before = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+            super().configure_gradient_clipping(optimizer, *args, **kwargs)
+            after = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+            norms.append((float(before), float(after)))
+
+    torch.manual_seed(0)
+    module = Watched(global_scale=Scale(64, 8), local_scale=WindowScale(32, 8, drawn=2))
+    options: dict[str, Any] = QUIET | {"use_distributed_sampler": False, "limit_val_batches": 0}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, precision=precision, gradient_clip_val=0.01, **options)
+    trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=5))
+    assert len(norms) == trainer.global_step > 1
+    for before, after in norms:
+        assert before > 0.01
+        assert after == pytest.approx(0.01, rel=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -270,7 +314,8 @@ def test_whitened_latents_are_found_once_and_stay(folder: Path, fine_tune: bool)
     module = Watched(**scales, latent_size=16, whitened=True, training=training)
     options: dict[str, Any] = QUIET | {"num_sanity_val_steps": 0, "use_distributed_sampler": False}
     trainer = Trainer(accelerator="cpu", max_epochs=2, **options)
-    trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=5))
+    with pytest.warns(match=r"have \d+ components for the 16 latents of model\.global_scale, .* --model\.latent_size"):
+        trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=5))
     after = module.state_dict()
     for name in ("whole", "local"):
         assert not torch.equal(before[f"{name}.latent.weight"], after[f"{name}.latent.weight"])

@@ -17,7 +17,7 @@ from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.models.batchnorm import calibrate
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
-from ccd_lightning.modules.igd_scale import Scale, Training, WindowScale
+from ccd_lightning.modules.igd_settings import Scale, Training, WindowScale
 from ccd_lightning.transforms.pretext import PretextViews
 
 STEPS = 20

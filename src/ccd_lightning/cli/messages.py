@@ -14,7 +14,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.handover import EncoderConfig
 from ccd_lightning.modules.igd import IGD
-from ccd_lightning.modules.igd_scale import Training, WindowScale
+from ccd_lightning.modules.igd_settings import Training, WindowScale
 from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.runs import FIRST
 from ccd_lightning.transforms.pretext import PretextViews

@@ -58,7 +58,7 @@ class PredictionFile(Callback):
         held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
         write_predictions(self.run / FILE, records, threshold, held_out, labelled=False)
         abnormal = sum(record.score > threshold for record in records)
-        called = "no image is called normal or abnormal: this run was fitted without validation, and has no threshold"
+        called = "no image is called normal or abnormal, as there is no threshold"
         if not math.isnan(threshold):
             called = f"{abnormal} of {len(records)} images are called abnormal"
         self._summary = f"\n{os.path.relpath(self.run / FILE)}: {called}"

@@ -71,7 +71,7 @@ class ImagePredictions(Callback):
         data: ImageFiles = trainer.datamodule  # type: ignore[attr-defined]
         low, high = pl_module.map_limits.tolist()
         if self.maps == "png" and math.isnan(high):
-            raise UserError("This run knows no range of normal maps to scale 16-bit PNG by: ask for --maps npy.")
+            raise UserError("There is no range of normal maps to scale 16-bit PNG by: ask for --maps npy.")
         claimed = _claim(self.output, self.run / "predictions") if trainer.is_global_zero else None
         claimed = trainer.strategy.broadcast(claimed)
         if isinstance(claimed, UserError):
@@ -158,7 +158,7 @@ class ImagePredictions(Callback):
         folder, tally = os.path.relpath(self.tables.folder), self.tally
         called = f"{tally.abnormal} of them called abnormal"
         if math.isnan(self.pictures.threshold):
-            called = "none of them called normal or abnormal: this run was fitted without validation"
+            called = "none of them called normal or abnormal, as there is no threshold"
         skipped = f"; {tally.skipped} skipped, see {ERRORS}" if tally.skipped else ""
         names = [PREDICTIONS, *[ERRORS] * bool(tally.skipped), *[f"{OVERLAYS}/"] * self.pictures.draws]
         names += [f"{MAPS}/", SCALE] if self.maps != "none" else []
@@ -168,7 +168,7 @@ class ImagePredictions(Callback):
         if self.pictures.draws:
             lines.append(f"Look at {folder}/{OVERLAYS}: a line surrounds what a normal image hardly ever shows.")
         elif self.overlays:
-            lines.append("No overlays: this run knows no range of normal maps. Fit it again, with validation.")
+            lines.append("No overlays, as there is no range of normal maps: fit again, with validation.")
         return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """Structural similarity, as a number and as maps.
 
-`pytorch-msssim`, against which this is tested, gives no maps and refuses images of 32 px, the published size of IGD's
-windows; other libraries' maps know no small windows.
+One pyramid serves IGD's loss and its maps. `pytorch-msssim`, against which this is tested, gives no maps and refuses
+images of 32 px, the published size of IGD's windows. Other libraries give the similarity of one level, not its factor
+of contrast, of which all levels but the last are made.
 """
 
 from __future__ import annotations

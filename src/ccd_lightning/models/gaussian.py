@@ -155,6 +155,9 @@ class LatentGaussian(nn.Module):
 
             c = mean z,   sigma = mean max(1, |z - c|^2)
 
+        The paper's text leaves open whether the maximum is taken of each distance, as here, or of their mean over a
+        batch; only the former does not depend on batches.
+
         Args:
             latents: Gives batches (N, D) of this process's latents, the same each time.
             add_up: Adds a tensor of sums to those of the other processes.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ccd_lightning.data.datamodule import unit_range
@@ -36,7 +38,10 @@ class OneClassDetector(LightningModule, ABC):
         threshold: A scalar: an image is abnormal whose score is above it. NaN where nothing was held out.
         normal_scores: Of the held-out images, rising, (N,).
         geometry: Size and crop of the images that it was fitted to, where `load` found them in the checkpoint.
+        score_settings: Options on which scores and maps depend, and which can be changed after a fit.
     """
+
+    score_settings: ClassVar[tuple[str, ...]] = ()
 
     threshold: Tensor
     pixel_threshold: Tensor
@@ -153,6 +158,25 @@ class OneClassDetector(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes room for as many held-out scores as the checkpoint holds; an older file lacks other buffers."""
-        checkpoint["state_dict"].setdefault("pixel_threshold", self.pixel_threshold)
-        self.normal_scores = torch.empty_like(checkpoint["state_dict"]["normal_scores"])
-        checkpoint["state_dict"].setdefault("map_limits", self.map_limits)
+        state = checkpoint["state_dict"]
+        state.setdefault("pixel_threshold", self.pixel_threshold)
+        state.setdefault("map_limits", self.map_limits)
+        fitted, now = checkpoint.get("hyper_parameters", {}), self.hparams
+        if changed := [name for name in self.score_settings if _at(fitted, name) not in (None, _at(now, name))]:
+            name = changed[0]
+            rank_zero_warn(
+                f"model.{name} is {_at(now, name)}, but was {_at(fitted, name)} when the thresholds were found, so"
+                " these are left out and nothing is decided. For decisions, fit the detector with this setting."
+            )
+            for name in ("threshold", "pixel_threshold", "map_limits"):
+                state[name] = torch.full_like(state[name], float("nan"))
+            state["normal_scores"] = state["normal_scores"][:0]
+        self.normal_scores = torch.empty_like(state["normal_scores"])
+
+
+def _at(settings: Mapping[str, Any], name: str) -> Any:
+    """The setting of a dotted name, or None."""
+    found: Any = settings
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return list(found) if isinstance(found, tuple) else found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import whiten
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
-from ccd_lightning.modules.igd_scale import Descriptor, Scale, Training, WindowScale, check
+from ccd_lightning.modules.igd_scale import Descriptor
+from ccd_lightning.modules.igd_settings import Scale, Training, WindowScale, check, plain
 from ccd_lightning.modules.igd_windows import WindowDescriptor
 from ccd_lightning.modules.ranks import batch_places, gather_batch
 from ccd_lightning.modules.schedule import polynomial
@@ -51,6 +51,12 @@ class IGD(OneClassDetector):
         quantile: Share of the held-out normal images whose score is at most the threshold.
     """
 
+    score_settings = tuple(
+        f"{scale}.{name}"
+        for scale in ("global_scale", "local_scale")
+        for name in ("weight", "gaussian", "structure", "ssim_window", "ssim_weights", "stride")
+    )
+
     def __init__(
         self,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
@@ -68,9 +74,9 @@ class IGD(OneClassDetector):
         super().__init__(encoder, quantile)
         self.save_hyperparameters(ignore=["encoder", "local_encoder", "optimizer"])
         # Copies, and plain values from a checkpoint, which is what `load` gives.
-        self.global_scale = Scale(**_plain(global_scale))
-        self.local_scale = WindowScale(**_plain(local_scale))
-        self.training_settings = Training(**_plain(training))
+        self.global_scale = Scale(**plain(global_scale))
+        self.local_scale = WindowScale(**plain(local_scale))
+        self.training_settings = Training(**plain(training))
         self.hparams.update(
             global_scale=asdict(self.global_scale),
             local_scale=asdict(self.local_scale),
@@ -171,12 +177,7 @@ class IGD(OneClassDetector):
                 for some in torch.split(descriptor.estimation_views(images), self.local_scale.chunk):
                     yield encoder.features(some)
 
-        add_up = partial(self._reduce, how="sum")
-        if descriptor.whitened and descriptor.gaussian.scale.isnan():  # once, before anything was estimated
-            whiten(descriptor.latent, features, add_up)
-        elif descriptor.whitened and not self.training_settings.fine_tune:
-            return  # neither features nor latents have changed
-        descriptor.gaussian.fit(lambda: map(descriptor.latent, features()), add_up)
+        descriptor.estimate(features, partial(self._reduce, how="sum"), again=self.training_settings.fine_tune)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of all nets of both scales."""
@@ -244,8 +245,3 @@ def _partners(latent: Tensor, own: Tensor) -> Tensor:
     everyone = gather_batch(latent.reshape(len(own), -1))[0]  # (all images, n D)
     flipped = everyone.view(-1, latent.shape[1]).flip(0).view_as(everyone)
     return flipped[own].view_as(latent)
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass, or of what it became in a checkpoint."""
-    return asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else dict(settings)

@@ -3,110 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses import igd
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import LatentGaussian
+from ccd_lightning.models.gaussian import AddUp, Batches, LatentGaussian, whiten
 from ccd_lightning.models.reconstruction import Critic, Decoder
-
-
-@dataclass
-class Scale:
-    """What a scale looks at, and how its score and map are weighed.
-
-    Attributes:
-        size: Side in pixels of what is reconstructed: 8, 16, ..., 512.
-        width: Channels of decoder and critic at the full resolution, a multiple of 8.
-        weight: Of the scale's score and map beside the other's; a scale of weight 0 is not trained.
-        gaussian: Share of the Gaussian classifier in the score, in [0, 1]; the reconstruction has the rest.
-        ssim_window: Side of the windows of similarity in pixels, odd; less where the last level is smaller than that.
-        ssim_weights: Weights of the levels of similarity, each of half the resolution of the one before.
-        structure: Share of similarity in the reconstruction's error and map, in [0, 1]; |x - x^| has the rest.
-    """
-
-    size: int = 256
-    width: int = 32
-    weight: float = 0.5
-    gaussian: float = 0.9
-    ssim_window: int = igd.WINDOW
-    ssim_weights: tuple[float, ...] = igd.WEIGHTS
-    structure: float = igd.STRUCTURE
-
-
-@dataclass
-class WindowScale(Scale):
-    """The local scale, which looks through windows.
-
-    Attributes:
-        stride: Pixels from one window to the next when an image is scored.
-        drawn: Windows of each image in a training step, drawn among those that are scored.
-        chunk: The most windows that are scored at once, or the windows in a row where these are more; it bounds memory.
-    """
-
-    size: int = 32
-    gaussian: float = 0.1
-    ssim_window: int = 3
-    ssim_weights: tuple[float, ...] = (0.0516, 0.3295, 0.3463, 0.2726)
-    stride: int = 16
-    drawn: int = 16
-    chunk: int = 512
-
-
-@dataclass
-class Training:
-    """How IGD is trained.
-
-    Attributes:
-        gaussian: Weight of the Gaussian classifier in the loss, beside the reconstruction's 1.
-        interpolation: Weight of what the critic says of interpolations; 0 trains no critic, in half of the time.
-        estimate_every: Epochs after which centre and scale of the latents are estimated anew.
-        fine_tune: Whether the encoders are trained too. Their batch normalisation stays as pretraining left it.
-    """
-
-    gaussian: float = 1.0
-    interpolation: float = 0.1
-    estimate_every: int = 10
-    fine_tune: bool = False
-
-
-def check(whole: Scale, local: WindowScale, training: Training) -> None:
-    """Refuses settings that are out of range or do not go together.
-
-    Raises:
-        UserError: It names the option.
-    """
-    least = {"weight": 0, "drawn": 1, "chunk": 1, "stride": 1, "ssim_window": 1}
-    for name, scale in (("global_scale", whole), ("local_scale", local)):
-        for key, low in least.items():
-            if getattr(scale, key, low) < low:
-                raise UserError(f"model.{name}.{key} is {getattr(scale, key)}, but must be {low} or more.")
-        for key in ("gaussian", "structure"):
-            if not 0 <= getattr(scale, key) <= 1:
-                raise UserError(f"model.{name}.{key} is {getattr(scale, key)}, but must be a share between 0 and 1.")
-        if not scale.ssim_weights:
-            raise UserError(f"model.{name}.ssim_weights is empty, but must have a weight for each level of similarity.")
-    if training.estimate_every < 1 or min(training.gaussian, training.interpolation) < 0:
-        raise UserError("model.training: estimate_every must be 1 or more, gaussian and interpolation 0 or more.")
-    if whole.weight + local.weight == 0:
-        raise UserError("model.global_scale.weight and model.local_scale.weight must not both be 0.")
-    if local.stride > local.size:
-        raise UserError(
-            f"model.local_scale.stride is {local.stride}, but must be at most the windows' size, {local.size} px: else"
-            " some pixels lie in no window."
-        )
-    if local.weight and ((whole.size - local.size) % local.stride or local.size > whole.size):
-        raise UserError(
-            f"model.local_scale: windows of {local.size} px every {local.stride} px do not end where images of"
-            f" {whole.size} px do."
-        )
+from ccd_lightning.modules.igd_settings import Scale
 
 
 class Descriptor(nn.Module):
@@ -162,6 +72,31 @@ class Descriptor(nn.Module):
     def estimation_views(self, images: Tensor) -> Tensor:
         """What the latents' Gaussian is estimated from: (B, C, H, W) to (N, C, size, size), here the same."""
         return images
+
+    def estimate(self, features: Batches, add_up: AddUp, again: bool = True) -> None:
+        """Finds whitened latents, if nothing was estimated before, and the latents' centre and scale.
+
+        Args:
+            features: Gives batches (N, F) of the encoder's features of this process's `estimation_views`.
+            add_up: Adds a tensor of sums to those of the other processes.
+            again: Whether features have changed since they were estimated before.
+        """
+        if self.whitened and self.gaussian.scale.isnan():
+            whiten(self.latent, features, add_up)
+            self._advise()
+        elif self.whitened and not again:
+            return
+        self.gaussian.fit(lambda: map(self.latent, features()), add_up)
+
+    def _advise(self) -> None:
+        """Tells of latents beyond the number of images: with so few, s is about the same for all of them."""
+        found, size = int(self.latent.weight.any(dim=1).sum()), self.latent.out_features
+        if found < size:
+            rank_zero_warn(
+                f"The training images have {found} components for the {size} latents of model.{self.name}, whose"
+                " Gaussian classifier then tells hardly anything. Give fewer latents (--model.latent_size), or the"
+                f" classifier less of the score (--model.{self.name}.gaussian)."
+            )
 
     def losses(
         self, encoder: Encoder, images: Tensor, alpha: Tensor | None, partners: Callable[[Tensor], Tensor]

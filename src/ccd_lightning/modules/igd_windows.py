@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.modules.igd_scale import Descriptor, WindowScale
+from ccd_lightning.modules.igd_scale import Descriptor
+from ccd_lightning.modules.igd_settings import WindowScale
 from ccd_lightning.transforms.patches import coverage, fold_windows, tiles, windows
 
 

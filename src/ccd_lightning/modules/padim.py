@@ -31,6 +31,8 @@ class PaDiM(OneClassDetector):
         quantile: Share of the held-out normal images whose score is at most the threshold.
     """
 
+    score_settings = ("blur",)
+
     selected: Tensor
 
     def __init__(

@@ -1,0 +1,105 @@
+"""What IGD can be told: what its scales look at, how their scores are weighed, and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.losses import igd
+
+
+@dataclass
+class Scale:
+    """What a scale looks at, and how its score and map are weighed.
+
+    Attributes:
+        size: Side in pixels of what is reconstructed: 8, 16, ..., 512.
+        width: Channels of decoder and critic at the full resolution, a multiple of 8.
+        weight: Of the scale's score and map beside the other's; a scale of weight 0 is not trained.
+        gaussian: Share of the Gaussian classifier in the score, in [0, 1]; the reconstruction has the rest.
+        ssim_window: Side of the windows of similarity in pixels, odd; less where the last level is smaller than that.
+        ssim_weights: Weights of the levels of similarity, each of half the resolution of the one before.
+        structure: Share of similarity in the reconstruction's error and map, in [0, 1]; |x - x^| has the rest.
+    """
+
+    size: int = 256
+    width: int = 32
+    weight: float = 0.5
+    gaussian: float = 0.9
+    ssim_window: int = igd.WINDOW
+    ssim_weights: tuple[float, ...] = igd.WEIGHTS
+    structure: float = igd.STRUCTURE
+
+
+@dataclass
+class WindowScale(Scale):
+    """The local scale, which looks through windows.
+
+    Attributes:
+        stride: Pixels from one window to the next when an image is scored.
+        drawn: Windows of each image in a training step, drawn among those that are scored.
+        chunk: The most windows that are scored at once, or the windows in a row where these are more; it bounds memory.
+    """
+
+    size: int = 32
+    gaussian: float = 0.1
+    ssim_window: int = 3
+    ssim_weights: tuple[float, ...] = (0.0516, 0.3295, 0.3463, 0.2726)
+    stride: int = 16
+    drawn: int = 16
+    chunk: int = 512
+
+
+@dataclass
+class Training:
+    """How IGD is trained.
+
+    Attributes:
+        gaussian: Weight of the Gaussian classifier in the loss, beside the reconstruction's 1.
+        interpolation: Weight of what the critic says of interpolations; 0 trains no critic, in half of the time.
+        estimate_every: Epochs after which centre and scale of the latents are estimated anew.
+        fine_tune: Whether the encoders are trained too. Their batch normalisation stays as pretraining left it.
+    """
+
+    gaussian: float = 1.0
+    interpolation: float = 0.1
+    estimate_every: int = 10
+    fine_tune: bool = False
+
+
+def check(whole: Scale, local: WindowScale, training: Training) -> None:
+    """Refuses settings that are out of range or do not go together.
+
+    Raises:
+        UserError: It names the option.
+    """
+    least = {"weight": 0, "drawn": 1, "chunk": 1, "stride": 1, "ssim_window": 1}
+    for name, scale in (("global_scale", whole), ("local_scale", local)):
+        for key, low in least.items():
+            if getattr(scale, key, low) < low:
+                raise UserError(f"model.{name}.{key} is {getattr(scale, key)}, but must be {low} or more.")
+        for key in ("gaussian", "structure"):
+            if not 0 <= getattr(scale, key) <= 1:
+                raise UserError(f"model.{name}.{key} is {getattr(scale, key)}, but must be a share between 0 and 1.")
+        if not scale.ssim_weights:
+            raise UserError(f"model.{name}.ssim_weights is empty, but must have a weight for each level of similarity.")
+    if training.estimate_every < 1 or min(training.gaussian, training.interpolation) < 0:
+        raise UserError("model.training: estimate_every must be 1 or more, gaussian and interpolation 0 or more.")
+    if whole.weight + local.weight == 0:
+        raise UserError("model.global_scale.weight and model.local_scale.weight must not both be 0.")
+    if local.stride > local.size:
+        raise UserError(
+            f"model.local_scale.stride is {local.stride}, but must be at most the windows' size, {local.size} px: else"
+            " some pixels lie in no window."
+        )
+    if local.weight and ((whole.size - local.size) % local.stride or local.size > whole.size):
+        raise UserError(
+            f"model.local_scale: windows of {local.size} px every {local.stride} px do not end where images of"
+            f" {whole.size} px do."
+        )
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass, or of what it became in a checkpoint."""
+    return asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else dict(settings)
