@@ -314,7 +314,7 @@ def test_whitened_latents_are_found_once_and_stay(folder: Path, fine_tune: bool)
     module = Watched(**scales, latent_size=16, whitened=True, training=training)
     options: dict[str, Any] = QUIET | {"num_sanity_val_steps": 0, "use_distributed_sampler": False}
     trainer = Trainer(accelerator="cpu", max_epochs=2, **options)
-    with pytest.warns(match=r"have \d+ components for the 16 latents of model\.global_scale, .* --model\.latent_size"):
+    with pytest.warns(match=r"have \d+ components for the 16 latents of model\.global_scale, .*--model\.latent_size"):
         trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=5))
     after = module.state_dict()
     for name in ("whole", "local"):
