@@ -29,6 +29,36 @@ def test_ms_ssim_is_that_of_the_library(size: int, window: int) -> None:
     assert torch.allclose(ours, theirs, atol=1e-7)
 
 
+def test_gradients_are_those_of_the_library() -> None:
+    first, second = pair(192)
+    weights, found = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333), []
+    for library in (False, True):
+        second = second.detach().requires_grad_()
+        if library:
+            value = pytorch_msssim.ms_ssim(first, second, data_range=2.0, size_average=False)
+        else:
+            value = ms_ssim(similarity_pyramid(first, second, 5, 11, 2.0), weights, 11)
+        found.append(torch.autograd.grad(value.sum(), second)[0])
+    assert float(found[1].abs().max()) > 1e-5
+    assert torch.allclose(found[0], found[1], atol=1e-9)
+
+
+def test_an_opposite_image_can_learn() -> None:
+    """Where each level's similarity is negative the value is 0, and yet there is a way up."""
+    first, _ = pair(32)
+    second = (1 - first).requires_grad_()
+    optimizer = torch.optim.Adam([second], lr=0.05)
+    values = []
+    for _ in range(200):
+        value = ms_ssim(similarity_pyramid(first, second, 4, 3, 1.0), WEIGHTS, 3).mean()
+        values.append(value.item())
+        optimizer.zero_grad()
+        (1 - value).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert values[0] == 0
+    assert values[-1] > 0.9
+
+
 def by_scipy(first: Floats, second: Floats, window: int, data_range: float) -> tuple[Floats, Floats]:
     """Maps of one channel, with the window's weights normalised where the border cuts it."""
 

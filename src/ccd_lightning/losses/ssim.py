@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+LEAST = 0.05  # the mean similarity of a level below which gradients are not its own
+
 
 class Similarity(NamedTuple):
     """Maps (B, C, H, W) of one level: of structural similarity, and of its factor of contrast and structure."""
@@ -61,7 +63,9 @@ def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int
         MS-SSIM = mean over channels of  S_M^w_M  prod_{j < M} C_j^w_j
 
     with S_M the mean of the last level's similarity and C_j that of level j's contrast and structure, both over the
-    windows that lie within the image, and not below 0.
+    windows that lie within the image, and not below 0. A mean below 0 makes the product 0, and its gradient with it: a
+    decoder that begins with the opposite of an image at one level could not learn from it. So gradients there are those
+    of a small positive number, while the value is as published.
 
     Args:
         pyramid: What `similarity_pyramid` gives.
@@ -73,9 +77,12 @@ def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int
     """
     levels = [level.contrast for level in pyramid[:-1]] + [pyramid[-1].whole]
     inside = slice(window // 2, -(window // 2) or None)
-    means = torch.stack([level[..., inside, inside].mean(dim=(2, 3)).relu() for level in levels])  # (M, B, C)
+    means = torch.stack([level[..., inside, inside].mean(dim=(2, 3)) for level in levels])  # (M, B, C)
     powers = torch.tensor(weights, dtype=means.dtype, device=means.device).view(-1, 1, 1)
-    return (means**powers).prod(dim=0).mean(dim=1)
+    value = (means.relu() ** powers).prod(dim=0).detach()
+    small = LEAST * torch.exp(means.clamp(max=LEAST) / LEAST - 1)  # touches the identity at LEAST
+    passing = (torch.where(means > LEAST, means, small) ** powers).prod(dim=0)
+    return (value + (passing - passing.detach())).mean(dim=1)
 
 
 def dissimilarity_map(pyramid: Sequence[Similarity], weights: Sequence[float]) -> Tensor:
