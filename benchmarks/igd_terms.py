@@ -30,7 +30,6 @@ FITS = {  # beside what the config says
     "with interpolations and critic": ["--model.training.interpolation=0.1"],
     "latents learned": ["--model.whitened=false"],
     "latents learned, without the Gaussian term": ["--model.whitened=false", "--model.training.gaussian=0"],
-    "encoders tuned": ["--model.training.fine_tune=true"],
     "encoders untrained": ["--model.encoder.weights=null", "--model.local_encoder.weights=null"],
 }
 TESTS = {  # of the shipped fit, each scale alone
