@@ -225,9 +225,10 @@ def test_centre_and_scale_are_those_of_the_training_images(folder: Path) -> None
             if self.current_epoch == 0:
                 images = torch.cat(list(self._data.normal_images(self.device)[0]))
                 with torch.no_grad():
-                    quarters = [images[:, :, top:][:, :, :32, left:][..., :32] for top in (0, 32) for left in (0, 32)]
+                    places = [(top, left) for top in (0, 16, 32) for left in (0, 16, 32)]
+                    cut = [images[:, :, top : top + 32, left : left + 32] for top, left in places]
                     seen["whole"] = self.whole.latent(self.encoder.features(images))
-                    seen["local"] = self.local.latent(self.local_encoder.features(torch.cat(quarters)))
+                    seen["local"] = self.local.latent(self.local_encoder.features(torch.cat(cut)))
 
     torch.manual_seed(0)
     module: LightningModule = Watched(

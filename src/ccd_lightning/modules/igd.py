@@ -169,7 +169,7 @@ class IGD(OneClassDetector):
 
     @torch.no_grad()
     def _estimate(self, descriptor: Descriptor, encoder: Encoder) -> None:
-        """Fits the latents' Gaussian to the training images, or all of their tiles, which the ranks share."""
+        """Fits the latents' Gaussian to the training images, or all of their windows, which the ranks share."""
 
         def features() -> Iterator[Tensor]:
             batches = self._data.normal_images(self.device)[0]

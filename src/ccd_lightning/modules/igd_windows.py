@@ -9,7 +9,7 @@ from torch import Tensor
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.igd_scale import Descriptor
 from ccd_lightning.modules.igd_settings import WindowScale
-from ccd_lightning.transforms.patches import coverage, fold_windows, tiles, windows
+from ccd_lightning.transforms.patches import coverage, fold_windows, windows
 
 
 class WindowDescriptor(Descriptor):
@@ -38,8 +38,11 @@ class WindowDescriptor(Descriptor):
         return grid[image, place // columns, place % columns].flatten(0, 1)
 
     def estimation_views(self, images: Tensor) -> Tensor:
-        """All tiles of images (B, C, H, W): (B T, C, size, size)."""
-        return tiles(images, self.settings.size)
+        """All windows of images (B, C, H, W) that are scored, (N, C, size, size).
+
+        Tiles would do with fewer, but to their Gaussian a window that lies across two of them can look abnormal.
+        """
+        return self._windows(images).flatten(0, 2)
 
     def score(self, encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor]:
         """The highest of the windows' scores (B,), and their maps (B, H, W) averaged where they overlap.
