@@ -158,4 +158,4 @@ def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_comparing_imports_no_torch() -> None:
     runs = [leave("good", GOOD), leave("poor", POOR)]
-    assert "minus good" in told_without_torch(*runs)
+    assert "minus good" in told_without_torch("compare", *runs)

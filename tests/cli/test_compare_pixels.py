@@ -134,4 +134,4 @@ def test_what_does_not_belong_together_is_not_compared(capsys: pytest.CaptureFix
 
 def test_comparing_pixels_imports_no_torch() -> None:
     runs = [keep("first", GOOD, pixels(0)), keep("second", POOR, pixels(1))]
-    assert told_without_torch(*runs).count("pixel/aupro") == 2
+    assert told_without_torch("compare", *runs).count("pixel/aupro") == 2

@@ -1,7 +1,5 @@
 """A user's mistakes: one or two sentences that name the culprit, exit code 2, nothing started."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from PIL import Image
 
 from ccd_lightning.cli import main
 from ccd_lightning.cli.messages import explain_trainer
+from tests.cli.tested import told_without_torch
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VIEWS = ["--data.views", "ccd_lightning.transforms.pretext.PretextViews"]
@@ -184,11 +183,4 @@ def test_debug_shows_the_traceback() -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["compare", "--help"], ["--version"]])
 def test_help_imports_neither_torch_nor_lightning(words: list[str]) -> None:
-    code = (
-        "import sys; from ccd_lightning.cli import main\n"
-        f"try: main({words!r})\nexcept SystemExit: pass\n"
-        "sys.exit(bool({'torch', 'lightning', 'matplotlib'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "ccd" in done.stdout
+    assert "ccd" in told_without_torch(*words)
