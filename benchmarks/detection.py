@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,18 @@ def fit_and_test(name: str, seed: int, detector: str, options: list[str]) -> dic
 
 
 def each_scale(trained: Path) -> dict[str, Path]:
-    """Tests a copy of IGD's run with each of the scales alone."""
-    alone = {}
-    for scale, other in zip(SCALES, reversed(SCALES), strict=True):
-        alone[scale] = trained.parent.with_name(f"{trained.parent.name}_{scale}") / "version_0"
-        if not (alone[scale] / "metrics.json").is_file():
-            shutil.copytree(trained, alone[scale], ignore=shutil.ignore_patterns("metrics.json"), dirs_exist_ok=True)
-            run(["test", "--ckpt_path", str(alone[scale]), f"--model.{other}.weight=0"])
-    return alone
+    """Tests IGD's run with each of the scales alone."""
+    return {scale: alone(trained, scale, trained.parent.name) for scale in SCALES}
+
+
+def alone(fitted: Path, scale: str, name: str, words: Sequence[str] = ()) -> Path:
+    """Tests a copy of IGD's run with one of its scales; finds what is already there."""
+    place = PLACE / f"{name}_{scale}" / "version_0"
+    if not (place / "metrics.json").is_file():
+        shutil.copytree(fitted, place, ignore=shutil.ignore_patterns("metrics.json"), dirs_exist_ok=True)
+        (other,) = set(SCALES) - {scale}
+        run(["test", "--ckpt_path", str(place), f"--model.{other}.weight=0", *words])
+    return place
 
 
 def logger(name: str) -> list[str]:

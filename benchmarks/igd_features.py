@@ -31,18 +31,18 @@ from intervals import interval
 
 LATENTS = 128  # IGD's
 ENCODERS = {"untrained": None, "global": "colonoscopy_ccd", "local": "colonoscopy_ccd_local"}
-LAYERS = {"the last layer": (4,), "layers 1 to 3": (1, 2, 3)}
+FIRST = sum(Encoder.pyramid_channels)
+LAYERS = {"the last layer": slice(FIRST, None), "layers 1 to 3": slice(FIRST)}  # of the features side by side
 
 
 @torch.no_grad()
-def describe(encoder: Encoder, batches: Iterable[Tensor], layers: tuple[int, ...], cut: bool) -> Tensor:
-    """Features of images (N, 1, F), or of their windows (N, W, F)."""
+def describe(encoder: Encoder, batches: Iterable[Tensor], cut: bool) -> Tensor:
+    """All layers' features of images (N, 1, F), or of their windows (N, W, F)."""
     found = []
     for images in batches:
         views = windows(images, WindowScale.size, WindowScale.stride).flatten(0, 2) if cut else images
         levels = encoder.pyramid(views)
-        every = (*levels, encoder.layer4(levels[-1]))
-        pooled = torch.cat([every[layer - 1].mean(dim=(2, 3)) for layer in layers], dim=1)
+        pooled = torch.cat([level.mean(dim=(2, 3)) for level in (*levels, encoder.layer4(levels[-1]))], dim=1)
         found.append(pooled.view(len(images), -1, pooled.shape[1]))
     return torch.cat(found)
 
@@ -55,14 +55,18 @@ def distances(normal: Tensor, others: Tensor, components: int) -> Tensor:
         return layer(others).square().sum(dim=2).amax(dim=1)  # type: ignore[no-any-return]
 
 
-def tell(encoder: Encoder, data: Folder, layers: tuple[int, ...], cut: bool) -> list[float]:
-    """Image AUROC within as many components as there are latents, and within all."""
-    normal = describe(encoder, data.normal_images(torch.device("cpu"))[0], layers, cut)
+def tell(encoder: Encoder, data: Folder, cut: bool) -> list[list[float]]:
+    """Image AUROC by layers, within as many components as there are latents, and within all."""
+    normal = describe(encoder, data.normal_images(torch.device("cpu"))[0], cut)
     batches = [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
-    others = describe(encoder, (batch["image"] for batch in batches), layers, cut)
+    others = describe(encoder, (batch["image"] for batch in batches), cut)
     abnormal = np.concatenate([np.asarray(batch["label"]) for batch in batches]) == 1
-    sizes = (min(LATENTS, normal.shape[-1]), normal.shape[-1])
-    return [auroc(distances(normal, others, size).double().numpy(), abnormal) for size in sizes]
+    found = []
+    for layers in LAYERS.values():
+        fitted, tested = normal[..., layers], others[..., layers]
+        sizes = (min(LATENTS, fitted.shape[-1]), fitted.shape[-1])
+        found.append([auroc(distances(fitted, tested, size).double().numpy(), abnormal) for size in sizes])
+    return found
 
 
 def main(root: str, seeds: int) -> None:
@@ -73,15 +77,15 @@ def main(root: str, seeds: int) -> None:
     print(f"| encoder | of | features | {LATENTS} components | all components |\n| --- | --- | --- | --- | --- |")
     for name, runs in ENCODERS.items():
         for cut, seen in ((False, "the image"), (True, "windows")):
-            for title, layers in LAYERS.items():
-                found = []
-                for seed in range(seeds):
-                    torch.manual_seed(seed)
-                    encoder = Encoder()
-                    initialise_encoder(encoder, EncoderConfig(runs and str(PLACE / f"{runs}_{seed}")))
-                    found.append(tell(encoder.eval(), data, layers, cut))
-                few, every = (interval(np.array(column)) for column in zip(*found, strict=True))
-                print(f"| {name} | {seen} | {title} | {few} | {every} |", flush=True)
+            found = []
+            for seed in range(seeds):
+                torch.manual_seed(seed)
+                encoder = Encoder()
+                initialise_encoder(encoder, EncoderConfig(runs and str(PLACE / f"{runs}_{seed}")))
+                found.append(tell(encoder.eval(), data, cut))
+            by_layers = np.array(found).transpose(1, 2, 0)  # layers, components, seeds
+            for title, (few, every) in zip(LAYERS, by_layers, strict=True):
+                print(f"| {name} | {seen} | {title} | {interval(few)} | {interval(every)} |", flush=True)
 
 
 if __name__ == "__main__":

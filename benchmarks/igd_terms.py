@@ -11,10 +11,9 @@ The images are not those that `detection.py` tests on, so that settings can be c
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
-from detection import PLACE, SCALES, logger, metrics, run
+from detection import ENCODERS, PLACE, SCALES, alone, logger, metrics, run
 
 
 def both(setting: str) -> list[str]:
@@ -43,27 +42,18 @@ def fit(name: str, root: str, seed: int, words: list[str]) -> Path:
     """Fits IGD with one change, unless that is done already."""
     found = PLACE / name / "latest"
     if not (found / "run.json").is_file():
-        endings = {"encoder": "", "local_encoder": "_local"}
-        weights = [f"--model.{key}.weights={PLACE / f'colonoscopy_ccd{end}_{seed}'}" for key, end in endings.items()]
+        ends = ENCODERS["igd"].items()
+        weights = [f"--model.{key}.weights={PLACE / f'colonoscopy_ccd{end}_{seed}'}" for key, end in ends]
         length = ["--trainer.max_epochs", str(EPOCHS)]
         config = ["fit", "--config", "configs/igd_folder.yaml", "--data.root", root, "--seed_everything", str(seed)]
         run([*config, *length, *weights, *words, *logger(name)])
     return found
 
 
-def test(fitted: Path, name: str, scale: str, words: list[str]) -> dict[str, float]:
-    """Tests a copy of a run, one scale alone."""
-    place = PLACE / f"{name}_{scale}" / "version_0"
-    if not (place / "metrics.json").is_file():
-        shutil.copytree(fitted, place, dirs_exist_ok=True)
-        (other,) = set(SCALES) - {scale}
-        run(["test", "--ckpt_path", str(place), f"--model.{other}.weight=0", *words])
-    return metrics(place)
-
-
 def row(title: str, fitted: Path, name: str, words: list[str]) -> None:
     """Prints both scales' figures."""
-    cells = [f"{found[key]:.3f}" for scale in SCALES for found in [test(fitted, name, scale, words)] for key in NAMES]
+    results = [metrics(alone(fitted, scale, name, words)) for scale in SCALES]
+    cells = [f"{found[key]:.3f}" for found in results for key in NAMES]
     print(f"| {title} | {' | '.join(cells)} |", flush=True)
 
 
