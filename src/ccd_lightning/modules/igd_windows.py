@@ -73,8 +73,8 @@ class WindowDescriptor(Descriptor):
     def reconstruct(self, encoder: Encoder, images: Tensor) -> Tensor:
         """What the decoder makes of the windows of images (B, 3, H, W), averaged where they overlap: as many."""
         grid = self._windows(images)
-        parts = torch.split(grid.flatten(0, 2), self.settings.chunk)
-        made = torch.cat([super(WindowDescriptor, self).reconstruct(encoder, part) for part in parts]).view(grid.shape)
+        reconstruct, parts = super().reconstruct, torch.split(grid.flatten(0, 2), self.settings.chunk)
+        made = torch.cat([reconstruct(encoder, part) for part in parts]).view(grid.shape)
         whole = fold_windows(made.movedim(3, 1).flatten(0, 1), self.settings.stride)  # a channel is as good as an image
         return whole.view_as(images) / self._times(images)
 
