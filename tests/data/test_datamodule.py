@@ -102,6 +102,16 @@ def test_normal_images_are_all_of_them_in_order(folder: Path) -> None:
     assert torch.equal(train[3], data.datasets["train"][EpochIndex(0, 3)]["image"] / 255)
 
 
+def test_shares_of_the_normal_images_are_together_all_of_them(folder: Path) -> None:
+    data, device = module(folder, batch_size=2), torch.device("cpu")
+    for side in (0, 1):
+        whole = list(data.normal_images(device)[side])
+        shares = [list(data.normal_images(device, rank, 3)[side]) for rank in range(3)]
+        assert sum(len(share) for share in shares) == len(whole)
+        for number, batch in enumerate(whole):
+            assert torch.equal(shares[number % 3][number // 3], batch)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

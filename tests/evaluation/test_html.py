@@ -55,6 +55,7 @@ def content_of(evaluation: Evaluation, **changes: Any) -> Content:
         "model": "PaDiM",
         "seed": "23",
         "encoder": "e1c0de",
+        "changed": {},
         "threshold": 12.345678,
         "pixel_threshold": 3.25,
         "threshold_rule": rule,

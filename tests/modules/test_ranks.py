@@ -33,8 +33,10 @@ class Double(AnomalyDataModule):
             for name, value in batch.items()
         }
 
-    def normal_images(self, device: torch.device) -> tuple[Iterator[torch.Tensor], Iterator[torch.Tensor]]:
-        train, held_out = super().normal_images(device)
+    def normal_images(
+        self, device: torch.device, rank: int = 0, ranks: int = 1
+    ) -> tuple[Iterator[torch.Tensor], Iterator[torch.Tensor]]:
+        train, held_out = super().normal_images(device, rank, ranks)
         return (images.double() for images in train), (images.double() for images in held_out)
 
 

@@ -195,13 +195,22 @@ class AnomalyDataModule(LightningDataModule):
         """The test images, for their scores; no mask is read."""
         return self._loader(self.datasets["predict"])
 
-    def normal_images(self, device: torch.device) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-        """Batches (B, 3, H, W) in [0, 1] of all training and of all held-out images, the same on every rank."""
-        self.setup("fit")
-        return self._plain(self.datasets["train"], device), self._plain(self.datasets["val"], device)
+    def normal_images(
+        self, device: torch.device, rank: int = 0, ranks: int = 1
+    ) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
+        """Batches (B, 3, H, W) in [0, 1] of the training and of the held-out images.
 
-    def _plain(self, dataset: AnomalyDataset, device: torch.device) -> Iterator[Tensor]:
-        for start in range(0, len(dataset), self.batch_size):
+        Args:
+            device: Where they are put.
+            rank: Which of the shares of the batches to give.
+            ranks: Into how many shares they are dealt out; 1 gives all of them, the same on every rank.
+        """
+        self.setup("fit")
+        train, held_out = (self._plain(self.datasets[side], device, rank, ranks) for side in ("train", "val"))
+        return train, held_out
+
+    def _plain(self, dataset: AnomalyDataset, device: torch.device, rank: int, ranks: int) -> Iterator[Tensor]:
+        for start in range(rank * self.batch_size, len(dataset), ranks * self.batch_size):
             pixels = torch.from_numpy(dataset.pixels(start, start + self.batch_size))
             yield unit_range(pixels.to(device))
 

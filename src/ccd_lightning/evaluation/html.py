@@ -186,6 +186,9 @@ def _rules(run: Mapping[str, Any]) -> list[str]:
             f"An image is called abnormal when its score is above {run['threshold']:.4g}. This threshold is {source}"
             f" {held_out} normal images that were held out from training. No abnormal image had a part in it."
         ]
+    if run["changed"]:
+        settings = ", ".join(f"{name} {value}" for name, value in run["changed"].items())
+        sentences.append(f"It was tested with other settings than it was fitted with: {settings}.")
     if run["pixel_threshold"] is not None:
         sentences.append(
             f"A pixel is marked when its value is above {run['pixel_threshold']:.4g}, the"

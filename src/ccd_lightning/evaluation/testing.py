@@ -170,7 +170,7 @@ def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]
 
 
 def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dict[str, Any]:
-    """What was tested, how its thresholds came about, and how the bootstrap resampled; None where there is none."""
+    """What was tested, whence its thresholds, and how the bootstrap resampled; None where there is none."""
     thresholds = {
         name: float(torch.as_tensor(getattr(module, name, math.nan))) for name in ("threshold", "pixel_threshold")
     }
@@ -178,6 +178,7 @@ def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dic
         "model": type(module).__name__,
         "seed": os.environ.get("PL_GLOBAL_SEED"),
         "encoder": fingerprint(*getattr(module, "encoders", [module.encoder])),
+        "changed": getattr(module, "changed", {}),
         **{name: None if math.isnan(value) else value for name, value in thresholds.items()},
         "threshold_rule": {
             "quantile": getattr(module, "quantile", None),

@@ -39,6 +39,7 @@ class OneClassDetector(LightningModule, ABC):
         normal_scores: Of the held-out images, rising, (N,).
         geometry: Size and crop of the images that it was fitted to, where `load` found them in the checkpoint.
         score_settings: Options on which scores and maps depend, and which can be changed after a fit.
+        changed: Those of them that are not as in the checkpoint, with their values.
     """
 
     score_settings: ClassVar[tuple[str, ...]] = ()
@@ -56,6 +57,7 @@ class OneClassDetector(LightningModule, ABC):
         self.encoder_config = encoder
         self.quantile = quantile
         self.encoder = Encoder()
+        self.changed: dict[str, Any] = {}
         # All are part of the decision, so all are in the checkpoint.
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("pixel_threshold", torch.tensor(float("nan")))
@@ -162,7 +164,9 @@ class OneClassDetector(LightningModule, ABC):
         state.setdefault("pixel_threshold", self.pixel_threshold)
         state.setdefault("map_limits", self.map_limits)
         fitted, now = checkpoint.get("hyper_parameters", {}), self.hparams
-        if changed := [name for name in self.score_settings if _at(fitted, name) not in (None, _at(now, name))]:
+        changed = [name for name in self.score_settings if _at(fitted, name) not in (None, _at(now, name))]
+        self.changed = {f"model.{name}": _at(now, name) for name in changed}
+        if changed:
             name = changed[0]
             rank_zero_warn(
                 f"model.{name} is {_at(now, name)}, but was {_at(fitted, name)} when the thresholds were found, so"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -172,8 +171,7 @@ class IGD(OneClassDetector):
         """Fits the latents' Gaussian to the training images, or all of their windows, which the ranks share."""
 
         def features() -> Iterator[Tensor]:
-            batches = self._data.normal_images(self.device)[0]
-            for images in itertools.islice(batches, self.global_rank, None, self.trainer.world_size):
+            for images in self._data.normal_images(self.device, self.global_rank, self.trainer.world_size)[0]:
                 for some in torch.split(descriptor.estimation_views(images), self.local_scale.chunk):
                     yield encoder.features(some)
 
