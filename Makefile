@@ -31,7 +31,7 @@ demo: setup  ## pretrain, fit, test and compare on the embedded images (minutes 
 	@echo "Pictures:  $$(ls runs/padim_synthetic/latest/figures/*.png | tr '\n' ' ')"
 	@echo "Dashboard: $(BIN)/tensorboard --logdir runs"
 
-demo-igd: demo  ## the demo, then IGD on the encoders of both branches (half an hour more)
+demo-igd: demo  ## the demo, then IGD on the encoders of both branches (a quarter of an hour more)
 	$(CCD) fit --config configs/ccd_synthetic_local.yaml
 	$(CCD) fit --config configs/igd_synthetic.yaml
 	$(CCD) test
