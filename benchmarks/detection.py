@@ -37,23 +37,34 @@ def fit_and_test(name: str, seed: int, detector: str, options: list[str]) -> dic
     config, words = CONFIGS[name], ["--seed_everything", str(seed), *options]
     kind = "" if detector == "padim" else f"{detector}_"
     for ending in ENCODERS[detector].values():
-        pretrained = f"{name}_ccd{ending}_{seed}"
-        if not (PLACE / pretrained / "latest" / "run.json").is_file():
-            run(["fit", "--config", f"configs/ccd_{config}{ending}.yaml", *words, *logger(pretrained)])
+        branch = pretrained(name, ending, seed)
+        if not (branch / "latest" / "run.json").is_file():
+            run(["fit", "--config", f"configs/ccd_{config}{ending}.yaml", *words, *logger(branch.name)])
+    weights = {
+        "untrained": [f"--model.{encoder}.weights=null" for encoder in ENCODERS[detector]],
+        "trained": pretrained_weights(name, seed, detector),
+    }
     runs = {}
-    for column in ("untrained", "trained"):
+    for column, chosen in weights.items():
         runs[column] = PLACE / f"{name}_{kind}{column}_{seed}" / "latest"
         if (runs[column] / "metrics.json").is_file():
             continue
-        weights = [
-            f"--model.{encoder}.weights={PLACE / f'{name}_ccd{ending}_{seed}' if column == 'trained' else 'null'}"
-            for encoder, ending in ENCODERS[detector].items()
-        ]
         if not (runs[column] / "run.json").is_file():
             place = logger(runs[column].parent.name)
-            run(["fit", "--config", f"configs/{detector}_{config}.yaml", *words, *weights, *place])
+            run(["fit", "--config", f"configs/{detector}_{config}.yaml", *words, *chosen, *place])
         run(["test", "--ckpt_path", str(runs[column])])
     return runs | (each_scale(runs["trained"]) if detector == "igd" else {})
+
+
+def pretrained(name: str, ending: str, seed: int) -> Path:
+    """The runs of a branch of pretraining, whose config has this ending."""
+    return PLACE / f"{name}_ccd{ending}_{seed}"
+
+
+def pretrained_weights(name: str, seed: int, detector: str) -> list[str]:
+    """The words that give a detector its pretrained encoders."""
+    branches = ENCODERS[detector].items()
+    return [f"--model.{encoder}.weights={pretrained(name, ending, seed)}" for encoder, ending in branches]
 
 
 def each_scale(trained: Path) -> dict[str, Path]:

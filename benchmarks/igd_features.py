@@ -26,11 +26,11 @@ from ccd_lightning.models.gaussian import whiten
 from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
 from ccd_lightning.modules.igd_settings import WindowScale
 from ccd_lightning.transforms.patches import windows
-from detection import PLACE
+from detection import pretrained
 from intervals import interval
 
 LATENTS = 128  # IGD's
-ENCODERS = {"untrained": None, "global": "colonoscopy_ccd", "local": "colonoscopy_ccd_local"}
+BRANCHES = {"untrained": None, "global": "", "local": "_local"}  # and their configs' endings
 FIRST = sum(Encoder.pyramid_channels)
 LAYERS = {"the last layer": slice(FIRST, None), "layers 1 to 3": slice(FIRST)}  # of the features side by side
 
@@ -75,13 +75,14 @@ def main(root: str, seeds: int) -> None:
     for stage in ("fit", "test"):
         data.setup(stage)
     print(f"| encoder | of | features | {LATENTS} components | all components |\n| --- | --- | --- | --- | --- |")
-    for name, runs in ENCODERS.items():
+    for name, ending in BRANCHES.items():
         for cut, seen in ((False, "the image"), (True, "windows")):
             found = []
             for seed in range(seeds):
                 torch.manual_seed(seed)
                 encoder = Encoder()
-                initialise_encoder(encoder, EncoderConfig(runs and str(PLACE / f"{runs}_{seed}")))
+                weights = None if ending is None else str(pretrained("colonoscopy", ending, seed))
+                initialise_encoder(encoder, EncoderConfig(weights))
                 found.append(tell(encoder.eval(), data, cut))
             by_layers = np.array(found).transpose(1, 2, 0)  # layers, components, seeds
             for title, (few, every) in zip(LAYERS, by_layers, strict=True):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detection import ENCODERS, PLACE, SCALES, alone, logger, metrics, run
+from detection import PLACE, SCALES, alone, logger, metrics, pretrained_weights, run
 
 
 def both(setting: str) -> list[str]:
@@ -42,8 +42,7 @@ def fit(name: str, root: str, seed: int, words: list[str]) -> Path:
     """Fits IGD with one change, unless that is done already."""
     found = PLACE / name / "latest"
     if not (found / "run.json").is_file():
-        ends = ENCODERS["igd"].items()
-        weights = [f"--model.{key}.weights={PLACE / f'colonoscopy_ccd{end}_{seed}'}" for key, end in ends]
+        weights = pretrained_weights("colonoscopy", seed, "igd")
         length = ["--trainer.max_epochs", str(EPOCHS)]
         config = ["fit", "--config", "configs/igd_folder.yaml", "--data.root", root, "--seed_everything", str(seed)]
         run([*config, *length, *weights, *words, *logger(name)])
