@@ -3,9 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 CCD := $(BIN)/ccd
 SOURCES := src tests benchmarks examples
+# Tests run side by side: `make test WORKERS=1` in one process, `make test ORDER=3` in the random order of seed 3.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+PYTEST = $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist worksteal \
+	$(if $(ORDER),--random-order-bucket module --random-order-seed $(ORDER)) $(PYTEST_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-igd test check lint type smoke bench ablation tensorboard clean
+.PHONY: help setup demo demo-igd test test-fast test-all check lint type smoke coverage bench ablation tensorboard clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -38,8 +42,17 @@ demo-igd: demo  ## the demo, then IGD on the encoders of both branches (a quarte
 	@echo
 	@$(CCD) compare runs/padim_synthetic runs/igd_synthetic
 
-test: setup  ## run all tests
-	$(BIN)/pytest --quiet
+test: setup  ## run the tests (about five minutes on two CPU cores)
+	$(PYTEST) -m "not slow"
+
+test-fast: setup  ## run the tests that neither train nor start processes (about a minute), before every commit
+	$(PYTEST) -m "not fit and not process and not slow"
+
+test-all: setup  ## run all tests, also those that take too long for every run
+	$(PYTEST)
+
+coverage: setup  ## run the tests and list the lines and branches of src that none of them reaches
+	$(PYTEST) -m "not slow" --cov=ccd_lightning --cov-branch --cov-report=term-missing:skip-covered
 
 check: lint type  ## lint and types
 
@@ -51,7 +64,7 @@ type: setup  ## static types
 	$(BIN)/mypy
 
 smoke: setup  ## the whole path on a few tiny images (under a minute)
-	$(BIN)/pytest --quiet tests/cli/test_training.py -k 'run_folders or checkpoint_alone'
+	$(BIN)/pytest --quiet tests/cli/test_smoke.py
 
 bench: setup  ## measure: detection over seeds, speed and memory (an hour or so on two cores)
 	$(BIN)/python benchmarks/detection.py colonoscopy fundus

@@ -1,19 +1,77 @@
-"""Shared fixtures: the reference numbers, and a small data set in the common folder layout."""
+"""What all tests share: one thread, a small encoder, guarded markers, the reference numbers, and trained runs."""
 
+import functools
 import json
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run side by side, and processes that they start inherit it
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
+from lightning.pytorch import Trainer
 
 from ccd_lightning.data.synthetic import synthesize
+from tests import tiny
+from tests.runs import TINY, train
 
 GOLDEN = Path(__file__).parent / "golden"
-TINY = {"size": 64, "train": 12, "test_good": 5, "test_abnormal": 6}
 
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1))))
+torch.set_num_threads(1)
+tiny.install()
+
+
+allowed = frozenset({"fit", "process"})  # what the running test's markers announce
+
+
+def guard(owner: Any, name: str, marker: str, concerns: Callable[..., bool] = lambda *_, **__: True) -> None:
+    """Makes a method fail in tests without the marker, so that `make test-fast` leaves out all that is slow."""
+    usual: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(usual)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        assert marker in allowed or not concerns(*args, **kwargs), f"this test needs @pytest.mark.{marker}"
+        return usual(*args, **kwargs)
+
+    setattr(owner, name, guarded)
+
+
+guard(Trainer, "fit", "fit")
+guard(subprocess.Popen, "__init__", "process", lambda _, words, *args, **kwargs: sys.executable in words)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests whose fixtures fit, which the first of them has to wait for."""
+    for item in items:
+        if {"trained", "fitted"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.fit)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tells what the next test, and the fixtures that it is the first to use, may do."""
+    global allowed
+    allowed = frozenset(marker.name for marker in item.iter_markers())
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Makes a test's random numbers independent of the tests before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def real_encoder() -> Iterator[None]:
+    """ResNet-18 for the tests of a module, where the architecture matters."""
+    with tiny.real_encoder():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +84,28 @@ def golden() -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     """A data set of 23 images of 64 px, free to be damaged."""
     root = tmp_path / "images"
-    synthesize(root, "colonoscopy", size=64, train=12, test_good=5, test_abnormal=6)
+    synthesize(root, "colonoscopy", **TINY)
     return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with fitted and tested runs of each model, made once for all processes of a test run; read only."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    place, ready = shared / "trained", shared / "trained.ready"
+    with FileLock(shared / "trained.lock"):
+        if not ready.exists():
+            train(place)
+            ready.touch()
+    return place
+
+
+@pytest.fixture
+def workspace(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a copy of the trained runs, free to be added to and damaged."""
+    place = tmp_path / "workspace"
+    shutil.copytree(trained, place, symlinks=True)
+    monkeypatch.chdir(place)
+    return place

@@ -156,6 +156,7 @@ def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> Non
     assert "needs normal and abnormal" in complaint(normal, "--output", "roc.png", capsys=capsys)
 
 
+@pytest.mark.process
 def test_comparing_imports_no_torch() -> None:
     runs = [leave("good", GOOD), leave("poor", POOR)]
     assert "minus good" in told_without_torch("compare", *runs)

@@ -132,6 +132,7 @@ def test_what_does_not_belong_together_is_not_compared(capsys: pytest.CaptureFix
     assert "at least two normal and two abnormal" in told("first", "second", capsys=capsys)[-1]
 
 
+@pytest.mark.process
 def test_comparing_pixels_imports_no_torch() -> None:
     runs = [keep("first", GOOD, pixels(0)), keep("second", POOR, pixels(1))]
     assert told_without_torch("compare", *runs).count("pixel/aupro") == 2

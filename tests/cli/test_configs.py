@@ -1,4 +1,4 @@
-"""Every shipped config is valid, and those of pretraining run, at smaller sizes."""
+"""Every shipped config is valid and fits together with data; one of each kind of pretraining runs."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,12 @@ import torch
 import yaml
 
 from ccd_lightning.cli import main
+from ccd_lightning.cli.training import CLI
+from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.modules.handover import read_checkpoint
-from tests.conftest import TINY
+from tests.runs import CONFIGS, TINY
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+ALL = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 TRAINERS = sorted(path.name for path in (CONFIGS / "trainer").glob("*.yaml"))
 PUBLISHED = [f"ccd_{name}{branch}" for name in ("kvasir", "lag", "liu") for branch in ("", "_local")]
 
@@ -24,10 +26,10 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize("config", ALL)
 def test_every_config_is_valid_and_names_its_run_after_itself(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    content = printed(capsys, "--config", str(CONFIGS / config), "--data.root", "somewhere")
-    assert content["trainer"]["logger"]["init_args"]["name"] == Path(config).stem
+    content = printed(capsys, "--config", str(CONFIGS / f"{config}.yaml"), "--data.root", "somewhere")
+    assert content["trainer"]["logger"]["init_args"]["name"] == config
 
 
 @pytest.mark.parametrize("config", PUBLISHED)
@@ -79,38 +81,57 @@ def test_trainers_go_with_any_config(trainer: str, config: str, capsys: pytest.C
     assert content == alone | added
 
 
-@pytest.mark.parametrize("config", [*PUBLISHED, "ccd_synthetic_local", "ccd_synthetic_fundus_local"])
-def test_pretraining_runs(config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("configs") / "images"
+    synthesize(root, "colonoscopy", **TINY)
+    return root
+
+
+def small(config: str, images: Path) -> list[str]:
+    """A fit by a config, of images of 64 px, and without the weights that it asks for."""
+    words = ["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--model.encoder.weights=null"]
+    words += [f"--data.{key}={value}" for key, value in {"size": 64, "batch_size": 5, "num_workers": 0}.items()]
     if "synthetic" in config:
-        data = [f"--data.{key}={value}" for key, value in TINY.items()]
+        words += [f"--data.{key}={value}" for key, value in TINY.items()]
     else:
-        assert main(["data", "synthesize", *(f"--{key}={value}" for key, value in TINY.items())]) == 0
-        data = ["--data.root", "data/synthetic_colonoscopy", "--data.size=64", "--model.encoder.weights=null"]
-    small = ["--data.batch_size=5", "--data.views.size=16", "--data.views.patch_size=16", "--data.num_workers=0"]
-    tile = ["--data.views.tile=16", "--data.views.weak=device"] if config.endswith("_local") else []
-    words = ["fit", "--config", str(CONFIGS / f"{config}.yaml"), *data, *small, *tile, "--trainer.max_epochs=1"]
-    assert main(words) == 0
+        words += ["--data.root", str(images)]
+    if config.startswith("ccd"):
+        words += ["--data.views.size=16", "--data.views.patch_size=16"]
+        words += ["--data.views.tile=16", "--data.views.weak=device"] if config.endswith("_local") else []
+    if config.startswith("igd"):
+        words += ["--model.local_encoder.weights=null", "--model.latent_size=16", "--model.local_scale.width=8"]
+        words += ["--model.global_scale.size=64", "--model.global_scale.width=8"]
+    return words
+
+
+@pytest.mark.filterwarnings("ignore:.*images .* where the paper has.*")
+@pytest.mark.parametrize("config", ALL)
+def test_model_data_and_trainer_fit_together(
+    config: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is made and set up as for a fit, which then is left out."""
+    made: list[CLI] = []
+    monkeypatch.setattr(CLI, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(CLI, "after_fit", lambda cli: made.append(cli))
+    monkeypatch.chdir(tmp_path)
+    assert main(small(config, images)) == 0
+    (cli,) = made
+    batch = next(iter(cli.datamodule.train_dataloader()))
+    assert batch["image"].shape == (5, 3, 64, 64)
+    assert ("views" in batch or "draws" in batch) == config.startswith("ccd")
+    assert type(cli.model).__name__.lower() == config.split("_")[0]
+    assert [type(callback).__name__ for callback in cli.trainer.checkpoint_callbacks]
+
+
+@pytest.mark.fit
+@pytest.mark.filterwarnings("ignore:.*images .* where the paper has.*")
+@pytest.mark.parametrize("config", ["ccd_kvasir", "ccd_liu_local"])
+def test_pretraining_runs(config: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*small(config, images), "--trainer.max_epochs=1"]) == 0
     run = Path("runs") / config / "latest"
     encoder = read_checkpoint(run / "checkpoints/best.ckpt")["state_dict"]
     assert all(torch.isfinite(tensor).all() for tensor in encoder.values())
     assert main(["test"]) == 0
     assert (run / "metrics.json").is_file()
-
-
-@pytest.mark.parametrize("name", ["kvasir", "lag", "liu", "synthetic_fundus", "folder"])
-@pytest.mark.parametrize("detector", ["padim", "igd"])
-def test_detectors_run(detector: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    data = [f"--data.{key}={value}" for key, value in TINY.items()]
-    if "synthetic" not in name:
-        assert main(["data", "synthesize", *(f"--{key}={value}" for key, value in TINY.items())]) == 0
-        data = ["--data.root", "data/synthetic_colonoscopy", "--data.size=64", "--data.num_workers=0"]
-    words = ["fit", "--config", str(CONFIGS / f"{detector}_{name}.yaml"), *data, "--model.encoder.weights=null"]
-    if detector == "igd":
-        words += ["--model.local_encoder.weights=null", "--trainer.max_epochs=1", "--model.local_scale.width=8"]
-        words += [f"--model.global_scale.{key}={value}" for key, value in (("size", 64), ("width", 8))]
-        words += ["--data.batch_size=4"]
-    assert main(words) == 0
-    assert main(["test"]) == 0
-    assert (Path("runs") / f"{detector}_{name}" / "latest" / "metrics.json").is_file()

@@ -15,42 +15,9 @@ from ccd_lightning.cli import main
 from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.modules.handover import read_checkpoint
 from tests.cli.test_resume import CutOff, saved
-from tests.conftest import TINY
+from tests.runs import CCD_LOCAL, IGD
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-DATA = [f"--data.{key}={value}" for key, value in TINY.items()]
-PRETRAIN = [*DATA, "--data.batch_size=5", "--data.num_workers=0", "--trainer.max_epochs=1"]
-SMALL = [
-    *("--data.batch_size=4", "--trainer.max_epochs=3", "--trainer.check_val_every_n_epoch=1"),
-    *("--model.global_scale.size=64", "--model.global_scale.width=8"),
-    *(
-        "--model.local_scale.width=8",
-        "--model.local_scale.drawn=2",
-        "--model.training.estimate_every=2",
-        "--model.training.interpolation=0.1",
-    ),
-]
-IGD = ["fit", "--config", "configs/igd_synthetic.yaml", *DATA, *SMALL]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both pretraining runs and IGD's."""
-    place = tmp_path_factory.mktemp("igd")
-    (place / "configs").symlink_to(CONFIGS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        for branch, size in (("", "32"), ("_local", "32")):
-            views = [f"--data.views.size={size}", "--data.views.patch_size=16"]
-            assert main(["fit", "--config", f"configs/ccd_synthetic{branch}.yaml", *PRETRAIN, *views]) == 0
-        assert main(IGD) == 0
-        assert main(["test"]) == 0
-    return place
-
-
-@pytest.fixture(autouse=True)
-def inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def test_each_scale_has_its_own_encoder() -> None:
@@ -116,20 +83,17 @@ def test_the_dashboard_shows_losses_and_reconstructions() -> None:
 
 
 def test_one_command_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*PRETRAIN, "--data.views.size=32", "--data.views.patch_size=16"]
-    assert main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words]) == 0
+    told = json.loads(Path("told.json").read_text())["fit ccd_synthetic_local"]
     command = "ccd fit --config configs/igd_synthetic.yaml --data.size 64 --model.global_scale.size 64"
-    assert capsys.readouterr().out.endswith(f"\nNext: {command}\n")
-    assert (
-        main(["fit", "--config", "configs/ccd_synthetic_local.yaml", *words, "--trainer.logger.init_args.name", "x"])
-        == 0
-    )
+    assert told.endswith(f"\nNext: {command}\n")
+    assert main([*CCD_LOCAL, "--trainer.logger.init_args.name", "x"]) == 0
     command = capsys.readouterr().out.rpartition("Next: ccd ")[2].strip()
     assert command.startswith(
         "fit --config configs/igd_folder.yaml --data.root data/synthetic_colonoscopy --data.size 64"
     )
     command = command.replace("GLOBAL_RUN", "runs/ccd_synthetic")
-    assert main([*command.split(), "--data.batch_size=5", "--trainer.max_epochs=1"]) == 0
+    small = ["--data.batch_size=5", "--trainer.max_epochs=1", "--model.latent_size=16"]
+    assert main([*command.split(), *small]) == 0
     record = json.loads(Path("runs/igd_folder/latest/run.json").read_text())
     assert "local_scale runs/x/version_0" in record["encoder"]
 

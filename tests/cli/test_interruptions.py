@@ -1,92 +1,101 @@
 """Runs that are stopped from outside, in real processes, end as if they had not been."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ccd_lightning.cli import main
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.modules.handover import read_checkpoint
+from tests import processes
+from tests.processes import RANKS
+from tests.runs import CONFIGS, VIEWS
 
-CONFIG = Path(__file__).parents[2] / "configs" / "ccd_folder.yaml"
-WORDS = [
-    *("--data.root", "images", "--data.size", "64", "--data.views.size", "32", "--data.views.patch_size", "16"),
-    *("--data.batch_size", "2", "--trainer.check_val_every_n_epoch", "2"),
+FIT = [
+    *("fit", "--config", str(CONFIGS / "ccd_folder.yaml"), "--data.root", "images", "--data.size", "64", *VIEWS),
+    *("--data.batch_size", "2", "--trainer.check_val_every_n_epoch", "2", "--trainer.max_epochs", "4"),
 ]
-RANKS = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+NAME, HOLD = "--trainer.logger.init_args.name", f"--trainer.callbacks+={__name__}.Hold"
+pytestmark = [pytest.mark.fit, pytest.mark.process]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("stopped")
-    synthesize(place / "images", "colonoscopy", size=64, train=14, test_good=1, test_abnormal=3)
-    return place
+class Hold(Callback):
+    """Says by a file that training is in the middle of an epoch, after a checkpoint, and waits there to be stopped."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (2, 2) and trainer.is_global_zero:
+            Path("reached").touch()
+            wait_for(Path("signalled"))
 
 
-def start(place: Path, name: str, *words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "ccd_lightning", "fit", "--config", str(CONFIG), *WORDS, *words]
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, "--trainer.logger.init_args.name", name], cwd=place, env=environment, **pipes)
+def wait_for(file: Path, process: "subprocess.Popen[str] | None" = None) -> None:
+    """Waits until a file is there, unless the process that is to write it has ended."""
+    deadline = time.monotonic() + 240
+    while not file.exists():
+        assert time.monotonic() < deadline, f"{file} did not come"
+        assert process is None or process.poll() is None, "".join(process.communicate())
+        time.sleep(0.01)
 
 
-def finish(process: "subprocess.Popen[str]", timeout: float = 240) -> str:
-    try:
-        told = "".join(process.communicate(timeout=timeout))
-    finally:
-        process.kill()
-    return told
-
-
-def stop(place: Path, name: str, how: signal.Signals, *words: str) -> tuple[int, str]:
-    """Starts a fit, and stops it by a signal some time after it has saved."""
-    with start(place, name, *words) as process:
-        last = place / "runs" / name / "version_0/checkpoints/last.ckpt"
-        deadline = time.monotonic() + 240
-        while not last.is_file() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.4)  # into the next epoch, with batches on their way
-        process.send_signal(how)
-        told = finish(process)
-    return process.returncode, told
-
-
-@pytest.mark.parametrize(("how", "code", "ranks"), [(signal.SIGKILL, -9, []), (signal.SIGTERM, 143, RANKS)])
-def test_a_stopped_run_ends_as_if_it_had_not_been(
-    place: Path, how: signal.Signals, code: int, ranks: list[str]
-) -> None:
-    names = [f"{name}_{how.name}" for name in ("whole", "stopped")]
-    words = [*ranks, "--trainer.max_epochs", "8"]
-    with start(place, names[0], *words) as process:
-        told = finish(process)
-    assert process.returncode == 0, told
-    returned, told = stop(place, names[1], how, *words)
-    assert returned == code, told
-    assert how is signal.SIGKILL or "ccd: terminated. Go on with: ccd fit --config" in told
-    run = place / "runs" / names[1] / "version_0"
-    assert not (run / "run.json").exists(), "it was over before it was stopped"
-    with start(place, names[1], *words, "--ckpt_path", "last") as process:
-        told = finish(process)
-    assert process.returncode == 0, told
-    assert f"fit: going on from runs/{names[1]}/version_0/checkpoints/last.ckpt" in told
-    whole, resumed = (
-        [read_checkpoint(place / "runs" / name / "version_0/checkpoints" / file) for file in ("last.ckpt", "best.ckpt")]
-        for name in names
-    )
-    for one, other in zip(whole, resumed, strict=True):
+def assert_same_checkpoints(whole: Path, resumed: Path) -> None:
+    for file in ("last.ckpt", "best.ckpt"):
+        one, other = (read_checkpoint(run / "checkpoints" / file) for run in (whole, resumed))
         assert one["global_step"] == other["global_step"]
         assert all(torch.equal(tensor, other["state_dict"][name]) for name, tensor in one["state_dict"].items())
 
 
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    synthesize(tmp_path / "images", "colonoscopy", size=64, train=14, test_good=1, test_abnormal=3)
+    return tmp_path
+
+
+def stop(name: str, how: signal.Signals, *words: str) -> tuple[int, str]:
+    """Starts a fit, and stops it by a signal in the middle of an epoch: its exit code, and what it said."""
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a job in the background ignores
+    started = processes.command(*FIT, *words, HOLD, NAME, name)
+    with subprocess.Popen(started, env=processes.ENVIRONMENT, **pipes) as process:
+        try:
+            wait_for(Path("reached"), process)
+            process.send_signal(how)
+            Path("signalled").touch()
+            told = "".join(process.communicate(timeout=240))
+            assert not Path("runs", name, "version_0/run.json").exists(), "it was over before it was stopped"
+        finally:
+            process.kill()
+    return process.returncode, told
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = stop("stopped", signal.SIGKILL)
+    assert code == -signal.SIGKILL, told
+    capsys.readouterr()
+    assert main([*FIT, NAME, "stopped", "--ckpt_path", "last"]) == 0
+    assert "fit: going on from runs/stopped/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
+    assert main([*FIT, NAME, "whole"]) == 0
+    assert_same_checkpoints(*(place / "runs" / name / "version_0" for name in ("whole", "stopped")))
+
+
+def test_a_terminated_run_of_two_ranks_saves_and_ends_as_if_it_had_not_been(place: Path) -> None:
+    code, told = stop("stopped", signal.SIGTERM, *RANKS)
+    assert code == 143, told
+    assert "ccd: terminated. Go on with: ccd fit --config" in told
+    told = processes.run(*FIT, *RANKS, NAME, "stopped", "--ckpt_path", "last")
+    assert "fit: going on from runs/stopped/version_0/checkpoints/last.ckpt" in told
+    processes.run(*FIT, *RANKS, NAME, "whole")
+    assert_same_checkpoints(*(place / "runs" / name / "version_0" for name in ("whole", "stopped")))
+
+
 def test_interrupted_fit_says_how_to_go_on(place: Path) -> None:
-    code, told = stop(place, "interrupted", signal.SIGINT, "--trainer.max_epochs", "100000")
+    code, told = stop("interrupted", signal.SIGINT)
     assert code == 130
     assert "ccd: interrupted. Go on with: ccd fit --config runs/interrupted/version_0/config.yaml --ckpt_path" in told
     assert "Traceback" not in told

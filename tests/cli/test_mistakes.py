@@ -9,8 +9,8 @@ from PIL import Image
 from ccd_lightning.cli import main
 from ccd_lightning.cli.messages import explain_trainer
 from tests.cli.tested import told_without_torch
+from tests.runs import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 VIEWS = ["--data.views", "ccd_lightning.transforms.pretext.PretextViews"]
 PADIM = ["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--model.encoder.weights", "null"]
 
@@ -136,6 +136,7 @@ def test_a_mistake_touches_no_file_that_is_there(folder: Path, capsys: pytest.Ca
         assert {path.name for path in Path().iterdir()} == {"images", "precious.txt"}
 
 
+@pytest.mark.fit
 def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--data.root", str(folder), "--data.size", "64", "--data.num_workers", "1"]
     assert main([*PADIM, *words]) == 0
@@ -181,6 +182,7 @@ def test_debug_shows_the_traceback() -> None:
         main(["test", "--debug"])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["compare", "--help"], ["--version"]])
 def test_help_imports_neither_torch_nor_lightning(words: list[str]) -> None:
     assert "ccd" in told_without_torch(*words)

@@ -1,11 +1,8 @@
 """`ccd predict --images`: images without labels, through the command line."""
 
 import csv
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,12 @@ from ccd_lightning.data.sets import Folder
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.evaluation.streaming import ImagePredictions
 from ccd_lightning.modules.handover import read_checkpoint
+from tests.processes import RANKS, run
+from tests.runs import CONFIGS
 
-CONFIG = Path(__file__).parents[2] / "configs" / "padim_folder.yaml"
 GEOMETRY = Geometry(64, (0.1, 0.0, 0.9, 1.0))
 RUN = "runs/padim_folder/version_0"
+pytestmark = pytest.mark.fit
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         words = ["--data.root", "set", "--data.size", "64", "--data.crop", "[0.1, 0, 0.9, 1]"]
-        assert main(["fit", "--config", str(CONFIG), "--model.encoder.weights", "null", *words]) == 0
+        assert (
+            main(["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--model.encoder.weights", "null", *words])
+            == 0
+        )
     for number, path in enumerate(sorted((place / "set/test").rglob("*.png"))):
         name = place / "images" / ("a/1.png" if number == 0 else "b/1.png" if number == 1 else f"ü/{number}.PNG")
         name.parent.mkdir(parents=True, exist_ok=True)
@@ -225,16 +227,13 @@ def test_rows_are_written_as_they_come(inside: Path, tmp_path: Path, monkeypatch
     assert len(list((tmp_path / "overlays").rglob("*.png"))) == 6
 
 
+@pytest.mark.process
 def test_two_ranks_write_what_one_does(inside: Path, tmp_path: Path) -> None:
     images = shutil.copytree("images", tmp_path / "images")
     (images / "ü/bad.png").write_text("none")
-    command = [sys.executable, "-m", "ccd_lightning", "predict", "--ckpt_path", RUN, "--images", str(images)]
-    command += ["--data.batch_size", "2", "--output", str(tmp_path / "two"), "--trainer.strategy", "ddp"]
-    command += ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--data.num_workers", "1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert "11 images scored" in done.stdout
+    words = ["predict", "--ckpt_path", RUN, "--images", str(images), "--output", str(tmp_path / "two")]
+    done = run(*words, "--data.batch_size", "2", "--data.num_workers", "1", *RANKS, code=3)
+    assert "11 images scored" in done
     predict("--images", str(images), "--output", str(tmp_path / "one"), code=3)
     assert scores(tmp_path / "two") == pytest.approx(scores(tmp_path / "one"), rel=1e-5)
     assert list(scores(tmp_path / "two")) == list(scores(tmp_path / "one"))

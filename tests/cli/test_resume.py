@@ -10,15 +10,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ccd_lightning.cli import main
 from ccd_lightning.modules.handover import read_checkpoint
-from tests.conftest import TINY
+from tests.runs import CCD, CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 WORDS = [
-    *("fit", "--config", "configs/ccd_synthetic.yaml", "--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=1"),
-    *(f"--data.{key}={value}" for key, value in TINY.items()),
-    *("--data.batch_size=3", "--data.views.size=32", "--data.views.patch_size=16", "--data.num_workers=0"),
+    *CCD,
+    *("--data.batch_size=3", "--data.num_workers=0", "--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=1"),
     "--model.optimizer.lr=0.01",  # so that the tail is worse, and the best not the last
 ]
+pytestmark = pytest.mark.fit
 
 
 class CutOff(Callback):

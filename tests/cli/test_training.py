@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,41 +18,12 @@ from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.html import FIGURES
 from ccd_lightning.modules.handover import read_checkpoint
-from tests.conftest import TINY
-
-CONFIGS = Path(__file__).parents[2] / "configs"
-SMALL_DATA = [f"--data.{key}={value}" for key, value in TINY.items()] + ["--data.batch_size=6"]
-SMALL_VIEWS = ["--data.views.size=32", "--data.views.patch_size=16", "--trainer.max_epochs=2"]
+from tests.runs import CCD, CONFIGS, DATA, PADIM, VIEWS, metrics
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a real CCD run and two detectors were fitted and tested."""
-    folder = tmp_path_factory.mktemp("workspace")
-    (folder / "configs").symlink_to(CONFIGS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS]) == 0
-        assert main(["test"]) == 0
-        assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA]) == 0
-        assert main(["test"]) == 0
-    return folder
-
-
-@pytest.fixture
-def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(workspace)
-    return workspace
-
-
-def metrics(run: str | Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((Path(run) / "metrics.json").read_text())
-    return content
-
-
-def test_run_folders(inside: Path) -> None:
+def test_run_folders(workspace: Path) -> None:
     for name in ("ccd_synthetic", "padim_synthetic"):
-        run = inside / "runs" / name / "latest"
+        run = workspace / "runs" / name / "latest"
         assert run.resolve().name == "version_0"
         for file in (
             "config.yaml",
@@ -66,21 +36,21 @@ def test_run_folders(inside: Path) -> None:
             assert (run / file).is_file(), file
         assert list(run.glob("events.out.tfevents.*"))
         assert (run / "pixels.npz").is_file() == (name == "padim_synthetic")  # of maps
-    figures = {path.name for path in (inside / "runs/padim_synthetic/latest/figures").iterdir()}
+    figures = {path.name for path in (workspace / "runs/padim_synthetic/latest/figures").iterdir()}
     assert figures == {"roc.png", "precision_recall.png", "histogram.png", "overlays.png"}
     assert figures == set(FIGURES)  # of which a later test removes what it does not draw
 
 
-def test_report_has_the_figures_and_the_config(inside: Path) -> None:
+def test_report_has_the_figures_and_the_config(workspace: Path) -> None:
     for name, figures in (("ccd_synthetic", 3), ("padim_synthetic", 4)):
-        text = (inside / f"runs/{name}/latest/report.html").read_text(encoding="utf-8")
+        text = (workspace / f"runs/{name}/latest/report.html").read_text(encoding="utf-8")
         assert text.count("<img ") == figures
         assert f"name: {name}" in text  # of the logger, in the config
         assert f"{metrics(f'runs/{name}/latest')['metrics']['image/auroc']:.3f}" in text
 
 
-def test_tensorboard_sorts_runs_by_their_results(inside: Path) -> None:
-    events = EventAccumulator(str(inside / "runs/padim_synthetic/latest"))
+def test_tensorboard_sorts_runs_by_their_results(workspace: Path) -> None:
+    events = EventAccumulator(str(workspace / "runs/padim_synthetic/latest"))
     events.Reload()
     start = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
     shown = start.session_start_info.hparams
@@ -89,18 +59,18 @@ def test_tensorboard_sorts_runs_by_their_results(inside: Path) -> None:
     assert len(events.Scalars("test/image/auroc")) == 1
 
 
-def test_encoder_of_the_detector_is_the_runs(inside: Path) -> None:
+def test_encoder_of_the_detector_is_the_runs(workspace: Path) -> None:
     ccd, padim = (
-        read_checkpoint(inside / f"runs/{name}/latest/checkpoints/best.ckpt")["state_dict"]
+        read_checkpoint(workspace / f"runs/{name}/latest/checkpoints/best.ckpt")["state_dict"]
         for name in ("ccd_synthetic", "padim_synthetic")
     )
     names = {name for name in ccd if name.startswith("encoder.")}
     assert names == {name for name in padim if name.startswith("encoder.")}
-    assert len(names) > 100
+    assert len(names) > 50
     assert all(torch.equal(ccd[name], padim[name]) for name in names)
 
 
-def test_metrics_of_both_kinds_of_run(inside: Path) -> None:
+def test_metrics_of_both_kinds_of_run(workspace: Path) -> None:
     padim, ccd = metrics("runs/padim_synthetic/latest"), metrics("runs/ccd_synthetic/latest")
     assert {"image/auroc", "image/sensitivity", "image/specificity", "pixel/auroc"} <= set(padim["metrics"])
     assert padim["run"]["encoder"] == ccd["run"]["encoder"]  # by its tensors, whatever the path
@@ -109,32 +79,32 @@ def test_metrics_of_both_kinds_of_run(inside: Path) -> None:
     assert padim["metrics"]["image/auroc"] != ccd["metrics"]["image/auroc"]
 
 
-def test_checkpoint_alone_gives_the_same_numbers(inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_alone_gives_the_same_numbers(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = metrics("runs/padim_synthetic/latest")
-    shutil.copy(inside / "runs/padim_synthetic/latest/checkpoints/best.ckpt", tmp_path / "moved.ckpt")
-    shutil.copytree(inside / "data", tmp_path / "data")
+    shutil.copy(workspace / "runs/padim_synthetic/latest/checkpoints/best.ckpt", tmp_path / "moved.ckpt")
+    shutil.copytree(workspace / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)  # neither runs/ nor configs/ is here
     assert main(["test", "--ckpt_path", "moved.ckpt"]) == 0
     assert metrics(tmp_path) == before
 
 
-def test_same_seed_same_metrics_other_seed_other_metrics(inside: Path) -> None:
-    results = []
-    for seed, name in ((0, "once"), (0, "twice"), (1, "other")):
+def test_same_seed_same_metrics_other_seed_other_metrics(workspace: Path) -> None:
+    results = [metrics("runs/padim_synthetic/latest")]
+    for seed in (0, 1):
         words = ["--seed_everything", str(seed), "--trainer.logger.init_args.name"]
-        common = [*words, f"ccd_{name}"]
-        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *common]) == 0
-        chosen = [*words, f"padim_{name}", "--model.encoder.weights", f"runs/ccd_{name}"]
-        assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *chosen]) == 0
+        assert main([*CCD, *words, f"ccd_{seed}"]) == 0
+        assert main([*PADIM, *words, f"padim_{seed}", "--model.encoder.weights", f"runs/ccd_{seed}"]) == 0
         assert main(["test"]) == 0
-        results.append(metrics(f"runs/padim_{name}/latest"))
+        results.append(metrics(f"runs/padim_{seed}/latest"))
     assert results[0] == results[1]
     assert results[0]["metrics"] != results[2]["metrics"]
 
 
-def test_untrained_encoder_and_test_of_a_named_run(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_untrained_encoder_and_test_of_a_named_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model.encoder.weights", "null", "--trainer.logger.init_args.name", "padim_untrained"]
-    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *words]) == 0
+    assert main([*PADIM, *words]) == 0
     assert main(["test", "--ckpt_path", "runs/padim_synthetic"]) == 0
     assert "test: runs/padim_synthetic/version_0/checkpoints/best.ckpt" in capsys.readouterr().out
     assert main(["test", "--ckpt_path=runs/padim_untrained/version_0"]) == 0
@@ -152,7 +122,7 @@ def test_untrained_encoder_and_test_of_a_named_run(inside: Path, capsys: pytest.
     assert sources == ["runs/ccd_synthetic/version_0/checkpoints/best.ckpt", "random"]
 
 
-def test_predict_reads_no_label(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_reads_no_label(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Path("runs/padim_synthetic/latest")
     before = {path.name for path in run.iterdir()}
     assert main(["predict", "--ckpt_path", str(run)]) == 0
@@ -165,26 +135,26 @@ def test_predict_reads_no_label(inside: Path, capsys: pytest.CaptureFixture[str]
     assert "Fit a detector on it" in capsys.readouterr().err
 
 
-def test_pretraining_is_not_exported(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pretraining_is_not_exported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--ckpt_path", "runs/ccd_synthetic"]) == 2
     assert "not a detector's checkpoint; ccd fit makes one" in capsys.readouterr().err
     assert not list(Path("runs/ccd_synthetic").rglob("*.onnx"))
 
 
-def test_runs_may_be_elsewhere(inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_may_be_elsewhere(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("runs").symlink_to(inside / "runs")
+    Path("runs").symlink_to(workspace / "runs")
     found = {runs.find_checkpoint(Path(path)) for path in ("runs/padim_synthetic", "runs/padim_synthetic/latest")}
     assert {file.resolve() for file in found} == {
-        (inside / "runs/padim_synthetic/version_0/checkpoints/best.ckpt").resolve()
+        (workspace / "runs/padim_synthetic/version_0/checkpoints/best.ckpt").resolve()
     }
     assert runs.newest_run().is_dir()
 
 
-def test_a_run_without_a_checkpoint_is_not_finished(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_checkpoint_is_not_finished(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--trainer.logger.init_args.name", "ccd_cut", "--trainer.callbacks", "null"]
     unsaved = [*words, "--trainer.enable_checkpointing", "false", "--trainer.max_epochs", "1"]
-    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS[:2], *unsaved]) == 2
+    assert main([*CCD, *unsaved]) == 2
     assert "runs/ccd_cut/version_0: no checkpoint was written" in capsys.readouterr().err
     broken = Path("broken.ckpt")
     broken.write_bytes(b"nothing")
@@ -193,16 +163,15 @@ def test_a_run_without_a_checkpoint_is_not_finished(inside: Path, capsys: pytest
         ("runs/padim_synthetic", "is of ccd_lightning"),
     ):
         words = ["--ckpt_path", path, "--trainer.logger.init_args.name", "ccd_cut"]
-        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *words]) == 2
+        assert main([*CCD, *words]) == 2
         assert expected in capsys.readouterr().err
     assert main(["test", "--ckpt_path", "runs/ccd_cut"]) == 2
     assert "runs/ccd_cut: no finished run in this folder" in capsys.readouterr().err
 
 
-def test_fit_without_validation(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_without_validation(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--trainer.limit_val_batches", "0", "--trainer.logger.init_args.name", "padim_unvalidated"]
-    own = [*SMALL_DATA, "--model.encoder.weights", "null"]
-    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *own, *words]) == 0
+    assert main([*PADIM, "--model.encoder.weights", "null", *words]) == 0
     assert main(["test", "--ckpt_path", "runs/padim_unvalidated"]) == 0
     found = metrics("runs/padim_unvalidated/latest")
     assert found["run"]["threshold"] is None
@@ -215,42 +184,38 @@ def test_fit_without_validation(inside: Path, capsys: pytest.CaptureFixture[str]
     assert 0 <= found["metrics"]["image/auroc"] <= 1
 
 
-def test_other_sizes_and_places_are_told(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_sizes_and_places_are_told(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     smaller = ["--data.size", "32", "--data.root", str(tmp_path / "smaller")]
     assert main(["test", "--ckpt_path", "runs/padim_synthetic", *smaller]) == 2
     assert "Images of 32 x 32 px do not go with this detector" in capsys.readouterr().err
     again = ["--trainer.logger.init_args.version", "version_0", "--model.encoder.weights", "null"]
-    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *again]) == 2
+    assert main([*PADIM, *again]) == 2
     assert "runs/padim_synthetic/version_0: another run is here already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("config", ["ccd_synthetic_fundus", "padim_synthetic_fundus"])
-def test_fundus(config: str, inside: Path) -> None:
-    small = [*SMALL_DATA, *(SMALL_VIEWS if config.startswith("ccd") else [])]
-    assert main(["fit", "--config", f"configs/{config}.yaml", *small]) == 0
+def test_fundus(workspace: Path) -> None:
+    words = ["--config", "configs/padim_synthetic_fundus.yaml", *DATA, "--model.encoder.weights", "null"]
+    assert main(["fit", *words]) == 0
     assert main(["test"]) == 0
-    assert "image/auroc/cup_subtle" in metrics(f"runs/{config}/latest")["metrics"]
+    assert "image/auroc/cup_subtle" in metrics("runs/padim_synthetic_fundus/latest")["metrics"]
 
 
-def test_nothing_is_recorded_without_a_run_folder(inside: Path, tmp_path: Path) -> None:
-    before = sorted(path.name for path in inside.iterdir()), sorted(path.name for path in inside.parent.iterdir())
-    words = [*SMALL_DATA, "--model.encoder.weights", "null", "--trainer.enable_checkpointing", "false"]
+def test_nothing_is_recorded_without_a_run_folder(workspace: Path, tmp_path: Path) -> None:
+    before = sorted(path.name for path in workspace.iterdir()), sorted(path.name for path in workspace.parent.iterdir())
+    words = ["--model.encoder.weights=null", "--trainer.enable_checkpointing=false", "--trainer.callbacks=null"]
     for option in (["--trainer.logger", "false"], ["--trainer.fast_dev_run", "true"]):
-        assert (
-            main(["fit", "--config", "configs/padim_synthetic.yaml", *words, *option, "--trainer.callbacks", "null"])
-            == 0
-        )
-    after = sorted(path.name for path in inside.iterdir()), sorted(path.name for path in inside.parent.iterdir())
+        assert main([*PADIM, *words, *option]) == 0
+    after = sorted(path.name for path in workspace.iterdir()), sorted(path.name for path in workspace.parent.iterdir())
     assert before == after
 
 
-def test_own_images(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_images(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "mine"
-    shutil.copytree(inside / "data/synthetic_colonoscopy", root)
+    shutil.copytree(workspace / "data/synthetic_colonoscopy", root)
     shutil.rmtree(root / "ground_truth")
     own = ["--data.root", str(root), "--data.size", "64", "--data.batch_size", "6"]
     capsys.readouterr()
-    assert main(["fit", "--config", "configs/ccd_folder.yaml", *own, *SMALL_VIEWS]) == 0
+    assert main(["fit", "--config", "configs/ccd_folder.yaml", *own, *VIEWS, "--trainer.max_epochs=1"]) == 0
     command = f"ccd fit --config configs/padim_folder.yaml --data.root {root} --data.size 64"
     assert f"Next: {command}\n" in capsys.readouterr().out
     assert main([*command.split()[1:], *own]) == 0
@@ -266,16 +231,11 @@ def test_own_images(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert figures == {"histogram.png", "overlays.png"}  # no curves of the test before
 
 
-def test_fit_names_the_next_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("configs").symlink_to(CONFIGS)
-    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS]) == 0
-    assert capsys.readouterr().out.endswith("\nNext: ccd fit --config configs/padim_synthetic.yaml --data.size 64\n")
-    words = ["--trainer.logger.init_args.name", "padim_next", "--model.encoder.weights", "null"]
-    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *words]) == 0
-    assert "The run is in runs/padim_next/version_0\nNext: ccd test\n" in capsys.readouterr().out
+def test_fit_names_the_next_command(workspace: Path) -> None:
+    told = json.loads((workspace / "told.json").read_text())
+    following = "ccd fit --config configs/padim_synthetic.yaml --data.size 64"
+    assert told["fit ccd_synthetic"].endswith(f"\nNext: {following}\n")
+    assert told["fit padim_synthetic"].endswith("\nThe run is in runs/padim_synthetic/version_0\nNext: ccd test\n")
 
 
 def test_family_is_chosen_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,11 +252,11 @@ def test_family_is_chosen_from_the_command_line(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("option", ["--model.optimizer", "--optimizer"])
-def test_optimiser_is_replaced_from_the_command_line(option: str, inside: Path) -> None:
+def test_optimiser_is_replaced_from_the_command_line(option: str, workspace: Path) -> None:
     words = ["--trainer.logger.init_args.name", "ccd_sgd", "--trainer.max_epochs", "1"]
     sgd = [option, "SGD", f"{option}.lr", "0.01", f"{option}.momentum", "0.9"]
-    assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *SMALL_DATA, *SMALL_VIEWS, *words, *sgd]) == 0
-    checkpoint = read_checkpoint(inside / "runs/ccd_sgd/latest/checkpoints/last.ckpt")
+    assert main([*CCD, *words, *sgd]) == 0
+    checkpoint = read_checkpoint(workspace / "runs/ccd_sgd/latest/checkpoints/last.ckpt")
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.9
     assert len(checkpoint["lr_schedulers"]) == (option == "--model.optimizer")  # which keeps warm-up and cosine
 
@@ -311,25 +271,24 @@ def test_the_ways_out_of_a_collapse_exist(capsys: pytest.CaptureFixture[str]) ->
     assert model["encoder"]["weights"] == "imagenet"
 
 
-def test_a_run_that_collapses_is_told_within_50_steps(inside: Path) -> None:
+def test_a_run_that_collapses_is_told_within_50_steps(workspace: Path) -> None:
     words = ["--trainer.logger.init_args.name", "ccd_collapsed", "--trainer.max_epochs", "25"]
     reckless = ["--model.optimizer.lr", "0.1", "--model.warmup_steps", "0", "--trainer.check_val_every_n_epoch", "25"]
-    small = [*SMALL_DATA, "--data.views.size=32", "--data.views.patch_size=16"]
     with pytest.warns(UserWarning, match="COLLAPSED.*--model.optimizer.lr"):
-        assert main(["fit", "--config", "configs/ccd_synthetic.yaml", *small, *words, *reckless]) == 0
+        assert main([*CCD, *words, *reckless]) == 0
     assert json.loads(Path("runs/ccd_collapsed/latest/run.json").read_text())["steps"] <= 50
 
 
-def test_a_detector_is_exact_whatever_the_precision(inside: Path) -> None:
+def test_a_detector_is_exact_whatever_the_precision(workspace: Path) -> None:
     words = ["--trainer.precision", "bf16-mixed", "--trainer.logger.init_args.name", "padim_bf16"]
-    assert main(["fit", "--config", "configs/padim_synthetic.yaml", *SMALL_DATA, *words]) == 0
+    assert main([*PADIM, *words]) == 0
     assert main(["test"]) == 0
     halved, whole = (metrics(f"runs/padim_{name}/latest") for name in ("bf16", "synthetic"))
     assert halved["metrics"] == whole["metrics"]
     assert halved["run"]["threshold"] == whole["run"]["threshold"]
 
 
-def test_load_in_python(inside: Path) -> None:
+def test_load_in_python(workspace: Path) -> None:
     detector = load("runs/padim_synthetic")
     table = Path("runs/padim_synthetic/latest/predictions.csv").read_text().splitlines()
     rows = list(csv.DictReader(table))
@@ -343,13 +302,13 @@ def test_load_in_python(inside: Path) -> None:
         load("runs/ccd_synthetic")
 
 
-def test_compare(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["compare", "runs/padim_synthetic", "runs/ccd_synthetic"]) == 0
     table = capsys.readouterr().out
     value = metrics("runs/padim_synthetic/latest")["metrics"]["image/auroc"]
     assert f"{value:.3f} [" in next(line for line in table.splitlines() if line.startswith("image/auroc"))
-    other = inside / "runs/elsewhere"
+    other = workspace / "runs/elsewhere"
     other.mkdir()
     (other / "metrics.json").write_text(
         json.dumps(metrics("runs/padim_synthetic/latest") | {"data": {"root": "x", "images": 3, "split": "y"}})

@@ -201,6 +201,7 @@ class Watcher(LightningModule):
         return
 
 
+@pytest.mark.fit
 def test_lightning_tells_the_epoch(folder: Path) -> None:
     def fit(epochs: int) -> list[list[str]]:
         watcher = Watcher()

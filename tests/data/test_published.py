@@ -13,8 +13,7 @@ from ccd_lightning.data.recognition import LAYOUTS, describe, read_layout
 from ccd_lightning.data.sets import LAG, Folder, HyperKvasir
 from ccd_lightning.errors import UserError
 from tests.data.fakes import FAKES, authors, hyper_kvasir, lag, medianomaly, picture, two_folders
-
-CONFIGS = Path(__file__).parents[2] / "configs"
+from tests.runs import CONFIGS
 
 
 def sizes(manifest: Manifest) -> tuple[int, int, int, int]:
@@ -189,6 +188,7 @@ def test_sizes_that_are_not_the_paper_s_are_told(tmp_path: Path, capsys: pytest.
     assert describe(Folder(str(tmp_path), size=32).manifest()).startswith("16 training images")
 
 
+@pytest.mark.fit
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("layout", "config"),
@@ -233,6 +233,7 @@ def test_the_embedded_sets_need_no_recognition(folder: Path) -> None:
     assert sizes(data.split) == (12, 5, 6, 6)
 
 
+@pytest.mark.fit
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_goes_on_with_its_own_split_and_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -281,23 +282,22 @@ def test_tables_as_people_write_them(tmp_path: Path) -> None:
         read_layout(table)
 
 
+@pytest.mark.fit
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("layout", "name"), [("hyper_kvasir", "kvasir"), ("lag", "lag"), ("authors", "liu")])
-def test_from_files_through_both_stages_to_igd_s_test(
-    layout: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_files_through_both_stages_to_igd_s_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    make, expected = FAKES[layout]
+    make, expected = FAKES["hyper_kvasir"]
     make(tmp_path / "set")
     small = ["--data.root=set", "--data.size=32", "--data.batch_size=8", "--data.num_workers=0"]
     views = ["--data.views.size=16", "--data.views.patch_size=16", "--model.encoder.weights=null"]
     once = ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
-    assert main(["fit", "--config", str(CONFIGS / f"ccd_{name}.yaml"), *small, *views, *once]) == 0
-    local = ["--data.views.tile=16", *views]
-    assert main(["fit", "--config", str(CONFIGS / f"ccd_{name}_local.yaml"), *small, *local, *once]) == 0
+    for branch in ([], ["--data.views.tile=16"]):
+        config = "ccd_kvasir_local" if branch else "ccd_kvasir"
+        assert main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), *small, *views, *branch, *once]) == 0
     scales = ["--model.global_scale.size=32", "--model.global_scale.width=8", "--model.local_scale.width=8"]
-    assert main(["fit", "--config", str(CONFIGS / f"igd_{name}.yaml"), *small, *scales, *once]) == 0
+    igd = [*scales, "--model.latent_size=16"]
+    assert main(["fit", "--config", str(CONFIGS / "igd_kvasir.yaml"), *small, *igd, *once]) == 0
     assert main(["test"]) == 0
-    found = json.loads((Path("runs") / f"igd_{name}" / "latest/metrics.json").read_text())
+    found = json.loads(Path("runs/igd_kvasir/latest/metrics.json").read_text())
     assert found["data"]["images"] == expected[1] + expected[2]
     assert 0 <= found["metrics"]["image/auroc"] <= 1

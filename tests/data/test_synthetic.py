@@ -99,6 +99,7 @@ def test_unknown_names_are_told() -> None:
         scene("fundus", "polyp_subtle")
 
 
+@pytest.mark.process
 def test_import_is_light() -> None:
     code = "import sys, ccd_lightning.data.synthetic; print({'scipy', 'torch'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

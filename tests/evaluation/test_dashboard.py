@@ -30,6 +30,7 @@ from ccd_lightning.evaluation.figures import Case
 from ccd_lightning.evaluation.pictures import PretextPictures, held_out_features, pair_board, pairs_figure, views_figure
 from ccd_lightning.evaluation.testing import limits
 from ccd_lightning.losses.contrastive import nt_xent
+from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.heads import spread
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.schedule import cosine_with_warmup
@@ -285,7 +286,7 @@ def test_projector_shows_the_features_of_each_distribution(images: Path, fitted:
     assert len({path for _, path in rows}) == 4
     assert Image.open(projected / "sprite.png").size == (4 * 32, 4 * 32)
     features = torch.from_numpy(np.loadtxt(projected / "tensors.tsv", dtype=np.float32))
-    assert features.shape == (16, 512)
+    assert features.shape == (16, Encoder.features_size)
     pixels = torch.stack([torch.from_numpy(np.array(Image.open(images / path))) for _, path in rows])
     strong = Permutation()(pixels.permute(0, 3, 1, 2).float() / 255, torch.arange(4).repeat(4))
     with torch.no_grad():
@@ -303,6 +304,7 @@ def test_projector_stops_at_its_number_and_leaves_the_mode(fitted: Trainer) -> N
     assert module.encoder.training  # type: ignore[union-attr]
 
 
+@pytest.mark.fit
 def test_views_without_a_family_are_shown_but_not_projected(images: Path, tmp_path: Path) -> None:
     trainer = fit(images, TensorBoardLogger(tmp_path, "own"), OwnViews(), max_steps=1)
     folder = Path(trainer.log_dir or "")
@@ -310,6 +312,7 @@ def test_views_without_a_family_are_shown_but_not_projected(images: Path, tmp_pa
     assert read_events(folder).Tags()["images"] == ["first_batch/views", "first_batch/position_pairs"]
 
 
+@pytest.mark.fit
 @pytest.mark.parametrize("options", [{"logger": False}, {"logger": True, "fast_dev_run": True}, {"logger": "csv"}])
 def test_other_loggers_and_none_are_no_error(
     options: dict[str, Any], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,8 +9,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # typ
 from torch.utils.tensorboard import SummaryWriter
 
 from ccd_lightning.evaluation.hparams import hyperparameters, log_hyperparameters
-
-CONFIGS = Path(__file__).parents[2] / "configs"
+from tests.runs import CONFIGS
 
 
 def test_parameters_of_shipped_configs() -> None:

@@ -8,6 +8,8 @@ from torchvision.transforms.functional import normalize
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 
+pytestmark = pytest.mark.usefixtures("real_encoder")
+
 
 def test_is_torchvisions_network_with_its_normalisation() -> None:
     network = resnet18(num_classes=512).eval()

@@ -31,7 +31,7 @@ def test_every_tensor_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"encoder__layer4__1__bn2__running_var": None},
+        {"encoder__layer4__0__bn2__running_var": None},
         {"encoder__extra": torch.zeros(1)},
         {"encoder__layer1__0__conv1__weight": torch.zeros(2, 2)},
     ],

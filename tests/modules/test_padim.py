@@ -5,6 +5,8 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.padim import PaDiM
 
+pytestmark = pytest.mark.usefixtures("real_encoder")
+
 
 @pytest.fixture
 def detector() -> PaDiM:

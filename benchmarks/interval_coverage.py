@@ -1,6 +1,6 @@
 """How often the 95% intervals of `ccd test` and `ccd compare` hold the truth, on simulated test sets.
 
-    python benchmarks/coverage.py [--rounds 400] [--sets pair]
+    python benchmarks/interval_coverage.py [--rounds 400] [--sets pair]
 
 The truth is the same metric of a test set a hundred times as large or more. With 400 rounds a coverage of 0.95 is known
 to 0.02.
