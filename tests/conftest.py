@@ -20,7 +20,7 @@ from lightning.pytorch import Trainer
 
 from ccd_lightning.data.synthetic import synthesize
 from tests import tiny
-from tests.runs import TINY, train
+from tests.runs import train
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -84,7 +84,7 @@ def golden() -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     """A data set of 23 images of 64 px, free to be damaged."""
     root = tmp_path / "images"
-    synthesize(root, "colonoscopy", **TINY)
+    synthesize(root, "colonoscopy", size=64, train=12, test_good=5, test_abnormal=6)
     return root
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from ccd_lightning.models import encoder
@@ -19,10 +20,9 @@ from ccd_lightning.models.encoder import Encoder
 WIDTHS = {64: 16, 128: 32, 256: 64, 512: 32}  # channels of a stage of ResNet-18, and of its small counterpart
 TINY: dict[str, Any] = {"features_size": WIDTHS[512], "pyramid_channels": tuple(WIDTHS.values())[:3]}
 REAL: dict[str, Any] = {name: getattr(Encoder, name) for name in TINY}
-RESNET18 = encoder.resnet18
 
 
-class TinyResNet(ResNet):
+class TinyResNet(ResNet):  # type: ignore[misc]
     """ResNet-18's stages with one block each and a quarter of the channels or fewer: 0.1 million parameters."""
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class TinyResNet(ResNet):
     def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
         if planes == 64:
             self.inplanes = WIDTHS[64]
-        return super()._make_layer(block, WIDTHS[planes], *args, **kwargs)
+        return super()._make_layer(block, WIDTHS[planes], *args, **kwargs)  # type: ignore[no-any-return]
 
 
 def _put(network: Any, settings: dict[str, Any]) -> None:
-    encoder.resnet18 = network
+    setattr(encoder, "resnet18", network)  # noqa: B010  (a name that the module imports)
     for name, value in settings.items():
         setattr(Encoder, name, value)
 
@@ -50,7 +50,7 @@ def install() -> None:
 @contextmanager
 def real_encoder() -> Iterator[None]:
     """Makes encoders ResNet-18 for a while."""
-    _put(RESNET18, REAL)
+    _put(resnet18, REAL)
     try:
         yield
     finally:

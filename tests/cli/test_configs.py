@@ -84,7 +84,7 @@ def test_trainers_go_with_any_config(trainer: str, config: str, capsys: pytest.C
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("configs") / "images"
-    synthesize(root, "colonoscopy", **TINY)
+    synthesize(root, "colonoscopy", size=64, train=12, test_good=5, test_abnormal=6)
     return root
 
 

@@ -98,6 +98,7 @@ def test_one_command_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     assert "local_scale runs/x/version_0" in record["encoder"]
 
 
+@pytest.mark.filterwarnings("ignore:model.local_scale.weight is 0.5, but was 0.0")
 def test_a_scale_that_was_not_trained_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
     alone = ["--model.local_scale.weight=0", "--model.local_encoder.weights=runs/nothing", "--trainer.max_epochs=1"]
     assert main([*IGD, *alone, "--trainer.logger.init_args.name", "igd_global"]) == 0

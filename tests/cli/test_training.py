@@ -251,6 +251,7 @@ def test_family_is_chosen_from_the_command_line(capsys: pytest.CaptureFixture[st
     assert "There is no option 'data.views.family.sidd'; did you mean 'side'?" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:.*configure_optimizers. will be overridden")  # by --optimizer
 @pytest.mark.parametrize("option", ["--model.optimizer", "--optimizer"])
 def test_optimiser_is_replaced_from_the_command_line(option: str, workspace: Path) -> None:
     words = ["--trainer.logger.init_args.name", "ccd_sgd", "--trainer.max_epochs", "1"]

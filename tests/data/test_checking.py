@@ -178,7 +178,8 @@ def test_the_command_writes_a_report_and_exits_with_2(
         (row,) = csv.DictReader(file)
     assert Path(row["path"]).resolve() == leaking
     assert row["other"] == "set/test/polyp/2.png"
-    assert Image.open(root.parent / "data_check/pairs.png").size == (3 * (2 * 192 + 24), 192 + 3 * 14 + 12)
+    with Image.open(root.parent / "data_check/pairs.png") as sheet:
+        assert sheet.size == (3 * (2 * 192 + 24), 192 + 3 * 14 + 12)
 
 
 def test_a_table_is_checked_without_opening_an_image(

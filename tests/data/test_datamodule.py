@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from ccd_lightning.data import dataset, images, inspection
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex, EpochSampler, EvenBatches
 from ccd_lightning.data.images import read_image
@@ -32,10 +34,34 @@ def test_hold_out_is_normal_seeded_and_disjoint(folder: Path) -> None:
     assert splits[0] == splits[1] != splits[2]
 
 
-def test_fit_does_not_decode_test_images(folder: Path) -> None:
-    for path in (folder / "test").glob("*/*.png"):
-        path.write_bytes(path.read_bytes()[:200])
-    module(folder).setup("fit")
+@pytest.mark.parametrize("check_leaks", [True, False])
+def test_test_images_are_decoded_to_look_for_leaks_alone(
+    check_leaks: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: set[Path] = set()
+
+    def watched(decode: Callable[..., Any]) -> Callable[..., Any]:
+        def decode_and_note(path: Path, *rest: Any) -> Any:
+            decoded.add(path)
+            return decode(path, *rest)
+
+        return decode_and_note
+
+    for reader, name in ((images, "read_image"), (inspection, "look"), (dataset, "read_mask")):
+        monkeypatch.setattr(reader, name, watched(getattr(reader, name)))
+    module(folder, check_leaks=check_leaks).setup("fit")
+    parts = ("train", "test") if check_leaks else ("train",)
+    assert decoded == {path for part in parts for path in folder.glob(f"{part}/*/*.png")}
+
+
+def test_a_damaged_test_image_does_not_stop_a_fit(folder: Path) -> None:
+    damaged = next((folder / "test/good").iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    data = module(folder)
+    data.setup("fit")
+    assert len(data.datasets["train"]) == 10
+    with pytest.raises(UserError, match=f"{damaged.name}: cannot be decoded"):
+        data.setup("test")
 
 
 def test_truncated_image_is_named(folder: Path) -> None:
@@ -202,6 +228,7 @@ class Watcher(LightningModule):
 
 
 @pytest.mark.fit
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")  # of a module that does nothing
 def test_lightning_tells_the_epoch(folder: Path) -> None:
     def fit(epochs: int) -> list[list[str]]:
         watcher = Watcher()
@@ -233,10 +260,10 @@ def test_runs_of_other_seeds_share_the_cache(folder: Path, tmp_path: Path) -> No
         data = module(folder, seed=seed, cache_dir=str(tmp_path / "cache"))
         data.setup("fit")
         assert len(list((tmp_path / "cache").iterdir())) == 1
-        for dataset in (data.datasets["train"], data.datasets["val"]):
-            for index, row in enumerate(dataset.rows):
+        for read in (data.datasets["train"], data.datasets["val"]):
+            for index, row in enumerate(read.rows):
                 image = torch.from_numpy(read_image(row.path, data.geometry).copy()).permute(2, 0, 1)
-                assert torch.equal(dataset[EpochIndex(0, index)]["image"], image)
-                assert torch.equal(torch.from_numpy(dataset.pixels(index, index + 1)[0]), image)
+                assert torch.equal(read[EpochIndex(0, index)]["image"], image)
+                assert torch.equal(torch.from_numpy(read.pixels(index, index + 1)[0]), image)
         held_out.append({row.path for row in data.datasets["val"].rows})
     assert held_out[0] != held_out[1]

@@ -240,6 +240,7 @@ def test_baselines_of_too_few_images_are_refused(tmp_path: Path, few: dict[str, 
         baselines(tmp_path / "set")
 
 
+@pytest.mark.slow  # draws all images of both sets, and fails only where their drawing is changed
 @pytest.mark.parametrize("name", SETS)
 def test_default_split_is_no_toy(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     synthesize(tmp_path / name, name, progress=False)

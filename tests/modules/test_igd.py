@@ -254,6 +254,7 @@ def test_centre_and_scale_are_those_of_the_training_images(folder: Path) -> None
 
 
 @pytest.mark.fit
+@pytest.mark.filterwarnings("ignore")
 def test_the_loss_of_a_step_is_that_of_the_paper(folder: Path) -> None:
     """From the formulas, with the images, windows and alphas that a step drew."""
     seen: dict[str, Any] = {}

@@ -75,7 +75,8 @@ def bootstrap_interval(values: Floats, estimate: float, trials: int) -> tuple[fl
     """95% interval around a metric, on the logit scale with the error that its values on resamples have.
 
     Average precision and the best of all thresholds come out too high on resamples, where images are drawn twice: the
-    middle 95% of the values would be too high with them. `benchmarks/interval_coverage.py` compares intervals with the truth.
+    middle 95% of the values would be too high with them. `benchmarks/interval_coverage.py` compares intervals with the
+    truth.
 
     Args:
         values: (R,), in [0, 1]; NaN, and left out, where a resample does not define the metric.

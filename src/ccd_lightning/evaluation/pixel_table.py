@@ -98,7 +98,7 @@ def read_pixels(run: Path) -> PixelTable:
     if not file.is_file():
         raise UserError(f"{file}: not there; an older version did not write it. {again}")
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = [stored[name].astype(np.float64) for name in PixelTable._fields[1:]]
             table = PixelTable(stored["paths"].tolist(), *arrays)
     except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:

@@ -223,6 +223,6 @@ def save_figures(folder: Path, figures: dict[str, Figure], logger: Any) -> None:
 def rendered(figure: Figure) -> NDArray[np.uint8]:
     """Draws a figure at `DPI`: (H, W, 3) in 0..255."""
     figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[:, :, :3]
