@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ccd_lightning import __version__
 from ccd_lightning.cli import main
 from ccd_lightning.cli.messages import explain_trainer
 from tests.cli.tested import told_without_torch
@@ -180,6 +181,14 @@ def test_debug_shows_the_traceback() -> None:
 
     with pytest.raises(UserError):
         main(["test", "--debug"])
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["-h"], ["--help"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out.startswith("usage: ccd COMMAND")
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ccd-lightning {__version__}\n"
 
 
 @pytest.mark.process

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
+from ccd_lightning.cli import main
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.synthetic import SETS, baselines, folder, render, synthesize
 from ccd_lightning.data.synthetic.baselines import auroc
@@ -248,3 +249,15 @@ def test_default_split_is_no_toy(tmp_path: Path, name: str, capsys: pytest.Captu
     found = baselines(tmp_path / name)
     assert 0.4 < found["nearest_pixel"] <= 0.65
     assert 0.4 < found["mean_colour"] <= 0.60
+
+
+def test_the_command_makes_a_set_and_says_how_hard_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = [f"--{key}={value}" for key, value in FEW.items()]
+    assert main(["data", "synthesize", "--name=fundus", *few, "--baselines"]) == 0
+    first, _, *lines = capsys.readouterr().out.strip().splitlines()
+    assert first == f"data/synthetic_fundus: {sum(FEW.values()) - FEW['size']} images of {FEW['size']} px"
+    found = baselines(tmp_path / "data/synthetic_fundus")
+    assert [line.split() for line in lines] == [[name, f"{value:.3f}"] for name, value in found.items()]
