@@ -36,7 +36,7 @@ from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.schedule import cosine_with_warmup
 from ccd_lightning.transforms.patches import CELLS
 from ccd_lightning.transforms.pretext import PretextViews
-from ccd_lightning.transforms.strong import Permutation
+from ccd_lightning.transforms.strong import Cutout, Permutation
 
 
 def small_views() -> PretextViews:
@@ -410,3 +410,12 @@ def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module:
     ] * told
     for warning in caught:  # whichever is in use, others are named
         assert all(family in str(warning.message) for family in ("Permutation", "Rotation", "Cutout", "Noise"))
+
+
+@pytest.mark.parametrize(("family", "told"), [(Cutout(), True), (Permutation(), False), (None, False)])
+def test_a_hole_that_the_family_leaves_out_is_told(family: Any, told: bool) -> None:
+    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(views=PretextViews(family, hole=9)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        FamilyAdvice().on_fit_start(trainer, CCD())
+    assert [str(warning.message)[:40] for warning in caught] == ["data.views.hole 9 is ignored: with Cutou"] * told

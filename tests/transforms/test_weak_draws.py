@@ -26,13 +26,19 @@ class Untouched(nn.Module):
     count = 16
     random = False
 
+    def __init__(self, first: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.weak_first = first
+
     def forward(self, images: Tensor, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return images
 
 
-def made(weak: Any, image: Tensor, settings: WeakSettings, count: int = 80) -> npt.NDArray[np.float64]:
+def made(
+    weak: Any, image: Tensor, settings: WeakSettings, first: tuple[str, ...] = (), count: int = 80
+) -> npt.NDArray[np.float64]:
     """32 count views (N, 3, S, S) of an image in grey levels, made on the CPU or as on a device."""
-    views = PretextViews(Untouched(), patch_size=8, pairs=1, weak=weak)
+    views = PretextViews(Untouched(first), patch_size=8, pairs=1, weak=weak)
     views.settings = settings
     items = [views(image, (0, 0, index)) for index in range(count)]
     if weak == "cpu":
@@ -46,11 +52,11 @@ def made(weak: Any, image: Tensor, settings: WeakSettings, count: int = 80) -> n
     return on_device.flatten(0, 2).double().numpy() * 255
 
 
-def crops(weak: Any, **change: Any) -> Samples:
+def crops(weak: Any, first: tuple[str, ...] = (), **change: Any) -> Samples:
     """Recovers the boxes from views of an image whose pixels say where they are."""
     line = 4 * torch.arange(SIDE, dtype=torch.uint8)
     image = torch.stack([*torch.meshgrid(line, line, indexing="ij"), torch.zeros(SIDE, SIDE, dtype=torch.uint8)])
-    views = made(weak, image, replace(SETTINGS, jitter=0.0, grey=0.0, hole=0, **change)) / 4
+    views = made(weak, image, replace(SETTINGS, jitter=0.0, grey=0.0, hole=0, **change), first) / 4
     near, far = SIZE // 8, SIZE - SIZE // 8 - 1  # away from the border, where pixels stand for half of their width
     middle, found = SIZE // 2, {}
     for name, places in {"height": views[:, 0, :, middle], "width": views[:, 1, middle]}.items():
@@ -121,6 +127,15 @@ def expected() -> dict[Any, Samples]:
 @pytest.mark.parametrize("measure", [crops, colours, holes])
 def test_device_and_cpu_draw_alike(measure: Any, expected: dict[Any, Samples]) -> None:
     values = different(expected[measure], measure("device"))
+    assert min(values.values()) > SAME, values
+
+
+@pytest.mark.parametrize("weak", ["cpu", "device"])
+@pytest.mark.parametrize("first", [("flip",), ("crop", "flip"), ("crop",)])
+def test_what_comes_before_the_family_is_drawn_alike(
+    first: tuple[str, ...], weak: str, expected: dict[Any, Samples]
+) -> None:
+    values = different(expected[crops], crops(weak, first))
     assert min(values.values()) > SAME, values
 
 

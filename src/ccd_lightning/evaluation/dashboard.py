@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.transforms.patches import CELLS
+from ccd_lightning.transforms.pretext import PretextViews
 
 # Below these, a spread is that of a collapse. Healthy projections stay near 1, features (all positive, so never as far
 # apart) between 0.2 and 0.8, by the size of the views. Batch norm can hide from one what the other shows.
@@ -100,9 +101,10 @@ class CollapseMonitor(Callback):
 
 
 class FamilyAdvice(Callback):
-    """Says at the end when a family's strong augmentations cannot be told from each other on held-out images.
+    """Says what does not go with a family of strong augmentations.
 
-    Then the augmentation term taught nothing, and the contrastive one asked for differences that are not there.
+    At the end of a fit: that its classes cannot be told from each other on held-out images. Then the augmentation term
+    taught nothing, and the contrastive one asked for differences that are not there.
 
     Args:
         margin: Below this many times chance an accuracy counts as chance.
@@ -110,6 +112,15 @@ class FamilyAdvice(Callback):
 
     def __init__(self, margin: float = 1.3) -> None:
         self.margin = margin
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tells when the family leaves out what the config asks for."""
+        views = getattr(getattr(trainer, "datamodule", None), "views", None)
+        if isinstance(views, PretextViews) and views.hole and not views.settings.hole:
+            rank_zero_warn(
+                f"data.views.hole {views.hole} is ignored: with {type(views.family).__name__} weak views have no hole,"
+                " which would look like one of the strong augmentations."
+            )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compares the last accuracy with chance."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from ccd_lightning.transforms.patches import cut, draw_tile, position_pairs
 from ccd_lightning.transforms.strong import Permutation
-from ccd_lightning.transforms.weak_batched import weak_views
-from ccd_lightning.transforms.weak_draws import WeakSettings, draw_views, pack, unpack
+from ccd_lightning.transforms.weak_batched import first_views, weak_views
+from ccd_lightning.transforms.weak_draws import GEOMETRIC, OPTIONAL, Records, WeakSettings, draw_views, pack, unpack
 
 if TYPE_CHECKING:
     from ccd_lightning.transforms.weak import WeakViews
@@ -23,13 +25,19 @@ class PretextViews:
     Everything drawn is a function of (seed, epoch, index): it depends neither on the number of workers, nor on the
     batch that an image is in, nor on what was drawn before.
 
+    Weak views follow the strong augmentation, but for those that would turn one of its classes into another
+    (`weak_first`, such as the mirror before a rotation). These are drawn for each view before the family acts on it;
+    what the family draws itself is the same for both views of an instance.
+
     Args:
-        family: The strong augmentations: a class of `transforms.strong`, or one's own that is called like them.
+        family: The strong augmentations: a class of `transforms.strong`, or one's own that is called like them; that
+            module says which attributes it may have.
         size: Side of a weak view in pixels. Small views of larger images are cheap and give better maps.
         scale: Part of the image's area that a weak view covers, smallest and largest.
         patch_size: Side of the patches whose relative position is to be predicted, in pixels.
         pairs: How many pairs of patches to draw; patches are small, and more of them teach positions sooner.
-        hole: Largest side of a cutout hole in the weak views, in pixels; 0 for none.
+        hole: Largest side of a cutout hole in the weak views, in pixels; 0 for none. A family that does not go with
+            holes, such as `Cutout`, gets none.
         draw: "all" distributions of every image (the formula), or "one" drawn per image, which needs a K-th of the
             memory per image and hence allows a K times larger batch.
         tile: Side of the tile, drawn anew each time from those that the image divides into, that the views are views
@@ -37,6 +45,9 @@ class PretextViews:
         weak: Where the weak views are made: one by one on the "cpu", by the loader's workers, or in batches on the
             "device" that learns from them, which leaves the workers to draw what the views are made of; better where
             a GPU waits for its workers, and no faster on a CPU. The views are others, of the same distribution.
+
+    Raises:
+        ValueError: If the settings of the weak views or the family's attributes are impossible.
     """
 
     def __init__(
@@ -52,7 +63,9 @@ class PretextViews:
         weak: Literal["cpu", "device"] = "cpu",
     ) -> None:
         self.family = family or Permutation()
-        self.settings = WeakSettings(size, scale, hole)
+        self.count, self.first, omitted = _attributes(self.family)
+        self.hole = hole
+        self.settings = WeakSettings(size, scale, hole).without(omitted)
         self.patch_size = patch_size
         self.pairs = pairs
         self.draw = draw
@@ -78,15 +91,13 @@ class PretextViews:
         """
         weak_seed, torch_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
         generator = torch.Generator().manual_seed(torch_seed)
-        count = int(self.family.count)  # type: ignore[arg-type]
-        index = torch.arange(count) if self.draw == "all" else torch.randint(count, (1,), generator=generator)
+        index = torch.arange(self.count) if self.draw == "all" else torch.randint(self.count, (1,), generator=generator)
         first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
         # The tile is drawn after the patches, which hence are the same without.
         corner = draw_tile(image.shape[1], image.shape[2], self.tile, generator) if self.tile else (0, 0)
         item: dict[str, Any] = {"augmentation": index, "patches": torch.stack([first, second]), "position": position}
         if self.weak == "cpu":
-            strong = self.family(self._part(image[None], [corner]).expand(len(index), -1, -1, -1), index, generator)
-            return item | {"views": self._views(strong, weak_seed)}
+            return item | {"views": self._views(self._part(image[None], [corner])[0], index, generator, weak_seed)}
         item |= {"draws": self._draws(image, len(index), corner, weak_seed)}
         if not self._tried:  # a mistake is told here and now, and not in the middle of the first step
             self.complete({"image": image[None], "draws": [item["draws"]], "augmentation": index[None]})
@@ -108,25 +119,45 @@ class PretextViews:
             return batch
         images, index = batch["image"], batch["augmentation"]  # (B, 3, H, W), (B, K)
         records = unpack(batch["draws"], 2 * index.shape[1])
-        strong = self._strong(self._part(images, records["corner"].tolist()), index, records["seed"].tolist())
-        draws = records["views"].reshape(-1, 2)  # (B K, 2)
-        views = weak_views(strong, draws, self.settings.size)  # (B K, 2, 3, S, S)
+        parts, seeds = self._part(images, records["corner"].tolist()), records["seed"].tolist()
+        views = self._finish(parts, index, seeds, records["views"])  # (B K, 2, 3, S, S)
         views = views.view(*index.shape, *views.shape[1:]).transpose(1, 2)
         return {name: value for name, value in batch.items() if name != "draws"} | {"views": views}
+
+    def _finish(self, images: Tensor, index: Tensor, seeds: list[int], draws: Records) -> Tensor:
+        """The views (B K, 2, 3, S, S) of images (B, 3, H, W), index (B, K), of draws (B, 2K), two of each instance."""
+        size, count = self.settings.size, index.shape[1]
+        if not self.first:
+            strong = self._strong(images[:, None].expand(-1, count, -1, -1, -1), index, seeds)
+            return weak_views(strong, draws.reshape(-1, 2), size)
+        shown = first_views(images, draws, size, self.first)  # (B, K 2, 3, h, w)
+        shown = shown.view(len(images), count, 2, *shown.shape[2:])
+        both = [self._strong(shown[:, :, view], index, seeds) for view in range(2)]
+        strong = torch.stack(both, dim=1).flatten(0, 1)  # (B K 2, 3, h, w)
+        return weak_views(strong, draws.reshape(-1, 1), size, done=self.first).view(-1, 2, 3, size, size)
 
     def _part(self, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
         """The tile of each image (B, 3, H, W) that begins at its corner, or all of it."""
         return cut(images, corners, self.tile) if self.tile else images
 
-    def _views(self, strong: Tensor, seed: int) -> Tensor:
-        """Two weak views (2, K, 3, S, S) of each of the strong versions (K, 3, H, W)."""
+    def _views(self, image: Tensor, index: Tensor, generator: torch.Generator, seed: int) -> Tensor:
+        """Two weak views (2, K, 3, S, S) of each version, by the index (K,), of an image (3, H, W)."""
         from ccd_lightning.transforms.weak import WeakViews  # imports albumentations, which takes a second
 
-        weak = self._drawn_by = self._drawn_by or WeakViews(self.settings)
+        weak = self._drawn_by = self._drawn_by or WeakViews(self.settings, self.first)
         weak.seed(seed)
-        versions = strong.permute(0, 2, 3, 1).numpy()
-        views = np.stack([[weak(np.ascontiguousarray(version)) for version in versions] for _ in range(2)])
-        return torch.from_numpy(views).permute(0, 1, 4, 2, 3)
+        instances = self._instances(weak, image, index, generator)
+        return torch.stack([_each(weak, versions) for versions in instances])
+
+    def _instances(self, weak: WeakViews, image: Tensor, index: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+        """The strong versions (K, 3, h, w) of an image (3, H, W) of which the first, then the second view is drawn."""
+        copies, state = image.expand(len(index), -1, -1, -1), generator.get_state()
+        if not self.first:
+            strong = self.family(copies, index, generator)
+        for _ in range(2):
+            if self.first:  # what the family draws is the same for both views
+                strong = self.family(_each(weak.before, copies), index, generator.set_state(state))
+            yield strong
 
     def _draws(self, image: Tensor, count: int, corner: tuple[int, int], seed: int) -> str:
         """What the two views of each of `count` versions of an image (3, H, W) are made of, as text."""
@@ -135,13 +166,38 @@ class PretextViews:
         return pack(int(rng.integers(2**63)), corner, draw_views(rng, 2 * count, height, width, self.settings))
 
     def _strong(self, images: Tensor, index: Tensor, seeds: list[int]) -> Tensor:
-        """Each image (B, 3, H, W) as the distributions that its index (B, K) names: (B K, 3, H, W)."""
-        family, count = self.family.to(images.device), index.shape[1]
+        """Images (B, K, 3, H, W) as the distributions that the index (B, K) names: (B K, 3, H, W)."""
+        family = self.family.to(images.device)
         if not getattr(family, "random", True):
-            versions: Tensor = family(images[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1), index.flatten())
+            versions: Tensor = family(images.flatten(0, 1), index.flatten())
             return versions
         made = []
-        for image, which, seed in zip(images, index, seeds, strict=True):  # a generator each: no image knows the others
-            generator = torch.Generator(images.device).manual_seed(seed)
-            made.append(family(image.expand(count, -1, -1, -1), which, generator))
+        for copies, which, seed in zip(
+            images, index, seeds, strict=True
+        ):  # a generator each: no image knows the others
+            made.append(family(copies, which, torch.Generator(images.device).manual_seed(seed)))
         return torch.cat(made)
+
+
+def _each(change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]], images: Tensor) -> Tensor:
+    """Changes images (N, 3, H, W) one by one by what takes and gives arrays (H, W, 3)."""
+    arrays = (np.ascontiguousarray(image) for image in images.permute(0, 2, 3, 1).numpy())
+    return torch.from_numpy(np.stack([change(array) for array in arrays])).permute(0, 3, 1, 2)
+
+
+def _attributes(family: nn.Module) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
+    """A family's count, and which weak views come before it and are left out, by their defaults where it says nothing.
+
+    Raises:
+        ValueError: If an attribute is missing or impossible.
+    """
+    name, count = type(family).__name__, getattr(family, "count", None)
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"{name}.count must be the number of its strong augmentations, 1 or more, got {count}")
+    chosen = []
+    for attribute, default, known in (("weak_first", ("flip",), GEOMETRIC), ("weak_omitted", (), tuple(OPTIONAL))):
+        names = tuple(getattr(family, attribute, default))
+        if unknown := set(names) - set(known):
+            raise ValueError(f"{name}.{attribute} must name some of {', '.join(known)}, got {min(unknown)}")
+        chosen.append(names)
+    return count, chosen[0], chosen[1]

@@ -1,9 +1,30 @@
 """Strong augmentation families: K = 4 distributions of an image, index 0 untouched.
 
 A family is called with images (B, C, H, W), the index (B,) of the distribution that each image is to become one of, in
-0..3, and a generator, the source of all randomness. It returns a new tensor of the images' shape and type, on their
-device. `count` is K. A family of one's own is any module that can be called like this; `random = False` says that it
-draws nothing, and a whole batch of images may then be given to it at once.
+0..K - 1, and a generator, the source of all randomness. It returns a new tensor of the images' shape and type, on their
+device. A family of one's own is any module that can be called like this. Its attributes:
+
+- `count` is K, 1 or more.
+- `random = False` says that it draws nothing; then a whole batch of images is given to it at once.
+- `weak_first` names the weak views, of "crop" and "flip", that are drawn before the family acts, because after it they
+  would turn an image of one class into one of another: a mirrored rotation by 90 degrees is the mirror image's rotation
+  by 270. The default, ("flip",), is right for every family; () saves applying the family to each view, and may be
+  declared where the mirror image of each class is again of that class.
+- `weak_omitted` names the weak views, of "flip", "colour", "grey" and "hole", that are not drawn at all, because they
+  do what the family's classes are told by. The default is ().
+
+How the weak views go with the shipped families, where "yes" means that their order makes no difference:
+
+| family | mirror | crop, drawn after the family | colour, grey | hole |
+| --- | --- | --- | --- | --- |
+| Permutation | yes: either way halves are swapped | may miss a seam | yes | yes |
+| Rotation | exchanges classes 1 and 3: comes first | yes, in distribution | yes | yes |
+| Cutout | yes, in distribution | may miss a hole | yes | is one more hole: left out |
+| Noise | yes, in distribution | resamples all noises alike | change all noises alike | yes |
+
+A crop that misses a seam or a hole shows less than its label says, as any crop may miss an object. It exchanges no
+classes, though, and if it came before the family, each seam would lie in the middle of its view. It therefore follows
+the family. So does CSI (Tack et al., NeurIPS 2020), which mirrors before the family and crops after it.
 """
 
 from __future__ import annotations
@@ -19,6 +40,7 @@ class Permutation(nn.Module):
 
     count = 4
     random = False
+    weak_first = ()
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
         """Applies to each image, of even height and width, the swap that its index names."""
@@ -35,6 +57,7 @@ class Rotation(nn.Module):
 
     count = 4
     random = False
+    weak_first = ("flip",)
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
         """Applies to each image the rotation that its index names."""
@@ -55,6 +78,8 @@ class Cutout(nn.Module):
     """
 
     count = 4
+    weak_first = ()
+    weak_omitted = ("hole",)
 
     def __init__(self, side: float = 0.25) -> None:
         super().__init__()
@@ -83,6 +108,7 @@ class Noise(nn.Module):
     """
 
     count = 4
+    weak_first = ()
 
     def __init__(self, variance: float = 0.05, amount: float = 0.05) -> None:
         super().__init__()

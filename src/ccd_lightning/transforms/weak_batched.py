@@ -6,6 +6,7 @@ whole grey levels between them. Images are (N, 3, H, W) in [0, 1], and each has 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccd_lightning.transforms.weak_draws import Records
+from ccd_lightning.transforms.weak_draws import GEOMETRIC, Records
 
 PART = 256  # images brought to float32 at a time: 200 MB at 256 px
 
@@ -101,20 +102,46 @@ def cut_hole(images: Tensor, hole: Tensor) -> Tensor:
     return images.masked_fill(inside[:, None, 0, :, None] & inside[:, None, 1, None, :], 0)
 
 
-def weak_views(images: Tensor, views: Records, size: int) -> Tensor:
+def first_views(images: Tensor, views: Records, size: int, first: Collection[str]) -> Tensor:
+    """Makes the part of V views of each image that comes before the strong augmentation.
+
+    Args:
+        images: (M, 3, H, W) uint8.
+        views: (M, V) of `weak_draws.VIEW`, on the host.
+        size: Side of a view in pixels.
+        first: What comes before, of `weak_draws.GEOMETRIC`.
+
+    Returns:
+        (M, V, 3, h, w) uint8: h = w = size where "crop" is among them, else those of the images.
+    """
+    placed = _place(images, Plan.of(views.ravel(), images.device), views.shape[1], size, first)
+    return placed if placed.dtype == torch.uint8 else (placed * 255).round().to(torch.uint8)
+
+
+def _place(images: Tensor, plan: Plan, count: int, size: int, steps: Collection[str]) -> Tensor:
+    """Crops and mirrors, where these are among the steps, `count` views of each image; else uint8 stay uint8."""
+    box, flip = plan.box.view(len(images), count, 4), plan.flip.view(len(images), count)
+    if "crop" in steps:
+        return crop_and_resize(images, box, flip if "flip" in steps else torch.zeros_like(flip), size)
+    shown = images[:, None].expand(-1, count, -1, -1, -1)
+    return torch.where(flip.bool()[..., None, None, None], shown.flip(-1), shown) if "flip" in steps else shown
+
+
+def weak_views(images: Tensor, views: Records, size: int, done: Collection[str] = ()) -> Tensor:
     """Makes V views of each image.
 
     Args:
         images: (M, 3, H, W) uint8.
         views: (M, V) of `weak_draws.VIEW`, on the host; nothing is ever read back from the device.
         size: Side of a view in pixels.
+        done: What `first_views` did before.
 
     Returns:
         (M, V, 3, size, size) in [0, 1].
     """
     plan = Plan.of(views.ravel(), images.device)
-    box, flip = plan.box.view(*views.shape, 4), plan.flip.view(views.shape)
-    made = crop_and_resize(images, box, flip, size).flatten(0, 1)  # (N, 3, size, size), N = M V
+    made = _place(images, plan, views.shape[1], size, set(GEOMETRIC) - set(done)).flatten(0, 1)  # (N, 3, size, size)
+    made = made if made.is_floating_point() else made.float().div_(255)
     for step in plan.steps:
         for number, chosen in enumerate(step):
             if len(chosen):

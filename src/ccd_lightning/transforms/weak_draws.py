@@ -7,8 +7,8 @@ whole batch, wherever its tensors are, from what is drawn here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,15 @@ Records = np.ndarray[Any, np.dtype[np.void]]
 Pairs = npt.NDArray[np.float64]
 
 ATTEMPTS = 10  # at a crop that fits into the image, as torchvision and albumentations have it
+# The geometric weak views, in their order: a family of strong augmentations may ask for them to come before it.
+GEOMETRIC = ("crop", "flip")
+# The weak views that a family may have left out, and the setting that leaves each out.
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "flip": {"flip": 0.0},
+    "colour": {"jitter": 0.0},
+    "grey": {"grey": 0.0},
+    "hole": {"hole": 0},
+}
 UNCHANGED = 4  # stands in an order of colour operations, whose numbers are 0 to 3, for doing nothing
 VIEW = np.dtype(
     [
@@ -65,6 +74,10 @@ class WeakSettings:
             raise ValueError(f"Views of {self.size} px with holes of {self.hole} px are impossible")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must rise within (0, 1], got {self.scale[0]} to {self.scale[1]}")
+
+    def without(self, names: Collection[str]) -> WeakSettings:
+        """The same settings without some weak views, by their names in OPTIONAL."""
+        return replace(self, **{key: value for name in names for key, value in OPTIONAL[name].items()})
 
 
 def draw_views(rng: np.random.Generator, count: int, height: int, width: int, settings: WeakSettings) -> Records:
