@@ -37,6 +37,7 @@ from ccd_lightning.evaluation.pictures import PretextPictures, ReconstructionPic
 from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.streaming import ImagePredictions
 from ccd_lightning.evaluation.testing import TestReport
+from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import CONFIG_KEY, model_of, read_checkpoint
 
@@ -115,6 +116,8 @@ class CLI(LightningCLI):
         self.datamodule.setup("fit")
         if isinstance(self.model, OneClassDetector):
             self.model.check_size(self.datamodule.geometry.size)
+        if isinstance(self.model, CCD):
+            self.model.take_distributions(self.datamodule.distributions, "fit")
         self.model.setup("fit")
         path = self.config["fit"]["ckpt_path"]
         if path and Path(path).is_file() and class_path(self.model) != (kept := model_of(read_checkpoint(Path(path)))):

@@ -219,6 +219,12 @@ class AnomalyDataModule(LightningDataModule):
         """Side of the tiles that the views are drawn from, in pixels; 0 where they are drawn from whole images."""
         return int(getattr(self.views, "tile", 0))
 
+    @property
+    def distributions(self) -> int | None:
+        """How many strong augmentations the views' family has; None where the views have no family."""
+        count = getattr(getattr(self.views, "family", None), "count", None)
+        return None if count is None else int(count)
+
     def held_out_distributions(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """The held-out images, or their tiles, under each strong augmentation, the same each time and on every rank.
 

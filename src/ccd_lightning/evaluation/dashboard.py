@@ -128,7 +128,7 @@ class FamilyAdvice(Callback):
         if not isinstance(pl_module, CCD) or accuracy is None or not pl_module.hparams["augmentation_weight"]:
             return
         chance = 1 / pl_module.hparams["distributions"]
-        if accuracy < self.margin * chance:
+        if accuracy < min(self.margin * chance, 1):
             rank_zero_warn(
                 f"On held-out images the strong augmentations cannot be told from each other (accuracy {accuracy:.2f},"
                 f" chance {chance:.2f}). If more epochs do not change that, this family does not suit these images: try"

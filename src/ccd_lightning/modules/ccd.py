@@ -38,7 +38,8 @@ class CCD(LightningModule):
 
     Args:
         encoder: Where the weights to start from come from.
-        distributions: K, how many strong augmentations the family has.
+        distributions: K, how many strong augmentations the family has. None takes the number of the data module's
+            family, or 4 where the data do not tell; another number than the family's is refused.
         temperature: Of the contrastive loss.
         contrastive_weight: w_con.
         augmentation_weight: w_cla, of predicting which strong augmentation an instance got.
@@ -48,10 +49,12 @@ class CCD(LightningModule):
         schedule: Whether the cosine falls with each "step" or, as published, with each "epoch".
     """
 
+    augmentation: AugmentationHead
+
     def __init__(
         self,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the default)
-        distributions: int = 4,
+        distributions: int | None = None,
         temperature: float = 0.2,
         contrastive_weight: float = 1.0,
         augmentation_weight: float = 1.0,
@@ -66,12 +69,14 @@ class CCD(LightningModule):
         self.make_optimizer = optimizer
         self.encoder = Encoder().to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
         self.projection = ProjectionHead(Encoder.features_size)
-        self.augmentation = AugmentationHead(Encoder.features_size, distributions)
+        self.distributions_given = distributions
+        self._make_head(4 if distributions is None else distributions)
         self.position = PositionHead(Encoder.features_size)
         self.probe = FeatureProbe()
 
     def setup(self, stage: str) -> None:
-        """Loads the weights to start from, where the config names some, and has batch norm see all GPUs' images."""
+        """Takes over the data's K and the weights to start from, and has batch norm see all GPUs' images."""
+        self.take_distributions(self._data_distributions, stage)
         if stage != "fit":
             return
         self.encoder_source = initialise_encoder(self.encoder, self.encoder_config)
@@ -81,6 +86,54 @@ class CCD(LightningModule):
             nn.SyncBatchNorm.convert_sync_batchnorm(self)  # type: ignore[no-untyped-call]
         else:
             rank_zero_warn("Off the GPU, batch normalisation sees each process's own images, not those of all.")
+
+    def take_distributions(self, count: int | None, stage: str) -> None:
+        """Makes the augmentation head for as many strong augmentations as the data have.
+
+        Args:
+            count: Their number; None where the data do not tell.
+            stage: Of Lightning. Only a fit needs exactly the number that was given: in a test, a class may be unused.
+
+        Raises:
+            UserError: If another number was given.
+        """
+        given = self.distributions_given
+        if count is None:
+            return
+        if given is not None and (given != count if stage == "fit" else given < count):
+            raise UserError(
+                f"model.distributions is {given}, but data.views.family has {count} strong augmentations. Leave"
+                " model.distributions out: it follows from the family."
+            )
+        self._make_head(given or count)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes the augmentation head as large as the checkpoint's.
+
+        Raises:
+            UserError: If the data have another number of strong augmentations.
+        """
+        kept, count = len(checkpoint["state_dict"]["augmentation.weight"]), self._data_distributions
+        if count is not None and (count != kept if self.trainer.state.fn == "fit" else count > kept):
+            raise UserError(
+                f"The checkpoint was trained with {kept} strong augmentations, but data.views.family has {count}. Give"
+                " the family that it was trained with."
+            )
+        self._make_head(kept)
+
+    def _make_head(self, count: int) -> None:
+        """Makes the augmentation head anew, unless it is of this size already."""
+        if count < 1:
+            raise UserError(f"model.distributions is {count}, but must be 1 or more.")
+        self.hparams["distributions"] = count
+        if not hasattr(self, "augmentation") or self.augmentation.out_features != count:
+            self.augmentation = AugmentationHead(Encoder.features_size, count).to(self.device)
+
+    @property
+    def _data_distributions(self) -> int | None:
+        """How many strong augmentations the data module has; None without one that tells."""
+        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        return getattr(data, "distributions", None)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 512) of images (B, 3, H, W) in [0, 1]."""
@@ -126,7 +179,16 @@ class CCD(LightningModule):
         ).sum()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step of pretraining."""
+        """One step of pretraining.
+
+        Raises:
+            UserError: If the first batch of an epoch has a class that the augmentation head has not.
+        """
+        if batch_idx == 0 and (label := int(batch["augmentation"].max())) >= self.hparams["distributions"]:
+            raise UserError(
+                f"A batch has the augmentation class {label}, counted from 0, but model.distributions is"
+                f" {self.hparams['distributions']}: give the number of the family's strong augmentations."
+            )
         return self._step(batch, "train")
 
     def on_validation_epoch_start(self) -> None:
@@ -154,7 +216,7 @@ class CCD(LightningModule):
         if not self._fit_probe():
             return {}
         probed = [(self.probe(self(images)), index) for images, index in self._data.held_out_distributions(self.device)]
-        if not probed:
+        if not probed or self.hparams["distributions"] == 1:
             return {}
         distance, index = (torch.cat(parts) for parts in zip(*probed, strict=True))
         nats = distance.log()
