@@ -11,6 +11,7 @@ from ccd_lightning.cli import main
 from ccd_lightning.cli.training import CLI
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.modules.handover import read_checkpoint
+from ccd_lightning.transforms.strong import Permutation
 from tests.runs import CONFIGS, TINY
 
 ALL = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -42,7 +43,10 @@ def test_published_settings(config: str, capsys: pytest.CaptureFixture[str], gol
     assert {name: optimizer["init_args"][name] for name in wanted} == wanted
     assert content["trainer"]["max_epochs"] == golden["schedule"]["epochs"] == 2000
     assert (model["temperature"], model["schedule"], model["warmup_steps"]) == (0.2, "epoch", 0)
-    assert (data["size"], data["batch_size"], views["patch_size"], views["draw"]) == (256, 32, 32, "all")
+    assert (data["size"], views["patch_size"], views["draw"], views["family"]) == (256, 32, "all", None)
+    instances = data["batch_size"] * Permutation.count
+    assert instances == data["batch_size"] * views["pairs"] == 32
+    assert data["validation"] == 0.05  # as the docs say
     assert (views["size"], views["tile"], views["hole"]) == ((32, 32, 0) if local else (256, 0, 75))
     assert (
         data["crop"] is None if "lag" in config else [round(512 * edge) for edge in data["crop"]] == [45, 45, 475, 475]
@@ -61,12 +65,31 @@ def test_published_settings_of_igd(config: str, capsys: pytest.CaptureFixture[st
     assert list(whole["ssim_weights"]) == reference["ms_ssim_weights"]
     assert list(local["ssim_weights"]) == [0.0516, 0.3295, 0.3463, 0.2726]
     assert whole["structure"] == local["structure"] == 0.85
-    assert training == {"gaussian": 1.0, "interpolation": 0.1, "estimate_every": 10, "fine_tune": False}
+    assert training == {"gaussian": 1.0, "interpolation": 0.1, "estimate_every": 10, "fine_tune": False, "mirror": True}
+    assert (whole["width"], local["width"]) == (64, 64)
+    assert (local["drawn"], content["data"]["init_args"]["validation"]) == (16, 0.05)  # as the docs say
     assert model["latent_size"] == 128
     wanted = {"lr": 1e-4, "betas": (0, 0.9), "weight_decay": 1e-6}
     given = model["optimizer"]["init_args"]
     assert {name: given[name] for name in wanted} | {"betas": tuple(given["betas"])} == wanted
     assert (content["trainer"]["max_epochs"], content["data"]["init_args"]["batch_size"]) == (256, 16)
+
+
+@pytest.mark.parametrize("name", ["kvasir", "lag", "liu"])
+def test_detectors_hold_out_what_their_encoders_do(name: str) -> None:
+    data = [
+        yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["data"]["init_args"]
+        for config in (f"ccd_{name}", f"ccd_{name}_local", f"padim_{name}", f"igd_{name}")
+    ]
+    assert {settings["validation"] for settings in data} == {0.05}
+
+
+@pytest.mark.parametrize("config", [*PUBLISHED, "igd_kvasir", "igd_lag", "igd_liu"])
+def test_headers_name_where_differences_are_listed(config: str) -> None:
+    document = "docs/pretraining.md" if config.startswith("ccd") else "docs/detectors.md"
+    text = (CONFIGS / f"{config}.yaml").read_text()
+    assert f"# Settings are the published ones, but for what {document} lists" in text
+    assert "published settings" in (CONFIGS.parent / document).read_text().lower()
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
@@ -91,7 +114,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(config: str, images: Path) -> list[str]:
     """A fit by a config, of images of 64 px, and without the weights that it asks for."""
     words = ["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--model.encoder.weights=null"]
-    words += [f"--data.{key}={value}" for key, value in {"size": 64, "batch_size": 5, "num_workers": 0}.items()]
+    options = {"size": 64, "batch_size": 5, "num_workers": 0, "validation": 0.2}
+    words += [f"--data.{key}={value}" for key, value in options.items()]
     if "synthetic" in config:
         words += [f"--data.{key}={value}" for key, value in TINY.items()]
     else:

@@ -130,7 +130,7 @@ def test_views_from_a_plain_loader(given: int | None, refused: bool, tmp_path: P
     module = CCD(distributions=given)
     batch = next(iter(loader))
     if refused:
-        with pytest.raises(UserError, match="augmentation class 5, .* but model"):
+        with pytest.raises(UserError, match=r"augmentation class 5, .* but model\.distributions is 4"):
             module.training_step(batch, 0)
     else:
         assert module.losses(batch)["augmentation"].isfinite()

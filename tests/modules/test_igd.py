@@ -175,6 +175,33 @@ def test_the_same_seed_gives_the_same_weights(folder: Path) -> None:
 
 @pytest.mark.fit
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mirror", [False, True])
+def test_images_are_mirrored_in_training_where_asked_for(
+    folder: Path, mirror: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[torch.Tensor] = []
+    seen: list[torch.Tensor] = []
+    step, views = IGD.training_step, Descriptor.training_views
+
+    def watched_step(self: IGD, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
+        given.append(batch["image"])
+        return step(self, batch, batch_idx)
+
+    def watched_views(self: Descriptor, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(images)
+        return views(self, images, *rest)
+
+    monkeypatch.setattr(IGD, "training_step", watched_step)
+    monkeypatch.setattr(Descriptor, "training_views", watched_views)
+    fitted(folder, training=Training(mirror=mirror))
+    pairs = [pair for before, after in zip(given, seen, strict=True) for pair in zip(before, after, strict=True)]
+    flipped = [torch.equal(after, before.flip(-1)) for before, after in pairs]
+    assert all(flip or torch.equal(*pair) for flip, pair in zip(flipped, pairs, strict=True))
+    assert (0 < sum(flipped) < len(flipped)) == mirror
+
+
+@pytest.mark.fit
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("fine_tune", [False, True])
 def test_encoders_are_frozen_or_tuned(folder: Path, fine_tune: bool) -> None:
     before = small().state_dict()

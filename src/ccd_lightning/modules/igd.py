@@ -184,6 +184,9 @@ class IGD(OneClassDetector):
         total, own = batch_places(images)
         # What is drawn depends on an image's place in the batch of all ranks, and on nothing that came before.
         rng = np.random.default_rng((self._data.seed, self.current_epoch, batch_idx))
+        if self.training_settings.mirror:
+            mirrored = torch.from_numpy(rng.random(total) < 0.5).to(images.device)[own]
+            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
         terms: dict[str, Tensor] = {}
         for descriptor, encoder in self._scales():
             views = descriptor.training_views(images, rng, total, own)

@@ -60,12 +60,14 @@ class Training:
         interpolation: Weight of what the critic says of interpolations; 0 trains no critic, in half of the time.
         estimate_every: Epochs after which centre and scale of the latents are estimated anew.
         fine_tune: Whether the encoders are trained too. Their batch normalisation stays as pretraining left it.
+        mirror: Whether half of the images, drawn anew in each step, are mirrored from left to right in training.
     """
 
     gaussian: float = 1.0
     interpolation: float = 0.1
     estimate_every: int = 10
     fine_tune: bool = False
+    mirror: bool = False
 
 
 def check(whole: Scale, local: WindowScale, training: Training) -> None:
