@@ -18,9 +18,13 @@ session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]
 metadata = session.get_modelmeta().custom_metadata_map
 names = [output.name for output in session.get_outputs()]
 size, crop = int(metadata["size"]), json.loads(metadata["crop"]) or (0, 0, 1, 1)
+low, high = json.loads(metadata["range"]) or (0, 65535)  # of grey values in images of more than 8 bits
 
 for file in files:
-    image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(file))
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(np.rint(255 * ((np.asarray(image) - low) / (high - low)).clip(0, 1)).astype(np.uint8))
+    image = image.convert("RGB")
     image = image.crop(tuple(round(edge * side) for edge, side in zip(crop, image.size * 2, strict=True)))
     image = image.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image).transpose(2, 0, 1)[None]  # (1, 3, size, size) uint8

@@ -37,7 +37,7 @@ def make(name: str) -> OneClassDetector:
         detector = IGD(global_scale=Scale(SIZE, 8, ssim_weights=weights), local_scale=local, latent_size=16).eval()
         detector.whole.gaussian.scale.fill_(3.0)
         detector.local.gaussian.scale.fill_(3.0)
-    detector.geometry = Geometry(SIZE, (0.1, 0, 1, 0.5))
+    detector.geometry = Geometry(SIZE, (0.1, 0, 1, 0.5), (0.0, 4000.0))
     with torch.no_grad():
         detector.normal_scores = detector(pixels() / 255)[0].sort().values
     detector.threshold = detector.normal_scores[2]
@@ -88,6 +88,7 @@ def test_onnx_says_what_it_takes_and_what_it_was_made_of(tmp_path: Path) -> None
         "input": "uint8, 0 to 255",
         "size": "32",
         "crop": "[0.1, 0, 1, 0.5]",
+        "range": "[0.0, 4000.0]",
         "resize": "crop, then bilinear with antialiasing, as Pillow's Image.resize",
         "threshold": repr(float(detector.threshold)),
         "threshold_rule": "the 0.95 quantile of the scores of 5 held-out images",

@@ -76,6 +76,7 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
         "input": "uint8, 0 to 255" if kind == "uint8" else "float32, 0 to 1",
         "size": str(detector.geometry.size),
         "crop": json.dumps(detector.geometry.crop),
+        "range": json.dumps(detector.geometry.range),
         "resize": "crop, then bilinear with antialiasing, as Pillow's Image.resize",
         "threshold": repr(detector.threshold.item()) if decides else "",
         "threshold_rule": held_out if decides else "none: the run was fitted without validation",

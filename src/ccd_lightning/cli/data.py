@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def _check(arguments: argparse.Namespace) -> None:
     from ccd_lightning.data.preparing import pair_sheet
 
     manifest = _read(arguments)
-    result = check(manifest, read=not arguments.table_only)
+    result = check(manifest, read=not arguments.table_only, ranged=arguments.range is not None)
     if result.looks:
         print(f"sizes: {common_sizes(result.looks)}")
     _print_findings(result)
@@ -107,6 +108,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     """Writes the split down, without training images that are tested on; on request, images at working size."""
     from ccd_lightning.data.copies import find_pairs
     from ccd_lightning.data.images import Geometry
+    from ccd_lightning.data.inspection import measure_range
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
 
@@ -123,8 +125,16 @@ def _prepare(arguments: argparse.Namespace) -> None:
         )
     root = manifest.root
     if arguments.copy:
-        crop = tuple(arguments.crop) if arguments.crop else None
-        manifest, root = write_resized(manifest, arguments.copy, Geometry(arguments.size, crop)), arguments.copy
+        crop, limits = (tuple(given) if given else None for given in (arguments.crop, arguments.range))
+        geometry = Geometry(arguments.size, crop, limits)
+        if limits is None:
+            geometry = replace(
+                geometry, range=measure_range([row.path for row in manifest.select("train")], geometry)[0]
+            )
+        manifest, root = write_resized(manifest, arguments.copy, geometry), arguments.copy
+        if geometry.range:
+            low, high = geometry.range
+            print(f"Grey values from {low:g} to {high:g} of images of more than 8 bits became 0 to 255 (--range)")
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
     print(f"Next: ccd fit --config configs/ccd_folder.yaml --data.root {root} --data.layout {table}")
@@ -165,6 +175,13 @@ def _parser() -> argparse.ArgumentParser:
 def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or a manifest (.csv)")
     parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
+    parser.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="grey values of images of more than 8 bits that become 0 and 255; default: found in the training images",
+    )
     parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
     return parser
 

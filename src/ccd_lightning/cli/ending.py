@@ -71,6 +71,8 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     options += _size(data.geometry.size, config, detector)
     if data.geometry.crop and (not shipped or isinstance(data, Folder)):
         options += f" --data.crop '{list(data.geometry.crop)}'"
+    if data.geometry.range:
+        options += f" --data.range '{list(data.geometry.range)}'"
     if not shipped:
         options += f" --model.{weights}.weights {os.path.relpath(run)}"
         options += " --model.encoder.weights GLOBAL_RUN" * (detector == "igd")

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -24,6 +24,7 @@ from ccd_lightning.cli.resume import go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, ValidateLast, WholeCheckpoints
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.files import ImageFiles
+from ccd_lightning.data.images import Geometry
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.evaluation.dashboard import (
@@ -60,7 +61,7 @@ class KeepConfig(SaveConfigCallback):
             raise UserError(
                 f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."
             )
-        self.config = self.config.clone()
+        self.config = self._with_range(trainer)
         self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
         super().setup(trainer, pl_module, stage)
         split: Manifest | None = trainer.datamodule.split  # type: ignore[attr-defined]
@@ -69,7 +70,15 @@ class KeepConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the config."""
-        checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
+        checkpoint[CONFIG_KEY] = self.parser.dump(self._with_range(trainer), skip_none=False)
+
+    def _with_range(self, trainer: Trainer) -> Namespace:
+        """The config with the range of grey values that was found in the training images, for test and predict."""
+        config = self.config.clone()
+        geometry: Geometry | None = getattr(trainer.datamodule, "geometry", None)  # type: ignore[attr-defined]
+        if geometry and geometry.range and "data.init_args.range" in config:
+            config["data.init_args.range"] = geometry.range
+        return config
 
 
 def _keep_split(split: Manifest, file: Path) -> None:

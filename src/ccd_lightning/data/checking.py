@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ccd_lightning.data.copies import Pair, copies, shared_groups
+from ccd_lightning.data.depth import DEEP, SIXTEEN
 from ccd_lightning.data.images import abnormal_pixels, open_image
 from ccd_lightning.data.inspection import Look, look_at
 from ccd_lightning.data.layouts import read_size
@@ -64,12 +65,13 @@ class Check:
         return sum(finding.level == level for finding in self.findings)
 
 
-def check(manifest: Manifest, read: bool = True) -> Check:
+def check(manifest: Manifest, read: bool = True, ranged: bool = False) -> Check:
     """Checks a data set.
 
     Args:
         manifest: Its images, with the flaws found in reading them.
         read: Whether to open the files; without, only what the table says is checked.
+        ranged: Whether a range of grey values will be given, by which pixels of any depth can be read.
     """
     findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
     groups = shared_groups(manifest)
@@ -82,7 +84,7 @@ def check(manifest: Manifest, read: bool = True) -> Check:
             else:
                 findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
         pairs = copies(manifest, looks)
-        findings += [*_repeated(manifest, looks), *_kinds_of_files(looks), *_sizes(looks)]
+        findings += [*_repeated(manifest, looks), *_kinds_of_files(looks, ranged), *_sizes(looks)]
         findings += _masks(manifest, {flaw.path for flaw in manifest.flaws})
     findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
     findings += [
@@ -112,10 +114,13 @@ def _repeated(manifest: Manifest, looks: Mapping[Path, Look]) -> Iterator[Findin
                 yield Finding("warning", "files twice on one side", row.path, told, other)
 
 
-def _kinds_of_files(looks: Mapping[Path, Look]) -> Iterator[Finding]:
+def _kinds_of_files(looks: Mapping[Path, Look], ranged: bool) -> Iterator[Finding]:
     for path, seen in looks.items():
-        if seen.mode.startswith("I;16"):
-            yield Finding("note", "16 bits", path, "scaled to 8 bits.")
+        if seen.mode in SIXTEEN:
+            yield Finding("note", "16 bits", path, "scaled to 8 bits, by one range for all images.")
+        elif seen.mode in DEEP and not ranged:
+            told = "pixels of more than 16 bits, whose range is not known; give it with --data.range."
+            yield Finding("error", "images that cannot be read", path, told)
         elif seen.mode != "RGB":
             yield Finding("note", MODES.get(seen.mode, seen.mode), path, "read as RGB.")
         if seen.orientation != 1:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from ccd_lightning.data.copies import find_pairs
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.images import Geometry, load_images
+from ccd_lightning.data.inspection import measure_range
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import GOOD, Manifest, Row
 from ccd_lightning.errors import UserError
@@ -41,6 +44,8 @@ class AnomalyDataModule(LightningDataModule):
         seed: Decides the hold-out, the order and the views.
         cache_dir: Folder for decoded images, shared by runs and processes; None decodes into memory, once a run.
         check_leaks: Whether a fit is refused where a training image is, perhaps mirrored, among the test images too.
+        range: Grey values that become 0 and 255 in images of more than 8 bits; None finds that of 16-bit images over
+            the training images, leaving out 0.01% of their pixels at either end. Images of 8 bits are not concerned.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class AnomalyDataModule(LightningDataModule):
         seed: int = 0,
         cache_dir: str | None = None,
         check_leaks: bool = True,
+        range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -62,7 +68,7 @@ class AnomalyDataModule(LightningDataModule):
         if not 0 < validation < 1:
             raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
         self.root = Path(root)
-        self.geometry = Geometry(size, crop)
+        self.geometry = Geometry(size, crop, range)
         self.batch_size = batch_size
         self.validation = validation
         self.views = views
@@ -112,12 +118,24 @@ class AnomalyDataModule(LightningDataModule):
 
     def _read_training_images(self, rows: list[Row]) -> None:
         """Reads the images to train on and those held out as one array, which runs of other seeds divide otherwise."""
-        held_out = self._hold_out(rows)
-        images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
+        held_out, paths = self._hold_out(rows), [row.path for row in rows]
+        if self.geometry.range is None:
+            self._find_range(paths)
+        images = load_images(paths, self.geometry, self.cache_dir)
         for name, chosen in (("train", False), ("val", True)):
             places = [index for index in range(len(rows)) if (index in held_out) == chosen]
             own = [rows[index] for index in places]
             self.datasets[name] = AnomalyDataset(own, images, self.geometry, self.seed, self.views, places)
+
+    def _find_range(self, paths: list[Path]) -> None:
+        """Sets the range of 16-bit images, if there are any, and says so; KeepConfig writes it into the config."""
+        found, count = measure_range(paths, self.geometry)
+        if found:
+            self.geometry = replace(self.geometry, range=found)
+            rank_zero_only(print)(
+                f"data: {count} of {len(paths)} training images have 16 bits: grey values from {found[0]:g} to"
+                f" {found[1]:g} become 0 to 255, in all splits (set others with --data.range)"
+            )
 
     def _refuse_leaks(self, manifest: Manifest) -> None:
         """Compares training with test images; labels are not looked at.

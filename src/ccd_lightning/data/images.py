@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +19,11 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
+from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits
 from ccd_lightning.errors import UserError
 
 Item = TypeVar("Item")
 UInt8Array = npt.NDArray[np.uint8]
-SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
 DECODING = 3  # of what a file's pixels are: an array kept by another version is not taken for the same
 LABELS = 16  # a mask of at most so many different values, all dark, holds labels
@@ -35,16 +36,18 @@ class Geometry:
     Attributes:
         size: Side of the square, in pixels.
         crop: Left, top, right and bottom as fractions of width and height; None keeps the whole image.
+        range: The values of images of more than 8 bits that become 0 and 255; None takes all 16 bits.
     """
 
     size: int
     crop: tuple[float, float, float, float] | None = None
+    range: Range | None = field(default=None, repr=False)  # digests of a test set are of its names, labels and geometry
 
     def __post_init__(self) -> None:
-        """Checks both.
+        """Checks all.
 
         Raises:
-            UserError: If there is no pixel, or the crop is empty or not inside of the image.
+            UserError: If there is no pixel, the crop is empty or not inside of the image, or the range is empty.
         """
         if self.size < 1:
             raise UserError(f"data.size is {self.size}, but must be 1 or more.")
@@ -54,6 +57,8 @@ class Geometry:
                 raise UserError(
                     f"data.crop is {list(self.crop)}, but must be left < right and top < bottom, all within [0, 1]."
                 )
+        if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
+            raise UserError(f"data.range is {list(self.range)}, but must be two finite numbers, low < high.")
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """The part to use of an image: left, top, right and bottom in whole pixels."""
@@ -71,18 +76,18 @@ def read_image(path: Path, geometry: Geometry) -> UInt8Array:
     """Reads one image as (size, size, 3) uint8 RGB.
 
     Raises:
-        UserError: If the file cannot be decoded.
+        UserError: If the file cannot be decoded, or has more than 8 bits and cannot be scaled.
     """
-    return np.asarray(geometry.apply(open_rgb(path), Image.Resampling.BILINEAR))
+    return np.asarray(geometry.apply(open_rgb(path, geometry.range), Image.Resampling.BILINEAR))
 
 
-def open_rgb(path: Path) -> Image.Image:
-    """Reads one image at its own size, as 8-bit RGB.
+def open_rgb(path: Path, limits: Range | None = None) -> Image.Image:
+    """Reads one image at its own size, as 8-bit RGB; `limits` are those of `eight_bits`.
 
     Raises:
-        UserError: If the file cannot be decoded.
+        UserError: If the file cannot be decoded, or has more than 8 bits and cannot be scaled.
     """
-    return eight_bits(open_image(path), path).convert("RGB")
+    return eight_bits(open_image(path), path, limits).convert("RGB")
 
 
 def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:
@@ -109,28 +114,6 @@ def abnormal_pixels(mask: Image.Image) -> npt.NDArray[np.bool_]:
         bright = np.asarray(values > (0 if len(np.unique(values)) <= LABELS else float(values.max()) / 2))
     abnormal: npt.NDArray[np.bool_] = bright.any(axis=2)
     return abnormal
-
-
-def eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    """Scales 16 bits to 8.
-
-    Raises:
-        UserError: If the depth is another one, or the 16 bits are not used: there is no range to scale by.
-    """
-    if image.mode in SIXTEEN:
-        values = np.asarray(image, np.uint16)
-        if 0 < values.max() < 4096:
-            raise UserError(
-                f"{path}: 16 bits of which only the lowest are used (the brightest pixel is {values.max()})."
-                " Export it scaled to the whole range, or with 8 bits."
-            )
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise UserError(
-            f"{path}: pixels of {'32 bits' if image.mode == 'I' else 'floating point'}, whose range is not known."
-            " Export it with 8 or 16 bits."
-        )
-    return image
 
 
 def open_image(path: Path) -> Image.Image:
@@ -168,7 +151,7 @@ def load_images(paths: Sequence[Path], geometry: Geometry, cache_dir: Path | Non
         paths: The files.
         geometry: The size and crop to bring them to.
         cache_dir: Where to keep the array on disk, memory-mapped, so that workers, ranks and later runs share it. A
-            changed file, size or crop makes a new one. None keeps the array in memory.
+            changed file, size, crop or range makes a new one. None keeps the array in memory.
 
     Returns:
         (len(paths), 3, size, size) uint8 RGB, channels first, which is how every epoch wants them.
@@ -215,7 +198,8 @@ def _decode_into(images: UInt8Array, paths: Sequence[Path], geometry: Geometry) 
 
 
 def _fingerprint(paths: Sequence[Path], geometry: Geometry) -> str:
-    digest = hashlib.sha256(f"{DECODING} {geometry!r}".encode())
+    limits = "" if geometry.range is None else f" {geometry.range}"  # other images keep their cache
+    digest = hashlib.sha256(f"{DECODING} {geometry!r}{limits}".encode())
     for path in paths:
         stat: Any = path.stat()
         digest.update(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())

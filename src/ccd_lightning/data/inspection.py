@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ccd_lightning.data.images import ORIENTATION, UInt8Array, decoding, eight_bits, progress
+from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits, own_range
+from ccd_lightning.data.images import ORIENTATION, Geometry, UInt8Array, decoding, open_image, progress
 from ccd_lightning.errors import UserError
 
 SIDE = 32  # of the thumbnails, in pixels
+CUT = 1e-4  # share of the training pixels below the range of grey values, and as much above it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +32,7 @@ class Look:
         orientation: EXIF's; 1 is upright.
         pages: More than one in some TIFF files, of which the first is read.
         digest: Of the file's bytes.
-        thumbnail: (SIDE, SIDE) uint8, grey, upright.
+        thumbnail: (SIDE, SIDE) uint8, grey, upright; of more than 8 bits, scaled to the image's own range.
     """
 
     size: tuple[int, int]
@@ -46,7 +49,7 @@ def look(path: Path) -> Look:
     JPEG files are decoded at an eighth of their size, which reads all of their data in less time.
 
     Raises:
-        UserError: If the file cannot be decoded, or its pixels have an unknown range.
+        UserError: If the file cannot be decoded.
     """
     with decoding(path):
         content = path.read_bytes()
@@ -55,7 +58,7 @@ def look(path: Path) -> Look:
             orientation = image.getexif().get(ORIENTATION, 1)
             image.draft(None, (2 * SIDE, 2 * SIDE))
             image.load()
-            upright = eight_bits(ImageOps.exif_transpose(image), path)
+            upright = eight_bits(ImageOps.exif_transpose(image), path, own_range(image))
     grey = upright.convert("RGB").convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return Look(size, mode, orientation, pages, hashlib.sha256(content).digest()[:16], np.asarray(grey))
 
@@ -74,3 +77,47 @@ def _try(path: Path) -> Look | UserError:
         return look(path)
     except UserError as error:
         return error
+
+
+def measure_range(paths: Sequence[Path], geometry: Geometry) -> tuple[Range | None, int]:
+    """Finds the range of 16-bit images: all of their grey values but a share of CUT at either end.
+
+    Headers of all files are read; those with 16 bits are decoded, with a progress bar.
+
+    Args:
+        paths: The training images.
+        geometry: Its crop says which part of each counts.
+
+    Returns:
+        The range, None without 16-bit images, and how many there are.
+
+    Raises:
+        UserError: If a file cannot be decoded, or has more than 16 bits.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            modes = dict(zip(paths, pool.map(_mode, paths), strict=True))
+            if unknown := next((path for path, mode in modes.items() if mode in ("I", "F")), None):
+                eight_bits(open_image(unknown), unknown)  # which says why not
+            deep = [path for path, mode in modes.items() if mode in SIXTEEN]
+            counts = np.zeros(1 << 16, np.int64)
+            counted = pool.map(lambda path: _grey_values(path, geometry), deep)
+            for found in progress(counted, "Measuring grey values", len(deep)):
+                counts += found
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if not counts.any():
+        return None, 0
+    low, high = np.searchsorted(np.cumsum(counts) / counts.sum(), (CUT, 1 - CUT)).tolist()
+    return (float(low), float(max(high, low + 1))), len(deep)
+
+
+def _mode(path: Path) -> str:
+    with decoding(path), Image.open(path) as image:
+        return image.mode
+
+
+def _grey_values(path: Path, geometry: Geometry) -> NDArray[np.int64]:
+    image = open_image(path)
+    values = np.asarray(image.crop(geometry.box(*image.size)), np.uint16)
+    return np.bincount(values.ravel(), minlength=1 << 16)

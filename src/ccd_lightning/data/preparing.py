@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ccd_lightning.data.copies import Pair
-from ccd_lightning.data.images import Geometry, progress, read_image, read_mask
+from ccd_lightning.data.depth import eight_bits, own_range
+from ccd_lightning.data.images import Geometry, open_image, progress, read_image, read_mask
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.errors import UserError
 
@@ -78,10 +79,15 @@ def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:
     for index, pair in enumerate(shown):
         left, top = index % columns * width + gap, index // columns * height
         for place, (path, what) in enumerate(((pair.train, "train"), (pair.test, "test"))):
-            sheet.paste(Image.fromarray(read_image(path, Geometry(side))), (left + place * side, top))
+            sheet.paste(_picture(path, side), (left + place * side, top))
             pen.text((left, top + side + place * line), f"{what}: {_shortened(path)}", "black")
         pen.text((left, top + side + 2 * line), f"{pair.told} ({pair.likeness:.3f})", "firebrick")
     return sheet
+
+
+def _picture(path: Path, side: int) -> Image.Image:
+    image = open_image(path)
+    return eight_bits(image, path, own_range(image)).convert("RGB").resize((side, side))
 
 
 def _shortened(path: Path, most: int = 58) -> str:

@@ -139,7 +139,9 @@ class PictureWriter:
         if self.draws:
             decision = "abnormal" if score > self.threshold else "normal"
             label = f"{decision}: score {score:.4g}, threshold {self.threshold:.4g}"
-            overlay = draw_overlay(open_rgb(Path(path)), anomaly_map, self.geometry, self.limits, label)
+            overlay = draw_overlay(
+                open_rgb(Path(path), self.geometry.range), anomaly_map, self.geometry, self.limits, label
+            )
             overlay.save(self._place(OVERLAYS, f"{path}.png"))
 
     def description(self) -> dict[str, Any]:

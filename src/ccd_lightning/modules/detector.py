@@ -37,7 +37,7 @@ class OneClassDetector(LightningModule, ABC):
     Attributes:
         threshold: A scalar: an image is abnormal whose score is above it. NaN where nothing was held out.
         normal_scores: Of the held-out images, rising, (N,).
-        geometry: Size and crop of the images that it was fitted to, where `load` found them in the checkpoint.
+        geometry: Size, crop and range of the images that it was fitted to, where `load` found them in the checkpoint.
         score_settings: Options on which scores and maps depend, and which can be changed after a fit.
         changed: Those of them that are not as in the checkpoint, with their values.
     """

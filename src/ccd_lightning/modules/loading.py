@@ -44,9 +44,10 @@ def load(run_or_file: str | Path) -> OneClassDetector:
 
 
 def _geometry(checkpoint: dict[str, Any]) -> Geometry | None:
-    """Size and crop of the images, of the config that a checkpoint carries; None where it carries none."""
+    """Size, crop and range of the images, of the config that a checkpoint carries; None where it carries none."""
     config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "")) or {}
     settings = config.get("data", {}).get("init_args", {})
     if "size" not in settings:
         return None
-    return Geometry(settings["size"], tuple(settings["crop"]) if settings.get("crop") else None)
+    crop, limits = (tuple(settings[name]) if settings.get(name) else None for name in ("crop", "range"))
+    return Geometry(settings["size"], crop, limits)
