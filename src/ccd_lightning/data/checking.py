@@ -126,8 +126,6 @@ def _kinds_of_files(looks: Mapping[Path, Look], ranged: bool) -> Iterator[Findin
         if seen.orientation != 1:
             told = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
             yield Finding("warning", "EXIF orientation", path, told)
-        if seen.pages > 1:
-            yield Finding("warning", "several pages", path, f"only the first of {seen.pages} is read.")
 
 
 def _sizes(looks: Mapping[Path, Look]) -> Iterator[Finding]:

@@ -26,6 +26,8 @@ Item = TypeVar("Item")
 UInt8Array = npt.NDArray[np.uint8]
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
 DECODING = 3  # of what a file's pixels are: an array kept by another version is not taken for the same
+SUBFILE = 254  # TIFF's tag of what a page is; its lowest bit marks a smaller version of another page
+ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layers of the first
 LABELS = 16  # a mask of at most so many different values, all dark, holds labels
 
 
@@ -117,14 +119,40 @@ def abnormal_pixels(mask: Image.Image) -> npt.NDArray[np.bool_]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decodes a file's first page, turned as its EXIF orientation says.
+    """Decodes a file of one image, turned as its EXIF orientation says.
 
     Raises:
-        UserError: If the file cannot be decoded.
+        UserError: If the file cannot be decoded, or holds several images.
     """
     with decoding(path), Image.open(path) as image:
+        refuse_pages(image, path)
         image.load()
         return ImageOps.exif_transpose(image)
+
+
+def refuse_pages(image: Image.Image, path: Path) -> None:
+    """Sees that an opened file holds one image, as of several the first would stand for all.
+
+    Previews do not count: smaller versions of a TIFF file's image, and what a camera's JPEG (MPO) holds beside it.
+
+    Raises:
+        UserError: If there are several pages or frames.
+    """
+    count = 1 if image.format in ONE_IMAGE else getattr(image, "n_frames", 1)
+    if count > 1 and image.format == "TIFF":
+        count = sum(not _is_preview(image, page) for page in range(count))
+        image.seek(0)
+    if count > 1:
+        raise UserError(
+            f"{path}: {count} pages (or frames) in one file, but one image is expected. Split it into one file per"
+            " image, such as with ImageMagick: magick FILE page_%03d.png"
+        )
+
+
+def _is_preview(image: Image.Image, page: int) -> bool:
+    image.seek(page)
+    tags: Any = getattr(image, "tag_v2", {})
+    return page > 0 and bool(tags.get(SUBFILE, 0) & 1)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

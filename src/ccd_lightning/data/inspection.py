@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits, own_range
-from ccd_lightning.data.images import ORIENTATION, Geometry, UInt8Array, decoding, open_image, progress
+from ccd_lightning.data.images import ORIENTATION, Geometry, UInt8Array, decoding, open_image, progress, refuse_pages
 from ccd_lightning.errors import UserError
 
 SIDE = 32  # of the thumbnails, in pixels
@@ -30,7 +30,6 @@ class Look:
         size: Width and height in pixels, as they lie in the file.
         mode: Pillow's name of its channels and depth: "RGB", "L" (grey), "P" (palette), "CMYK", "I;16" ...
         orientation: EXIF's; 1 is upright.
-        pages: More than one in some TIFF files, of which the first is read.
         digest: Of the file's bytes.
         thumbnail: (SIDE, SIDE) uint8, grey, upright; of more than 8 bits, scaled to the image's own range.
     """
@@ -38,7 +37,6 @@ class Look:
     size: tuple[int, int]
     mode: str
     orientation: int
-    pages: int
     digest: bytes
     thumbnail: UInt8Array
 
@@ -49,18 +47,19 @@ def look(path: Path) -> Look:
     JPEG files are decoded at an eighth of their size, which reads all of their data in less time.
 
     Raises:
-        UserError: If the file cannot be decoded.
+        UserError: If the file cannot be decoded, or holds several images.
     """
     with decoding(path):
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            size, mode, pages = image.size, image.mode, getattr(image, "n_frames", 1)
+            refuse_pages(image, path)
+            size, mode = image.size, image.mode
             orientation = image.getexif().get(ORIENTATION, 1)
             image.draft(None, (2 * SIDE, 2 * SIDE))
             image.load()
             upright = eight_bits(ImageOps.exif_transpose(image), path, own_range(image))
     grey = upright.convert("RGB").convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return Look(size, mode, orientation, pages, hashlib.sha256(content).digest()[:16], np.asarray(grey))
+    return Look(size, mode, orientation, hashlib.sha256(content).digest()[:16], np.asarray(grey))
 
 
 def look_at(paths: Sequence[Path], what: str = "Looking at images") -> Iterator[tuple[Path, Look | UserError]]:
