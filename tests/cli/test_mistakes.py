@@ -49,10 +49,6 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: (root / "test/polyp_subtle/0000.png").unlink(),
         "ground_truth/polyp_subtle/0000.png: no image for this mask",
     ),
-    "image without mask": (
-        lambda root: (root / "ground_truth/polyp_subtle/0000.png").unlink(),
-        "test/polyp_subtle/0000.png: no mask for this image",
-    ),
     "wrong size of mask": (
         lambda root: Image.new("L", (9, 9)).save(root / "ground_truth/polyp_subtle/0000.png"),
         "ground_truth/polyp_subtle/0000.png: the mask has 9 x 9 pixels",
@@ -65,6 +61,12 @@ def test_damaged_data(name: str, folder: Path, capsys: pytest.CaptureFixture[str
     damage, expected = DAMAGES[name]
     damage(folder)
     assert expected in complaint([*PADIM, "--data.root", str(folder)], capsys)
+
+
+def test_an_image_without_mask_where_masks_are_required(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "ground_truth/polyp_subtle/0000.png").unlink()
+    told = complaint([*PADIM, "--data.root", str(folder), "--data.require_masks", "true"], capsys)
+    assert "test/polyp_subtle/0000.png: no mask for this image; 1 of 6 abnormal images have none" in told
 
 
 def test_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:

@@ -318,3 +318,20 @@ def test_compare(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "was tested on 11 images of data/synthetic_colonoscopy, runs/elsewhere on 3 of x" in capsys.readouterr().err
     assert main(["compare", "runs/nothing"]) == 2
     assert "runs/nothing: no such run" in capsys.readouterr().err
+
+
+def test_some_masks_are_enough_for_pixel_metrics(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = metrics("runs/padim_synthetic/latest")
+    for kind in ("subtle", "moderate"):
+        (workspace / f"data/synthetic_colonoscopy/ground_truth/polyp_{kind}/0000.png").unlink()
+    capsys.readouterr()
+    assert main(["test", "--ckpt_path", "runs/padim_synthetic"]) == 0
+    told = "Pixel metrics are of 4 of the 6 abnormal images, those with a mask, and of all normal ones."
+    assert told in capsys.readouterr().out
+    found = metrics("runs/padim_synthetic/latest")
+    assert (found["data"]["masks"], found["data"]["abnormal"]) == (4, 6)
+    assert found["metrics"]["image/auroc"] == whole["metrics"]["image/auroc"]
+    assert 0 < found["metrics"]["pixel/auroc"] != whole["metrics"]["pixel/auroc"]
+    assert told in Path("runs/padim_synthetic/latest/report.html").read_text()
+    assert main(["compare", "runs/padim_synthetic"]) == 0
+    assert told in capsys.readouterr().out

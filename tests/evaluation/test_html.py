@@ -153,6 +153,16 @@ def test_figures_are_inside_and_nothing_is_outside(tmp_path: Path, full: Evaluat
     assert not any(told in text for told in ("http:", "https:", "file:", "url(", "@import", "<script"))
 
 
+def test_pixel_metrics_of_some_images_say_of_which(tmp_path: Path) -> None:
+    evaluation = Evaluation({"pixel/auroc": 0.9})
+    told = "Pixel metrics are of 2 of the 3 abnormal images, those with a mask, and of all normal ones."
+    for masks, shown in ((2, True), (3, False), (0, False)):
+        write_html(tmp_path / "report.html", content_of(evaluation, masks=masks), [])
+        text = (tmp_path / "report.html").read_text()
+        assert (told in text) == shown
+        assert f"{masks} of 3" in text
+
+
 def test_without_threshold_and_masks(tmp_path: Path) -> None:
     undefined = {"image/sensitivity": "no threshold", "pixel/auroc": "no masks"}
     evaluation = Evaluation({"image/auroc": 0.875}, {}, undefined)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ccd_lightning.cli.tested import Compared, Tested, check_same_data, read_results, read_scores, tested_run
 from ccd_lightning.errors import UserError
-from ccd_lightning.evaluation.names import MAIN
+from ccd_lightning.evaluation.names import MAIN, partly_masked
 
 Difference = tuple[float, float, float]  # with the low and the high end of its interval
 FORMATS = (".png", ".pdf", ".svg")
@@ -56,6 +56,14 @@ def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
             table.add_row(metric, *(_cell(result, metric) for result in results.values()))
     Console().print(table)
     print("in brackets: 95% intervals, of the test images drawn")
+    notes = {
+        name: partly_masked(result.data)
+        for name, result in results.items()
+        if "pixel/auroc" in result.evaluation.metrics
+    }
+    for note in dict.fromkeys(filter(None, notes.values())):
+        runs = [name for name, own in notes.items() if own == note]
+        print(note if len(runs) == len(results) else f"{', '.join(runs)}: {note}")
 
 
 def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Tested]) -> None:

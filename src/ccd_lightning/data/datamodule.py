@@ -46,6 +46,7 @@ class AnomalyDataModule(LightningDataModule):
         check_leaks: Whether a fit is refused where a training image is, perhaps mirrored, among the test images too.
         range: Grey values that become 0 and 255 in images of more than 8 bits; None finds that of 16-bit images over
             the training images, leaving out 0.01% of their pixels at either end. Images of 8 bits are not concerned.
+        require_masks: Whether an abnormal test image without a mask is an error; otherwise pixel metrics leave it out.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class AnomalyDataModule(LightningDataModule):
         cache_dir: str | None = None,
         check_leaks: bool = True,
         range: tuple[float, float] | None = None,
+        require_masks: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -76,6 +78,7 @@ class AnomalyDataModule(LightningDataModule):
         self.seed = seed
         self.cache_dir = Path(cache_dir) if cache_dir else None
         self.check_leaks = check_leaks
+        self.require_masks = require_masks
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
         self._go_on_at = 0, 0
@@ -102,6 +105,8 @@ class AnomalyDataModule(LightningDataModule):
         manifest = self.split = self.manifest(masks=stage != "predict")
         if manifest.flaws:
             raise UserError(str(manifest.flaws[0]))
+        if self.require_masks and stage != "predict":
+            self._refuse_missing_masks(manifest)
         if stage in ("fit", "validate"):
             self._read_training_images(manifest.select("train"))
             self._try_views()
@@ -115,6 +120,15 @@ class AnomalyDataModule(LightningDataModule):
             )
         images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
         self.datasets[SPLITS[stage][0]] = AnomalyDataset(rows, images, self.geometry, self.seed, self.views)
+
+    def _refuse_missing_masks(self, manifest: Manifest) -> None:
+        abnormal = [row for row in manifest.select("test") if row.label]
+        missing = [row.path for row in abnormal if row.mask is None]
+        if missing:
+            raise UserError(
+                f"{missing[0]}: no mask for this image; {len(missing)} of {len(abnormal)} abnormal images have none."
+                " Add them, or leave these images out of pixel metrics with --data.require_masks false."
+            )
 
     def _read_training_images(self, rows: list[Row]) -> None:
         """Reads the images to train on and those held out as one array, which runs of other seeds divide otherwise."""

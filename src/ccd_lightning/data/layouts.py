@@ -23,7 +23,7 @@ def scan_folder(root: Path, masks: bool = True) -> Manifest:
         root/train/good/*.png            normal images to train on (may be missing where nothing is trained)
         root/test/good/*.png             normal images to test on
         root/test/<kind>/*.png           abnormal images, one folder a kind
-        root/ground_truth/<kind>/*.png   masks of that kind: same stem, or stem and "_mask" (optional as a whole)
+        root/ground_truth/<kind>/*.png   masks of that kind: same stem, or stem and "_mask" (optional)
 
     Args:
         root: The folder that holds `train`.
@@ -53,6 +53,11 @@ def scan_folder(root: Path, masks: bool = True) -> Manifest:
             paired, wrong = pair_masks(images, truth / folder.name)
             flaws += wrong
         rows += [Row(path, "test", folder.name, paired.get(path)) for path in images]
+    tested = {row.kind for row in rows}
+    for folder in sorted(truth.iterdir()) if masks and truth.is_dir() else ():
+        if folder.is_dir() and folder.name not in tested:
+            told = f"no image for this mask in {root / 'test' / folder.name}. Add the image or remove the mask."
+            flaws += [Flaw(path, told) for path in list_images(folder)]
     return Manifest(root, rows, flaws)
 
 
@@ -65,17 +70,12 @@ def pair_masks(images: list[Path], folder: Path) -> tuple[dict[Path, Path], list
     """Finds each image's mask: the file of the same stem, or of the stem and "_mask".
 
     Returns:
-        The masks by image, and what is wrong: an image without a mask, a mask without an image, sizes that differ.
+        The masks by image, and what is wrong: a mask without an image, sizes that differ. Images may lack a mask.
     """
     found = {path.stem.removesuffix("_mask"): path for path in list_images(folder)} if folder.is_dir() else {}
     masks = {path: found.pop(path.stem) for path in images if path.stem in found}
-    flaws = [
-        Flaw(path, f"no mask for this image in {folder}. Add it; only without any masks are images tested without.")
-        for path in images
-        if path not in masks
-    ]
     where = images[0].parent
-    flaws += [
+    flaws = [
         Flaw(path, f"no image for this mask in {where}. Add the image or remove the mask.") for path in found.values()
     ]
     return masks, flaws + [flaw for pair in masks.items() for flaw in compare_sizes(*pair)]

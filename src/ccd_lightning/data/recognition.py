@@ -156,4 +156,6 @@ def describe(manifest: Manifest) -> str:
     """How many images of what, in words."""
     train, normal, abnormal = sizes(manifest)
     masks = sum(row.mask is not None for row in manifest.rows)
-    return f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
+    counts = f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
+    partly = 0 < masks < abnormal
+    return counts + f" ({abnormal - masks} abnormal images have none: pixel metrics leave them out)" * partly

@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from ccd_lightning import __version__
 from ccd_lightning.evaluation.measures import MEASURES, Measure
 from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS
+from ccd_lightning.evaluation.names import partly_masked
 from ccd_lightning.evaluation.records import Evaluation
 from ccd_lightning.runs import written_whole
 
@@ -109,6 +110,7 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
         resampling=_resampling(run),
         optimistic=any(_measure(name).optimistic for name in names),
         groups=_groups(evaluation, [name for name in names if not _part(name)]),
+        notes={GROUPS["pixel"]: partly_masked(content.data)},
         parts=_parts(content, [name for name in names if _part(name)]),
         figures=_figures(figures),
         origin=_origin(content),
@@ -168,7 +170,7 @@ def _images(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Where they are", data["root"]),
         ("Normal images", data["images"] - data["abnormal"]),
         ("Abnormal images", data["abnormal"]),
-        ("Abnormal images with a mask", data["masks"]),
+        ("Abnormal images with a mask", f"{data['masks']} of {data['abnormal']}"),
         ("Patients or videos", groups or "not known, so each image counts as one of its own"),
         ("Digest of names, labels and geometry", data["split"]),
     ]

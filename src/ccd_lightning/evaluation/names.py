@@ -1,5 +1,10 @@
 """Which metrics a terminal shows; all of them are in metrics.json."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 MAIN = (
     "image/auroc",
     "image/average_precision",
@@ -11,3 +16,15 @@ MAIN = (
     "pixel/aupro",
     "pixel/dice",
 )
+
+
+def partly_masked(data: Mapping[str, Any]) -> str:
+    """Which images pixel metrics are of, in a sentence; empty where all abnormal images have a mask, or none has.
+
+    Args:
+        data: As in metrics.json.
+    """
+    masks, abnormal = data.get("masks", 0), data.get("abnormal", 0)
+    if not 0 < masks < abnormal:
+        return ""
+    return f"Pixel metrics are of {masks} of the {abnormal} abnormal images, those with a mask, and of all normal ones."

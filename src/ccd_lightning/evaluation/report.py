@@ -70,11 +70,17 @@ def cells(record: ImageRecord, threshold: float, normal_scores: Floats, labelled
     return [record.path, *label, repr(record.score), place, decision, *group]
 
 
-def print_summary(evaluation: Evaluation, console: Console | None = None) -> None:
+def print_summary(evaluation: Evaluation, console: Console | None = None, note: str = "") -> None:
     """Prints the main metrics with their intervals, and the undefined ones of them with the reason.
 
     Main are `names.MAIN`, the image AUROC of each part of the abnormal images, and what pretraining measures.
+
+    Args:
+        evaluation: To print.
+        console: Where to; None for stdout.
+        note: Printed below.
     """
+    console = console or Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("metric")
     table.add_column("value", justify="right")
@@ -87,4 +93,6 @@ def print_summary(evaluation: Evaluation, console: Console | None = None) -> Non
             table.add_row(name, f"{evaluation.metrics[name]:.3f}", interval)
         elif name in evaluation.undefined:
             table.add_row(name, "-", f"undefined: {evaluation.undefined[name]}")
-    (console or Console()).print(table)
+    console.print(table)
+    if note:
+        console.print(note, soft_wrap=True, highlight=False)

@@ -36,6 +36,7 @@ from ccd_lightning.evaluation.figures import (
 from ccd_lightning.evaluation.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.evaluation.html import FIGURES, REPORT, Content, write_html
 from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord, part_of
+from ccd_lightning.evaluation.names import partly_masked
 from ccd_lightning.evaluation.pixel_table import PIXELS, write_pixels
 from ccd_lightning.evaluation.report import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
 from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
@@ -102,7 +103,7 @@ class TestReport(Callback):
         kinds = Counter(part_of(record.kind) for record in records if record.label)
         content = Content(os.path.relpath(folder), evaluation, kinds, data, run, config, pl_module.device)
         write_html(folder / REPORT, content, [folder / "figures" / name for name in figures])
-        print_summary(evaluation)
+        print_summary(evaluation, note=partly_masked(data) if "pixel/auroc" in evaluation.metrics else "")
         names = [
             METRICS,
             PREDICTIONS,
