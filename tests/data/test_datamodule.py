@@ -54,6 +54,65 @@ def test_test_images_are_decoded_to_look_for_leaks_alone(
     assert decoded == {path for part in parts for path in folder.glob(f"{part}/*/*.png")}
 
 
+def test_with_a_cache_only_changed_test_images_are_decoded_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decoded: list[Path] = []
+    look = inspection.look
+
+    def noted(path: Path) -> inspection.Look:
+        decoded.append(path)
+        return look(path)
+
+    monkeypatch.setattr(inspection, "look", noted)
+    cache = tmp_path / "cache"
+    module(folder, cache_dir=str(cache)).setup("fit")
+    assert len(decoded) == 12 + 11
+    assert "data: comparing 12 training images with 11 test images" in capsys.readouterr().out
+    decoded.clear()
+    module(folder, cache_dir=str(cache)).setup("fit")
+    assert decoded == []
+    changed = folder / "test/good/0001.png"
+    shutil.copy(folder / "train/good/0002.png", changed)
+    with pytest.raises(UserError, match=r"train/good/0002\.png, trained on, and .*test/good/0001\.png, tested on"):
+        module(folder, cache_dir=str(cache)).setup("fit")
+    assert decoded == [changed]
+    decoded.clear()
+    next(cache.glob("thumbnails*")).write_bytes(b"damaged")
+    with pytest.raises(UserError, match="are the same file"):
+        module(folder, cache_dir=str(cache)).setup("fit")
+    assert len(decoded) == 12 + 11
+
+
+def compare_splits(rank: int, root: Path, out: Path) -> None:
+    """What a rank of two does; writes how many images it looked at, and what it was told."""
+    looked: list[Path] = []
+    look = inspection.look
+    inspection.look = lambda path: looked.append(path) or look(path)  # type: ignore[func-returns-value]
+    torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=2)
+    try:
+        module(root).setup("fit")
+    except UserError as error:
+        (out / f"{rank}.txt").write_text(f"{len(looked)} {error}")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.process
+def test_one_rank_looks_for_leaks_and_all_hear_of_one(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "train/good/0002.png", folder / "test/good/0001.png")
+    torch.multiprocessing.spawn(compare_splits, (folder, tmp_path), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+    told = [(tmp_path / f"{rank}.txt").read_text().split(" ", 1) for rank in (0, 1)]
+    assert [count for count, _ in told] == ["23", "0"]
+    assert told[0][1] == told[1][1]
+    assert "tested on, are the same file" in told[0][1]
+
+
+def test_images_that_cannot_be_compared_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "test/good/0001.png").write_bytes(b"damaged")
+    module(folder).setup("fit")
+    assert "data: 1 images cannot be read and were not compared, such as" in capsys.readouterr().out
+
+
 def test_a_damaged_test_image_does_not_stop_a_fit(folder: Path) -> None:
     damaged = next((folder / "test/good").iterdir())
     damaged.write_bytes(damaged.read_bytes()[:200])
@@ -259,7 +318,7 @@ def test_runs_of_other_seeds_share_the_cache(folder: Path, tmp_path: Path) -> No
     for seed in (0, 1):
         data = module(folder, seed=seed, cache_dir=str(tmp_path / "cache"))
         data.setup("fit")
-        assert len(list((tmp_path / "cache").iterdir())) == 1
+        assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
         for read in (data.datasets["train"], data.datasets["val"]):
             for index, row in enumerate(read.rows):
                 image = torch.from_numpy(read_image(row.path, data.geometry).copy()).permute(2, 0, 1)

@@ -47,7 +47,7 @@ def test_previews_are_no_pages(tmp_path: Path) -> None:
     image, other = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
     image.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[other])
     preview = other.resize((8, 8))
-    preview.encoderinfo = {"tiffinfo": {254: 1}}  # type: ignore[attr-defined]  # a smaller version of another page
+    preview.encoderinfo = {"tiffinfo": {254: 1}}  # a smaller version of another page
     image.save(tmp_path / "a.tif", save_all=True, append_images=[preview])
     for name in ("a.jpg", "a.tif"):
         with Image.open(tmp_path / name) as opened:

@@ -121,6 +121,7 @@ class CLI(LightningCLI):
         """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
+        self.datamodule.trainer = self.trainer  # which knows of other ranks
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         if isinstance(self.model, OneClassDetector):

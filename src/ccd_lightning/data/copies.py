@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccd_lightning.data.images import UInt8Array
-from ccd_lightning.data.inspection import SIDE, Look, look_at
+from ccd_lightning.data.inspection import SIDE, Look
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.thumbnails import kept_looks
 
 # Correlations of thumbnails. Files saved again, mirrored or turned reach 0.997, resized ones 0.994; different images of
 # aligned fundi stay below 0.985, different head CT slices below 0.98 (docs/benchmarks.md).
@@ -45,10 +46,20 @@ class Pair(NamedTuple):
         return self.likeness >= COPY
 
 
-def find_pairs(manifest: Manifest) -> list[Pair]:
-    """Looks at all images, and finds what both sides of the split share; files that cannot be read are passed over."""
-    seen = look_at([row.path for row in manifest.rows], "Comparing with test images")
-    return shared_groups(manifest) + copies(manifest, {path: one for path, one in seen if isinstance(one, Look)})
+def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
+    """Looks at all images, and finds what both sides of the split share.
+
+    Files that cannot be read are passed over, with a line that says how many.
+
+    Args:
+        manifest: The split.
+        cache_dir: Where thumbnails are kept, so that only new and changed files are decoded; None keeps none.
+    """
+    paths = [row.path for row in manifest.rows]
+    looks = dict(kept_looks(paths, cache_dir, "Comparing with test images"))
+    if missing := [path for path in paths if path not in looks]:
+        print(f"data: {len(missing)} images cannot be read and were not compared, such as {missing[0]}")
+    return shared_groups(manifest) + copies(manifest, looks)
 
 
 def shared_groups(manifest: Manifest) -> list[Pair]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
 
 Batch = dict[str, Any]
+Result = TypeVar("Result")
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
@@ -82,6 +83,8 @@ class AnomalyDataModule(LightningDataModule):
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
         self._go_on_at = 0, 0
+        self._leak: str | None = None  # once it is looked for; empty where there is none
+        self._compared = False  # and all ranks know
 
     def manifest(self, masks: bool = True) -> Manifest:
         """The split table; a named data set overrides this with its own layout.
@@ -100,8 +103,12 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             UserError: If an image cannot be read or a split is empty.
         """
-        if SPLITS[stage][0] in self.datasets:
-            return
+        if SPLITS[stage][0] not in self.datasets:
+            self._read(stage)
+        if stage == "fit" and self.check_leaks and self.split:
+            self._refuse_leaks(self.split)
+
+    def _read(self, stage: str) -> None:
         manifest = self.split = self.manifest(masks=stage != "predict")
         if manifest.flaws:
             raise UserError(str(manifest.flaws[0]))
@@ -110,8 +117,6 @@ class AnomalyDataModule(LightningDataModule):
         if stage in ("fit", "validate"):
             self._read_training_images(manifest.select("train"))
             self._try_views()
-            if stage == "fit" and self.check_leaks:
-                self._refuse_leaks(manifest)
             return
         rows = manifest.select("test")
         if not rows:
@@ -152,19 +157,45 @@ class AnomalyDataModule(LightningDataModule):
             )
 
     def _refuse_leaks(self, manifest: Manifest) -> None:
-        """Compares training with test images; labels are not looked at.
+        """Compares training with test images, on the first rank for all; labels are not looked at.
+
+        Where other processes run already it waits until they can hear of the outcome, which is in Lightning's own call.
 
         Raises:
-            UserError: If one is in both, or a patient or video is.
+            UserError: On every rank, if an image is in both, or a patient or video is.
         """
-        leaks = [pair for pair in find_pairs(manifest) if pair.is_leak] if manifest.select("test") else []
-        if leaks:
-            train, test, _, told = leaks[0]
-            more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
-            raise UserError(
-                f"{train}, trained on, and {test}, tested on, {told}{more}. `ccd data prepare --root {self.root}`"
-                " writes a split without such training images; --data.check_leaks false goes on."
-            )
+        together = distributed.is_available() and distributed.is_initialized()
+        if self._compared or (not together and self._has_company()):
+            return
+        if self._leak is None:
+            self._leak = first_rank_does(lambda: self._find_leak(manifest))
+        elif together:  # as the first rank found before it started the others
+            self._leak = first_rank_does(lambda: self._leak or "")
+        self._compared = together or not self.trainer or self.trainer.world_size == 1
+        if self._leak:
+            raise UserError(self._leak)
+
+    def _has_company(self) -> bool:
+        """Whether other ranks run already, started by what started this one."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return False
+        environment = getattr(self.trainer.strategy, "cluster_environment", None)
+        return environment is not None and environment.creates_processes_externally
+
+    def _find_leak(self, manifest: Manifest) -> str:
+        """What is in training and test, in a sentence; empty if nothing is."""
+        train, test = (len(manifest.select(split)) for split in ("train", "test"))
+        if not test:
+            return ""
+        print(f"data: comparing {train} training images with {test} test images, to find duplicates")
+        leaks = [pair for pair in find_pairs(manifest, self.cache_dir) if pair.is_leak]
+        if not leaks:
+            return ""
+        more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
+        return (
+            f"{leaks[0].train}, trained on, and {leaks[0].test}, tested on, {leaks[0].told}{more}. `ccd data prepare"
+            f" --root {self.root}` writes a split without such training images; --data.check_leaks false goes on."
+        )
 
     def _try_views(self) -> None:
         """Draws the first image's views here, where a mistake in their settings is not told by a worker process."""
@@ -302,6 +333,30 @@ def possible_workers(wanted: int) -> int:
     There a worker that is forked hangs at birth now and then.
     """
     return 0 if distributed.is_initialized() and distributed.get_backend() == "gloo" else wanted
+
+
+def first_rank_does(work: Callable[[], Result]) -> Result:
+    """What work returns on the first rank, on every rank, each of which has to call this.
+
+    Raises:
+        UserError: On every rank, where work fails on the first one.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return work()
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if distributed.get_rank() == 0:
+        try:
+            outcome[0] = work()
+        except Exception as error:  # whatever it is, the other ranks must not wait for ever
+            failure, outcome[1] = error, str(error) or type(error).__name__
+    distributed.broadcast_object_list(outcome)
+    if failure:
+        raise failure
+    if outcome[1]:
+        raise UserError(outcome[1])
+    result: Result = outcome[0]
+    return result
 
 
 def unit_range(pixels: Tensor) -> Tensor:

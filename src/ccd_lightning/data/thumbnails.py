@@ -1,0 +1,74 @@
+"""Looks at image files that are kept between runs, so that a file is decoded again only once it has changed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ccd_lightning.data.inspection import Look, look_at
+from ccd_lightning.runs import written_whole
+
+FILE = "thumbnails_1.npz"  # with the version of what a thumbnail is
+
+
+def kept_looks(paths: Sequence[Path], cache_dir: Path | None, what: str = "Looking at images") -> dict[Path, Look]:
+    """Looks at files, of which those that are kept are not opened.
+
+    Args:
+        paths: The files.
+        cache_dir: Where looks are kept, by path, size and time of change; None keeps none.
+        what: Beside the progress bar.
+
+    Returns:
+        The looks; files that cannot be read are missing.
+    """
+    file = cache_dir / FILE if cache_dir else None
+    kept = _read(file) if file and file.is_file() else {}
+    keys = {path: key for path in paths if (key := _key(path))}
+    fresh = [path for path, key in keys.items() if key not in kept]
+    seen = {path: one for path, one in look_at(fresh, what) if isinstance(one, Look)}
+    if file and seen:
+        changed = {str(path.resolve()) for path in seen}
+        others = {key: one for key, one in kept.items() if key.rpartition("|")[0].rpartition("|")[0] not in changed}
+        _write(file, others | {keys[path]: one for path, one in seen.items()})
+    return {path: kept[key] for path, key in keys.items() if key in kept} | seen
+
+
+def _key(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _read(file: Path) -> dict[str, Look]:
+    """What was kept; nothing where the file is damaged."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            columns = [stored[name] for name in ("keys", "sizes", "modes", "orientations", "digests", "thumbnails")]
+    except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile):
+        return {}
+    return {
+        str(key): Look((int(size[0]), int(size[1])), str(mode), int(orientation), digest.tobytes(), thumbnail)
+        for key, size, mode, orientation, digest, thumbnail in zip(*columns, strict=True)
+    }
+
+
+def _write(file: Path, looks: dict[str, Look]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = list(looks.values())
+    with written_whole(file) as partial, partial.open("wb") as stream:
+        np.savez(
+            stream,
+            allow_pickle=False,
+            keys=np.array(list(looks)),
+            sizes=np.array([row.size for row in rows], np.int64),
+            modes=np.array([row.mode for row in rows]),
+            orientations=np.array([row.orientation for row in rows], np.int64),
+            digests=np.array([np.frombuffer(row.digest, np.uint8) for row in rows]),
+            thumbnails=np.array([row.thumbnail for row in rows]),
+        )
