@@ -2,39 +2,83 @@
 
 python examples/score_onnx.py runs/padim_folder/latest/detector.onnx IMAGE ...
 
-Prints path, score and decision of each image, and writes its anomaly map over it into the current folder.
+Prints path, score and decision of each image, and writes its anomaly map over it into the current folder, with the
+colours and the line of `ccd predict` and the report.
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
-model, *files = sys.argv[1:]
-session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-metadata = session.get_modelmeta().custom_metadata_map
-names = [output.name for output in session.get_outputs()]
-size, crop = int(metadata["size"]), json.loads(metadata["crop"]) or (0, 0, 1, 1)
-low, high = json.loads(metadata["range"]) or (0, 65535)  # of grey values in images of more than 8 bits
+Metadata = Mapping[str, str]
 
-for file in files:
-    image = ImageOps.exif_transpose(Image.open(file))
-    if image.mode.startswith(("I", "F")):
+
+def open_rgb(file: str, metadata: Metadata) -> Image.Image:
+    """Opens an image upright, as 8-bit RGB."""
+    image: Image.Image = Image.open(file)
+    if image.format not in ("MPO", "PSD") and getattr(image, "n_frames", 1) > 1:
+        sys.exit(f"{file}: several pages or frames; split it into one file per image")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):  # more than 8 bits
+        low, high = json.loads(metadata["range"]) or (0, 65535)
         image = Image.fromarray(np.rint(255 * ((np.asarray(image) - low) / (high - low)).clip(0, 1)).astype(np.uint8))
-    image = image.convert("RGB")
-    image = image.crop(tuple(round(edge * side) for edge, side in zip(crop, image.size * 2, strict=True)))
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image).transpose(2, 0, 1)[None]  # (1, 3, size, size) uint8
-    if metadata["input"].startswith("float"):
-        pixels = pixels.astype(np.float32) / 255
-    outputs = dict(zip(names, session.run(names, {"images": pixels}), strict=True))
-    decision = "" if "decision" not in outputs else "abnormal" if outputs["decision"][0] else "normal"
-    print(file, f"{outputs['score'][0]:.6g}", decision)
+    return image.convert("RGB")
 
-    heat = outputs["map"][0] / max(outputs["map"].max(), 1e-12)  # of each image by itself: red is its strangest place
-    red = Image.new("RGB", image.size, (255, 0, 0))
-    mask = Image.fromarray((160 * heat**2).astype(np.uint8))
-    Image.composite(red, image, mask).save(f"{Path(file).stem}_map.png")
+
+def crop_box(image: Image.Image, metadata: Metadata) -> tuple[int, int, int, int]:
+    """The part that the detector looks at: left, top, right, bottom, in pixels."""
+    left, top, right, bottom = json.loads(metadata["crop"]) or (0, 0, 1, 1)
+    width, height = image.size
+    return round(left * width), round(top * height), round(right * width), round(bottom * height)
+
+
+def draw_overlay(image: Image.Image, anomaly_map: NDArray[np.float32], metadata: Metadata) -> Image.Image:
+    """Lays a map over its image; a line surrounds what is higher than nearly all maps of normal images."""
+    limits = json.loads(metadata["map_limits"])
+    if limits is None:
+        return image  # the run was not validated, so its maps have no scale
+    low, threshold = limits
+    high = low + (threshold - low) / 0.75
+    image, box = image.copy(), crop_box(image, metadata)
+    levels = Image.fromarray((255 * ((anomaly_map - low) / (high - low or 1.0)).clip(0, 1)).round().astype(np.uint8))
+    levels = levels.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BILINEAR)
+    colours = levels.copy()
+    colours.putpalette(bytes.fromhex(metadata["map_colours"]))
+    opacity = levels.point([min(round(0.75 * level**2 / 255), 128) for level in range(256)])
+    image.paste(colours.convert("RGB"), box, opacity)
+    inside = core = levels.point([255 * (level > 255 * 0.75) for level in range(256)])
+    for _ in range(max(1, min(inside.size) // 300)):
+        core = core.filter(ImageFilter.MinFilter(3))
+    image.paste((0, 255, 255), box, ImageChops.subtract(inside, core))
+    if box != (0, 0, *image.size):
+        frame = (box[0], box[1], box[2] - 1, box[3] - 1)
+        ImageDraw.Draw(image).rectangle(frame, outline=(160, 160, 160), width=max(1, min(image.size) // 400))
+    return image
+
+
+def main(model: str, *files: str) -> None:
+    """Scores the files."""
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    names = [output.name for output in session.get_outputs()]
+    size = int(metadata["size"])
+    for file in files:
+        image = open_rgb(file, metadata)
+        small = image.crop(crop_box(image, metadata)).resize((size, size), Image.Resampling.BILINEAR)
+        pixels = np.asarray(small).transpose(2, 0, 1)[None]  # (1, 3, size, size) uint8
+        if metadata["input"].startswith("float"):
+            pixels = pixels.astype(np.float32) / 255
+        outputs = dict(zip(names, session.run(names, {"images": pixels}), strict=True))
+        decision = "" if "decision" not in outputs else "abnormal" if outputs["decision"][0] else "normal"
+        print(file, f"{outputs['score'][0]:.6g}", decision)
+        draw_overlay(image, outputs["map"][0], metadata).save(f"{Path(file).stem}_map.png")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

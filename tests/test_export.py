@@ -12,6 +12,7 @@ from torch import Tensor
 from ccd_lightning import __version__
 from ccd_lightning.data.images import Geometry
 from ccd_lightning.errors import UserError
+from ccd_lightning.evaluation.overlays import palette
 from ccd_lightning.export import METADATA, Scorer, describe, greatest_difference, write_onnx, write_torch
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
@@ -41,6 +42,7 @@ def make(name: str) -> OneClassDetector:
     with torch.no_grad():
         detector.normal_scores = detector(pixels() / 255)[0].sort().values
     detector.threshold = detector.normal_scores[2]
+    detector.map_limits = torch.tensor([0.5, 2.0])
     return detector.requires_grad_(False)
 
 
@@ -89,6 +91,8 @@ def test_onnx_says_what_it_takes_and_what_it_was_made_of(tmp_path: Path) -> None
         "size": "32",
         "crop": "[0.1, 0, 1, 0.5]",
         "range": "[0.0, 4000.0]",
+        "map_limits": "[0.5, 2.0]",
+        "map_colours": palette().hex(),
         "resize": "crop, then bilinear with antialiasing, as Pillow's Image.resize",
         "threshold": repr(float(detector.threshold)),
         "threshold_rule": "the 0.95 quantile of the scores of 5 held-out images",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ccd_lightning import __version__
 from ccd_lightning.data.datamodule import unit_range
 from ccd_lightning.errors import UserError
+from ccd_lightning.evaluation.overlays import palette
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
 
@@ -69,6 +71,7 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
         raise UserError("The checkpoint holds no config, so the size of its images is not known. Fit the run again.")
     decides = not bool(detector.threshold.isnan())
     held_out = f"the {detector.quantile:g} quantile of the scores of {len(detector.normal_scores)} held-out images"
+    limits = detector.map_limits.tolist()
     return {
         "version": __version__,
         "model": type(detector).__name__,
@@ -78,6 +81,8 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
         "crop": json.dumps(detector.geometry.crop),
         "range": json.dumps(detector.geometry.range),
         "resize": "crop, then bilinear with antialiasing, as Pillow's Image.resize",
+        "map_limits": json.dumps(None if math.isnan(limits[1]) else limits),
+        "map_colours": palette().hex(),
         "threshold": repr(detector.threshold.item()) if decides else "",
         "threshold_rule": held_out if decides else "none: the run was fitted without validation",
     }

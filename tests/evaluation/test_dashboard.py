@@ -26,9 +26,7 @@ from ccd_lightning.evaluation.dashboard import (
     Throughput,
     tensorboard,
 )
-from ccd_lightning.evaluation.figures import Case
 from ccd_lightning.evaluation.pictures import PretextPictures, held_out_features, pair_board, pairs_figure, views_figure
-from ccd_lightning.evaluation.testing import limits
 from ccd_lightning.losses.contrastive import nt_xent
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.heads import spread
@@ -378,15 +376,6 @@ def test_each_class_of_position_is_shown_where_the_batch_has_it() -> None:
     assert titles == ["0: above left", "3: left", "6: below"]
     left = torch.as_tensor(np.array(figure.axes[3].images[0].get_array()))
     assert torch.equal(left[4:8, :4].permute(2, 0, 1), patches[2, 1, 0])
-
-
-def test_limits_reach_from_the_median_to_the_threshold() -> None:
-    ramp = np.linspace(0, 10, 256).reshape(16, 16)
-    case = Case(np.zeros((16, 16, 3)), ramp, None, "good", 10.0)
-    low, high = limits([case], threshold=1e6)
-    assert low == pytest.approx(5.0)
-    assert high == 1e6
-    assert limits([case], threshold=0.0)[1] == pytest.approx(9.95)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from ccd_lightning.data.images import Geometry
 from ccd_lightning.evaluation.figures import (
-    COLOURS,
     Case,
     histogram_figure,
-    overlay,
     overlay_figure,
     precision_recall_figure,
     roc_comparison_figure,
     roc_figure,
     select_cases,
 )
+from ccd_lightning.evaluation.overlays import COLOURS, OUTLINE, draw_overlay
 
 SCORES = np.array([1.0, 2, 3, 4, 5, 6, 2.5, 3.5, 5.5, 7.5, 8, 9])
 LABELS = np.array([0] * 6 + [1] * 6)
@@ -121,11 +122,11 @@ def test_overlays_have_one_colour_scale_for_all_rows(tmp_path: Path) -> None:
     assert len(figure.axes) == 3 * 4 + 1
     grid = np.array(figure.axes[:-1]).reshape(3, 4)
     colours = [np.asarray(row[2].images[0].get_array()) for row in grid]
-    for place, shown in enumerate(colours):  # the lesion's value is 1, 10, 100 of a common 100
-        assert shown[6, 7, :3] == pytest.approx(np.array(colormaps[COLOURS](10**place / 100))[:3], abs=0.01)
+    for place, shown in enumerate(colours):  # the lesion's value is 1, 10, 100, where 100 is at 3/4 of the colours
+        assert shown[6, 7, :3] == pytest.approx(np.array(colormaps[COLOURS](0.75 * 10**place / 100))[:3], abs=0.01)
         assert shown[0, 0, :3] == pytest.approx(np.array(colormaps[COLOURS](0.0))[:3], abs=0.01)
     bar = figure.axes[-1]
-    assert bar.get_ylim() == (0.0, 100.0)
+    assert bar.get_ylim() == pytest.approx((0.0, 400 / 3))
     assert pixels(figure, tmp_path).std() > 5
 
 
@@ -142,7 +143,7 @@ def test_many_cases_stand_in_two_blocks() -> None:
     places = [*grid[:, 2], *grid[:2, 6]]  # down the left block, then down the right one
     for axes, case in zip(places, shown, strict=True):
         lesion = np.asarray(axes.images[0].get_array())[6, 7, :3]
-        assert lesion == pytest.approx(np.array(colormaps[COLOURS](case.anomaly_map.max() / 1e5))[:3], abs=0.01)
+        assert lesion == pytest.approx(np.array(colormaps[COLOURS](0.75 * case.anomaly_map.max() / 1e5))[:3], abs=0.01)
     assert [axes.get_visible() for axes in grid[:, 4]] == [True, True, False]
 
 
@@ -173,15 +174,25 @@ def test_overlay_outlines_the_truth_or_says_that_it_is_unknown() -> None:
     assert [[text.get_text() for text in axes.texts] for axes in truth] == [[], [], ["no mask"]]
 
 
-def test_overlay_leaves_alone_what_is_not_anomalous() -> None:
-    image = np.full((2, 2, 3), 0.4)
-    blended = overlay(image, np.array([[0.0, 1.0], [5.0, 10.0]]), (1.0, 10.0))
-    assert blended[0] == pytest.approx(image[0])
-    top = 0.35 * image[1, 1] + 0.65 * np.array(colormaps[COLOURS](1.0))[:3]
-    assert blended[1, 1] == pytest.approx(top)
-    assert np.abs(blended - image)[1, 0].max() > 0.05
-    assert blended.min() >= 0
-    assert blended.max() <= 1
+def shown_overlays(figure: Figure, count: int) -> list[np.ndarray[Any, Any]]:
+    grid = np.array(figure.axes[: 4 * count]).reshape(count, 4)
+    return [np.asarray(axes.images[0].get_array()) for axes in grid[:, 3]]
+
+
+def test_overlays_are_those_of_predict() -> None:
+    limits, shown = (0.5, 12.0), cases("polyp", "polyp", "good")
+    for case, found in zip(shown, shown_overlays(overlay_figure(shown, 4.0, limits), 3), strict=True):
+        image = Image.fromarray(np.rint(255 * case.image).astype(np.uint8))
+        expected = draw_overlay(image, case.anomaly_map.astype(np.float32), Geometry(image.width), limits)
+        assert np.array_equal(found, np.asarray(expected))
+    assert (np.asarray(expected) == OUTLINE).all(axis=2).any()  # of the last one, whose lesion is above the threshold
+
+
+def test_without_limits_nothing_is_laid_over_the_images() -> None:
+    (case,) = shown = cases("polyp")
+    figure = overlay_figure(shown, 4.0, (float("nan"), float("nan")))
+    assert np.array_equal(shown_overlays(figure, 1)[0], case.image)
+    assert "no normal ones were held out" in figure.axes[-1].get_ylabel()
 
 
 def test_selected_cases_are_the_extremes_and_a_typical_one() -> None:

@@ -11,20 +11,21 @@ from typing import Literal
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
+from ccd_lightning.data.images import Geometry
 from ccd_lightning.evaluation.intervals import Floats
+from ccd_lightning.evaluation.overlays import COLOURS, draw_overlay, scale_of
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 DPI = 160  # of files: twice the pixels, or nearly so, at which the report shows a figure
 KINDS = (ORANGE, "#c53030", "#6b46c1", "#2f855a", "#b7791f", "#d53f8c")  # of abnormality
-COLOURS = "inferno"
 
 
 @dataclass(frozen=True)
@@ -158,14 +159,17 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
     Args:
         cases: At least one; more than four are shown in two blocks, the first half on the left.
         threshold: Of the image score.
-        limits: The map's values at the two ends of the colours.
+        limits: The detector's: median and threshold of normal images' maps. Without them (NaN) maps are shown at the
+            scale of the cases, and nothing is laid over the images.
     """
     columns = ("image", "truth", "anomaly map", "overlay")
     blocks = 2 if len(cases) > 4 else 1
     height = math.ceil(len(cases) / blocks)
     figure = Figure(figsize=(4.3 * blocks + 0.6, 1.02 * height + 0.3), layout="constrained")
     grid = figure.subplots(height, blocks * len(columns), squeeze=False)
-    scale = ScalarMappable(Normalize(*limits), COLOURS)
+    scaled = not math.isnan(limits[1])
+    own = np.quantile([case.anomaly_map for case in cases], (0.5, 0.995)).tolist()
+    scale = ScalarMappable(Normalize(*(scale_of(limits) if scaled else own)), COLOURS)
     for axes, title in zip(grid[0], columns * blocks, strict=True):
         axes.set_title(title, fontsize=9)
     rows = [row for block in np.split(grid, blocks, axis=1) for row in block]
@@ -176,7 +180,7 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
             case.image,
             case.image,
             scale.to_rgba(case.anomaly_map),
-            overlay(case.image, case.anomaly_map, limits),
+            overlay(case, limits) if scaled else case.image,
         )
         for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture)
@@ -188,26 +192,22 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
         elif case.mask.any():
             row[1].contour(case.mask, levels=[0.5], colors="cyan", linewidths=1.2)
         row[0].set_ylabel(case.title(threshold), fontsize=7)
-    figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label="anomaly map")
+    label = "anomaly map" + " (the scale of these images: no normal ones were held out)" * (not scaled)
+    bar = figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label=label)
+    if scaled:
+        bar.ax.axhline(limits[1], color="cyan", linewidth=1.2)  # where the line of the overlays is
     return figure
 
 
-def overlay(image: Floats, anomaly_map: Floats, limits: tuple[float, float]) -> Floats:
-    """The map's colours laid over the image, more opaque where the map is higher.
+def overlay(case: Case, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """The overlay of `ccd predict`, at the size of the map: (H, W, 3) in 0..255.
 
     Args:
-        image: (H, W, 3) in [0, 1].
-        anomaly_map: (H, W).
-        limits: The map's values at the two ends of the colours.
-
-    Returns:
-        (H, W, 3) in [0, 1].
+        case: The image and its map.
+        limits: Median and threshold of normal images' maps.
     """
-    share = np.asarray(Normalize(*limits, clip=True)(anomaly_map))
-    colour = colormaps[COLOURS](share)[..., :3]
-    opacity = 0.65 * share[..., None]
-    blended: Floats = (1 - opacity) * image + opacity * colour
-    return blended
+    image = Image.fromarray(np.rint(255 * case.image).astype(np.uint8))
+    return np.asarray(draw_overlay(image, case.anomaly_map.astype(np.float32), Geometry(image.width), limits))
 
 
 def select_cases(scores: Floats, labels: NDArray[np.int64], count: int = 8) -> list[int]:

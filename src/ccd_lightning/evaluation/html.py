@@ -42,8 +42,9 @@ FIGURES = {
     "overlays.png": (
         "Cases",
         "The abnormal images that score highest, those that score lowest (misses come here), the normal ones that score"
-        " highest (false alarms come here), and a typical normal one. The true outline is cyan; one scale of colours"
-        " holds for all.",
+        " highest (false alarms come here), and a typical normal one. The true outline is in the second column. In the"
+        " overlays, as in those of ccd predict, a line surrounds what is higher than the maps of nearly all held-out"
+        " normal images; one scale of colours holds for all.",
     ),
     "histogram.png": ("Scores", "Scores of normal and abnormal images; those right of the line are called abnormal."),
     "roc.png": ("ROC curve", "Sensitivity against false alarms at every threshold; the dot is the one in use."),

@@ -1,4 +1,7 @@
-"""Anomaly maps as pictures: laid over the original image, and as 16-bit PNG."""
+"""Anomaly maps as pictures: laid over the original image, and as 16-bit PNG.
+
+The report and `ccd predict` draw by this rule; `examples/score_onnx.py`, which cannot import it, repeats it.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from ccd_lightning.data.images import Geometry, open_rgb
-from ccd_lightning.evaluation.figures import COLOURS
 
+COLOURS = "inferno"
 MapFormat = Literal["png", "npy", "none"]
 Maps = NDArray[np.float32]
 FULL = 65535
@@ -35,6 +38,11 @@ def scale_of(limits: tuple[float, float]) -> tuple[float, float]:
     """
     low, threshold = limits
     return low, low + (threshold - low) / SHARE
+
+
+def palette() -> bytes:
+    """The colours of the 256 levels of a map, three bytes each."""
+    return (255 * colormaps[COLOURS](np.arange(256))[:, :3]).round().astype(np.uint8).tobytes()
 
 
 def draw_overlay(
@@ -59,7 +67,7 @@ def draw_overlay(
     levels = Image.fromarray((255 * spread.clip(0, 1)).round().astype(np.uint8))
     levels = levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
     colours = levels.copy()
-    colours.putpalette((255 * colormaps[COLOURS](np.arange(256))[:, :3]).round().astype(np.uint8).tobytes())
+    colours.putpalette(palette())
     image.paste(colours.convert("RGB"), box, levels.point(OPACITY))
     image.paste(OUTLINE, box, _rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
     draw = ImageDraw.Draw(image)

@@ -131,7 +131,8 @@ class TestReport(Callback):
         if isinstance(module, OneClassDetector):
             paths = [records[index].path for index in select_cases(scores, labels)]
             cases = self._cases(trainer, module, paths)
-            figures["overlays.png"] = overlay_figure(cases, threshold, limits(cases, threshold))
+            low, high = module.map_limits.tolist()
+            figures["overlays.png"] = overlay_figure(cases, threshold, (low, high))
         return figures
 
     @staticmethod
@@ -200,13 +201,6 @@ def config_of(trainer: Trainer, folder: Path) -> str:
         return file.read_text(encoding="utf-8")
     kept = (callback for callback in trainer.callbacks if isinstance(callback, SaveConfigCallback))  # type: ignore[attr-defined]
     return next((callback.parser.dump(callback.config, skip_none=False) for callback in kept), "")
-
-
-def limits(cases: list[Case], threshold: float) -> tuple[float, float]:
-    """One colour scale for all cases: from the median of their maps to the threshold or the top 0.5%, if higher."""
-    values = np.concatenate([case.anomaly_map.ravel() for case in cases])
-    low, high = np.quantile(values, (0.5, 0.995))
-    return float(low), float(max(high, threshold))
 
 
 def save_figures(folder: Path, figures: dict[str, Figure], logger: Any) -> None:
