@@ -192,7 +192,8 @@ def test_without_limits_nothing_is_laid_over_the_images() -> None:
     (case,) = shown = cases("polyp")
     figure = overlay_figure(shown, 4.0, (float("nan"), float("nan")))
     assert np.array_equal(shown_overlays(figure, 1)[0], case.image)
-    assert "no normal ones were held out" in figure.axes[-1].get_ylabel()
+    assert [text.get_text() for text in figure.axes[3].texts] == ["no threshold"]
+    assert figure.axes[-1].get_ylabel() == "anomaly map, own scale"
 
 
 def test_selected_cases_are_the_extremes_and_a_typical_one() -> None:

@@ -25,7 +25,8 @@ With --images, DIR holds predictions.csv (path, score, percentile, decision), er
 skipped), and overlays/ and maps/, whose files are named and nested as the images are. Rows are written as the work
 goes on.
 
-Exit code: 0; 2 after a mistake, such as no image found; 3 when finished, but with images skipped that cannot be read.
+Exit code: 0; 2 after a mistake, such as no image found; 3 when finished, but with images skipped that
+cannot be read or hold several pages.
 
 Lightning's options, such as --trainer.accelerator gpu, --data.batch_size 64 and --data.num_workers 4:
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +15,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
-from ccd_lightning.data.copies import find_pairs
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.inspection import measure_range
 from ccd_lightning.data.layouts import scan_folder
+from ccd_lightning.data.leaks import find_leak, first_rank_does
 from ccd_lightning.data.manifest import GOOD, Manifest, Row
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
 
 Batch = dict[str, Any]
-Result = TypeVar("Result")
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
@@ -168,7 +167,7 @@ class AnomalyDataModule(LightningDataModule):
         if self._compared or (not together and self._has_company()):
             return
         if self._leak is None:
-            self._leak = first_rank_does(lambda: self._find_leak(manifest))
+            self._leak = first_rank_does(lambda: find_leak(manifest, self.root, self.cache_dir))
         elif together:  # as the first rank found before it started the others
             self._leak = first_rank_does(lambda: self._leak or "")
         self._compared = together or not self.trainer or self.trainer.world_size == 1
@@ -181,21 +180,6 @@ class AnomalyDataModule(LightningDataModule):
             return False
         environment = getattr(self.trainer.strategy, "cluster_environment", None)
         return environment is not None and environment.creates_processes_externally
-
-    def _find_leak(self, manifest: Manifest) -> str:
-        """What is in training and test, in a sentence; empty if nothing is."""
-        train, test = (len(manifest.select(split)) for split in ("train", "test"))
-        if not test:
-            return ""
-        print(f"data: comparing {train} training images with {test} test images, to find duplicates")
-        leaks = [pair for pair in find_pairs(manifest, self.cache_dir) if pair.is_leak]
-        if not leaks:
-            return ""
-        more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
-        return (
-            f"{leaks[0].train}, trained on, and {leaks[0].test}, tested on, {leaks[0].told}{more}. `ccd data prepare"
-            f" --root {self.root}` writes a split without such training images; --data.check_leaks false goes on."
-        )
 
     def _try_views(self) -> None:
         """Draws the first image's views here, where a mistake in their settings is not told by a worker process."""
@@ -333,30 +317,6 @@ def possible_workers(wanted: int) -> int:
     There a worker that is forked hangs at birth now and then.
     """
     return 0 if distributed.is_initialized() and distributed.get_backend() == "gloo" else wanted
-
-
-def first_rank_does(work: Callable[[], Result]) -> Result:
-    """What work returns on the first rank, on every rank, each of which has to call this.
-
-    Raises:
-        UserError: On every rank, where work fails on the first one.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return work()
-    outcome: list[Any] = [None, None]
-    failure: Exception | None = None
-    if distributed.get_rank() == 0:
-        try:
-            outcome[0] = work()
-        except Exception as error:  # whatever it is, the other ranks must not wait for ever
-            failure, outcome[1] = error, str(error) or type(error).__name__
-    distributed.broadcast_object_list(outcome)
-    if failure:
-        raise failure
-    if outcome[1]:
-        raise UserError(outcome[1])
-    result: Result = outcome[0]
-    return result
 
 
 def unit_range(pixels: Tensor) -> Tensor:

@@ -187,16 +187,22 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         if case.mask is None:
-            note = row[1].text(0.5, 0.04, "no mask", transform=row[1].transAxes, ha="center", fontsize=8, color="white")
-            note.set_bbox({"facecolor": "black", "alpha": 0.5, "linewidth": 0})
+            _note(row[1], "no mask")
         elif case.mask.any():
             row[1].contour(case.mask, levels=[0.5], colors="cyan", linewidths=1.2)
+        if not scaled:
+            _note(row[3], "no threshold")
         row[0].set_ylabel(case.title(threshold), fontsize=7)
-    label = "anomaly map" + " (the scale of these images: no normal ones were held out)" * (not scaled)
+    label = "anomaly map" if scaled else "anomaly map, own scale"
     bar = figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label=label)
     if scaled:
         bar.ax.axhline(limits[1], color="cyan", linewidth=1.2)  # where the line of the overlays is
     return figure
+
+
+def _note(axes: Axes, text: str) -> None:
+    note = axes.text(0.5, 0.04, text, transform=axes.transAxes, ha="center", fontsize=8, color="white")
+    note.set_bbox({"facecolor": "black", "alpha": 0.5, "linewidth": 0})
 
 
 def overlay(case: Case, limits: tuple[float, float]) -> NDArray[np.uint8]:

@@ -1,0 +1,64 @@
+"""Refusing to train on what is tested on: one rank looks, all hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import distributed
+
+from ccd_lightning.data.copies import find_pairs
+from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.errors import UserError
+
+Result = TypeVar("Result")
+
+
+def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
+    """Compares training with test images; labels are not looked at.
+
+    Args:
+        manifest: The split.
+        root: What --data.root names, for the message.
+        cache_dir: Where thumbnails are kept; None keeps none.
+
+    Returns:
+        What is in both, in a sentence that says what to do; empty if nothing is.
+    """
+    train, test = (len(manifest.select(split)) for split in ("train", "test"))
+    if not test:
+        return ""
+    print(f"data: comparing {train} training images with {test} test images, to find duplicates")
+    leaks = [pair for pair in find_pairs(manifest, cache_dir) if pair.is_leak]
+    if not leaks:
+        return ""
+    more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
+    return (
+        f"{leaks[0].train}, trained on, and {leaks[0].test}, tested on, {leaks[0].told}{more}. `ccd data prepare"
+        f" --root {root}` writes a split without such training images; --data.check_leaks false goes on."
+    )
+
+
+def first_rank_does(work: Callable[[], Result]) -> Result:
+    """What work returns on the first rank, on every rank, each of which has to call this.
+
+    Raises:
+        UserError: On every rank, where work fails on the first one.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return work()
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if distributed.get_rank() == 0:
+        try:
+            outcome[0] = work()
+        except Exception as error:  # whatever it is, the other ranks must not wait for ever
+            failure, outcome[1] = error, str(error) or type(error).__name__
+    distributed.broadcast_object_list(outcome)
+    if failure:
+        raise failure
+    if outcome[1]:
+        raise UserError(outcome[1])
+    result: Result = outcome[0]
+    return result
