@@ -131,16 +131,19 @@ def test_bad_images_are_skipped(
     predict(*words, str(tmp_path / "good"))
     (images / "a/0.png").write_bytes((images / "a/1.png").read_bytes()[:200])
     Image.fromarray(np.full((20, 20), 300, np.uint16)).save(images / "b/2.png")
+    page = Image.open(images / "a/1.png")
+    page.save(images / "b/stack.tif", save_all=True, append_images=[page, page])
     capsys.readouterr()
     predict(*words, str(tmp_path / "some"), code=3)
     assert scores(tmp_path / "some") == pytest.approx(scores(tmp_path / "good"), rel=1e-5)
     errors = {row["path"]: row["reason"] for row in rows(tmp_path / "some/errors.csv")}
-    assert list(errors) == [f"{images}/a/0.png", f"{images}/b/2.png"]
-    assert errors[f"{images}/b/2.png"].startswith("16 bits of which only the lowest are used")
+    assert list(errors) == [f"{images}/a/0.png", f"{images}/b/2.png", f"{images}/b/stack.tif"]
+    assert errors[f"{images}/b/2.png"].startswith("16 bits of which few values are used (300 to 300)")
+    assert errors[f"{images}/b/stack.tif"].startswith("3 pages (or frames) in one file")
     captured = capsys.readouterr()
     assert all(f"ccd: skipped {path}: {reason}" in captured.err for path, reason in errors.items())
     assert "11 images scored" in captured.out
-    assert "; 2 skipped, see errors.csv" in captured.out
+    assert "; 3 skipped, see errors.csv" in captured.out
     drawn = [
         {path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.png")} for name in ("good", "some")
     ]
