@@ -57,7 +57,7 @@ def _list(arguments: argparse.Namespace) -> None:
         place: Path = arguments.root / name
         try:
             manifest, layout = read_layout(place) if place.exists() else (None, "")
-            told = f"{describe(manifest)} ({layout})" if manifest else "not there"
+            told = describe(manifest, layout) if manifest else "not there"
         except UserError as error:
             told = str(error).splitlines()[0].removeprefix(f"{place}: ")
         print(f"{place!s:28} configs/*_{config}.yaml\n  {told}")
@@ -133,7 +133,9 @@ def _prepare(arguments: argparse.Namespace) -> None:
 def _read(arguments: argparse.Namespace) -> Manifest:
     from ccd_lightning.data.recognition import describe, read_layout
 
-    manifest, layout = read_layout(arguments.root, arguments.layout, seed=arguments.split_seed)
+    manifest, layout = read_layout(
+        arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups
+    )
     print(f"{arguments.root} ({layout}): {describe(manifest)}")
     return manifest
 
@@ -166,6 +168,7 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or a manifest (.csv)")
     parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
     parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
+    parser.add_argument("--no_groups", action="store_true", help="do not group images by patient or video")
     return parser
 
 

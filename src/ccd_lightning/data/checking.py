@@ -16,7 +16,7 @@ from ccd_lightning.data.copies import Pair, copies, shared_groups
 from ccd_lightning.data.images import abnormal_pixels, open_image
 from ccd_lightning.data.inspection import Look, look_at
 from ccd_lightning.data.layouts import read_size
-from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.errors import UserError
 
 Level = Literal["error", "warning", "note"]
@@ -72,6 +72,8 @@ def check(manifest: Manifest, read: bool = True) -> Check:
         read: Whether to open the files; without, only what the table says is checked.
     """
     findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
+    if told := one_sided(manifest):
+        findings.append(Finding("warning", "test images of one sort alone", manifest.root, told))
     groups = shared_groups(manifest)
     looks: dict[Path, Look] = {}
     pairs: list[Pair] = []

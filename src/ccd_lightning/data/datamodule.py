@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
@@ -17,7 +18,7 @@ from ccd_lightning.data.copies import find_pairs
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.layouts import scan_folder
-from ccd_lightning.data.manifest import GOOD, Manifest, Row
+from ccd_lightning.data.manifest import GOOD, Manifest, Row, one_sided
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
 
@@ -41,6 +42,7 @@ class AnomalyDataModule(LightningDataModule):
         seed: Decides the hold-out, the order and the views.
         cache_dir: Folder for decoded images, shared by runs and processes; None decodes into memory, once a run.
         check_leaks: Whether a fit is refused where a training image is, perhaps mirrored, among the test images too.
+        groups: Whether images of one patient or video, as their names or a manifest's column say, stay together.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class AnomalyDataModule(LightningDataModule):
         seed: int = 0,
         cache_dir: str | None = None,
         check_leaks: bool = True,
+        groups: bool = True,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -70,6 +73,7 @@ class AnomalyDataModule(LightningDataModule):
         self.seed = seed
         self.cache_dir = Path(cache_dir) if cache_dir else None
         self.check_leaks = check_leaks
+        self.groups = groups
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
         self._go_on_at = 0, 0
@@ -83,7 +87,7 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             UserError: If the folder does not hold what is expected.
         """
-        return scan_folder(self.root, masks)
+        return scan_folder(self.root, masks, self.groups)
 
     def setup(self, stage: str) -> None:
         """Reads the images that a stage needs.
@@ -99,6 +103,8 @@ class AnomalyDataModule(LightningDataModule):
         if stage in ("fit", "validate"):
             self._read_training_images(manifest.select("train"))
             self._try_views()
+            if stage == "fit" and (told := one_sided(manifest)):
+                rank_zero_warn(f"{self.root}: {told}")
             if stage == "fit" and self.check_leaks:
                 self._refuse_leaks(manifest)
             return
@@ -132,6 +138,7 @@ class AnomalyDataModule(LightningDataModule):
             raise UserError(
                 f"{train}, trained on, and {test}, tested on, {told}{more}. `ccd data prepare --root {self.root}`"
                 " writes a split without such training images; --data.check_leaks false goes on."
+                f"{' --data.groups false takes every image by itself.' * told.startswith('are both of ')}"
             )
 
     def _try_views(self) -> None:
@@ -154,10 +161,12 @@ class AnomalyDataModule(LightningDataModule):
             if len(held_out) + len(members[group]) <= count:
                 held_out.update(members[group])
         if not 0 < len(held_out) <= len(rows) - 2:
+            told = f" They are of {len(groups)} patients or videos; --data.groups false takes every image by itself."
+            together = told if len(groups) < len(rows) else ""
             raise UserError(
                 f"{self.root}: {len(rows)} training images with data.validation {self.validation} leave "
                 f"{len(rows) - len(held_out)} to train on and {len(held_out)} to validate on; at least 2 and 1 are"
-                " needed."
+                f" needed.{together}"
             )
         return held_out
 
