@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ccd_lightning.cli import main
+from ccd_lightning.cli.training import _keep_split as keep_split
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.layouts import scan_folder
@@ -168,6 +169,16 @@ def test_masks_that_do_not_fit_are_flaws(tmp_path: Path) -> None:
         AnomalyDataModule(str(tmp_path), size=32).setup("test")
 
 
+def test_masks_of_normal_images_are_not_trained_on(tmp_path: Path) -> None:
+    for split, kind in (("train", "normal"), ("test", "normal"), ("test", "benign")):
+        for index in range(3):
+            picture(tmp_path / f"{split}/{kind}/{kind} ({index}).png")
+            spot(tmp_path / f"{split}/{kind}/{kind} ({index})_mask.png")
+    manifest = read_layout(tmp_path)[0]
+    assert counts(manifest) == {("train", "good"): 3, ("test", "good"): 3, ("test", "benign"): 3}
+    assert describe(manifest).endswith("3 masks; left out: 6 masks")
+
+
 def test_names_like_masks_without_their_images_are_images(tmp_path: Path) -> None:
     pictures(tmp_path, train__good=2, test__good=2)
     for index in range(3):
@@ -215,6 +226,27 @@ def test_the_data_commands_know_groups_and_how_to_leave_them(
     assert main(["data", "prepare", "--root", "set", "--no_groups", "--output", "all.csv"]) == 0
     assert len(read_layout(tmp_path / "set", "all.csv")[0].select("train")) == 3
     assert not any(row.group for row in read_layout(tmp_path / "set", "all.csv")[0].rows)
+
+
+def test_a_table_without_a_column_of_groups_has_them_by_name(tmp_path: Path) -> None:
+    lines = [f"{split}/patient{index}.png,{split},good" for split in ("train", "test") for index in range(2)]
+    for line in lines:
+        picture(tmp_path / line.split(",")[0])
+    (tmp_path / "table.csv").write_text("\n".join(["path,split,kind", *lines]))
+    assert [row.group for row in read_layout(tmp_path / "table.csv")[0].rows] == ["patient0", "patient1"] * 2
+    assert not any(row.group for row in read_layout(tmp_path / "table.csv", groups=False)[0].rows)
+    (tmp_path / "table.csv").write_text("\n".join(["path,split,kind,group", *(f"{line}," for line in lines)]))
+    assert not any(row.group for row in read_layout(tmp_path / "table.csv")[0].rows)
+
+
+def test_a_run_is_not_resumed_with_other_groups(tmp_path: Path) -> None:
+    for index in range(4):
+        picture(tmp_path / f"set/train/good/patient{index // 2}_{index}.png")
+    grouped, alone = (scan_folder(tmp_path / "set", groups=groups) for groups in (True, False))
+    keep_split(alone, tmp_path / "manifest.csv")
+    with pytest.raises(UserError, match=r"not grouped by patient or video as they were .*--data\.layout"):
+        keep_split(grouped, tmp_path / "manifest.csv")
+    keep_split(read_layout(tmp_path / "set", str(tmp_path / "manifest.csv"))[0], tmp_path / "manifest.csv")
 
 
 def test_one_patient_alone_cannot_be_divided(tmp_path: Path) -> None:

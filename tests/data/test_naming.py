@@ -4,31 +4,20 @@ import pytest
 
 from ccd_lightning.data.naming import group_of, image_stem, is_mask_folder, is_normal, unread_suffix
 
+NORMAL = """good Good NORMAL normal healthy Healthy_Controls negative control no_finding NoFinding No-Findings no-tumor
+notumor non_polyp Normal.cases normal_images"""
+NOT_NORMAL = "abnormal Ungood not_good benign lesion tumor nodule non_hodgkin normality images"
+NO_PATIENTS = """img_0001 0001 slice_12 IMG-2020-01 benign_(1) ISIC_0000001 a IM-0001-0001 NORMAL2-IM-1427-0001 12/3 p1
+BraTS2021_00012_flair_60 00012_60 subset1/4 path_12 patch_3_4 video_frame12 patients/4 impatient_3 cju0qkwl35piu
+case_img_001 showcase1 sequel2 frame_seq_12 videos/7 no_patient controls/2 sub_a"""
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "good",
-        "Good",
-        "NORMAL",
-        "normal",
-        "healthy",
-        "Healthy_Controls",
-        "negative",
-        "control",
-        "no_finding",
-        "NoFinding",
-    ]
-    + ["No Findings", "no-tumor", "notumor", "non_polyp", "Normal cases", "normal_images"],
-)
+
+@pytest.mark.parametrize("name", [*NORMAL.split(), "Normal cases", "no finding"])
 def test_normal_names(name: str) -> None:
     assert is_normal(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["abnormal", "Ungood", "not_good", "benign", "lesion", "tumor", "nodule", "non_hodgkin", "normality", "images"],
-)
+@pytest.mark.parametrize("name", NOT_NORMAL.split())
 def test_names_that_are_not_normal(name: str) -> None:
     assert not is_normal(name)
 
@@ -62,22 +51,10 @@ def test_patients_and_videos(name: str, group: str) -> None:
     assert group_of(base / name, base) == group
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["img_0001.png", "0001.png", "slice_12.png", "IMG-2020-01.png", "benign (1).png", "ISIC_0000001.jpg", "a.png"]
-    + [
-        "IM-0001-0001.jpeg",
-        "NORMAL2-IM-1427-0001.jpeg",
-        "cju0qkwl35piu.jpg",
-        "BraTS2021_00012_flair_60.png",
-        "12/3.png",
-    ]
-    + ["00012_60.png", "subset1/4.png", "path_12.png", "patch_3_4.png", "video_frame12.png", "patients/4.png"]
-    + ["impatient_3.png", "case_img_001.png", "showcase1.png", "sequel2.png", "p1.png", "frame_seq_12.png"],
-)
+@pytest.mark.parametrize("name", [*NO_PATIENTS.split(), "benign (1)"])
 def test_names_without_patients(name: str) -> None:
     base = Path("set")
-    assert group_of(base / name, base) is None
+    assert group_of(base / f"{name}.png", base) is None
 
 
 @pytest.mark.parametrize(
@@ -112,8 +89,16 @@ def test_names_of_mask_folders() -> None:
 
 @pytest.mark.parametrize(
     ("name", "suffix"),
-    [("a.dcm", ".dcm"), ("a.nii.gz", ".nii.gz"), ("a.GIF", ".gif"), ("IM0001", "no suffix"), ("a.png", None)]
-    + [("a.txt", None), ("README", None), ("labels.csv", None)],
+    [
+        ("a.dcm", ".dcm"),
+        ("a.nii.gz", ".nii.gz"),
+        ("a.GIF", ".gif"),
+        ("IM0001", "no suffix"),
+        ("a.png", None),
+        ("a.txt", None),
+        ("README", None),
+        ("labels.csv", None),
+    ],
 )
 def test_suffixes_that_are_not_read(name: str, suffix: str | None) -> None:
     assert unread_suffix(name) == suffix

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from ccd_lightning.data.naming import is_normal
+from ccd_lightning.data.naming import group_of, is_normal
 from ccd_lightning.errors import UserError
 
 Split = Literal["train", "test"]
@@ -102,6 +102,8 @@ class Manifest:
     def read(cls, path: Path, root: Path | None = None) -> Manifest:
         """Reads a table that `write` wrote; relative paths refer to `root` (by default, the table's folder).
 
+        Without a column of groups, names say which images are of one patient or recording.
+
         Raises:
             UserError: If the file, one of its columns or a value is not what it should be.
         """
@@ -145,4 +147,6 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
             what = "kind" if path else "path"
             raise UserError(f"{table}, line {line}: there is no {what}; normal images have the kind {GOOD!r}.")
         kind = GOOD if is_normal(kind) else sys.intern(kind)
+        if "group" not in header:
+            group = group_of(root / path, root) or ""
         yield Row(root / path, splits[split], kind, root / mask if mask else None, sys.intern(group) or None)

@@ -44,7 +44,7 @@ def walk(folder: Path) -> Iterator[Path]:
         kept = []
         for name in sorted(folders):
             inside = os.path.realpath(os.path.join(place, name))
-            if not (is_junk(name) or inside in seen or os.path.commonpath((inside, base)) == inside):
+            if not (is_junk(name) or inside in seen or Path(base).is_relative_to(inside)):
                 seen.add(inside)
                 kept.append(name)
         folders[:] = kept
