@@ -169,6 +169,16 @@ def test_masks_that_do_not_fit_are_flaws(tmp_path: Path) -> None:
         AnomalyDataModule(str(tmp_path), size=32).setup("test")
 
 
+def test_masks_of_another_kind_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    pictures(tmp_path, train__good=4, test__good=2, test__lesion=2)
+    for name in ("lesion/0", "lesion/1", "ulcer/0"):
+        spot(tmp_path / f"ground_truth/{name}.png")
+    (flaw,) = read_layout(tmp_path)[0].flaws
+    assert str(flaw).startswith(
+        f"{tmp_path}/ground_truth/ulcer/0.png: no image for this mask in {tmp_path}/test/ulcer."
+    )
+
+
 def test_masks_of_normal_images_are_not_trained_on(tmp_path: Path) -> None:
     for split, kind in (("train", "normal"), ("test", "normal"), ("test", "benign")):
         for index in range(3):

@@ -129,34 +129,53 @@ def _test_masks(
     root: Path, kinds: Mapping[Path, list[Path]], inside: list[Path]
 ) -> tuple[dict[Path, Path], list[Flaw]]:
     """Pairs the abnormal test images with the masks in their folders, and in folders of masks beside these."""
-    test = root / "test"
-    folders = {folder.name.lower(): folder for folder in kinds}
-    pools: dict[Path, dict[Path, tuple[str, ...]]] = defaultdict(dict)  # by kind's folder, or for all of them: `test`
-    for mask in inside:
-        folder = test / mask.relative_to(test).parts[0]
-        pools[folder if folder in kinds else test][mask] = folders_below(mask, folder)
-    for outer in mask_folders(root) + mask_folders(test):
-        for mask in find(outer, outer.parent).masks:
-            below = folders_below(mask, outer)
-            if below[:1] != ("train",):
-                below = below[below[:1] == ("test",) :]
-                kind = folders.get(below[0]) if below else None
-                pools[kind or test][mask] = below[kind is not None :]
+    test, truth = root / "test", root / "ground_truth"
     normal, abnormal = (
         {path: folders_below(path, folder) for folder, paths in kinds.items() if is_normal(folder.name) == side
          for path in paths} for side in (True, False)
     )  # fmt: skip
+    pools, stray = _mask_pools(root, kinds, inside, {part for folders in abnormal.values() for part in folders})
     found, orphans = pair(abnormal, pools.pop(test, {}))
-    stray = dict.fromkeys(pair(normal, dict.fromkeys(orphans, ()))[1], test)
+    stray |= dict.fromkeys(pair(normal, dict.fromkeys(orphans, ()))[1], test)
     for folder, masks in pools.items():
         if not is_normal(folder.name):
             own, orphans = pair({path: abnormal[path] for path in kinds[folder]}, masks)
             stray |= dict.fromkeys(orphans, folder)
             for path, some in own.items():
                 found[path] += some
-    truth = root / "ground_truth"
     places = {path: truth / folder.name if truth.is_dir() else folder for folder in kinds for path in kinds[folder]}
     return settle(abnormal, found, stray, places)
+
+
+def _mask_pools(
+    root: Path, kinds: Mapping[Path, list[Path]], inside: list[Path], known: set[str]
+) -> tuple[dict[Path, dict[Path, tuple[str, ...]]], dict[Path, Path]]:
+    """Masks by the folder of the kind that they are of, or `test` where any may be meant, and those of no kind.
+
+    Args:
+        root: The folder that holds `test`.
+        kinds: The images of each folder of `test`.
+        inside: Masks in these folders.
+        known: Names of folders within those of kinds.
+    """
+    test, pools, stray = root / "test", defaultdict[Path, dict[Path, tuple[str, ...]]](dict), dict[Path, Path]()
+    names = {folder.name.lower(): folder for folder in kinds}
+    for mask in inside:
+        folder = test / mask.relative_to(test).parts[0]
+        pools[folder if folder in kinds else test][mask] = folders_below(mask, folder)
+    for outer in mask_folders(root) + mask_folders(test):
+        for mask in find(outer, outer.parent).masks:
+            below = folders_below(mask, outer)
+            if below[:1] == ("train",) or any(map(is_normal, below[:2])):
+                continue
+            below = below[below[:1] == ("test",) :]
+            if not below or below[0] in known - names.keys():
+                pools[test][mask] = below
+            elif below[0] in names:
+                pools[names[below[0]]][mask] = below[1:]
+            else:
+                stray[mask] = test / below[0]
+    return pools, stray
 
 
 def settle(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from pathlib import Path
 
@@ -76,7 +78,7 @@ def is_junk(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is read as an image."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def unread_suffix(name: str) -> str | None:
@@ -124,10 +126,20 @@ def group_of(path: Path, base: Path) -> str | None:
         path: The image.
         base: The folder below which folders may be named after patients or recordings.
     """
-    folders = path.relative_to(base).parent.parts if path.is_relative_to(base) else ()
-    names = [part for name in (path.stem, *reversed(folders)) for part in reversed(name.split("__"))]
+    names = *_parts(path.stem), *_folder_parts(path.parent, base)
     for pattern in GROUPS:
         for name in names:
             if found := pattern.search(name):
                 return found[0].lower().replace("(", "")
     return None
+
+
+def _parts(name: str) -> list[str]:
+    """The names that `ccd data prepare --copy` joined into one, the last first."""
+    return name.split("__")[::-1]
+
+
+@functools.lru_cache(maxsize=4096)
+def _folder_parts(folder: Path, base: Path) -> tuple[str, ...]:
+    names = folder.relative_to(base).parts if folder.is_relative_to(base) else ()
+    return tuple(part for name in reversed(names) for part in _parts(name))

@@ -38,6 +38,8 @@ def pair(images: Folders, masks: Folders) -> tuple[dict[Path, list[Path]], list[
         All masks of each image that has some, and the masks without an image.
     """
     found, orphans = defaultdict[Path, list[Path]](list), list[Path]()
+    if not masks:
+        return found, orphans
     rules = [(_index(images, image_key), mask_key) for image_key, mask_key in _RULES]
     for mask, folders in masks.items():
         for index, key in rules:

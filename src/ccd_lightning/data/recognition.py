@@ -151,7 +151,8 @@ def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
     real = functools.cache(os.path.realpath)
 
     def place(path: Path) -> tuple[str, str]:
-        return real(path.parent), path.name
+        folder, name = os.path.split(path)
+        return real(folder), name
 
     used = {place(path) for row in manifest.rows for path in (row.path, row.mask) if path}
     used |= {place(flaw.path) for flaw in manifest.flaws}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -48,7 +49,8 @@ def walk(folder: Path) -> Iterator[Path]:
                 seen.add(inside)
                 kept.append(name)
         folders[:] = kept
-        yield from (Path(place, name) for name in sorted(names) if not is_junk(name))
+        here = Path(place)
+        yield from (here / name for name in sorted(names) if not is_junk(name))
 
 
 def find(folder: Path, base: Path | None = None) -> Found:
@@ -59,10 +61,11 @@ def find(folder: Path, base: Path | None = None) -> Found:
 def sort_files(files: Iterable[Path], base: Path) -> Found:
     """Tells images from masks: by folders below `base`, and by names such as `a_mask.png` where there is an `a.png`."""
     images, masks, unread = list[Path](), list[Path](), list[Path]()
+    of_masks = functools.cache(lambda folder: any(map(is_mask_folder, folder.relative_to(base).parts)))
     for path in files:
         if not is_image(path.name):
             unread += [path] * (unread_suffix(path.name) is not None)
-        elif any(map(is_mask_folder, path.relative_to(base).parent.parts)):
+        elif of_masks(path.parent):
             masks.append(path)
         else:
             images.append(path)
