@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ccd_lightning.cli.predicting import take_images
 from ccd_lightning.data.files import FileBatches, ImageFiles, find_files, look_for
 from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.errors import UserError
@@ -70,6 +71,15 @@ def test_what_is_not_scored_is_counted(place: Path) -> None:
     assert look_for(["ä ö"])[1] == ""
     with pytest.raises(UserError, match=r"b/\*\.dcm: .*; there is 1 file of a kind that is not read \(\.dcm\)"):
         find_files(["b/*.dcm"])
+
+
+def test_predict_says_what_it_does_not_score(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request, _ = take_images(["predict", "--images", "a"])
+    assert request
+    assert len(request.paths) == 3
+    assert capsys.readouterr().out == "not scored: 1 mask\n"
+    take_images(["predict", "--images", "b"])
+    assert capsys.readouterr().out == ""
 
 
 def test_links_to_folders_are_followed_and_loops_end(place: Path) -> None:
