@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ccd_lightning.data.files import FileBatches, ImageFiles, find_files
+from ccd_lightning.cli.predicting import take_images
+from ccd_lightning.data.files import FileBatches, ImageFiles, find_files, look_for
 from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.errors import UserError
 
@@ -58,6 +59,35 @@ def test_an_earlier_prediction_is_passed_over(place: Path) -> None:
     assert find_files(["out"]) == ["out/own.png", "out/maps/1.png", "out/overlays/1.png"]
     (place / "out/predictions.csv").touch()
     assert find_files(["out"]) == ["out/own.png"]
+
+
+def test_what_is_not_scored_is_counted(place: Path) -> None:
+    for name in ("a/1_mask.png", "a/x.dcm", "b/y.nii.gz", "b/z.dcm"):
+        (place / name).touch()
+    kinds = "3 files of a kind that is not read (.dcm (2), .nii.gz (1))"
+    assert look_for(["a", "b", "a"]) == (find_files(["a", "b"]), f"2 masks, {kinds}")
+    assert "a/1_mask.png" not in find_files(["a"])
+    assert look_for(["a/*", "b/*"])[1] == kinds
+    assert look_for(["ä ö"])[1] == ""
+    with pytest.raises(UserError, match=r"b/\*\.dcm: .*; there is 1 file of a kind that is not read \(\.dcm\)"):
+        find_files(["b/*.dcm"])
+
+
+def test_predict_says_what_it_does_not_score(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request, _ = take_images(["predict", "--images", "a"])
+    assert request
+    assert len(request.paths) == 3
+    assert capsys.readouterr().out == "not scored: 1 mask\n"
+    take_images(["predict", "--images", "b"])
+    assert capsys.readouterr().out == ""
+
+
+def test_links_to_folders_are_followed_and_loops_end(place: Path) -> None:
+    (place / "b/loop").symlink_to(place, target_is_directory=True)
+    (place / "b/more").symlink_to(place / "a/deep", target_is_directory=True)
+    assert find_files(["b"]) == ["b/1.png", "b/x[1].png", "b/more/er/3.png"]
+    assert find_files(["a", "b"])[-1] == "b/x[1].png"  # each image once
+    assert len(find_files(["**/*.png"])) == len(find_files(["."])) - 1  # without 4.tiff, 2.JPG, but with a mask
 
 
 @pytest.mark.parametrize("nothing", ["nowhere", "nowhere/*.png", "a/*.webp", "__MACOSX/.x", "empty"])

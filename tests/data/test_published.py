@@ -8,7 +8,8 @@ import pytest
 from ccd_lightning.cli import main
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.published import draw_split, group_of
+from ccd_lightning.data.naming import group_of
+from ccd_lightning.data.published import draw_split
 from ccd_lightning.data.recognition import LAYOUTS, describe, read_layout
 from ccd_lightning.data.sets import LAG, Folder, HyperKvasir
 from ccd_lightning.errors import UserError

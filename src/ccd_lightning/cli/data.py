@@ -58,7 +58,7 @@ def _list(arguments: argparse.Namespace) -> None:
         place: Path = arguments.root / name
         try:
             manifest, layout = read_layout(place) if place.exists() else (None, "")
-            told = f"{describe(manifest)} ({layout})" if manifest else "not there"
+            told = describe(manifest, layout) if manifest else "not there"
         except UserError as error:
             told = str(error).splitlines()[0].removeprefix(f"{place}: ")
         print(f"{place!s:28} configs/*_{config}.yaml\n  {told}")
@@ -143,7 +143,9 @@ def _prepare(arguments: argparse.Namespace) -> None:
 def _read(arguments: argparse.Namespace) -> Manifest:
     from ccd_lightning.data.recognition import describe, read_layout
 
-    manifest, layout = read_layout(arguments.root, arguments.layout, seed=arguments.split_seed)
+    manifest, layout = read_layout(
+        arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups
+    )
     print(f"{arguments.root} ({layout}): {describe(manifest)}")
     return manifest
 
@@ -183,6 +185,7 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help="grey values of images of more than 8 bits that become 0 and 255; default: found in the training images",
     )
     parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
+    parser.add_argument("--no_groups", action="store_true", help="do not group images by patient or video")
     return parser
 
 

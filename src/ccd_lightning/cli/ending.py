@@ -68,6 +68,7 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     if isinstance(data, Folder):
         options += f" --data.layout {data.layout}" * (data.layout != AUTO)
         options += f" --data.split_seed {data.split_seed}" * (data.split_seed != 0)
+        options += " --data.groups false" * (not data.groups)
     options += _size(data.geometry.size, config, detector)
     if data.geometry.crop and (not shipped or isinstance(data, Folder)):
         options += f" --data.crop '{list(data.geometry.crop)}'"

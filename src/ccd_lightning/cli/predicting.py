@@ -77,11 +77,16 @@ def take_images(words: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
             wanted = f"one of {', '.join(CHOICES[name])}" if name in CHOICES else "one folder"
             raise UserError(f"{name} {' '.join(values)}".rstrip() + f": expected {wanted}.")
         single[name] = values[0]
-    from ccd_lightning.data.files import find_files
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from ccd_lightning.data.files import look_for
 
     output = Path(single["--output"]).expanduser() if "--output" in single else None
     maps = cast(Literal["png", "npy", "none"], single["--maps"])
-    return ImagesRequest(find_files(places), output, maps, single["--overlays"] == "true"), rest
+    files, others = look_for(places)
+    if others:
+        rank_zero_only(print)(f"not scored: {others}")
+    return ImagesRequest(files, output, maps, single["--overlays"] == "true"), rest
 
 
 def _take(words: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

@@ -84,11 +84,18 @@ class KeepConfig(SaveConfigCallback):
 def _keep_split(split: Manifest, file: Path) -> None:
     """Writes the split, or sees that a run that goes on has the one that it began with."""
     if file.is_file():
-        before, now = ({(row.path, row.split) for row in one.rows} for one in (Manifest.read(file, split.root), split))
+        old = Manifest.read(file, split.root)
+        before, now = ({(row.path, row.split) for row in one.rows} for one in (old, split))
         if changed := {path for path, _ in before ^ now}:
             raise UserError(
                 f"{file}: {len(changed)} images have come, gone or changed sides since the run began. Put them back, or"
                 f" begin a new run, with --data.layout {file} for the old split."
+            )
+        groups, now_groups = ({row.path: row.group for row in one.select("train")} for one in (old, split))
+        if groups != now_groups:
+            raise UserError(
+                f"{file}: images are not grouped by patient or video as they were when the run began. Resume it with"
+                f" --data.layout {file}."
             )
     split.write(file)
 

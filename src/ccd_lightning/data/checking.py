@@ -17,7 +17,7 @@ from ccd_lightning.data.depth import DEEP, SIXTEEN
 from ccd_lightning.data.images import abnormal_pixels, open_image
 from ccd_lightning.data.inspection import Look, look_at
 from ccd_lightning.data.layouts import read_size
-from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.errors import UserError
 
 Level = Literal["error", "warning", "note"]
@@ -74,6 +74,8 @@ def check(manifest: Manifest, read: bool = True, ranged: bool = False) -> Check:
         ranged: Whether a range of grey values will be given, by which pixels of any depth can be read.
     """
     findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
+    if told := one_sided(manifest):
+        findings.append(Finding("warning", "test images of one sort alone", manifest.root, told))
     groups = shared_groups(manifest)
     looks: dict[Path, Look] = {}
     pairs: list[Pair] = []

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
@@ -20,7 +20,7 @@ from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.inspection import measure_range
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import find_leak, first_rank_does
-from ccd_lightning.data.manifest import GOOD, Manifest, Row
+from ccd_lightning.data.manifest import GOOD, Manifest, Row, one_sided
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
 
@@ -47,6 +47,7 @@ class AnomalyDataModule(LightningDataModule):
         range: Grey values that become 0 and 255 in images of more than 8 bits; None finds that of 16-bit images over
             the training images, leaving out 0.01% of their pixels at either end. Images of 8 bits are not concerned.
         require_masks: Whether an abnormal test image without a mask is an error; otherwise pixel metrics leave it out.
+        groups: Whether images of one patient or video, as their names or a manifest's column say, stay together.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class AnomalyDataModule(LightningDataModule):
         check_leaks: bool = True,
         range: tuple[float, float] | None = None,
         require_masks: bool = False,
+        groups: bool = True,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -79,6 +81,7 @@ class AnomalyDataModule(LightningDataModule):
         self.cache_dir = Path(cache_dir) if cache_dir else None
         self.check_leaks = check_leaks
         self.require_masks = require_masks
+        self.groups = groups
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
         self._go_on_at = 0, 0
@@ -94,7 +97,7 @@ class AnomalyDataModule(LightningDataModule):
         Raises:
             UserError: If the folder does not hold what is expected.
         """
-        return scan_folder(self.root, masks)
+        return scan_folder(self.root, masks, self.groups)
 
     def setup(self, stage: str) -> None:
         """Reads the images that a stage needs.
@@ -116,6 +119,8 @@ class AnomalyDataModule(LightningDataModule):
         if stage in ("fit", "validate"):
             self._read_training_images(manifest.select("train"))
             self._try_views()
+            if stage == "fit" and (told := one_sided(manifest)):
+                rank_zero_warn(f"{self.root}: {told}")
             return
         rows = manifest.select("test")
         if not rows:
@@ -201,10 +206,12 @@ class AnomalyDataModule(LightningDataModule):
             if len(held_out) + len(members[group]) <= count:
                 held_out.update(members[group])
         if not 0 < len(held_out) <= len(rows) - 2:
+            told = f" They are of {len(groups)} patients or videos; --data.groups false takes every image by itself."
+            together = told if len(groups) < len(rows) else ""
             raise UserError(
                 f"{self.root}: {len(rows)} training images with data.validation {self.validation} leave "
                 f"{len(rows) - len(held_out)} to train on and {len(held_out)} to validate on; at least 2 and 1 are"
-                " needed."
+                f" needed.{together}"
             )
         return held_out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,58 +17,74 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ccd_lightning.data.datamodule import Batch, possible_workers, unit_range
 from ccd_lightning.data.images import Geometry, UInt8Array, read_image
-from ccd_lightning.data.layouts import SUFFIXES
-from ccd_lightning.data.published import MASKS, is_junk
+from ccd_lightning.data.naming import SUFFIXES, is_image, is_junk, unread_suffix
+from ccd_lightning.data.walking import Found, count, count_unread, sort_files, walk
 from ccd_lightning.errors import UserError
 
 
 def find_files(places: Sequence[str]) -> list[str]:
+    """The image files of `look_for`."""
+    return look_for(places)[0]
+
+
+def look_for(places: Sequence[str]) -> tuple[list[str], str]:
     """The image files that files, folders and patterns stand for, each once, in the order of the places.
 
     A file is taken whatever its suffix; of a folder with its subfolders, and of a pattern, those with an image's suffix
-    are, in order of their names. Hidden ones are passed over, and within a folder masks and an earlier call's pictures.
+    are, in order of their names. Links to folders are followed. Hidden ones are passed over, and within a folder masks
+    and an earlier call's pictures.
 
     Args:
         places: Paths or patterns (`*`, `**`, `?`, `[...]`); `~` is the home folder.
+
+    Returns:
+        The files, and in words what masks and what files of other kinds there are; empty without any.
 
     Raises:
         UserError: If a place holds no image.
     """
     found: dict[str, str] = {}
+    masks, unread = list[Path](), list[Path]()
     for place in places:
-        path, here = os.path.expanduser(place), None
-        for here in _files_of(path):
-            found.setdefault(os.path.abspath(here), str(Path(here)))
-        if here is None:
-            what = "no images in this folder" if os.path.isdir(path) else "no such file, and no image that it matches"
-            raise UserError(f"{place}: {what} ({', '.join(sorted(SUFFIXES))} are read).")
-    return list(found.values())
+        files = _files_of(os.path.expanduser(place))
+        masks += files.masks
+        unread += files.unread
+        for here in files.images:
+            found.setdefault(os.path.join(os.path.realpath(here.parent), here.name), str(here))
+        if not files.images:
+            what = (
+                "no images in this folder"
+                if os.path.isdir(os.path.expanduser(place))
+                else "no such file, and no image that it matches"
+            )
+            others = f"; there is {count_unread(files.unread)}" if files.unread else ""
+            raise UserError(f"{place}: {what} ({', '.join(sorted(SUFFIXES))} are read){others}.")
+    told = [count(len(set(masks)), "mask")] * bool(masks) + [count_unread(set(unread))] * bool(unread)
+    return list(found.values()), ", ".join(told)
 
 
-def _files_of(place: str) -> Iterator[str]:
+def _files_of(place: str) -> Found:
     if os.path.isdir(place):
-        yield from _walk(place)
-    elif os.path.exists(place):
-        yield place
-    else:
-        for match in sorted(glob.iglob(place, recursive=True)):
-            if any(map(is_junk, match.split(os.sep))) and not any(map(is_junk, place.split(os.sep))):
-                continue
-            if os.path.isdir(match):
-                yield from () if "**" in place else _walk(match)  # ** matches what is below it too
-            elif _is_image(match):
-                yield match
+        return _below(Path(place))
+    if os.path.exists(place):
+        return Found([Path(place)], [], [])
+    found = Found([], [], [])
+    for match in sorted(glob.iglob(place, recursive=True)):
+        if any(map(is_junk, match.split(os.sep))) and not any(map(is_junk, place.split(os.sep))):
+            continue
+        if not os.path.isdir(match):
+            found.images.extend([Path(match)] * is_image(match))
+            found.unread.extend([Path(match)] * (unread_suffix(os.path.basename(match)) is not None))
+        elif "**" not in place:  # which matches what is below it too
+            for own, more in zip(found, _below(Path(match)), strict=True):
+                own.extend(more)
+    return found
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
-        written = {"overlays", "maps"} if "predictions.csv" in names else set()
-        folders[:] = sorted(name for name in folders if not is_junk(name) and name not in {*MASKS, *written})
-        yield from (os.path.join(place, name) for name in sorted(names) if _is_image(name) and not is_junk(name))
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+def _below(folder: Path) -> Found:
+    files = list(walk(folder))
+    earlier = [path.parent / name for path in files if path.name == "predictions.csv" for name in ("overlays", "maps")]
+    return sort_files((path for path in files if not any(map(path.is_relative_to, earlier))), folder)
 
 
 class FileBatches(Dataset[Batch]):

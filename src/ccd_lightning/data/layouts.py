@@ -2,83 +2,252 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from PIL import Image
 
 from ccd_lightning.data.images import decoding, upright_size
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
+from ccd_lightning.data.naming import SUFFIXES, group_of, is_image, is_junk, is_mask_folder, is_normal
+from ccd_lightning.data.pairing import folders_below, pair
+from ccd_lightning.data.walking import count, count_unread, find, sort_files, walk
 from ccd_lightning.errors import UserError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 EXPECTED = "expected train/good, test/good, test/<kind> and, where there are masks, ground_truth/<kind>"
 
 
-def scan_folder(root: Path, masks: bool = True) -> Manifest:
+def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest:
     """Reads the common folder layout.
 
     ::
 
         root/train/good/*.png            normal images to train on (may be missing where nothing is trained)
         root/test/good/*.png             normal images to test on
-        root/test/<kind>/*.png           abnormal images, one folder a kind
-        root/ground_truth/<kind>/*.png   masks of that kind: same stem, or stem and "_mask" (optional)
+        root/test/<kind>/*.png           abnormal images, one folder for each kind
+        root/ground_truth/<kind>/*.png   masks of that kind (optional as a whole)
+
+    The folder of normal images may have any of the names in `naming.NORMAL_NAMES`, in any case, or be `train` itself.
+    Images may be in further folders below. Masks may also be in a folder of masks (`naming.MASK_NAMES`) in `test` or in
+    a kind's folder, or beside their images with names such as `a_mask.png`.
 
     Args:
         root: The folder that holds `train`.
         masks: Whether to look for masks.
+        groups: Whether names say which images are of one patient or recording.
 
     Returns:
         The manifest, sorted by path. Images and masks that do not go together are among its flaws.
 
     Raises:
-        UserError: If a folder is missing or empty.
+        UserError: If a folder is missing or empty, or it is not clear which images are normal.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
-    train = root / "train" / GOOD
-    if not train.is_dir() and not (root / "test").is_dir():
-        raise UserError(f"{train}: no such folder; {EXPECTED} in {root}.")
-    rows = [Row(path, "train") for path in list_images(train)] if train.is_dir() else []
-    if train.is_dir() and not rows:
-        raise UserError(f"{train}: no images in this folder ({', '.join(sorted(SUFFIXES))} are read).")
-    truth, flaws = root / "ground_truth", list[Flaw]()
-    for folder in sorted(path for path in (root / "test").glob("*") if path.is_dir()):
-        images = list_images(folder)
-        if not images:
-            raise UserError(f"{folder}: no images in this folder; fill it or remove it.")
-        paired: dict[Path, Path] = {}
-        if masks and truth.is_dir() and folder.name != GOOD:
-            paired, wrong = pair_masks(images, truth / folder.name)
-            flaws += wrong
-        rows += [Row(path, "test", folder.name, paired.get(path)) for path in images]
-    tested = {row.kind for row in rows}
-    for folder in sorted(truth.iterdir()) if masks and truth.is_dir() else ():
-        if folder.is_dir() and folder.name not in tested:
-            told = f"no image for this mask in {root / 'test' / folder.name}. Add the image or remove the mask."
-            flaws += [Flaw(path, told) for path in list_images(folder)]
+    train, test = root / "train", root / "test"
+    if not (train.is_dir() or test.is_dir()):
+        raise UserError(f"{train / GOOD}: no such folder; {EXPECTED} in {root}.")
+    normal = _training_folder(train, required=not test.is_dir()) if train.is_dir() else None
+    paths = read_images(normal) if normal else []
+    rows = [Row(path, "train", group=group_of(path, train) if groups else None) for path in paths]
+    if not test.is_dir():
+        return Manifest(root, rows)
+    kinds, beside = _test_images(test)
+    paired, flaws = _test_masks(root, kinds, beside) if masks else ({}, [])
+    for folder, images in kinds.items():
+        kind = GOOD if is_normal(folder.name) else folder.name
+        rows += [
+            Row(path, "test", kind, paired.get(path), group_of(path, folder) if groups else None) for path in images
+        ]
     return Manifest(root, rows, flaws)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted; other files are passed over."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+def normal_folder(folder: Path) -> Path | None:
+    """The subfolder of normal images, whatever it is called; None if there is none.
+
+    Raises:
+        UserError: If there are several.
+    """
+    found = [path for path in subfolders(folder) if is_normal(path.name)]
+    if len(found) > 1:
+        names = " and in ".join(repr(path.name) for path in found)
+        raise UserError(
+            f"{folder}: normal images are in {names}. Move them into one folder, or rename what is abnormal."
+        )
+    return found[0] if found else None
 
 
-def pair_masks(images: list[Path], folder: Path) -> tuple[dict[Path, Path], list[Flaw]]:
-    """Finds each image's mask: the file of the same stem, or of the stem and "_mask".
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly below, sorted, but for what systems leave there and for masks."""
+    below = [path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name)] if folder.is_dir() else []
+    return sorted(path for path in below if not is_mask_folder(path.name))
+
+
+def _training_folder(train: Path, required: bool) -> Path | None:
+    normal, loose = normal_folder(train), list_images(train)
+    if normal:
+        _refuse_loose(train, loose)
+        return normal
+    others = [path for path in subfolders(train) if find(path).images]
+    if loose and not others:
+        return train
+    if loose or required:
+        there = f" There is {', '.join(path.name for path in others)}." if others else ""
+        raise UserError(f"{train / GOOD}: no such folder; {EXPECTED} in {train.parent}.{there}")
+    return None
+
+
+def _refuse_loose(folder: Path, loose: list[Path]) -> None:
+    """Images beside folders of normal and abnormal ones are neither."""
+    if loose:
+        raise UserError(
+            f"{folder}: {count(len(loose), 'image')} beside the folders ({loose[0].name}, ...). Move normal ones into"
+            f" {folder.name}/{GOOD}, abnormal ones into test/<kind>."
+        )
+
+
+def _test_images(test: Path) -> tuple[dict[Path, list[Path]], list[Path]]:
+    """The images of each folder of `test`, and the masks that are in these folders."""
+    normal_folder(test)
+    folders = subfolders(test)
+    found = sort_files((path for folder in folders for path in walk(folder)), test)
+    _refuse_loose(test, list_images(test))
+    kinds: dict[Path, list[Path]] = {folder: [] for folder in folders}
+    for path in sorted(found.images):
+        kinds[test / path.relative_to(test).parts[0]].append(path)
+    beside = {test / path.relative_to(test).parts[0] for path in found.masks}
+    for folder, images in list(kinds.items()):
+        if not images and folder in beside:  # a folder of masks by its files' names
+            del kinds[folder]
+        elif not images:
+            raise UserError(f"{folder}: no images in this folder{_instead(folder)}. Fill it or remove it.")
+    return kinds, sorted(found.masks)
+
+
+def _test_masks(
+    root: Path, kinds: Mapping[Path, list[Path]], inside: list[Path]
+) -> tuple[dict[Path, Path], list[Flaw]]:
+    """Pairs the abnormal test images with the masks in their folders, and in folders of masks beside these."""
+    test, truth = root / "test", root / "ground_truth"
+    normal, abnormal = (
+        {path: folders_below(path, folder) for folder, paths in kinds.items() if is_normal(folder.name) == side
+         for path in paths} for side in (True, False)
+    )  # fmt: skip
+    pools, stray = _mask_pools(root, kinds, inside, {part for folders in abnormal.values() for part in folders})
+    found, orphans = pair(abnormal, pools.pop(test, {}))
+    stray |= dict.fromkeys(pair(normal, dict.fromkeys(orphans, ()))[1], test)
+    for folder, masks in pools.items():
+        if not is_normal(folder.name):
+            own, orphans = pair({path: abnormal[path] for path in kinds[folder]}, masks)
+            stray |= dict.fromkeys(orphans, folder)
+            for path, some in own.items():
+                found[path] += some
+    places = {path: truth / folder.name if truth.is_dir() else folder for folder in kinds for path in kinds[folder]}
+    return settle(abnormal, found, stray, places)
+
+
+def _mask_pools(
+    root: Path, kinds: Mapping[Path, list[Path]], inside: list[Path], known: set[str]
+) -> tuple[dict[Path, dict[Path, tuple[str, ...]]], dict[Path, Path]]:
+    """Masks by the folder of the kind that they are of, or `test` where any may be meant, and those of no kind.
+
+    Args:
+        root: The folder that holds `test`.
+        kinds: The images of each folder of `test`.
+        inside: Masks in these folders.
+        known: Names of folders within those of kinds.
+    """
+    test, pools, stray = root / "test", defaultdict[Path, dict[Path, tuple[str, ...]]](dict), dict[Path, Path]()
+    names = {folder.name.lower(): folder for folder in kinds}
+    for mask in inside:
+        folder = test / mask.relative_to(test).parts[0]
+        pools[folder if folder in kinds else test][mask] = folders_below(mask, folder)
+    for outer in mask_folders(root) + mask_folders(test):
+        for mask in find(outer, outer.parent).masks:
+            below = folders_below(mask, outer)
+            if below[:1] == ("train",) or any(map(is_normal, below[:2])):
+                continue
+            below = below[below[:1] == ("test",) :]
+            if not below or below[0] in known - names.keys():
+                pools[test][mask] = below
+            elif below[0] in names:
+                pools[names[below[0]]][mask] = below[1:]
+            else:
+                stray[mask] = test / below[0]
+    return pools, stray
+
+
+def settle(
+    images: Iterable[Path],
+    found: Mapping[Path, list[Path]],
+    stray: Mapping[Path, Path],
+    places: Mapping[Path, Path],
+    what: str = "mask",
+) -> tuple[dict[Path, Path], list[Flaw]]:
+    """The mask of each image, and what is wrong.
+
+    Args:
+        images: The abnormal images.
+        found: The masks of those that have some.
+        stray: Masks without an image, each with the folder where it would be.
+        places: For each image the folder where its mask would be.
+        what: What masks are called, in messages.
 
     Returns:
-        The masks by image, and what is wrong: a mask without an image, sizes that differ. Images may lack a mask.
+        The masks by image, and the flaws: an image with several masks, a mask without an image, sizes that differ, and,
+        of what is not called a mask, an image without one.
     """
-    found = {path.stem.removesuffix("_mask"): path for path in list_images(folder)} if folder.is_dir() else {}
-    masks = {path: found.pop(path.stem) for path in images if path.stem in found}
-    where = images[0].parent
-    flaws = [
-        Flaw(path, f"no image for this mask in {where}. Add the image or remove the mask.") for path in found.values()
-    ]
-    return masks, flaws + [flaw for pair in masks.items() for flaw in compare_sizes(*pair)]
+    told = "Add it; only without any masks are images tested without."
+    optional = what == "mask"  # pixel metrics leave out the images without one
+    missing = [path for path in images if path not in found] if (found or stray) and not optional else []
+    flaws = [Flaw(path, f"no {what} for this image in {places[path]}. {told}") for path in missing]
+    for path, masks in found.items():
+        if len(masks) > 1:
+            names = ", ".join(mask.name for mask in masks)
+            flaws.append(Flaw(path, f"{len(masks)} {what}s for this image ({names}). Merge them into one file."))
+    told = f"Add the image or remove the {what}."
+    flaws += [Flaw(mask, f"no image for this {what} in {where}. {told}") for mask, where in stray.items()]
+    chosen = {path: masks[0] for path, masks in found.items()}
+    return chosen, flaws + [flaw for one in chosen.items() for flaw in compare_sizes(*one)]
+
+
+def pair_masks(
+    images: list[Path], folder: Path, masks: list[Path], truth: Path, what: str = "mask"
+) -> tuple[dict[Path, Path], list[Flaw]]:
+    """Pairs images below one folder with masks below another, as `settle` does."""
+    files = {path: folders_below(path, folder) for path in images}
+    found, orphans = pair(files, {mask: folders_below(mask, truth) for mask in masks})
+    return settle(images, found, dict.fromkeys(orphans, folder), dict.fromkeys(images, truth), what)
+
+
+def read_images(folder: Path) -> list[Path]:
+    """The images of a folder and its subfolders, sorted; masks are left out.
+
+    Raises:
+        UserError: If there are none.
+    """
+    images = find(folder).images if folder.is_dir() else []
+    if not images:
+        raise UserError(f"{folder}: no images in this folder{_instead(folder)}.")
+    return images
+
+
+def _instead(folder: Path) -> str:
+    """What there is in a folder without images, in words that go on after "no images in this folder"."""
+    read = f" ({', '.join(sorted(SUFFIXES))} are read)"
+    unread = count_unread(find(folder).unread) if folder.is_dir() else ""
+    return f"{read}, but {unread}" if unread else read
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted, without those of its subfolders; other files are passed over."""
+    return sorted(path for path in folder.iterdir() if is_image(path.name) and not is_junk(path.name))
+
+
+def mask_folders(folder: Path) -> list[Path]:
+    """The folders of masks directly below, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_mask_folder(path.name))
 
 
 def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from ccd_lightning.data.naming import group_of, is_normal
 from ccd_lightning.errors import UserError
 
 Split = Literal["train", "test"]
 GOOD = "good"
-NORMAL_NAMES = ("normal", GOOD, "healthy", "negative")  # what normal images are called in tables and folders
 COLUMNS = ("path", "split", "kind", "mask", "group")
 
 
@@ -59,6 +59,7 @@ class Manifest:
         root: The folder that relative paths of a written manifest refer to.
         rows: The images, in a fixed order.
         flaws: What was found wrong in reading them: images and masks that do not go together.
+        left_out: What is in the folder but not in the table, each in words such as "3 images in valid".
 
     Raises:
         UserError: If there is an abnormal image among the training images, or one stands in the table twice.
@@ -67,6 +68,7 @@ class Manifest:
     root: Path
     rows: list[Row] = field(repr=False)
     flaws: list[Flaw] = field(default_factory=list, repr=False, compare=False)
+    left_out: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         abnormal = next((row for row in self.select("train") if row.label), None)
@@ -100,6 +102,8 @@ class Manifest:
     def read(cls, path: Path, root: Path | None = None) -> Manifest:
         """Reads a table that `write` wrote; relative paths refer to `root` (by default, the table's folder).
 
+        Without a column of groups, names say which images are of one patient or recording.
+
         Raises:
             UserError: If the file, one of its columns or a value is not what it should be.
         """
@@ -111,6 +115,18 @@ class Manifest:
                 return cls(root, list(_parse(path, root, csv.reader(file))))
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
+
+
+def one_sided(manifest: Manifest) -> str:
+    """What a test of only normal or only abnormal images does not tell, in words; empty for others."""
+    labels = {row.label for row in manifest.select("test")}
+    if len(labels) != 1:
+        return ""
+    missing, tells = ("normal", "how many false alarms there are") if 1 in labels else ("abnormal", "what is detected")
+    return (
+        f"there are no {missing} test images, so that `ccd test` can tell neither the AUROC nor {tells}. If there are,"
+        f" check the names of the folders in test: normal images are in {GOOD}, normal, healthy, ..."
+    )
 
 
 def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]:
@@ -130,5 +146,7 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
         if not (path and kind):
             what = "kind" if path else "path"
             raise UserError(f"{table}, line {line}: there is no {what}; normal images have the kind {GOOD!r}.")
-        kind = GOOD if kind.lower() in NORMAL_NAMES else sys.intern(kind)
+        kind = GOOD if is_normal(kind) else sys.intern(kind)
+        if "group" not in header:
+            group = group_of(root / path, root) or ""
         yield Row(root / path, splits[split], kind, root / mask if mask else None, sys.intern(group) or None)

@@ -8,34 +8,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccd_lightning.data.layouts import list_images, pair_masks
-from ccd_lightning.data.manifest import GOOD, NORMAL_NAMES, Flaw, Manifest, Row
+from ccd_lightning.data.layouts import normal_folder, pair_masks, read_images, subfolders
+from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
+from ccd_lightning.data.naming import group_of, is_abnormal, is_junk, is_normal
+from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
 
 NORMAL_KVASIR = ("cecum", "ileum", "bbps-2-3")  # normal mucosa, cleaned: what the paper trains and tests on
-ABNORMAL_NAMES = ("abnormal", "anomaly", "anomalous", "disease", "diseased", "bad", "positive")
-MASKS = ("masks", "mask", "ground_truth", "labels", "label", "attention_map")
-GROUP = re.compile(r"(?:patient|subject|case|video|vid|seq|pat|sub)[-_ ]?\d+", re.IGNORECASE)
 
 
-def group_of(path: Path, base: Path) -> str | None:
-    """The patient or video that a file's name, or that of a folder below `base`, begins with, such as "patient012"."""
-    for name in (
-        path.stem,
-        *(folder.name for folder in path.parents if folder.is_relative_to(base) and folder != base),
-    ):
-        if found := GROUP.match(name):
-            return found[0].lower()
-    return None
+@dataclass(frozen=True)
+class Reading:
+    """How a layout is read.
+
+    Attributes:
+        masks: Whether to look for masks.
+        seed: Of the split, where the layout has none.
+        groups: Whether names say which images are of one patient or recording.
+    """
+
+    masks: bool = True
+    seed: int = 0
+    groups: bool = True
+
+    def group_of(self, path: Path, base: Path) -> str | None:
+        """As `naming.group_of`; None where groups are not wanted."""
+        return group_of(path, base) if self.groups else None
 
 
 def draw_split(
-    base: Path, paths: Iterable[Path], share: float, seed: int, tested: Iterable[str | None] = ()
+    base: Path,
+    paths: Iterable[Path],
+    share: float,
+    seed: int,
+    tested: Iterable[str | None] = (),
+    grouped: bool = True,
 ) -> list[Row]:
     """Divides normal images into training and test; images of one patient or video stay together.
 
@@ -47,13 +59,15 @@ def draw_split(
         share: Of the images to test on, in (0, 1).
         seed: Decides which.
         tested: Groups that are tested on in any case, because there are abnormal images of theirs.
+        grouped: Whether names say which images are of one patient or recording.
 
     Raises:
         UserError: If all images are of one patient or video.
     """
+    own = {path: group_of(path, base) if grouped else None for path in paths}
     groups: dict[str, list[Path]] = {}
-    for path in paths:
-        groups.setdefault(group_of(path, base) or f"{path.parent.name}/{path.name}", []).append(path)
+    for path in own:
+        groups.setdefault(own[path] or f"{path.parent.name}/{path.name}", []).append(path)
     ranked = sorted(groups, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
     chosen = {name for name in tested if name in groups}
     count, wanted = sum(len(groups[name]) for name in chosen), round(share * sum(map(len, groups.values())))
@@ -64,53 +78,60 @@ def draw_split(
     if len(chosen) == len(groups) or (wanted and not chosen):
         raise UserError(
             f"{base}: its normal images are of {len(groups)} patients or videos, by their names ({ranked[0]}, ...),"
-            " which cannot be divided into training and test. Give the split as a manifest: --data.layout TABLE.csv"
+            " which cannot be divided into training and test. Give the split as a manifest (--data.layout TABLE.csv);"
+            " --data.groups false takes every image by itself."
         )
     return [
-        Row(path, "test" if name in chosen else "train", group=group_of(path, base))
+        Row(path, "test" if name in chosen else "train", group=own[path])
         for name in sorted(groups)
         for path in sorted(groups[name])
     ]
 
 
-def authors(root: Path, masks: bool, seed: int) -> Manifest:
+def authors(root: Path, reading: Reading) -> Manifest:
     """The archives of the paper's authors: `train_set`, `test_set/normal_test`, `test_set/abnormal_test`."""
-    train, normal = images_below(root / "train_set"), images_below(root / "test_set" / "normal_test")
-    abnormal = images_below(root / "test_set" / "abnormal_test")
-    rows = [Row(path, "train", group=group_of(path, root)) for path in train]
-    rows += [Row(path, "test", group=group_of(path, root)) for path in normal]
-    return Manifest(root, rows + _abnormal(root, abnormal, "abnormal"))
+    train, normal = read_images(root / "train_set"), read_images(root / "test_set" / "normal_test")
+    rows = [Row(path, "train", group=reading.group_of(path, root)) for path in train]
+    rows += [Row(path, "test", group=reading.group_of(path, root)) for path in normal]
+    abnormal, flaws = _abnormal(root, root / "test_set" / "abnormal_test", "abnormal", reading)
+    return Manifest(root, rows + abnormal, flaws)
 
 
-def _abnormal(root: Path, paths: Iterable[Path], kind: str, masks: Mapping[Path, Path] | None = None) -> list[Row]:
-    return [Row(path, "test", kind, (masks or {}).get(path), group_of(path, root)) for path in paths]
+def _abnormal(
+    root: Path, folder: Path, kind: str, reading: Reading, truth: Path | None = None, what: str = "mask"
+) -> tuple[list[Row], list[Flaw]]:
+    """The abnormal images of a folder, with masks from another one or from among them, and what is wrong."""
+    images = read_images(folder)
+    masks: Mapping[Path, Path] = {}
+    flaws: list[Flaw] = []
+    if reading.masks:
+        found = (find(truth, truth.parent).masks if truth.is_dir() else []) if truth else find(folder).masks
+        masks, flaws = pair_masks(images, folder, found, truth or folder, what)
+        if truth is None and len(masks) < len(images):  # this layout asks for no masks
+            masks, flaws = {}, []
+    rows = [Row(path, "test", kind, masks.get(path), reading.group_of(path, root)) for path in images]
+    return rows, flaws
 
 
-def hyper_kvasir(root: Path, masks: bool, seed: int) -> Manifest:
+def hyper_kvasir(root: Path, reading: Reading) -> Manifest:
     """The official labelled images (normal: three of their folders) and segmented images (abnormal: polyps)."""
     folder = _segmented(root)
-    images = images_below(folder / "images")
-    paired, flaws = pair_masks(images, folder / "masks") if masks else ({}, [])
-    polyps = _abnormal(root, images, "polyp", paired)
-    normal = [path for name in NORMAL_KVASIR for place in find_folders(root, name) for path in list_images(place)]
-    normal_rows = draw_split(root, normal, 500 / 2100, seed, [row.group for row in polyps])
+    polyps, flaws = _abnormal(root, folder / "images", "polyp", reading, folder / "masks")
+    normal = [path for name in NORMAL_KVASIR for place in find_folders(root, name) for path in find(place).images]
+    normal_rows = draw_split(root, normal, 500 / 2100, reading.seed, [row.group for row in polyps], reading.groups)
     return Manifest(root, normal_rows + polyps, flaws)
 
 
-def lag(root: Path, masks: bool, seed: int) -> Manifest:
+def lag(root: Path, reading: Reading) -> Manifest:
     """The LAG database; the ophthalmologists' attention maps are its masks."""
     folder = root / "suspicious_glaucoma"
-    images = images_below(folder / "image")
-    attention = folder / "attention_map"
-    maps = {path.stem: path for path in list_images(attention)} if masks and attention.is_dir() else {}
-    told = f"no attention map for this image in {attention}. Add it, or remove that folder."
-    flaws = [Flaw(path, told) for path in images if maps and path.stem not in maps]
-    eyes = _abnormal(root, images, "glaucoma", {path: maps[path.stem] for path in images if path.stem in maps})
-    normal = images_below(root / "non_glaucoma" / "image")
-    return Manifest(root, draw_split(root, normal, 800 / 3143, seed, [row.group for row in eyes]) + eyes, flaws)
+    eyes, flaws = _abnormal(root, folder / "image", "glaucoma", reading, folder / "attention_map", "attention map")
+    normal = read_images(root / "non_glaucoma" / "image")
+    split = draw_split(root, normal, 800 / 3143, reading.seed, [row.group for row in eyes], reading.groups)
+    return Manifest(root, split + eyes, flaws)
 
 
-def medianomaly(root: Path, masks: bool, seed: int) -> Manifest:
+def medianomaly(root: Path, reading: Reading) -> Manifest:
     """MedIAnomaly's packing: `images` and `data.json` with the names of each split and label."""
     table = root / "data.json"
     try:
@@ -123,48 +144,32 @@ def medianomaly(root: Path, masks: bool, seed: int) -> Manifest:
     if missing:
         raise UserError(f"{missing}: no such file, but {table} names it.")
     kinds = {"0": GOOD, "1": "abnormal"}
-    rows = [Row(path, "train" if split == "train" else "test", kinds[label]) for path, split, label in named]
+    rows = [
+        Row(path, "train" if split == "train" else "test", kinds[label], group=reading.group_of(path, root))
+        for path, split, label in named
+    ]
     return Manifest(root, rows)
 
 
-def two_folders(root: Path, masks: bool, seed: int) -> Manifest:
-    """One folder of normal images and one of abnormal ones; a quarter of the normal ones are tested on."""
-    normal, abnormal = (named_folder(root, names) for names in (NORMAL_NAMES, ABNORMAL_NAMES))
-    if normal is None or abnormal is None:
+def two_folders(root: Path, reading: Reading) -> Manifest:
+    """One folder of normal images and some of abnormal ones; a quarter of the normal ones are tested on."""
+    normal = normal_folder(root)
+    if normal is None or not is_two_folders(root):
         raise UserError(f"{root}: expected a folder 'normal' and a folder 'abnormal'.")
-    rows = _abnormal(root, images_below(abnormal), abnormal.name.lower())
-    return Manifest(root, draw_split(root, images_below(normal), 0.25, seed, [row.group for row in rows]) + rows)
-
-
-def images_below(folder: Path) -> list[Path]:
-    """The images of a folder and its subfolders, sorted; those of masks are passed over.
-
-    Raises:
-        UserError: If there are none.
-    """
-    below = [folder, *(path for path in folder.rglob("*") if path.is_dir())] if folder.is_dir() else []
-    kept = [one for one in below if not any(is_junk(part) or part in MASKS for part in one.relative_to(folder).parts)]
-    images = sorted(path for one in kept for path in list_images(one))
-    if not images:
-        raise UserError(f"{folder}: no images in this folder.")
-    return images
-
-
-def is_junk(name: str) -> bool:
-    """Whether a file or folder is one that systems leave beside the data."""
-    return name.startswith(".") or name == "__MACOSX"
+    rows, flaws = list[Row](), list[Flaw]()
+    for folder in subfolders(root):
+        if is_abnormal(folder.name):
+            own, wrong = _abnormal(root, folder, folder.name.lower(), reading)
+            rows += own
+            flaws += wrong
+    good = draw_split(root, read_images(normal), 0.25, reading.seed, [row.group for row in rows], reading.groups)
+    return Manifest(root, good + rows, flaws)
 
 
 def find_folders(root: Path, name: str) -> list[Path]:
     """Folders of a name, as deep as the published archives have them."""
     found = (path for depth in range(7) for path in root.glob("*/" * depth + name) if path.is_dir())
     return sorted(path for path in found if not any(map(is_junk, path.relative_to(root).parts)))
-
-
-def named_folder(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The subfolder whose name is one of some, whatever its case; None if there is not exactly one."""
-    found = [path for path in root.iterdir() if path.is_dir() and path.name.lower() in names]
-    return found[0] if len(found) == 1 else None
 
 
 def _segmented(root: Path) -> Path:
@@ -190,5 +195,6 @@ def is_lag(root: Path) -> bool:
 
 
 def is_two_folders(root: Path) -> bool:
-    """Whether there is one folder of each."""
-    return all(named_folder(root, names) for names in (NORMAL_NAMES, ABNORMAL_NAMES))
+    """Whether there are folders of both."""
+    names = [path.name for path in subfolders(root)]
+    return any(map(is_normal, names)) and any(map(is_abnormal, names))

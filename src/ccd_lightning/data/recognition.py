@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -9,11 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ccd_lightning.data import published
-from ccd_lightning.data.layouts import scan_folder
+from ccd_lightning.data.layouts import scan_folder, subfolders
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.naming import RECORDING, is_junk, is_normal
+from ccd_lightning.data.published import Reading
+from ccd_lightning.data.walking import count, count_unread, find
 from ccd_lightning.errors import UserError
 
 AUTO = "auto"
+PARTS = 3  # of what is left out, named
 
 
 @dataclass(frozen=True)
@@ -24,21 +29,21 @@ class Layout:
         name: By which it can be asked for.
         shape: What it looks like, for messages.
         matches: Whether a folder has it.
-        read: From the folder, whether masks are wanted, and the seed of the split, to the manifest.
+        read: From the folder, and how it is to be read, to the manifest.
     """
 
     name: str
     shape: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, bool, int], Manifest]
+    read: Callable[[Path, Reading], Manifest]
 
 
 LAYOUTS = (
     Layout(
         "folders",
         "train/good, test/good, test/KIND and, where there are masks, ground_truth/KIND",
-        lambda root: (root / "train" / "good").is_dir() or (root / "test").is_dir(),
-        lambda root, masks, seed: scan_folder(root, masks),
+        lambda root: (root / "test").is_dir() or any(is_normal(path.name) for path in subfolders(root / "train")),
+        lambda root, reading: scan_folder(root, reading.masks, reading.groups),
     ),
     Layout(
         "authors",
@@ -68,7 +73,9 @@ LAYOUTS = (
 )
 
 
-def read_layout(root: Path, layout: str = AUTO, masks: bool = True, seed: int = 0) -> tuple[Manifest, str]:
+def read_layout(
+    root: Path, layout: str = AUTO, masks: bool = True, seed: int = 0, groups: bool = True
+) -> tuple[Manifest, str]:
     """Reads a data set in whatever layout it has.
 
     Args:
@@ -76,9 +83,10 @@ def read_layout(root: Path, layout: str = AUTO, masks: bool = True, seed: int = 
         layout: The layout's name, a manifest (a .csv whose paths refer to the root), or "auto".
         masks: Whether to look for masks.
         seed: Of the split, where the layout has none.
+        groups: Whether images of one patient or recording, by their names or a manifest's column, stay together.
 
     Returns:
-        The manifest, and what the layout is called.
+        The manifest, with what is in the folder but not in it, and what the layout is called.
 
     Raises:
         UserError: If there is no such folder or layout, or the folder is not as its layout wants it.
@@ -86,7 +94,7 @@ def read_layout(root: Path, layout: str = AUTO, masks: bool = True, seed: int = 
     place = root.parent if root.suffix.lower() == ".csv" else root
     table = next((path for path in (Path(layout), root) if path.suffix.lower() == ".csv"), None)
     if table:
-        return _read_table(table, place, masks), f"manifest {table}"
+        return _read_table(table, place, masks, groups), f"manifest {table}"
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
     known = {one.name: one for one in LAYOUTS}
@@ -96,7 +104,8 @@ def read_layout(root: Path, layout: str = AUTO, masks: bool = True, seed: int = 
     for folder in _unpacked(root):
         for one in candidates:
             if one.matches(folder):
-                return one.read(folder, masks, seed), one.name
+                manifest = one.read(folder, Reading(masks, seed, groups))
+                return replace(manifest, left_out=left_out(manifest, masks)), one.name
     if layout != AUTO:
         raise UserError(f"{root}: not of the layout {layout}, which is {known[layout].shape}.")
     raise UserError(_not_recognised(root))
@@ -114,18 +123,54 @@ def _unpacked(root: Path) -> Iterator[Path]:
     """The folder, and those below it as long as there is nothing but one folder: archives often hold one."""
     while True:
         yield root
-        entries = [path for path in root.iterdir() if not published.is_junk(path.name)]
+        entries = [path for path in root.iterdir() if not is_junk(path.name)]
         if len(entries) != 1 or not entries[0].is_dir():
             return
         root = entries[0]
 
 
-def _read_table(table: Path, place: Path, masks: bool) -> Manifest:
+def _read_table(table: Path, place: Path, masks: bool, groups: bool) -> Manifest:
     manifest = Manifest.read(table, place)
     named = (path for row in manifest.rows for path in (row.path, row.mask if masks else None) if path)
     if missing := next(_absent(named), None):
         raise UserError(f"{missing}: no such file, but {table} names it. Its paths are relative to {place}.")
-    return manifest if masks else Manifest(place, [replace(row, mask=None) for row in manifest.rows])
+    rows = [
+        replace(row, mask=row.mask if masks else None, group=row.group if groups else None) for row in manifest.rows
+    ]
+    return Manifest(place, rows)
+
+
+def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
+    """What is below the manifest's folder, but not in it, in words.
+
+    Args:
+        manifest: The images and masks that are used.
+        masks: Whether masks that are not used count.
+    """
+    root = manifest.root
+    real = functools.cache(os.path.realpath)
+
+    def place(path: Path) -> tuple[str, str]:
+        folder, name = os.path.split(path)
+        return real(folder), name
+
+    used = {place(path) for row in manifest.rows for path in (row.path, row.mask) if path}
+    used |= {place(flaw.path) for flaw in manifest.flaws}
+    found = find(root)
+    images = Counter(_part(path, root) for path in found.images if place(path) not in used)
+    others = [path for path in found.masks if masks and place(path) not in used]
+    told = [f"{count(number, 'image')} in {part}" for part, number in images.most_common(PARTS)]
+    if len(images) > PARTS:
+        told.append(f"{count(images.total() - sum(n for _, n in images.most_common(PARTS)), 'image')} elsewhere")
+    told += [count(len(others), "mask")] * bool(others)
+    told += [count_unread(found.unread)] * bool(found.unread)
+    return tuple(told)
+
+
+def _part(path: Path, root: Path) -> str:
+    """Which part of a data set a file is in: its folder, as deep as splits and kinds are told apart."""
+    folders = path.relative_to(root).parent.parts
+    return "/".join(folders[: 1 + (folders[:1] in (("train",), ("test",)))]) or "the folder itself"
 
 
 def _absent(paths: Iterable[Path]) -> Iterator[Path]:
@@ -152,10 +197,17 @@ def sizes(manifest: Manifest) -> tuple[int, int, int]:
     return count["train", 0], count["test", 0], count["test", 1]
 
 
-def describe(manifest: Manifest) -> str:
-    """How many images of what, in words."""
+def describe(manifest: Manifest, layout: str = "") -> str:
+    """How many images of what there are, of how many patients, and what is left out, in words."""
     train, normal, abnormal = sizes(manifest)
     masks = sum(row.mask is not None for row in manifest.rows)
-    counts = f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
-    partly = 0 < masks < abnormal
-    return counts + f" ({abnormal - masks} abnormal images have none: pixel metrics leave them out)" * partly
+    told = f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
+    if 0 < masks < abnormal:
+        told += f" ({abnormal - masks} abnormal images have none: pixel metrics leave them out)"
+    told += f" ({layout})" if layout else ""
+    if groups := {row.group for row in manifest.rows if row.group}:
+        what = "video" if all(map(RECORDING.match, groups)) else "patient"
+        alone = sum(row.group is None for row in manifest.rows)
+        told += f"; grouped by {what}: {count(len(groups), 'group')}"
+        told += f" and {count(alone, 'image')} of none" if alone else ""
+    return told + (f"; left out: {', '.join(manifest.left_out)}" if manifest.left_out else "")

@@ -33,7 +33,7 @@ class Folder(AnomalyDataModule):
 
     def manifest(self, masks: bool = True) -> Manifest:
         """Reads the folder, and says what was found there."""
-        manifest, layout = read_layout(self.root, self.layout, masks, self.split_seed)
+        manifest, layout = read_layout(self.root, self.layout, masks, self.split_seed, self.groups)
         if not self.datasets:
             rank_zero_only(print)(f"data: {self.root} ({layout}): {describe(manifest)}")
         return manifest

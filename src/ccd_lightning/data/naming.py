@@ -1,0 +1,145 @@
+"""What the names of files and folders say: normal, abnormal, a mask, a patient, or nothing of interest."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from pathlib import Path
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+# Names are compared in lower case, without separators, and without a last word that says "images".
+NORMAL_NAMES = frozenset(
+    {"good", "normal", "normals", "healthy", "negative", "negatives", "control", "controls", "healthycontrol"}
+    | {"healthycontrols", "unremarkable", "ok", "no"}
+    | {
+        f"{no}{what}"
+        for no in ("no", "non", "without")
+        for what in (
+            "finding", "findings", "disease", "abnormality", "abnormalities", "pathology", "lesion", "lesions", "polyp",
+            "polyps", "tumor", "tumors", "tumour", "tumours", "cancer", "anomaly", "anomalies", "defect", "defects",
+        )
+    }
+)  # fmt: skip
+ABNORMAL_NAMES = frozenset(
+    {
+        "abnormal",
+        "abnormals",
+        "abnormality",
+        "abnormalities",
+        "anomaly",
+        "anomalies",
+        "anomalous",
+        "disease",
+        "diseased",
+    }
+    | {"bad", "ungood", "notgood", "ng", "positive", "positives", "pathology", "pathological", "lesion", "lesions"}
+    | {"tumor", "tumour", "cancer", "polyp", "polyps", "defect", "defects", "defective", "yes"}
+)
+IMAGE_WORDS = frozenset(
+    {"images", "image", "imgs", "img", "cases", "samples", "scans", "class", "subjects", "patients"}
+)
+MASK_NAMES = frozenset(
+    {"mask", "masks", "groundtruth", "groundtruths", "gt", "gts", "annotation", "annotations", "label", "labels"}
+    | {"seg", "segs", "segmentation", "segmentations", "attentionmap", "attentionmaps"}
+)
+_MASK_WORDS = r"segmentation|seg|masks?|gt|ground[-_ ]?truth|labels?|annotations?"
+MASK_STEM = re.compile(rf"(.+?)[-_. ]+(?:{_MASK_WORDS})(?:[-_ ]?\d+|[-_ ]*\(\d+\))?", re.IGNORECASE)
+MASK_FOLDER = re.compile(rf".+[-_ ](?:{_MASK_WORDS}|segmentations|segs|gts)", re.IGNORECASE)
+
+# A patient's images, or a recording's, hang together. Words that mean nothing else count anywhere in a name, short ones
+# at its beginning alone; a number has to follow. Earlier patterns win, so that a patient's videos are one group.
+_ID = r"(?:[-_ ]?(?:id|nr|no))?(?:[-_ .#=(]{0,2}\d+|[-_ ][a-z]{1,2}\d+)"
+GROUPS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"(?<![a-z0-9])(?:patient|participant|subject|person|pid){_ID}",
+        rf"^(?:(?:case|subj|sub|pat|pt){_ID}|sub-[a-z]*\d+)",
+        rf"(?:^(?:vid|sequence|seq|vol)|(?<![a-z0-9])(?:video|volume)){_ID}",
+    )
+)
+RECORDING = re.compile(r"vid|seq|vol", re.IGNORECASE)
+
+JUNK = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"})
+IGNORED = frozenset(
+    {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst",
+     ".pdf", ".html", ".htm", ".doc", ".docx", ".xls", ".xlsx", ".odt", ".ods", ".log", ".db", ".py", ".ipynb", ".m",
+     ".sh", ".bat", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".md5", ".sha256", ".pkl", ".pt",
+     ".pth", ".ckpt"}
+)  # fmt: skip
+WHOLE_SUFFIXES = (".nii.gz", ".mha.gz")
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is one that systems leave beside the data."""
+    return name.startswith(".") or name.lower() in JUNK
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is read as an image."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def unread_suffix(name: str) -> str | None:
+    """The suffix of a file that is no image that can be read, but may be one; None for texts, tables and the like."""
+    lower = name.lower()
+    suffix = next((whole for whole in WHOLE_SUFFIXES if lower.endswith(whole)), Path(lower).suffix)
+    if suffix in IGNORED or suffix in SUFFIXES or (not suffix and re.match(r"license|readme|makefile", lower)):
+        return None
+    return suffix or "no suffix"
+
+
+def plain(name: str) -> str:
+    """A folder's name as it is compared: lower case, no separators, no last word such as "images"."""
+    words = [word for word in re.split(r"[-_ .]+", name.lower()) if word]
+    if len(words) > 1 and words[-1] in IMAGE_WORDS:
+        words.pop()
+    return "".join(words)
+
+
+def is_normal(name: str) -> bool:
+    """Whether a folder or kind of this name holds normal images."""
+    return plain(name) in NORMAL_NAMES
+
+
+def is_abnormal(name: str) -> bool:
+    """Whether a folder of this name holds abnormal images, wherever it lies."""
+    return plain(name) in ABNORMAL_NAMES
+
+
+def is_mask_folder(name: str) -> bool:
+    """Whether a folder of this name holds masks."""
+    return plain(name) in MASK_NAMES or MASK_FOLDER.fullmatch(name) is not None
+
+
+def image_stem(stem: str) -> str | None:
+    """The stem of a mask's image, such as "a" of the mask "a_mask_1"; None if the name is not that of a mask."""
+    found = MASK_STEM.fullmatch(stem)
+    return found[1] if found else None
+
+
+def group_of(path: Path, base: Path) -> str | None:
+    """The patient or recording of an image, such as "patient012", by its name or that of a folder below `base`.
+
+    Args:
+        path: The image.
+        base: The folder below which folders may be named after patients or recordings.
+    """
+    names = *_parts(path.stem), *_folder_parts(path.parent, base)
+    for pattern in GROUPS:
+        for name in names:
+            if found := pattern.search(name):
+                return found[0].lower().replace("(", "")
+    return None
+
+
+def _parts(name: str) -> list[str]:
+    """The names that `ccd data prepare --copy` joined into one, the last first."""
+    return name.split("__")[::-1]
+
+
+@functools.lru_cache(maxsize=4096)
+def _folder_parts(folder: Path, base: Path) -> tuple[str, ...]:
+    names = folder.relative_to(base).parts if folder.is_relative_to(base) else ()
+    return tuple(part for name in reversed(names) for part in _parts(name))

@@ -1,0 +1,91 @@
+"""Finding files below folders, so that none is lost without being counted."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ccd_lightning.data.naming import image_stem, is_image, is_junk, is_mask_folder, unread_suffix
+from ccd_lightning.errors import UserError
+
+
+class Found(NamedTuple):
+    """Files below a folder.
+
+    Attributes:
+        images: Those to be read as images.
+        masks: Those that their folder or their name calls masks.
+        unread: Files that may be images, but are of a kind that is not read.
+    """
+
+    images: list[Path]
+    masks: list[Path]
+    unread: list[Path]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, but for what systems leave there.
+
+    Links to folders are followed: each folder once, and none that the folder itself lies in.
+
+    Raises:
+        UserError: If a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: this folder cannot be read ({error.strerror}).") from error
+
+    base = os.path.realpath(folder)
+    seen = {base}
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        kept = []
+        for name in sorted(folders):
+            inside = os.path.realpath(os.path.join(place, name))
+            if not (is_junk(name) or inside in seen or Path(base).is_relative_to(inside)):
+                seen.add(inside)
+                kept.append(name)
+        folders[:] = kept
+        here = Path(place)
+        yield from (here / name for name in sorted(names) if not is_junk(name))
+
+
+def find(folder: Path, base: Path | None = None) -> Found:
+    """The images, masks and other files below a folder, sorted; folders count below `base`, by default itself."""
+    return Found(*map(sorted, sort_files(walk(folder), base or folder)))
+
+
+def sort_files(files: Iterable[Path], base: Path) -> Found:
+    """Tells images from masks: by folders below `base`, and by names such as `a_mask.png` where there is an `a.png`."""
+    images, masks, unread = list[Path](), list[Path](), list[Path]()
+    of_masks = functools.cache(lambda folder: any(map(is_mask_folder, folder.relative_to(base).parts)))
+    for path in files:
+        if not is_image(path.name):
+            unread += [path] * (unread_suffix(path.name) is not None)
+        elif of_masks(path.parent):
+            masks.append(path)
+        else:
+            images.append(path)
+    stems = {path.stem.lower() for path in images}
+    suffixed = {path: stem.lower() for path in images if (stem := image_stem(path.stem))}
+    if not stems.isdisjoint(suffixed.values()):
+        masks += suffixed
+        images = [path for path in images if path not in suffixed]
+    return Found(images, masks, unread)
+
+
+def count_unread(paths: Iterable[Path]) -> str:
+    """How many files are of kinds that are not read, in words; empty without any."""
+    kinds = Counter(unread_suffix(path.name) or "" for path in paths)
+    if not kinds:
+        return ""
+    names = ", ".join(f"{kind} ({number})" if len(kinds) > 1 else kind for kind, number in sorted(kinds.items()))
+    return f"{count(kinds.total(), 'file')} of a kind that is not read ({names})"
+
+
+def count(number: int, what: str) -> str:
+    """A number of things, such as "1 file" and "2 files"."""
+    return f"{number} {what}{'s' * (number != 1)}"
