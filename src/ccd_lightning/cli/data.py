@@ -11,6 +11,7 @@ from ccd_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from ccd_lightning.data.checking import Check
+    from ccd_lightning.data.images import Geometry
     from ccd_lightning.data.manifest import Manifest
 
 PLACES = (  # where the shipped configs look for their data, and the end of these configs' names
@@ -69,13 +70,16 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, prints and writes what was found."""
-    from ccd_lightning.data.checking import check, common_sizes, write_findings
+    from ccd_lightning.data.checking import SMALL, check, common_sizes, write_findings
     from ccd_lightning.data.preparing import pair_sheet
 
     manifest = _read(arguments)
-    result = check(manifest, read=not arguments.table_only)
+    result = check(manifest, read=not arguments.table_only, geometry=_geometry(arguments))
     if result.looks:
         print(f"sizes: {common_sizes(result.looks)}")
+    every, small = result.lesions
+    if every:
+        print(f"lesions: {every}, of which {small} less than {SMALL} px across at {arguments.size} px (--size)")
     _print_findings(result)
     table: Path = arguments.output / "findings.csv"
     write_findings(table, result.findings)
@@ -106,7 +110,6 @@ def _print_findings(result: Check) -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     """Writes the split down, without training images that are tested on; on request, images at working size."""
     from ccd_lightning.data.copies import find_pairs
-    from ccd_lightning.data.images import Geometry
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
 
@@ -123,11 +126,16 @@ def _prepare(arguments: argparse.Namespace) -> None:
         )
     root = manifest.root
     if arguments.copy:
-        crop = tuple(arguments.crop) if arguments.crop else None
-        manifest, root = write_resized(manifest, arguments.copy, Geometry(arguments.size, crop)), arguments.copy
+        manifest, root = write_resized(manifest, arguments.copy, _geometry(arguments)), arguments.copy
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
     print(f"Next: ccd fit --config configs/ccd_folder.yaml --data.root {root} --data.layout {table}")
+
+
+def _geometry(arguments: argparse.Namespace) -> Geometry:
+    from ccd_lightning.data.images import Geometry
+
+    return Geometry(arguments.size, tuple(arguments.crop) if arguments.crop else None)
 
 
 def _read(arguments: argparse.Namespace) -> Manifest:
@@ -154,10 +162,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--output", type=Path, help="the table to write; default: NAME.csv, of the data set's folder")
     made.add_argument("--keep_leaks", action="store_true", help="keep training images that are tested on too")
     made.add_argument("--copy", type=Path, help="folder to write images and masks to, as PNG at working size")
-    made.add_argument("--size", type=int, default=256, help="side of these images in pixels; default: 256")
-    made.add_argument(
-        "--crop", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="part to use, as fractions"
-    )
+    for command, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
+        command.add_argument("--size", type=int, default=256, help=f"side in pixels {what}; default: 256")
+        command.add_argument(
+            "--crop", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="part to use, as fractions"
+        )
     _synthesis(commands.add_parser("synthesize", help="make procedural images, with exact masks"))
     return parser
 
