@@ -152,7 +152,7 @@ def test_floating_point_is_an_error_of_the_check_but_with_a_range(scans: Path) -
     write(scans / "train/good/f.tif", slice_of(70).astype(np.float32))
     found = {one.topic: one.level for one in check(read_layout(scans)[0]).findings}
     assert found == {"images that cannot be read": "error", "16 bits": "note"}
-    assert check(read_layout(scans)[0], ranged=True).count("error") == 0
+    assert check(read_layout(scans)[0], geometry=Geometry(64, range=(0, 1))).count("error") == 0
     with pytest.raises(UserError, match=r"f\.tif: pixels of floating point"):
         fitted(scans)
     fitted(scans, range=(BASE - 1000, BASE + 1500))

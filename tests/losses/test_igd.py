@@ -11,6 +11,7 @@ from ccd_lightning.losses.igd import (
     gaussian_score,
     interpolate_latents,
     interpolation_loss,
+    ranking_score,
     reconstruction_errors,
     reconstruction_loss,
 )
@@ -88,3 +89,42 @@ def test_without_structure_the_map_is_the_difference(images: tuple[torch.Tensor,
     errors, maps = reconstruction_errors(*images, structure=0.0)
     assert torch.allclose(maps, (images[0] - images[1]).abs().mean(dim=1) / DATA_RANGE)
     assert torch.allclose(errors, maps.mean(dim=(1, 2)))
+
+
+def latents_at(distances: torch.Tensor) -> torch.Tensor:
+    """Latents (N, 2) at these |z|^2."""
+    return torch.stack([distances.sqrt(), torch.zeros_like(distances)], dim=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_latents_do_not_tie(dtype: torch.dtype) -> None:
+    distances = torch.logspace(-3, 30, 4000, dtype=torch.float64).to(dtype)
+    latents, centre, scale = latents_at(distances), torch.zeros(2, dtype=dtype), torch.tensor(1.0, dtype=dtype)
+    published, ranked = gaussian_score(latents, centre, scale), ranking_score(latents, centre, scale)
+    saturated = distances > -math.log(torch.finfo(dtype).eps / 4)
+    assert (published[saturated] == 1).all()
+    assert (ranked.diff() >= 0).all()
+    assert (ranked[saturated].diff() > 0).all()
+    assert torch.equal(ranked[published < 1], published[published < 1])
+    assert ranked.max() < 1.1
+
+
+def test_latents_that_overflow_have_the_highest_score_and_nan_stays_nan() -> None:
+    latents = torch.tensor([[1e30, 0.0], [1e15, 0.0], [float("nan"), 0.0]])
+    scores = ranking_score(latents, torch.zeros(2), torch.tensor(1.0))
+    assert scores[1] < scores[0] < 1.1
+    assert scores[2].isnan()
+
+
+def test_near_latents_keep_their_digits() -> None:
+    distances = torch.tensor([1e-9, 2e-9, 1e-12])
+    scores = gaussian_score(latents_at(distances), torch.zeros(2), torch.tensor(1.0))
+    assert scores.tolist() == pytest.approx(distances.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("score", [gaussian_score, ranking_score])
+def test_gradients_of_scores(score: Any) -> None:
+    distances = torch.tensor([0.0, 1.0, 9.0, 36.0, 40.0, 1e6], dtype=torch.float64)
+    latents = latents_at(distances).requires_grad_()
+    centre, scale = torch.tensor([0.1, -0.2], dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda z: score(z, centre, scale), latents)

@@ -1,3 +1,4 @@
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -116,7 +117,9 @@ class Drawn:
         self.mean = torch.tensor([9.0] * 8)
         self.train, self.held_out = self.mean + train, torch.cat([self.mean + held_out, self.mean + factor * held_out])
 
-    def normal_images(self, device: torch.device) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def normal_images(
+        self, device: torch.device, rank: int = 0, ranks: int = 1
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         return [self.train], []
 
     def held_out_distributions(self, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -127,7 +130,7 @@ class Drawn:
 def test_probe_tells_held_out_images_from_their_augmented_versions(factor: float, low: float, high: float) -> None:
     module, data = CCD(), Drawn(factor)
     module.encoder = Flat()  # type: ignore[assignment]
-    module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    module._trainer = SimpleNamespace(datamodule=data, global_rank=0, world_size=1)  # type: ignore[assignment]
     probed = module._probe_held_out()
     distances = module.probe(data.held_out).double().numpy()
     assert probed["auroc"] == pytest.approx(auroc(distances, np.arange(200) >= 100), abs=1e-6)
@@ -140,7 +143,7 @@ def test_probe_is_silent_when_features_are_no_numbers() -> None:
     module, data = CCD(), Drawn(2.0)
     data.train[3, 2] = float("nan")
     module.encoder = Flat()  # type: ignore[assignment]
-    module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    module._trainer = SimpleNamespace(datamodule=data, global_rank=0, world_size=1)  # type: ignore[assignment]
     assert module._probe_held_out() == {}
     with pytest.raises(UserError, match="training broke down"):
         module.on_test_start()
@@ -159,12 +162,62 @@ def test_batch_norm_sees_all_gpus(module: CCD) -> None:
 
 def test_calibration_averages_over_images() -> None:
     norm = torch.nn.BatchNorm2d(2).eval()
-    images = torch.randn(6, 2, 5, 5) * 3 + 7
-    calibrate(norm, torch.split(images, 2))
+    images = torch.randn(7, 2, 5, 5) * 3 + torch.arange(7).view(-1, 1, 1, 1)
+    calibrate(norm, lambda: iter(torch.split(images, 2)))  # of which the last is smaller
     assert norm.running_mean is not None
+    assert norm.running_var is not None
     assert torch.allclose(norm.running_mean, images.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert torch.allclose(norm.running_var, images.var(dim=(0, 2, 3)), rtol=1e-5)
     assert not norm.training
     assert norm.momentum == 0.1
+
+
+def statistics(images: torch.Tensor, size: int) -> torch.Tensor:
+    """The running statistics of an encoder that is calibrated on batches of this size."""
+    torch.manual_seed(0)
+    encoder = Encoder()
+    calibrate(encoder, lambda: iter(torch.split(images, size)))
+    assert all(part.training for part in encoder.modules())
+    return torch.cat([value.flatten() for name, value in encoder.state_dict().items() if "running" in name])
+
+
+def test_calibration_does_not_depend_on_order_and_batches_and_is_that_of_one_batch() -> None:
+    images = torch.rand(24, 3, 32, 32) * torch.linspace(0.1, 1, 24).view(-1, 1, 1, 1)  # sorted by brightness
+    expected = statistics(images, 24)
+    shuffled = images[torch.randperm(24)]
+    for order, size in ((images, 8), (shuffled, 8), (images, 1), (shuffled, 5)):
+        assert torch.allclose(statistics(order, size), expected, rtol=1e-5, atol=1e-5)
+    encoder = Encoder().train()
+    for part in encoder.modules():
+        if isinstance(part, _BatchNorm):
+            part.momentum = None
+    torch.manual_seed(0)
+    encoder.load_state_dict(Encoder().state_dict())
+    encoder(images)
+    running = [value.flatten() for name, value in encoder.state_dict().items() if "running" in name]
+    # In training it divides by the biased variance, which differs by a part in 24 where maps are one pixel.
+    assert torch.allclose(expected, torch.cat(running), rtol=0.05, atol=0.02)
+
+
+def test_calibration_that_fails_leaves_modes_as_they_were() -> None:
+    encoder = Encoder().train()
+    with pytest.raises(RuntimeError):
+        calibrate(encoder, lambda: iter([torch.rand(2, 5, 32, 32)]))
+    assert all(part.training for part in encoder.modules())
+
+
+def test_calibration_on_the_shares_of_two_processes_is_that_on_all_images() -> None:
+    norm, images = torch.nn.BatchNorm2d(3), torch.rand(5, 3, 8, 8)
+    shares = []
+
+    def keep(sums: torch.Tensor) -> torch.Tensor:
+        shares.append(sums)
+        return sums
+
+    calibrate(copy.deepcopy(norm), lambda: iter([images[:2]]), keep)
+    calibrate(norm, lambda: iter([images[2:]]), lambda sums: sums + shares[0])
+    assert norm.running_var is not None
+    assert torch.allclose(norm.running_var, images.var(dim=(0, 2, 3)), rtol=1e-5)
 
 
 def test_batch_statistics_leave_no_trace() -> None:

@@ -74,6 +74,22 @@ def test_scores_and_maps_are_those_of_loops(detector: IGD, images: torch.Tensor)
             assert torch.allclose(maps[0], total, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["whole", "local"])
+def test_far_images_and_windows_do_not_tie(name: str, detector: IGD, images: torch.Tensor) -> None:
+    scales = {"whole": (detector.whole, detector.encoder), "local": (detector.local, detector.local_encoder)}
+    descriptor, encoder = scales[name]
+    descriptor.settings.gaussian = 1.0
+    descriptor.gaussian.scale.fill_(1e-4)
+    with torch.no_grad():
+        scores, _ = descriptor.score(encoder, images)
+        views = descriptor.estimation_views(images)
+        latents = descriptor.latent(encoder.features(views)) - descriptor.gaussian.centre
+        farthest = latents.square().sum(dim=1).view(len(images), -1).amax(dim=1)
+    assert farthest.min() > 20 * 1e-4
+    assert scores.min() > 1
+    assert torch.equal(scores.argsort(), farthest.argsort())
+
+
 def test_neither_the_batch_nor_the_chunk_matters(detector: IGD, images: torch.Tensor) -> None:
     with torch.no_grad():
         scores, maps = detector(images)

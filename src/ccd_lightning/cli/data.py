@@ -12,6 +12,7 @@ from ccd_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from ccd_lightning.data.checking import Check
+    from ccd_lightning.data.images import Geometry
     from ccd_lightning.data.manifest import Manifest
 
 PLACES = (  # where the shipped configs look for their data, and the end of these configs' names
@@ -70,13 +71,16 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, prints and writes what was found."""
-    from ccd_lightning.data.checking import check, common_sizes, write_findings
+    from ccd_lightning.data.checking import SMALL, check, common_sizes, write_findings
     from ccd_lightning.data.preparing import pair_sheet
 
     manifest = _read(arguments)
-    result = check(manifest, read=not arguments.table_only, ranged=arguments.range is not None)
+    result = check(manifest, read=not arguments.table_only, geometry=_geometry(arguments))
     if result.looks:
         print(f"sizes: {common_sizes(result.looks)}")
+    every, small = result.lesions
+    if every:
+        print(f"lesions: {every}, of which {small} less than {SMALL} px across at {arguments.size} px (--size)")
     _print_findings(result)
     table: Path = arguments.output / "findings.csv"
     write_findings(table, result.findings)
@@ -107,7 +111,6 @@ def _print_findings(result: Check) -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     """Writes the split down, without training images that are tested on; on request, images at working size."""
     from ccd_lightning.data.copies import find_pairs
-    from ccd_lightning.data.images import Geometry
     from ccd_lightning.data.inspection import measure_range
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
@@ -125,12 +128,10 @@ def _prepare(arguments: argparse.Namespace) -> None:
         )
     root = manifest.root
     if arguments.copy:
-        crop, limits = (tuple(given) if given else None for given in (arguments.crop, arguments.range))
-        geometry = Geometry(arguments.size, crop, limits)
-        if limits is None:
-            geometry = replace(
-                geometry, range=measure_range([row.path for row in manifest.select("train")], geometry)[0]
-            )
+        geometry = _geometry(arguments)
+        if geometry.range is None:
+            training = [row.path for row in manifest.select("train")]
+            geometry = replace(geometry, range=measure_range(training, geometry)[0])
         manifest, root = write_resized(manifest, arguments.copy, geometry), arguments.copy
         if geometry.range:
             low, high = geometry.range
@@ -138,6 +139,13 @@ def _prepare(arguments: argparse.Namespace) -> None:
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
     print(f"Next: ccd fit --config configs/ccd_folder.yaml --data.root {root} --data.layout {table}")
+
+
+def _geometry(arguments: argparse.Namespace) -> Geometry:
+    from ccd_lightning.data.images import Geometry
+
+    crop, limits = (tuple(given) if given else None for given in (arguments.crop, arguments.range))
+    return Geometry(arguments.size, crop, limits)
 
 
 def _read(arguments: argparse.Namespace) -> Manifest:
@@ -166,10 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--output", type=Path, help="the table to write; default: NAME.csv, of the data set's folder")
     made.add_argument("--keep_leaks", action="store_true", help="keep training images that are tested on too")
     made.add_argument("--copy", type=Path, help="folder to write images and masks to, as PNG at working size")
-    made.add_argument("--size", type=int, default=256, help="side of these images in pixels; default: 256")
-    made.add_argument(
-        "--crop", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="part to use, as fractions"
-    )
+    for command, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
+        command.add_argument("--size", type=int, default=256, help=f"side in pixels {what}; default: 256")
+        command.add_argument(
+            "--crop", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="part to use, as fractions"
+        )
     _synthesis(commands.add_parser("synthesize", help="make procedural images, with exact masks"))
     return parser
 

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,10 +15,11 @@ import numpy as np
 
 from ccd_lightning.data.copies import Pair, copies, shared_groups
 from ccd_lightning.data.depth import DEEP, SIXTEEN
-from ccd_lightning.data.images import abnormal_pixels, open_image
+from ccd_lightning.data.images import Geometry, abnormal_pixels, open_image
 from ccd_lightning.data.inspection import Look, look_at
 from ccd_lightning.data.layouts import read_size
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.regions import small_regions
 from ccd_lightning.errors import UserError
 
 Level = Literal["error", "warning", "note"]
@@ -25,6 +27,7 @@ MODES = {
     "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha", "RGBA": "alpha",
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
+SMALL = 2  # px across at working size, below which a lesion hardly counts
 BETWEEN = 0.01  # share of a mask's pixels that may lie between a fourth and three fourths of its range
 
 
@@ -54,24 +57,26 @@ class Check:
         findings: Sorted by level and topic.
         looks: At the images that can be read.
         pairs: Of training and test images that are or nearly are one.
+        lesions: How many connected regions all masks have, and how many are less than SMALL pixels across.
     """
 
     findings: list[Finding]
     looks: dict[Path, Look]
     pairs: list[Pair] = field(default_factory=list)
+    lesions: tuple[int, int] = 0, 0
 
     def count(self, level: Level) -> int:
         """How many findings there are of a level."""
         return sum(finding.level == level for finding in self.findings)
 
 
-def check(manifest: Manifest, read: bool = True, ranged: bool = False) -> Check:
+def check(manifest: Manifest, read: bool = True, geometry: Geometry = Geometry(256)) -> Check:  # noqa: B008  (frozen)
     """Checks a data set.
 
     Args:
         manifest: Its images, with the flaws found in reading them.
         read: Whether to open the files; without, only what the table says is checked.
-        ranged: Whether a range of grey values will be given, by which pixels of any depth can be read.
+        geometry: Crop and size at which lesions can be too small, and the range of grey values, if one is given.
     """
     findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
     if told := one_sided(manifest):
@@ -79,6 +84,7 @@ def check(manifest: Manifest, read: bool = True, ranged: bool = False) -> Check:
     groups = shared_groups(manifest)
     looks: dict[Path, Look] = {}
     pairs: list[Pair] = []
+    lesions = [(0, 0)]
     if read:
         for path, seen in look_at([row.path for row in manifest.rows]):
             if isinstance(seen, Look):
@@ -86,14 +92,17 @@ def check(manifest: Manifest, read: bool = True, ranged: bool = False) -> Check:
             else:
                 findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
         pairs = copies(manifest, looks)
+        ranged = geometry.range is not None
         findings += [*_repeated(manifest, looks), *_kinds_of_files(looks, ranged), *_sizes(looks)]
-        findings += _masks(manifest, {flaw.path for flaw in manifest.flaws})
+        findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, geometry, lesions)
     findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
     findings += [
         _of_pair(pair, "copies on both sides" if pair.is_leak else "look-alikes on both sides") for pair in pairs
     ]
     order = ("error", "warning", "note")
-    return Check(sorted(findings, key=lambda one: (order.index(one.level), one.topic, one.path)), looks, groups + pairs)
+    findings.sort(key=lambda one: (order.index(one.level), one.topic, one.path))
+    every, small = (sum(counts) for counts in zip(*lesions, strict=True))
+    return Check(findings, looks, groups + pairs, (every, small))
 
 
 def _of_pair(pair: Pair, topic: str) -> Finding:
@@ -143,28 +152,38 @@ def _sizes(looks: Mapping[Path, Look]) -> Iterator[Finding]:
             yield Finding("warning", "odd shapes", path, told)
 
 
-def _masks(manifest: Manifest, flawed: set[Path]) -> Iterator[Finding]:
+def _masks(
+    manifest: Manifest, flawed: set[Path], geometry: Geometry, lesions: list[tuple[int, int]]
+) -> Iterator[Finding]:
+    """What is wrong with masks; the counts of each one's lesions are appended to the list."""
     rows = [row for row in manifest.rows if row.mask and not {row.mask, row.path} & flawed]
     with ThreadPoolExecutor() as pool:
-        for found in pool.map(_mask, rows):
+        for found, counts in pool.map(partial(_mask, geometry=geometry), rows):
             yield from found
+            lesions.append(counts)
     if any(row.mask for row in manifest.rows):
         for row in manifest.rows:
             if row.label and not row.mask and row.path not in flawed:
                 yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
 
 
-def _mask(row: Row) -> list[Finding]:
+def _mask(row: Row, geometry: Geometry) -> tuple[list[Finding], tuple[int, int]]:
     assert row.mask
     try:
         mask, image_size = open_image(row.mask), read_size(row.path)
     except UserError as error:
-        return [Finding("error", "masks that cannot be read", row.mask, _without_name(error, row.mask), row.path)]
+        told = _without_name(error, row.mask)
+        return [Finding("error", "masks that cannot be read", row.mask, told, row.path)], (0, 0)
     found = []
     if mask.size != image_size:
         told = f"{mask.width} x {mask.height} pixels, where its image has {image_size[0]} x {image_size[1]}."
         found.append(Finding("warning", "masks of another size", row.mask, told, row.path))
-    if not abnormal_pixels(mask).any():
+    abnormal = abnormal_pixels(mask)
+    every, small = small_regions(geometry.cropped(abnormal), geometry.size, SMALL)
+    if small:
+        told = f"{small} of {every} lesions less than {SMALL} px across at {geometry.size} px."
+        found.append(Finding("warning", "small lesions", row.mask, told, row.path))
+    if not abnormal.any():
         found.append(Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.kind}.", row.path))
     values = np.asarray(mask.convert("L"), np.float32)
     low, high = float(values.min()), float(values.max())
@@ -172,7 +191,7 @@ def _mask(row: Row) -> list[Finding]:
     if between.mean() > BETWEEN:
         told = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
         found.append(Finding("warning", "grey masks", row.mask, told, row.path))
-    return found
+    return found, (every, small)
 
 
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:

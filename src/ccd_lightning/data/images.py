@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits
+from ccd_lightning.data.regions import resize_regions
 from ccd_lightning.errors import UserError
 
 Item = TypeVar("Item")
@@ -67,11 +68,16 @@ class Geometry:
         left, top, right, bottom = self.crop or (0, 0, 1, 1)
         return round(left * width), round(top * height), round(right * width), round(bottom * height)
 
-    def apply(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+    def apply(self, image: Image.Image) -> Image.Image:
         """Crops, to whole pixels, and resizes."""
         if self.crop is not None:
             image = image.crop(self.box(*image.size))
-        return image.resize((self.size, self.size), resample)
+        return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+
+    def cropped(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """The part of a mask (H, W) to use."""
+        left, top, right, bottom = self.box(mask.shape[1], mask.shape[0])
+        return mask[top:bottom, left:right]
 
 
 def read_image(path: Path, geometry: Geometry) -> UInt8Array:
@@ -80,7 +86,7 @@ def read_image(path: Path, geometry: Geometry) -> UInt8Array:
     Raises:
         UserError: If the file cannot be decoded, or has more than 8 bits and cannot be scaled.
     """
-    return np.asarray(geometry.apply(open_rgb(path, geometry.range), Image.Resampling.BILINEAR))
+    return np.asarray(geometry.apply(open_rgb(path, geometry.range)))
 
 
 def open_rgb(path: Path, limits: Range | None = None) -> Image.Image:
@@ -99,10 +105,12 @@ def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:
     whatever is not 0 where the values are few, as labels 0 and 1 are, and else, as in a dim attention map, whatever is
     brighter than half of the file's own maximum.
 
+    Areas are kept, and so is at least one pixel of each region, however small it is (`resize_regions`).
+
     Raises:
         UserError: If the file cannot be decoded.
     """
-    return np.array(geometry.apply(Image.fromarray(abnormal_pixels(open_image(path))), Image.Resampling.NEAREST))
+    return resize_regions(geometry.cropped(abnormal_pixels(open_image(path))), geometry.size)
 
 
 def abnormal_pixels(mask: Image.Image) -> npt.NDArray[np.bool_]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ccd_lightning.models.maps import IMAGE, pooled, resample
+
 LEAST = 0.05  # the mean similarity of a level below which gradients are not its own
 
 
@@ -89,7 +91,7 @@ def dissimilarity_map(pyramid: Sequence[Similarity], weights: Sequence[float]) -
     """The weighted sum over levels of 1 - SSIM, each brought to the first one's size: (B, H, W), mean over channels."""
     size = pyramid[0].whole.shape[-2:]
     maps = [1 - level.whole.mean(dim=1, keepdim=True) for level in pyramid]
-    resized = [functional.interpolate(one, size=size, mode="bilinear", align_corners=False) for one in maps]
+    resized = [resample(one, pooled(2**level), IMAGE, size) for level, one in enumerate(maps)]
     return torch.stack([weight * one[:, 0] for weight, one in zip(weights, resized, strict=True)]).sum(dim=0)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.models.maps import Grid
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,6 +25,7 @@ class Encoder(nn.Module):
 
     features_size = 512
     pyramid_channels = (64, 128, 256)
+    pyramid_grids = (Grid(4), Grid(8), Grid(16))
 
     mean: Tensor
     std: Tensor
@@ -42,7 +44,10 @@ class Encoder(nn.Module):
         return (images - self.mean) / self.std
 
     def pyramid(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Feature maps of layers 1 to 3: (B, 64, H/4, W/4), (B, 128, H/8, W/8), (B, 256, H/16, W/16)."""
+        """Feature maps of layers 1 to 3: (B, 64, H/4, W/4), (B, 128, H/8, W/8), (B, 256, H/16, W/16), rounded up.
+
+        `pyramid_grids` tells which pixel each of their units is centred on.
+        """
         first = self.layer1(self.stem(self.normalise(images)))
         second = self.layer2(first)
         return first, second, self.layer3(second)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 Batches = Callable[[], Iterator[Tensor]]
 AddUp = Callable[[Tensor], Tensor]
+Sums = tuple[float, Tensor, Tensor]
 NEGLIGIBLE = 1e-6  # share of the first component's variance
 
 
@@ -72,6 +73,10 @@ class PatchGaussian(nn.Module):
         if self._sums is None:
             raise ValueError("No embeddings were seen")
         return self._sums
+
+    def clear(self) -> None:
+        """Forgets what was seen since the last fit."""
+        self._sums = None
 
     @torch.no_grad()
     def merge_ranks(self, counts: Tensor, means: Tensor, scatters: Tensor) -> None:
@@ -228,14 +233,35 @@ class FeatureProbe:
     def __init__(self, ridge: float = 0.01) -> None:
         self._gaussian = PatchGaussian(ridge, torch.float64)
 
-    def fit(self, features: Tensor) -> None:
-        """Fits the Gaussian to the features (N, D) of normal images."""
+    def update(self, features: Tensor) -> None:
+        """Adds the features (N, D) of normal images; what is kept does not grow with their number."""
         self._gaussian.update(self._scale(features))
+
+    def fit(self, gather: Callable[[Sums | None], list[Sums | None]] = lambda sums: [sums]) -> bool:
+        """Fits the Gaussian to all features since the last fit.
+
+        Args:
+            gather: From this process's sums (None where it saw no image), on the CPU, to those of all processes.
+
+        Returns:
+            Whether all features were numbers; if not, the Gaussian stays as it was.
+        """
+        own = None
+        if self._gaussian.is_collecting:
+            count, mean, scatter = self._gaussian.sums
+            own = count, mean.cpu(), scatter.cpu()
+        counts, means, scatters = zip(*(sums for sums in gather(own) if sums), strict=True)
+        self._gaussian.merge_ranks(torch.tensor(counts), torch.stack(means), torch.stack(scatters))
+        if not self._gaussian.sums[1].isfinite().all():
+            self._gaussian.clear()
+            return False
         self._gaussian.fit()
+        return True
 
     def __call__(self, features: Tensor) -> Tensor:
         """Distances (N,) of features (N, D)."""
-        return self._gaussian.mahalanobis(self._scale(features))[:, 0].float()
+        fitted = features.to(self._gaussian.mean.device)  # the CPU: this is no module, which a device is told of
+        return self._gaussian.mahalanobis(self._scale(fitted))[:, 0].to(features.device, torch.float32)
 
     @staticmethod
     def _scale(features: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -194,7 +195,7 @@ class CCD(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Calibrates the encoder for whole images, or tiles, so that every checkpoint's is ready to use."""
         if self.trainer.state.fn == "fit":
-            calibrate(self.encoder, map(self._shown, self._data.normal_images(self.device)[0]))
+            self._calibrate()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The same quantities on held-out normal images, whose views are the same every time."""
@@ -268,13 +269,24 @@ class CCD(LightningModule):
         """What the encoder is for: the images (B, 3, H, W), or all of their tiles."""
         return tiles(images, self._data.tile) if self._data.tile else images
 
+    def _train_images(self) -> Iterator[Tensor]:
+        """This rank's share of the training images, or of their tiles, batch by batch."""
+        return map(self._shown, self._data.normal_images(self.device, self.global_rank, self.trainer.world_size)[0])
+
+    def _calibrate(self) -> None:
+        """Takes the encoder's running statistics from all ranks' training images."""
+
+        def add_up(sums: Tensor) -> Tensor:
+            return torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
+
+        calibrate(self.encoder, self._train_images, add_up)
+
+    @torch.no_grad()
     def _fit_probe(self) -> bool:
         """Fits the probe to the training images, unless training has broken down and their features are no numbers."""
-        train = self._data.normal_images(self.device)[0]
-        features = torch.cat([self(self._shown(images)) for images in train])
-        if sound := bool(features.isfinite().all()):
-            self.probe.fit(features)
-        return sound
+        for images in self._train_images():
+            self.probe.update(self(images))
+        return self.probe.fit(gather_ranks)
 
     def _distances(self, images: Tensor) -> Tensor:
         """The probe's scores (B,) of images (B, 3, H, W): where there are tiles, that of the farthest one."""

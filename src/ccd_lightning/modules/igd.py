@@ -34,7 +34,8 @@ class IGD(OneClassDetector):
 
         score = w_global ((1 - g) error + g s) + w_local max over windows ((1 - g') error' + g' s')
 
-    with the error of the reconstruction and s of the Gaussian classifier (`losses.igd`).
+    with the error of the reconstruction and s of the Gaussian classifier (`losses.igd`), which rises a little beyond 1
+    where the published one is 1 by rounding.
 
     Args:
         encoder: Where the weights of the global scale's encoder come from.

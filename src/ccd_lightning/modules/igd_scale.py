@@ -140,7 +140,7 @@ class Descriptor(nn.Module):
         latent = self.latent(encoder.features(images))
         made = self.decoder(latent)
         errors, maps = igd.reconstruction_errors(encoder.normalise(images), encoder.normalise(made), **self._options)
-        distance = igd.gaussian_score(latent, self.gaussian.centre, self.gaussian.scale)
+        distance = igd.ranking_score(latent, self.gaussian.centre, self.gaussian.scale)
         share = self.settings.gaussian
         return (1 - share) * errors + share * distance, maps
 

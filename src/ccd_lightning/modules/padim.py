@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import PatchGaussian
+from ccd_lightning.models.maps import IMAGE, resample
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import EncoderConfig
+
+ALIGNED = "features_aligned"  # in checkpoints: that the layers were stacked where their units look
 
 
 class PaDiM(OneClassDetector):
@@ -58,10 +60,10 @@ class PaDiM(OneClassDetector):
         self.blur = blur
 
     def embed(self, images: Tensor) -> Tensor:
-        """Features of the layers at the first one's resolution: (B, 3, H, W) to (B, d, h, w)."""
-        levels = self.encoder.pyramid(images)
-        first, *others = (levels[layer - 1] for layer in self.layers)
-        maps = [first, *(functional.interpolate(level, size=first.shape[-2:], mode="nearest") for level in others)]
+        """Features of the layers where the first one's units look: (B, 3, H, W) to (B, d, h, w)."""
+        levels, grids = self.encoder.pyramid(images), self.encoder.pyramid_grids
+        first, size = grids[self.layers[0] - 1], levels[self.layers[0] - 1].shape[-2:]
+        maps = [resample(levels[layer - 1], grids[layer - 1], first, size) for layer in self.layers]
         return torch.cat(maps, dim=1)[:, self.selected]
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,11 +76,24 @@ class PaDiM(OneClassDetector):
                 f"Images of {width} x {height} px do not go with this detector: it was not fitted, or at another"
                 f" --data.size ({error})."
             ) from error
-        maps = functional.interpolate(distance, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        maps = resample(distance, self.encoder.pyramid_grids[self.layers[0] - 1], IMAGE, images.shape[-2:])
         sigma = self.blur * images.shape[-1] / 256
         kernel = 2 * round(4 * sigma) + 1
         maps = gaussian_blur(maps, [kernel, kernel], [sigma, sigma])[:, 0]
         return maps.amax(dim=(1, 2)), maps
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says that the Gaussians are those of aligned features."""
+        checkpoint[ALIGNED] = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses Gaussians of features that an older version stacked otherwise: scores would be wrong."""
+        super().on_load_checkpoint(checkpoint)
+        if not checkpoint.get(ALIGNED):
+            raise UserError(
+                "This PaDiM run was fitted by an older version, which stacked the layers' features several pixels"
+                " apart. Fit it again with the same config (one epoch)."
+            )
 
     def on_train_epoch_start(self) -> None:
         """Keeps the encoder as pretraining left it."""

@@ -1,0 +1,72 @@
+"""Lesions, the connected regions of a mask, and how they are brought to another size without losing one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+Box = tuple[slice, slice]
+
+
+def regions(mask: Bools) -> Iterator[tuple[Box, Bools]]:
+    """The 8-connected regions of a mask (H, W): the box around each, and its pixels within this box."""
+    from scipy import ndimage  # here: it takes a while to import
+
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    for index, box in enumerate(ndimage.find_objects(labels), start=1):
+        yield box, labels[box] == index
+
+
+def resize_regions(mask: Bools, size: int) -> Bools:
+    """Brings a mask to (size, size), so that areas are kept and no region vanishes.
+
+    A pixel is abnormal of which more than half is; of those of which exactly half is, it is where the pixel at the
+    centre was. And each region keeps the pixel that it covers most, however little that is.
+
+    Args:
+        mask: (H, W), H, W > 0.
+        size: Side of the result in pixels.
+    """
+    height, width = mask.shape
+    if (height, width) == (size, size):
+        return mask
+    rows, columns = _overlaps(height, size), _overlaps(width, size)
+    share, kept = np.zeros((size, size), np.float32), np.zeros((size, size), np.bool_)
+    for (down, across), region in regions(mask):
+        top, bottom = down.start * size // height, -(-down.stop * size // height)
+        left, right = across.start * size // width, -(-across.stop * size // width)
+        covered = rows[top:bottom, down] @ region.astype(np.float32) @ columns[left:right, across].T
+        share[top:bottom, left:right] += covered
+        row, column = divmod(int(covered.argmax()), right - left)
+        kept[top + row, left + column] = True
+    centre = mask[_centres(height, size)[:, None], _centres(width, size)]
+    return np.where(np.isclose(share, 0.5, atol=1e-4), centre, share > 0.5) | kept
+
+
+def small_regions(mask: Bools, size: int, least: float) -> tuple[int, int]:
+    """How many regions there are in (H, W), and how many are less than `least` pixels across at (size, size)."""
+    longest = [
+        max((box.stop - box.start) * size / side for box, side in zip(place, mask.shape, strict=True))
+        for place, _ in regions(mask)
+    ]
+    return len(longest), sum(length < least for length in longest)
+
+
+@lru_cache(maxsize=8)
+def _overlaps(length: int, size: int) -> Floats:
+    """Share of each of `size` cells of an axis that each of its `length` pixels fills, (size, length)."""
+    edges = np.arange(size + 1) * (length / size)
+    pixels = np.arange(length)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    share: Floats = (overlap.clip(min=0) * (size / length)).astype(np.float32)
+    return share
+
+
+def _centres(length: int, size: int) -> npt.NDArray[np.int64]:
+    """The pixel in which each cell's centre lies, (size,)."""
+    return (2 * np.arange(size) + 1) * length // (2 * size)

@@ -1,0 +1,66 @@
+"""Where the values of a map belong in the image.
+
+Coordinates are those of pixel centres: pixel x lies at x. A convolution of stride s that pads half of its kernel, as
+all of ResNet's do, centres its unit k on pixel s k; a cell of s x s pixels that are pooled is centred on
+s k + (s - 1) / 2. Whoever brings a map to another resolution says which of these it is, and `resample` does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Grid(NamedTuple):
+    """Where a map's units look: unit k is centred on pixel `offset + stride k`, along both axes.
+
+    Attributes:
+        stride: Pixels from one unit to the next, > 0.
+        offset: Pixel that the first unit is centred on.
+    """
+
+    stride: float
+    offset: float = 0.0
+
+
+IMAGE = Grid(1)
+
+
+def pooled(factor: int) -> Grid:
+    """The grid of a map whose units each stand for a cell of `factor` x `factor` pixels."""
+    return Grid(factor, (factor - 1) / 2)
+
+
+def resample(maps: Tensor, source: Grid, target: Grid, size: Sequence[int]) -> Tensor:
+    """Brings maps to another grid, by linear interpolation between the nearest units along each axis.
+
+    Beyond the outermost units, the map has their values.
+
+    Args:
+        maps: (..., h, w).
+        source: The maps' grid.
+        target: The grid to bring them to.
+        size: Height and width H, W of the result, in units of `target`.
+
+    Returns:
+        (..., H, W).
+    """
+    for axis, length in zip((-2, -1), size, strict=True):
+        maps = _along(maps, axis, source, target, length)
+    return maps
+
+
+def _along(maps: Tensor, axis: int, source: Grid, target: Grid, length: int) -> Tensor:
+    units = maps.shape[axis]
+    if source == target and units == length:
+        return maps
+    pixels = target.offset + target.stride * torch.arange(length, dtype=torch.float64)
+    places = ((pixels - source.offset) / source.stride).clamp(0, units - 1)  # (length,), in units of the source
+    below = places.long().clamp(max=max(units - 2, 0))
+    share = (places - below).to(maps.dtype).to(maps.device).view(-1, *(1,) * (-1 - axis))
+    below = below.to(maps.device)
+    above = (below + 1).clamp(max=units - 1)
+    return torch.lerp(maps.index_select(axis, below), maps.index_select(axis, above), share)
