@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.writing import atomic_write
 
 if TYPE_CHECKING:
     from ccd_lightning.data.checking import Check
@@ -81,7 +82,8 @@ def _check(arguments: argparse.Namespace) -> None:
     write_findings(table, result.findings)
     written = [str(table)]
     if sheet := pair_sheet([pair for pair in result.pairs if {pair.train, pair.test} <= result.looks.keys()][:PAIRS]):
-        sheet.save(arguments.output / "pairs.png")
+        with atomic_write(arguments.output / "pairs.png") as partial:
+            sheet.save(partial, format="PNG")
         written.append(str(arguments.output / "pairs.png"))
     errors = result.count("error")
     told = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"

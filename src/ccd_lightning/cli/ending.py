@@ -17,6 +17,7 @@ from ccd_lightning.data.recognition import AUTO
 from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.writing import atomic_link, atomic_write
 
 
 def class_path(model: LightningModule) -> str:
@@ -44,11 +45,11 @@ def record_run(run: Path, cli: LightningCLI) -> None:
         "epochs": cli.trainer.current_epoch,
         "steps": cli.trainer.global_step,
     }
-    (run / runs.RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    with atomic_write(run / runs.RECORD) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     latest = run.parent / runs.LATEST
     if latest.is_symlink() or not latest.exists():
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(run.name)
+        atomic_link(latest, run.name)
     print(f"\nThe run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
 
 

@@ -40,6 +40,7 @@ from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import CONFIG_KEY, model_of, read_checkpoint
+from ccd_lightning.writing import atomic_write
 
 SKIPPED = 3  # the exit code of a prediction that had to skip images
 
@@ -54,7 +55,7 @@ class KeepConfig(SaveConfigCallback):
         """Writes the file when fitting starts; a test belongs to a run that has one."""
         if stage != "fit" or not trainer.loggers:
             return
-        folder = Path(str(trainer.log_dir))
+        folder = self.folder = Path(str(trainer.log_dir))  # on every rank: Lightning broadcasts it
         self.overwrite = bool(self.config.get("ckpt_path"))  # an interrupted run goes on in its folder
         if (folder / self.config_filename).exists() and not self.overwrite:
             raise UserError(
@@ -62,10 +63,17 @@ class KeepConfig(SaveConfigCallback):
             )
         self.config = self.config.clone()
         self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
+        self.save_to_log_dir = False  # Lightning writes there in place
         super().setup(trainer, pl_module, stage)
         split: Manifest | None = trainer.datamodule.split  # type: ignore[attr-defined]
         if split and trainer.is_global_zero:
             _keep_split(split, folder / runs.MANIFEST)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the config, on the first rank."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.folder / self.config_filename) as partial:
+            partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the config."""

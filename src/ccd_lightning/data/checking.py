@@ -18,6 +18,7 @@ from ccd_lightning.data.inspection import Look, look_at
 from ccd_lightning.data.layouts import read_size
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.errors import UserError
+from ccd_lightning.writing import atomic_write
 
 Level = Literal["error", "warning", "note"]
 MODES = {
@@ -173,7 +174,7 @@ def _mask(row: Row) -> list[Finding]:
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:
     """Writes a table of all findings: level, topic, path, other, told."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("level", "topic", "path", "other", "told"))
         writer.writerows((one.level, one.topic, one.path, one.other or "", one.told) for one in findings)

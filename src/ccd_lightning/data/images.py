@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.writing import atomic_write
 
 Item = TypeVar("Item")
 UInt8Array = npt.NDArray[np.uint8]
@@ -184,16 +184,10 @@ def load_images(paths: Sequence[Path], geometry: Geometry, cache_dir: Path | Non
     file = cache_dir / f"{_fingerprint(paths, geometry)}.npy"
     if not file.is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=cache_dir, suffix=".partial")
-        os.close(descriptor)
-        partial = Path(name)
-        try:
+        with atomic_write(file) as partial:
             images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
             _decode_into(images, paths, geometry)
             images.flush()
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 
