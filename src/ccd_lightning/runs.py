@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import UserError
 
 ROOT = Path("runs")
@@ -55,7 +56,7 @@ def finished_runs(root: Path, pattern: str) -> dict[Path, datetime]:
 
 def how_to_go_on(run: Path | str) -> str:
     """The command that takes up a run which is not finished."""
-    return f"Go on with: ccd fit --config {run}/{CONFIG} --ckpt_path {run}"
+    return f"Go on with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
 
 
 def newest_begun(root: Path) -> Path | None:
@@ -100,6 +101,7 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
     Raises:
         UserError: If there is nothing of the kind.
     """
+    path = expand(path)
     if path.is_file():
         return path
     if not path.exists():

@@ -7,10 +7,12 @@ import importlib.util
 import os
 import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
 
@@ -43,7 +45,7 @@ def run_export(words: list[str]) -> None:
     print(f"export: {os.path.relpath(checkpoint)}")
     write_checked(checkpoint, file, arguments.format, arguments.input)
     if arguments.format == "onnx":
-        print(f"Next: python examples/score_onnx.py {os.path.relpath(file)} IMAGE ...")
+        print(f"Next: python examples/score_onnx.py {quote(os.path.relpath(file))} IMAGE ...")
 
 
 def write_checked(checkpoint: Path, file: Path, form: str, kind: str) -> None:
@@ -124,7 +126,7 @@ def _test_images(run: Path) -> list[Path]:
     from ccd_lightning.data.recognition import possible_roots
 
     root = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"]["root"]
-    for folder in possible_roots(Path(root)):
+    for folder in possible_roots(expand(root)):
         paths = [row.path for row in Manifest.read(run / MANIFEST, folder).select("test")]
         if paths and paths[0].is_file():
             return paths
@@ -135,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("ccd export", description="Write a detector as a file that needs none of this.")
     parser.add_argument(
         "--ckpt_path",
-        type=Path,
+        type=expand,
         metavar="RUN",
         help="a run's folder, the folder of its versions, or a checkpoint file; default: the newest finished run",
     )
@@ -147,6 +149,6 @@ def _parser() -> argparse.ArgumentParser:
         help="pixels from 0 to 255, or from 0 to 1; default: uint8",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
+        "--output", type=expand, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
     )
     return parser

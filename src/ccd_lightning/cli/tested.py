@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.records import Evaluation, ImageRecord
 from ccd_lightning.runs import newest_run
@@ -70,12 +71,18 @@ def tested_run(path: Path) -> Path:
     Raises:
         UserError: If there is none.
     """
+    path = expand(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such run.")
     run = path if (path / "metrics.json").is_file() else newest_run(path)
     if not (run / "metrics.json").is_file():
-        raise UserError(f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}")
+        raise UserError(f"{run}: not tested yet. Do it with: {again(run)}")
     return run
+
+
+def again(run: Path) -> str:
+    """The command that tests a run once more."""
+    return command("test", "--ckpt_path", run)
 
 
 def read_results(run: Path) -> Tested:
@@ -95,7 +102,7 @@ def read_results(run: Path) -> Tested:
         data = content["data"] | {key: content["data"][key] for key in ("root", "images", "split")}
     except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"there is no {error} in it" if isinstance(error, KeyError) else error
-        raise UserError(f"{file}: cannot be read ({reason}). Write it with: ccd test --ckpt_path {run}") from error
+        raise UserError(f"{file}: cannot be read ({reason}). Write it with: {again(run)}") from error
     return Tested(evaluation, data)
 
 
@@ -143,7 +150,7 @@ def read_predictions(run: Path) -> dict[str, Prediction]:
         base = os.path.commonpath(rows)
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         reason = f"there is no column {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{file}: cannot be read ({reason}). Write it with: ccd test --ckpt_path {run}") from error
+        raise UserError(f"{file}: cannot be read ({reason}). Write it with: {again(run)}") from error
     return {os.path.relpath(path, base): row for path, row in rows.items()}
 
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 import warnings
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from jsonargparse import ArgumentError
@@ -20,8 +21,10 @@ from ccd_lightning import runs
 from ccd_lightning.cli.ending import class_path, record_run
 from ccd_lightning.cli.messages import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
+from ccd_lightning.cli.relocation import ORIGIN_KEY
 from ccd_lightning.cli.resume import go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, ValidateLast, WholeCheckpoints
+from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.files import ImageFiles
 from ccd_lightning.data.manifest import Manifest
@@ -76,8 +79,9 @@ class KeepConfig(SaveConfigCallback):
             partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the config."""
+        """Adds the config, and the folder that its relative paths refer to."""
         checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
+        checkpoint[ORIGIN_KEY] = os.getcwd()
 
 
 def _keep_split(split: Manifest, file: Path) -> None:
@@ -87,7 +91,7 @@ def _keep_split(split: Manifest, file: Path) -> None:
         if changed := {path for path, _ in before ^ now}:
             raise UserError(
                 f"{file}: {len(changed)} images have come, gone or changed sides since the run began. Put them back, or"
-                f" begin a new run, with --data.layout {file} for the old split."
+                f" begin a new run, with --data.layout {quote(str(file))} for the old split."
             )
     split.write(file)
 
@@ -107,7 +111,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed decides everything."""
-        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses without the warning about words that do not come from the command line."""
@@ -142,7 +146,7 @@ class CLI(LightningCLI):
             if seen := [row.path for row in split.select("test") if row.path in trained]:
                 raise UserError(
                     f"{seen[0]}, to be tested on, was trained on, as {len(seen) - 1} others were. Test on the run's own"
-                    f" split with --data.layout {file}, or fit anew."
+                    f" split with --data.layout {quote(str(file))}, or fit anew."
                 )
 
     def before_instantiate_classes(self) -> None:
@@ -151,6 +155,7 @@ class CLI(LightningCLI):
         if config and config["ckpt_path"] == "last":
             go_on_with_last(config)
         if config and config["ckpt_path"]:
+            config["ckpt_path"] = str(expand(config["ckpt_path"]))
             config["weights_only"] = True  # a checkpoint need not be trusted to run code
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
@@ -192,6 +197,20 @@ class CLI(LightningCLI):
         folder = self.trainer.log_dir  # on every rank: Lightning broadcasts it
         if folder and self.trainer.loggers and not getattr(self.trainer, "fast_dev_run", 0):
             record_run(Path(folder), self)
+
+
+def _seed(value: Any) -> int:
+    """The seed of the data, which is that of everything.
+
+    Raises:
+        UserError: If it is no seed: LightningCLI takes true and false too, and draws one or none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise UserError(
+            f"seed_everything is {str(value).lower()}, but must be a whole number from 0 to {2**32 - 1}. For other"
+            " random numbers, give another one."
+        )
+    return value
 
 
 def _way_out(folder: str | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
+from ccd_lightning.commands import command, expand
 from ccd_lightning.data.copies import find_pairs
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.images import Geometry, load_images
@@ -61,14 +61,14 @@ class AnomalyDataModule(LightningDataModule):
             raise UserError(f"data.batch_size is {batch_size}, but must be 1 or more.")
         if not 0 < validation < 1:
             raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
-        self.root = Path(root)
+        self.root = expand(root)
         self.geometry = Geometry(size, crop)
         self.batch_size = batch_size
         self.validation = validation
         self.views = views
         self.num_workers = num_workers
         self.seed = seed
-        self.cache_dir = Path(cache_dir) if cache_dir else None
+        self.cache_dir = expand(cache_dir) if cache_dir else None
         self.check_leaks = check_leaks
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
@@ -129,8 +129,9 @@ class AnomalyDataModule(LightningDataModule):
         if leaks:
             train, test, _, told = leaks[0]
             more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
+            prepare = command("data", "prepare", "--root", self.root)
             raise UserError(
-                f"{train}, trained on, and {test}, tested on, {told}{more}. `ccd data prepare --root {self.root}`"
+                f"{train}, trained on, and {test}, tested on, {told}{more}. `{prepare}`"
                 " writes a split without such training images; --data.check_leaks false goes on."
             )
 

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import Batch, possible_workers, unit_range
 from ccd_lightning.data.images import Geometry, UInt8Array, read_image
 from ccd_lightning.data.layouts import SUFFIXES
@@ -36,7 +37,7 @@ def find_files(places: Sequence[str]) -> list[str]:
     """
     found: dict[str, str] = {}
     for place in places:
-        path, here = os.path.expanduser(place), None
+        path, here = str(expand(place)), None
         for here in _files_of(path):
             found.setdefault(os.path.abspath(here), str(Path(here)))
         if here is None:

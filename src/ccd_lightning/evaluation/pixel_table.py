@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation import curves
 from ccd_lightning.evaluation.intervals import Floats, Integers
@@ -94,7 +95,7 @@ def read_pixels(run: Path) -> PixelTable:
     Raises:
         UserError: If the file is missing or damaged.
     """
-    file, again = run / PIXELS, f"Write it with: ccd test --ckpt_path {run}"
+    file, again = run / PIXELS, f"Write it with: {command('test', '--ckpt_path', run)}"
     if not file.is_file():
         raise UserError(f"{file}: not there; an older version did not write it. {again}")
     try:
