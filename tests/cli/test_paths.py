@@ -94,7 +94,7 @@ def test_data_is_looked_for_here_and_then_where_the_fit_was(
     def settings(*given: str) -> dict[str, str | None]:
         config = {"data": {"init_args": {"root": "images", "layout": "split.csv", "cache_dir": None}}}
         relocate(config, run, origin if known else None, given)
-        found: dict[str, str | None] = config["data"]["init_args"]  # type: ignore[assignment]
+        found: dict[str, str | None] = config["data"]["init_args"]
         return found
 
     found = {name: str(tmp_path / "project" / name) for name in ("images", "split.csv")}

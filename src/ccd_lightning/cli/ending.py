@@ -80,7 +80,7 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     return command("fit", "--config", config, *words)
 
 
-def _size(size: int, config: Path, detector: str) -> dict[str, object]:
+def _size(size: int, config: Path, detector: str) -> dict[str, int]:
     """The options for images of a size, in pixels, where a detector's config is of another."""
     if config.is_file() and yaml.safe_load(config.read_text())["data"]["init_args"].get("size") == size:
         return {}

@@ -18,6 +18,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
+from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.ending import class_path, record_run
 from ccd_lightning.cli.messages import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
@@ -132,8 +133,12 @@ class CLI(LightningCLI):
             self.model.take_distributions(self.datamodule.distributions, "fit")
         self.model.setup("fit")
         path = self.config["fit"]["ckpt_path"]
-        if path and Path(path).is_file() and class_path(self.model) != (kept := model_of(read_checkpoint(Path(path)))):
+        if not path or not Path(path).is_file():
+            return
+        checkpoint = read_checkpoint(Path(path))
+        if class_path(self.model) != (kept := model_of(checkpoint)):
             raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
+        check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
 
     def before_test(self) -> None:
         """Refuses to test on what the run was trained on, where the run's split is still beside its checkpoint."""

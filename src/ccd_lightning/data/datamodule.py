@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
@@ -244,11 +244,35 @@ class AnomalyDataModule(LightningDataModule):
             yield family(images.repeat_interleave(family.count, dim=0), index, generator), index
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in which epoch to go on: Lightning asks for the first batches before it tells a resumed run's epoch."""
-        if self.trainer is None:
+        """Where in which epoch to go on: Lightning asks for the first batches before it tells a resumed run's epoch.
+
+        With it is what this place depends on, which a resumed run must share (`cli.continuity`).
+        """
+        if self.trainer is None or "train" not in self.datasets:
             return {}
         done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        return dict(zip(("epoch", "batch"), divmod(done, int(self.trainer.num_training_batches)), strict=True))
+        epoch, batch = divmod(done, int(self.trainer.num_training_batches))
+        return {"epoch": epoch, "batch": batch, **self.pace(self.trainer)}
+
+    def pace(self, trainer: Trainer, batch_size: int | None = None) -> dict[str, Any]:
+        """How many batches an epoch of training has, and what that and their images depend on.
+
+        Args:
+            trainer: Of the fit.
+            batch_size: Images in a batch; None for those of this data module.
+        """
+        count, ranks, size = len(self.datasets["train"]), trainer.world_size, batch_size or self.batch_size
+        batches = len(EvenBatches(EpochSampler(count, self.seed, shuffle=True), size, ranks=ranks))
+        limit: int | float = trainer.limit_train_batches
+        return {
+            "batches": min(batches, limit) if isinstance(limit, int) else int(batches * limit),
+            "images": count,
+            "seed": self.seed,
+            "batch_size": size,
+            "ranks": ranks,
+            "accumulate": trainer.accumulate_grad_batches,
+            "limit": str(limit),  # 1 is one batch, 1.0 all of them
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up where the checkpoint was written."""
