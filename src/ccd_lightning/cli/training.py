@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -37,6 +38,7 @@ from ccd_lightning.evaluation.dashboard import (
     PretextCharts,
     Throughput,
 )
+from ccd_lightning.evaluation.pace import Pace
 from ccd_lightning.evaluation.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.streaming import ImagePredictions
@@ -125,10 +127,18 @@ class CLI(LightningCLI):
         """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
+        if self.config["fit"]["trainer"]["log_every_n_steps"] is None:
+            self.trainer.log_every_n_steps = 1  # until the number of steps is known
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, Pace):
+                    callback.thin = True
+        if isinstance(self.model, OneClassDetector):
+            size = self.datamodule.geometry.size
+            self.model.check_size(size)
+            self.model.check_memory(size, self.trainer.strategy.root_device, self.trainer.num_devices)
+        self.datamodule.processes = self.trainer.num_devices if self.trainer.local_rank == 0 else 1
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        if isinstance(self.model, OneClassDetector):
-            self.model.check_size(self.datamodule.geometry.size)
         if isinstance(self.model, CCD):
             self.model.take_distributions(self.datamodule.distributions, "fit")
         self.model.setup("fit")
@@ -243,6 +253,7 @@ def run_training(words: list[str]) -> int:
     elif words[0] == "predict":
         images, words = take_images(words)
     with tempfile.TemporaryDirectory() as folder:
+        words = _epochs_before_steps(words)
         words = resolve(words, Path(folder))
         try:
             return _run_cli(words, images)
@@ -254,6 +265,15 @@ def run_training(words: list[str]) -> int:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
                 raise told or UserError(explain(str(error))) from error
             raise
+
+
+def _epochs_before_steps(words: list[str]) -> list[str]:
+    """Lets a number of epochs on the command line replace a config's number of steps, which would end the fit too."""
+    given = {word.split("=")[0] for word in words}
+    endless = "--trainer.max_epochs=-1" in words or ["--trainer.max_epochs", "-1"] in map(list, pairwise(words))
+    if words[0] != "fit" or "--trainer.max_epochs" not in given or "--trainer.max_steps" in given or endless:
+        return words
+    return [*words, "--trainer.max_steps=-1"]
 
 
 def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
@@ -274,6 +294,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
         ReconstructionPictures(),
         LearningRate("step"),
         Throughput(),
+        Pace(),
         TestReport(),
         writer,
     ]
@@ -286,7 +307,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
             "num_sanity_val_steps": 0,  # there is nothing to check: PaDiM cannot score before it is fitted
             "use_distributed_sampler": False,  # ours knows ranks itself
             "enable_model_summary": False,
-            "log_every_n_steps": 1,
+            "log_every_n_steps": None,  # by the number of steps
         },
         seed_everything_default=0,
         parser_kwargs={"exit_on_error": False} | {name: {"exit_on_error": False} for name in CLI.subcommands()},

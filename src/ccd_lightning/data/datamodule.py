@@ -72,6 +72,7 @@ class AnomalyDataModule(LightningDataModule):
         self.check_leaks = check_leaks
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
+        self.processes = 1  # on this machine, each of which decodes images of its own where there is no cache
         self._go_on_at = 0, 0
 
     def manifest(self, masks: bool = True) -> Manifest:
@@ -113,7 +114,7 @@ class AnomalyDataModule(LightningDataModule):
     def _read_training_images(self, rows: list[Row]) -> None:
         """Reads the images to train on and those held out as one array, which runs of other seeds divide otherwise."""
         held_out = self._hold_out(rows)
-        images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
+        images = load_images([row.path for row in rows], self.geometry, self.cache_dir, self.processes)
         for name, chosen in (("train", False), ("val", True)):
             places = [index for index in range(len(rows)) if (index in held_out) == chosen]
             own = [rows[index] for index in places]
