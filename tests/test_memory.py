@@ -1,8 +1,7 @@
 """What does not fit into memory or on the disk is refused before the first image is read."""
 
-from collections import namedtuple
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,8 +74,7 @@ def test_images_that_do_not_fit_name_the_cache(processes: int, monkeypatch: pyte
 
 
 def test_a_full_disk_is_told_before_the_cache_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage: Any = namedtuple("usage", "free")(100)
-    monkeypatch.setattr(images.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(UserError, match=r"1 decoded images of 64 px in .*cache: .* a larger disk"):
         load_images([folder / "train/good/0000.png"], Geometry(64), folder / "cache")
     assert list((folder / "cache").iterdir()) == []

@@ -128,8 +128,8 @@ class CLI(LightningCLI):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         if self.config["fit"]["trainer"]["log_every_n_steps"] is None:
-            self.trainer.log_every_n_steps = 1  # until the number of steps is known
-            for callback in self.trainer.callbacks:
+            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # until the number of steps is known
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Pace):
                     callback.thin = True
         if isinstance(self.model, OneClassDetector):
