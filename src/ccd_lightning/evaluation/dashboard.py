@@ -178,7 +178,7 @@ class PretextCharts(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the lines up to here."""
-        if trainer.global_step - self.drawn >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if self.lines and trainer.global_step - self.drawn >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
             self._draw(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
