@@ -88,7 +88,13 @@ class KeepConfig(SaveConfigCallback):
 
 
 def _keep_split(split: Manifest, file: Path) -> None:
-    """Writes the split, or sees that a run that goes on has the one that it began with."""
+    """Writes the split, or sees that a resumed run has the one that it began with."""
+    _check_split(split, file)
+    split.write(file)
+
+
+def _check_split(split: Manifest, file: Path) -> None:
+    """Refuses another split than the one in a run's folder, if there is one."""
     if file.is_file():
         before, now = ({(row.path, row.split) for row in one.rows} for one in (Manifest.read(file, split.root), split))
         if changed := {path for path, _ in before ^ now}:
@@ -96,7 +102,6 @@ def _keep_split(split: Manifest, file: Path) -> None:
                 f"{file}: {len(changed)} images have come, gone or changed sides since the run began. Put them back, or"
                 f" begin a new run, with --data.layout {quote(str(file))} for the old split."
             )
-    split.write(file)
 
 
 class CLI(LightningCLI):
@@ -148,6 +153,8 @@ class CLI(LightningCLI):
         checkpoint = read_checkpoint(Path(path))
         if class_path(self.model) != (kept := model_of(checkpoint)):
             raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
+        if self.datamodule.split:
+            _check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)
         check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
 
     def before_test(self) -> None:
