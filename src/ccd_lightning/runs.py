@@ -1,16 +1,18 @@
 """Run folders: runs/<name>/<version>/ with config, checkpoints and results.
 
-A run is finished when `run.json` stands in its folder, which `ccd fit` writes last.
+A run is finished when its folder holds `run.json`, which `ccd fit` writes last.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import UserError
 
 ROOT = Path("runs")
@@ -22,42 +24,51 @@ FIRST = "ccd fit --config configs/ccd_synthetic.yaml"
 CHECKPOINTS = "checkpoints"
 
 
-@contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
-    """A path to write to, which takes the file's place once all is written: a break leaves the old file."""
-    partial = file.with_suffix(".partial")
-    yield partial
-    partial.replace(file)
-
-
 def newest_run(root: Path = ROOT) -> Path:
     """The run below a folder that finished last.
 
     Raises:
         UserError: If there is none.
     """
-    records = [path for path in root.glob(f"**/{RECORD}") if path.parent.name != LATEST]
-    if not records:
+    finished = finished_runs(root, f"**/{RECORD}")
+    if not finished:
         begun = newest_begun(root)
         way_out = how_to_go_on(begun) if begun else f"Make one: {FIRST}"
         raise UserError(f"{root}: no finished run in this folder. {way_out}")
-    return max(records, key=lambda path: (read_record(path.parent)["finished"], str(path))).parent
+    return max(finished, key=lambda run: (finished[run], str(run)))
+
+
+def finished_runs(root: Path, pattern: str) -> dict[Path, datetime]:
+    """The finished runs below a folder, with their times; warns about those whose record cannot be used.
+
+    Args:
+        root: Where to look.
+        pattern: Of the paths of their records, relative to the root.
+    """
+    found: dict[Path, datetime] = {}
+    for run in (path.parent for path in root.glob(pattern) if path.parent.name != LATEST):
+        try:
+            found[run] = datetime.fromisoformat(read_record(run)["finished"])
+        except UserError as error:
+            print(f"ccd: warning: run ignored: {error}", file=sys.stderr)
+    return {run: time if time.tzinfo else time.replace(tzinfo=UTC) for run, time in found.items()}
 
 
 def how_to_go_on(run: Path | str) -> str:
     """The command that takes up a run which is not finished."""
-    return f"Go on with: ccd fit --config {run}/{CONFIG} --ckpt_path {run}"
+    return f"Go on with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
 
 
 def newest_begun(root: Path) -> Path | None:
     """The run below a folder, finished or not, that saved its state last; None where none did."""
     states = [path for path in root.glob(f"**/{CHECKPOINTS}/last.ckpt") if path.parents[1].name != LATEST]
+    states = [path for path in states if path.is_file()]  # no dangling links
     return max(states, key=lambda path: path.stat().st_mtime).parents[1] if states else None
 
 
 def newest_version(folder: Path) -> Path | None:
     """The run of a folder of runs that was begun last, whether it has saved anything or not; None without any."""
-    configs = [path for path in folder.glob(f"*/{CONFIG}") if path.parent.name != LATEST]
+    configs = [path for path in folder.glob(f"*/{CONFIG}") if path.parent.name != LATEST and path.is_file()]
     return max(configs, key=lambda path: path.stat().st_mtime).parent if configs else None
 
 
@@ -65,12 +76,17 @@ def read_record(run: Path) -> dict[str, Any]:
     """What `ccd fit` wrote down when the run finished.
 
     Raises:
-        UserError: If the file is damaged.
+        UserError: If the file is damaged, or was not written by `ccd fit`.
     """
     try:
-        record: dict[str, Any] = json.loads((run / RECORD).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{run / RECORD}: cannot be read ({error}). Fit the run again.") from error
+        record: dict[str, Any] = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        datetime.fromisoformat(record["finished"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"there is no {error} in it" if isinstance(error, KeyError) else error
+        raise UserError(
+            f"{run / RECORD}: cannot be read ({reason}). Name the run with --ckpt_path {quote(str(run))} to use its"
+            " checkpoint, or fit it again."
+        ) from error
     return record
 
 
@@ -85,6 +101,7 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
     Raises:
         UserError: If there is nothing of the kind.
     """
+    path = expand(path)
     if path.is_file():
         return path
     if not path.exists():
@@ -101,13 +118,14 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
 
 def checkpoint_of(run: Path, prefer: str = "best.ckpt") -> Path | None:
     """A run's preferred checkpoint, else its last one, else the newest of any name, else None."""
-    found = sorted((run / CHECKPOINTS).glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    files = (path for path in (run / CHECKPOINTS).glob("*.ckpt") if path.is_file())
+    found = sorted(files, key=lambda path: path.stat().st_mtime)
     named = [run / CHECKPOINTS / name for name in (prefer, "last.ckpt")]
     return next((path for path in (*named, *reversed(found)) if path in found), None)
 
 
 def _known_runs() -> str:
-    known = sorted({str(record.parent.parent) for record in ROOT.glob(f"*/*/{RECORD}")})
+    known = sorted({str(run.parent) for run in finished_runs(ROOT, f"*/*/{RECORD}")})
     return f" Finished runs: {', '.join(known)}." if known else " No run has finished yet."
 
 

@@ -81,6 +81,62 @@ def test_a_resumed_run_is_the_uninterrupted_one_in_its_folder(
     assert "ckpt_path: null" in (run / "config.yaml").read_text()
 
 
+def cut_off(words: list[str], epoch: int, batch: int) -> list[tuple[int, dict[str, torch.Tensor]]]:
+    """Leaves a run as a break within an epoch would; what it saves without the break."""
+    cut = [f"--trainer.callbacks+={__name__}.CutOff", f"--trainer.callbacks.epoch={epoch}"]
+    assert main([*words, *cut, f"--trainer.callbacks.batch={batch}"]) == 0
+    run = Path("runs/ccd_synthetic/version_0")
+    whole = saved(run)
+    shutil.rmtree(run)
+    shutil.move("cut", run)
+    return whole
+
+
+def older(checkpoint: Path) -> None:
+    """Leaves of the data's state what earlier versions saved."""
+    content = torch.load(checkpoint, weights_only=True)
+    state = content["SyntheticColonoscopy"]
+    content["SyntheticColonoscopy"] = {name: state[name] for name in ("epoch", "batch")}
+    torch.save(content, checkpoint)
+
+
+@pytest.mark.parametrize("age", ["new", "old"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_other_steps_are_refused_and_equal_ones_are_the_uninterrupted_run(
+    epoch: int, age: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*WORDS, "--data.batch_size=5", "--trainer.max_epochs=2"]  # 2 batches of 5 images
+    whole = cut_off(words, epoch, 1)
+    run = Path("runs/ccd_synthetic/version_0")
+    last = run / "checkpoints/last.ckpt"
+    if age == "old":
+        older(last)
+    config = (run / "config.yaml").read_bytes()
+    for change, expected in {
+        "--data.batch_size=3": "saved with 2 batches per epoch, but with data.batch_size 3 and 1 processes there are 4",
+        "--data.batch_size=10": "Resume with --data.batch_size 5, or start a new run",
+        **(SETTINGS if age == "new" else {}),
+    }.items():
+        capsys.readouterr()
+        assert main([*words, change, "--ckpt_path", "last"]) == 2
+        assert expected in capsys.readouterr().err
+    assert (run / "config.yaml").read_bytes() == config
+    assert main([*words, "--data.batch_size=9", "--ckpt_path", "last"]) == 0  # 2 batches of 5 images as well
+    for (step, tensors), (same_step, resumed) in zip(whole, saved(run), strict=True):
+        assert step == same_step
+        # Validation recalibrates the encoder in batches of today's size.
+        learned = [name for name in tensors if "running_" not in name and not name.startswith("probe")]
+        assert all(torch.equal(tensors[name], resumed[name]) for name in learned)
+
+
+SETTINGS = {
+    "--trainer.limit_train_batches=1": "trainer.limit_train_batches: 1.0, but now it is 1.",
+    "--trainer.accumulate_grad_batches=2": "trainer.accumulate_grad_batches: 1, but now it is 2",
+    "--seed_everything=1": "seed_everything: 0, but now it is 1",
+    "--data.validation=0.5": "images to train on: 10, but now it is 6",
+}
+
+
 def test_last_begins_where_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
     killed_early = Path("runs/ccd_synthetic/version_0")
     killed_early.mkdir(parents=True)

@@ -52,7 +52,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: py
     writer.save_checkpoint({"step": 1}, file)
 
     def break_off(*_: Any, **__: Any) -> None:
-        Path(f"{file}.partial").write_bytes(b"half of")
+        tmp_path.joinpath(".last.ckpt.1.partial").write_bytes(b"half of")  # as a killed process leaves it
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ccd_lightning.cli.tested import Compared, Tested, check_same_data, read_results, read_scores, tested_run
+from ccd_lightning.cli.tested import Compared, Tested, again, check_same_data, read_results, read_scores, tested_run
+from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.names import MAIN, partly_masked
 
@@ -31,7 +32,7 @@ def run_compare(words: list[str]) -> None:
         "--output", type=Path, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
     )
     arguments = parser.parse_args(words)
-    output: Path | None = arguments.output
+    output: Path | None = arguments.output and expand(arguments.output)
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
     runs = {str(path): tested_run(path) for path in arguments.runs}
@@ -91,8 +92,10 @@ def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapp
             f"images of a patient or video count as dependent: {count} groups in the test (Obuchowski's) and bootstrap"
         )
     if not compared.groups_known and any(result.data.get("groups") != 0 for result in results.values()):
-        again = ", ".join(f"ccd test --ckpt_path {run}" for run in runs.values())
-        print(f"no predictions.csv names patients or videos, so images count as independent; to change that: {again}")
+        commands = ", ".join(map(again, runs.values()))
+        print(
+            f"no predictions.csv names patients or videos, so images count as independent; to change that: {commands}"
+        )
     for name in compared.regrouped:
         print(f"{runs[name]}/predictions.csv names other patients or videos, which are not used")
     for reason in reasons:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd_lightning.cli.tested import Compared, Tested
+from ccd_lightning.cli.tested import Compared, Tested, again
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.bootstrap import smaller_class
 from ccd_lightning.evaluation.intervals import Integers
@@ -76,9 +76,7 @@ def _kept(run: Path, files: list[str]) -> tuple[Integers, PixelTable]:
     """
     table, places = read_pixels(run), {file: place for place, file in enumerate(files)}
     if not places.keys() >= set(table.paths):
-        raise UserError(
-            f"{run / PIXELS} has images that {run}/predictions.csv has not. Write both with: ccd test --ckpt_path {run}"
-        )
+        raise UserError(f"{run / PIXELS} has images that {run}/predictions.csv has not. Write both with: {again(run)}")
     found = np.array([places[path] for path in table.paths], dtype=np.int64)
     order = np.argsort(found)
     return found[order], table.take(order)

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.writing import atomic_write
 
 if TYPE_CHECKING:
     from ccd_lightning.data.checking import Check
@@ -86,7 +88,8 @@ def _check(arguments: argparse.Namespace) -> None:
     write_findings(table, result.findings)
     written = [str(table)]
     if sheet := pair_sheet([pair for pair in result.pairs if {pair.train, pair.test} <= result.looks.keys()][:PAIRS]):
-        sheet.save(arguments.output / "pairs.png")
+        with atomic_write(arguments.output / "pairs.png") as partial:
+            sheet.save(partial, format="PNG")
         written.append(str(arguments.output / "pairs.png"))
     errors = result.count("error")
     told = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"
@@ -95,7 +98,9 @@ def _check(arguments: argparse.Namespace) -> None:
         return
     way_out = "Mend these files, or leave them out"
     if any(pair.is_leak for pair in result.pairs):
-        way_out += f"; `ccd data prepare --root {arguments.root}` leaves training images out that are tested on"
+        way_out += (
+            f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
+        )
     raise UserError(f"{arguments.root}: {told}. Training or its test would be unsound. {way_out}.")
 
 
@@ -117,7 +122,9 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
     manifest = _read(arguments)
     if manifest.flaws:
-        raise UserError(f"{manifest.flaws[0]} `ccd data check --root {arguments.root}` lists all that is wrong.")
+        raise UserError(
+            f"{manifest.flaws[0]} `{command('data', 'check', '--root', arguments.root)}` lists all that is wrong."
+        )
     table: Path = arguments.output or Path(f"{arguments.root.resolve().name}.csv")
     if table.exists():
         raise UserError(f"{table}: there is such a file already. Remove it, or give another one with --output FILE.")
@@ -138,7 +145,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
             print(f"Grey values from {low:g} to {high:g} of images of more than 8 bits became 0 to 255 (--range)")
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
-    print(f"Next: ccd fit --config configs/ccd_folder.yaml --data.root {root} --data.layout {table}")
+    config = ("--config", "configs/ccd_folder.yaml")
+    print(f"Next: {command('fit', *config, '--data.root', root, '--data.layout', table)}")
 
 
 def _geometry(arguments: argparse.Namespace) -> Geometry:
@@ -162,21 +170,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("ccd data", description="Make, check and prepare data sets.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shown = commands.add_parser("list", help="which data sets are there, and which layouts are recognised")
-    shown.add_argument("--root", type=Path, default=Path("data"), help="where data sets are kept; default: data")
+    shown.add_argument("--root", type=expand, default=Path("data"), help="where data sets are kept; default: data")
 
     seen = _reading(commands.add_parser("check", help="open every file, and tell what would make training unsound"))
     seen.add_argument(
-        "--output", type=Path, default=Path("data_check"), help="folder for the report; default: data_check"
+        "--output", type=expand, default=Path("data_check"), help="folder for the report; default: data_check"
     )
     seen.add_argument("--table_only", action="store_true", help="check the split, and open no image")
 
     made = _reading(commands.add_parser("prepare", help="write the split down, and images at working size on request"))
-    made.add_argument("--output", type=Path, help="the table to write; default: NAME.csv, of the data set's folder")
+    made.add_argument("--output", type=expand, help="the table to write; default: NAME.csv, of the data set's folder")
     made.add_argument("--keep_leaks", action="store_true", help="keep training images that are tested on too")
-    made.add_argument("--copy", type=Path, help="folder to write images and masks to, as PNG at working size")
-    for command, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
-        command.add_argument("--size", type=int, default=256, help=f"side in pixels {what}; default: 256")
-        command.add_argument(
+    made.add_argument("--copy", type=expand, help="folder to write images and masks to, as PNG at working size")
+    for sub, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
+        sub.add_argument("--size", type=int, default=256, help=f"side in pixels {what}; default: 256")
+        sub.add_argument(
             "--crop", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="part to use, as fractions"
         )
     _synthesis(commands.add_parser("synthesize", help="make procedural images, with exact masks"))
@@ -184,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or a manifest (.csv)")
+    parser.add_argument("--root", type=expand, required=True, help="the data set's folder, or a manifest (.csv)")
     parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
     parser.add_argument(
         "--range",
@@ -200,7 +208,7 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _synthesis(make: argparse.ArgumentParser) -> None:
     make.add_argument("--name", choices=("colonoscopy", "fundus"), default="colonoscopy", help="what to show")
-    make.add_argument("--root", type=Path, help="the folder to make; default: data/synthetic_NAME")
+    make.add_argument("--root", type=expand, help="the folder to make; default: data/synthetic_NAME")
     make.add_argument("--size", type=int, default=128, help="side of the images in pixels; default: 128")
     make.add_argument("--seed", type=int, default=0, help="decides the images; default: 0")
     make.add_argument("--train", type=int, default=320, help="normal training images; default: 320")

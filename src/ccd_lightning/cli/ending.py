@@ -13,10 +13,12 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
+from ccd_lightning.commands import command
 from ccd_lightning.data.recognition import AUTO
 from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.writing import atomic_link, atomic_write
 
 
 def class_path(model: LightningModule) -> str:
@@ -44,17 +46,17 @@ def record_run(run: Path, cli: LightningCLI) -> None:
         "epochs": cli.trainer.current_epoch,
         "steps": cli.trainer.global_step,
     }
-    (run / runs.RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    with atomic_write(run / runs.RECORD) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     latest = run.parent / runs.LATEST
     if latest.is_symlink() or not latest.exists():
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(run.name)
+        atomic_link(latest, run.name)
     print(f"\nThe run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
 
 
 def _next_command(run: Path, cli: LightningCLI) -> str:
     if isinstance(cli.model, OneClassDetector):
-        return "ccd test"
+        return command("test")
     data = cli.datamodule
     detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
     name = run.parent.name.removeprefix("ccd_")
@@ -62,26 +64,27 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     shipped = config.is_file() and run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
     if not shipped:
         config = Path("configs") / f"{detector}_folder.yaml"
-    options = ""
+    options: dict[str, object] = {}
     if not shipped or isinstance(data, Folder):
-        options += f" --data.root {data.root}"
+        options["data.root"] = data.root
     if isinstance(data, Folder):
-        options += f" --data.layout {data.layout}" * (data.layout != AUTO)
-        options += f" --data.split_seed {data.split_seed}" * (data.split_seed != 0)
-        options += " --data.groups false" * (not data.groups)
-    options += _size(data.geometry.size, config, detector)
+        options |= {"data.layout": data.layout} if data.layout != AUTO else {}
+        options |= {"data.split_seed": data.split_seed} if data.split_seed != 0 else {}
+        options |= {} if data.groups else {"data.groups": "false"}
+    options |= _size(data.geometry.size, config, detector)
     if data.geometry.crop and (not shipped or isinstance(data, Folder)):
-        options += f" --data.crop '{list(data.geometry.crop)}'"
+        options["data.crop"] = list(data.geometry.crop)
     if data.geometry.range:
-        options += f" --data.range '{list(data.geometry.range)}'"
+        options["data.range"] = list(data.geometry.range)
     if not shipped:
-        options += f" --model.{weights}.weights {os.path.relpath(run)}"
-        options += " --model.encoder.weights GLOBAL_RUN" * (detector == "igd")
-    return f"ccd fit --config {config}{options}"
+        options[f"model.{weights}.weights"] = os.path.relpath(run)
+        options |= {"model.encoder.weights": "GLOBAL_RUN"} if detector == "igd" else {}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return command("fit", "--config", config, *words)
 
 
-def _size(size: int, config: Path, detector: str) -> str:
+def _size(size: int, config: Path, detector: str) -> dict[str, int]:
     """The options for images of a size, in pixels, where a detector's config is of another."""
     if config.is_file() and yaml.safe_load(config.read_text())["data"]["init_args"].get("size") == size:
-        return ""
-    return f" --data.size {size}" + f" --model.global_scale.size {size}" * (detector == "igd")
+        return {}
+    return {"data.size": size} | ({"model.global_scale.size": size} if detector == "igd" else {})

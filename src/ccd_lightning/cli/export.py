@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import os
+import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
 
@@ -43,11 +45,11 @@ def run_export(words: list[str]) -> None:
     print(f"export: {os.path.relpath(checkpoint)}")
     write_checked(checkpoint, file, arguments.format, arguments.input)
     if arguments.format == "onnx":
-        print(f"Next: python examples/score_onnx.py {os.path.relpath(file)} IMAGE ...")
+        print(f"Next: python examples/score_onnx.py {quote(os.path.relpath(file))} IMAGE ...")
 
 
 def write_checked(checkpoint: Path, file: Path, form: str, kind: str) -> None:
-    """Writes a detector's file, and removes it where it scores differently from the detector.
+    """Writes a detector's file, unless it scores differently from the detector; then an older one stays.
 
     Args:
         checkpoint: The detector's.
@@ -64,20 +66,19 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str) -> None:
     images, origin = images_to_try(run_folder(checkpoint), detector.geometry)
     if kind == "float":
         images = images / 255
-    difference = math.inf
-    try:
+    # In a folder of its own, because an ONNX file refers to its weights by name.
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
+        written = Path(folder) / file.name
         with Console().status("Exporting, and checking"):
-            scoring = (write_onnx if form == "onnx" else write_torch)(detector, file, kind)
+            scoring = (write_onnx if form == "onnx" else write_torch)(detector, written, kind)
             difference = greatest_difference(scoring, detector, images)
-    finally:
         if not difference <= TOLERANCE:
-            for written in (file, Path(f"{file}.data")):
-                written.unlink(missing_ok=True)
-    if not difference <= TOLERANCE:
-        raise UserError(
-            f"{file}: it scored {origin} differently from torch, by {difference:.1e} of the maps' range"
-            f" ({TOLERANCE:.0e} is allowed), and was removed. Try --format {'torch' if form == 'onnx' else 'onnx'}."
-        )
+            raise UserError(
+                f"{file}: not written, because it scored {origin} differently from torch, by {difference:.1e} of the"
+                f" maps' range ({TOLERANCE:.0e} is allowed). Try --format {'torch' if form == 'onnx' else 'onnx'}."
+            )
+        for part in sorted(Path(folder).iterdir(), reverse=True):  # weights before the file that refers to them
+            part.replace(file.parent / part.name)
     outputs = "score, decision and map" if metadata["threshold"] else "score and map (the run has no threshold)"
     side = metadata["size"]
     print(f"{os.path.relpath(file)}: images (batch, 3, {side}, {side}) of {metadata['input']} -> {outputs}")
@@ -95,6 +96,7 @@ def images_to_try(run: Path, geometry: Geometry) -> tuple[Tensor, str]:
         (3, 3, size, size) uint8, and what they are.
     """
     import torch
+    import yaml
 
     from ccd_lightning.data.images import read_image
 
@@ -102,7 +104,7 @@ def images_to_try(run: Path, geometry: Geometry) -> tuple[Tensor, str]:
         paths = _test_images(run)
         chosen = paths[:: max(1, len(paths) // CHECKED)][:CHECKED]
         pixels = [torch.tensor(read_image(path, geometry)).permute(2, 0, 1) for path in chosen]
-    except (OSError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, UserError):  # whatever a damaged file holds
         pixels = []
     if len(pixels) == CHECKED:
         return torch.stack(pixels).contiguous(), f"{CHECKED} test images"
@@ -123,8 +125,8 @@ def _test_images(run: Path) -> list[Path]:
     from ccd_lightning.data.manifest import Manifest
     from ccd_lightning.data.recognition import possible_roots
 
-    root = yaml.safe_load((run / CONFIG).read_text())["data"]["init_args"]["root"]
-    for folder in possible_roots(Path(root)):
+    root = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"]["root"]
+    for folder in possible_roots(expand(root)):
         paths = [row.path for row in Manifest.read(run / MANIFEST, folder).select("test")]
         if paths and paths[0].is_file():
             return paths
@@ -135,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("ccd export", description="Write a detector as a file that needs none of this.")
     parser.add_argument(
         "--ckpt_path",
-        type=Path,
+        type=expand,
         metavar="RUN",
         help="a run's folder, the folder of its versions, or a checkpoint file; default: the newest finished run",
     )
@@ -147,6 +149,6 @@ def _parser() -> argparse.ArgumentParser:
         help="pixels from 0 to 255, or from 0 to 1; default: uint8",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
+        "--output", type=expand, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
     )
     return parser

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 
 PREDICT_HELP = """\
@@ -81,7 +82,7 @@ def take_images(words: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
 
     from ccd_lightning.data.files import look_for
 
-    output = Path(single["--output"]).expanduser() if "--output" in single else None
+    output = expand(single["--output"]) if "--output" in single else None
     maps = cast(Literal["png", "npy", "none"], single["--maps"])
     files, others = look_for(places)
     if others:

@@ -10,6 +10,8 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
+from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
+from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.handover import CONFIG_KEY, read_checkpoint
 
@@ -45,7 +47,7 @@ def resolve(words: list[str], folder: Path) -> list[str]:
         return [command, *rest, *(_same_folder(checkpoint) if goes_on else ()), "--ckpt_path", str(checkpoint)]
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
     rank_zero_only(print)(f"{command}: {os.path.relpath(checkpoint)}")
-    return [command, "--config", str(_write_config(checkpoint, folder)), "--ckpt_path", str(checkpoint), *rest]
+    return [command, "--config", str(_write_config(checkpoint, folder, given)), "--ckpt_path", str(checkpoint), *rest]
 
 
 def go_on_with_last(config: Namespace) -> None:
@@ -61,7 +63,7 @@ def go_on_with_last(config: Namespace) -> None:
     place = logger.get("init_args") if isinstance(logger, Namespace) else None
     if not place or not place.get("save_dir"):
         raise UserError("--ckpt_path last looks where trainer.logger writes, which is nowhere. Give --ckpt_path RUN.")
-    folder = Path(place["save_dir"]) / (place.get("name") or "")
+    folder = expand(place["save_dir"]) / (place.get("name") or "")
     run = runs.newest_version(folder)
     checkpoint = run and runs.checkpoint_of(run, "last.ckpt")
     config["ckpt_path"] = str(checkpoint) if checkpoint else None
@@ -79,12 +81,13 @@ def _same_folder(checkpoint: Path) -> list[str]:
     return ["--trainer.logger.init_args.version", runs.run_folder(checkpoint).resolve().name]
 
 
-def _write_config(checkpoint: Path, folder: Path) -> Path:
+def _write_config(checkpoint: Path, folder: Path, given: set[str]) -> Path:
     content = read_checkpoint(checkpoint)
     if CONFIG_KEY not in content:
         raise UserError(f"{checkpoint}: it holds no config, so it was not written by ccd fit. Give one with --config.")
     config = yaml.safe_load(content[CONFIG_KEY])
     config = {key: value for key, value in config.items() if key not in ("ckpt_path", "weights_only")}
+    relocate(config, runs.run_folder(checkpoint), content.get(ORIGIN_KEY), given)
     for key in MACHINE:
         config["trainer"].pop(key, None)
     config["trainer"]["logger"] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from ccd_lightning.errors import Terminated
+from ccd_lightning.writing import atomic_write, remove_leftovers
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -26,11 +26,11 @@ class WholeCheckpoints(TorchCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        partial = Path(f"{path}.partial")
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(file)
+        with atomic_write(file) as partial:
+            super().save_checkpoint(checkpoint, partial, storage_options)
 
 
 class SaveWhenTerminated(Callback):

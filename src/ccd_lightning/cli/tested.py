@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation.records import Evaluation, ImageRecord
 from ccd_lightning.runs import newest_run
@@ -69,12 +71,18 @@ def tested_run(path: Path) -> Path:
     Raises:
         UserError: If there is none.
     """
+    path = expand(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such run.")
     run = path if (path / "metrics.json").is_file() else newest_run(path)
     if not (run / "metrics.json").is_file():
-        raise UserError(f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}")
+        raise UserError(f"{run}: not tested yet. Do it with: {again(run)}")
     return run
+
+
+def again(run: Path) -> str:
+    """The command that tests a run once more."""
+    return command("test", "--ckpt_path", run)
 
 
 def read_results(run: Path) -> Tested:
@@ -92,9 +100,9 @@ def read_results(run: Path) -> Tested:
             dict(content["undefined"]),
         )
         data = content["data"] | {key: content["data"][key] for key in ("root", "images", "split")}
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"there is no {error} in it" if isinstance(error, KeyError) else error
-        raise UserError(f"{file}: cannot be read ({reason}). Write it with: ccd test --ckpt_path {run}") from error
+        raise UserError(f"{file}: cannot be read ({reason}). Write it with: {again(run)}") from error
     return Tested(evaluation, data)
 
 
@@ -135,14 +143,22 @@ def read_predictions(run: Path) -> dict[str, Prediction]:
     file = run / "predictions.csv"
     try:
         with file.open(newline="", encoding="utf-8") as stream:
-            rows = {
-                row["path"]: Prediction(row["path"], int(row["label"]), float(row["score"]), row.get("group"))
-                for row in csv.DictReader(stream)
-            }
+            listed = [_prediction(row) for row in csv.DictReader(stream)]
+        rows = {row.file: row for row in listed}
+        if len(rows) < max(len(listed), 1):
+            raise ValueError("an image is listed twice" if rows else "there are no images in it")
         base = os.path.commonpath(rows)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error}). Write it with: ccd test --ckpt_path {run}") from error
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        reason = f"there is no column {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{file}: cannot be read ({reason}). Write it with: {again(run)}") from error
     return {os.path.relpath(path, base): row for path, row in rows.items()}
+
+
+def _prediction(row: Mapping[str, str]) -> Prediction:
+    label, score = int(row["label"]), float(row["score"])
+    if label not in (0, 1) or not math.isfinite(score):
+        raise ValueError(f"label {row['label']}, score {row['score']} for {row['path']}")
+    return Prediction(row["path"], label, score, row.get("group"))
 
 
 def check_same_data(tested: Mapping[str, Mapping[str, Any]]) -> None:

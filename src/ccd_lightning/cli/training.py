@@ -6,7 +6,9 @@ import logging
 import os
 import tempfile
 import warnings
+from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace
@@ -17,11 +19,14 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
+from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.ending import class_path, record_run
 from ccd_lightning.cli.messages import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
+from ccd_lightning.cli.relocation import ORIGIN_KEY
 from ccd_lightning.cli.resume import go_on_with_last, resolve
 from ccd_lightning.cli.saving import SaveWhenTerminated, ValidateLast, WholeCheckpoints
+from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.files import ImageFiles
 from ccd_lightning.data.images import Geometry
@@ -34,6 +39,7 @@ from ccd_lightning.evaluation.dashboard import (
     PretextCharts,
     Throughput,
 )
+from ccd_lightning.evaluation.pace import Pace
 from ccd_lightning.evaluation.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.evaluation.prediction import PredictionFile
 from ccd_lightning.evaluation.streaming import ImagePredictions
@@ -41,6 +47,7 @@ from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import CONFIG_KEY, model_of, read_checkpoint
+from ccd_lightning.writing import atomic_write
 
 SKIPPED = 3  # the exit code of a prediction that had to skip images
 
@@ -55,7 +62,7 @@ class KeepConfig(SaveConfigCallback):
         """Writes the file when fitting starts; a test belongs to a run that has one."""
         if stage != "fit" or not trainer.loggers:
             return
-        folder = Path(str(trainer.log_dir))
+        folder = self.folder = Path(str(trainer.log_dir))  # on every rank: Lightning broadcasts it
         self.overwrite = bool(self.config.get("ckpt_path"))  # an interrupted run goes on in its folder
         if (folder / self.config_filename).exists() and not self.overwrite:
             raise UserError(
@@ -63,14 +70,22 @@ class KeepConfig(SaveConfigCallback):
             )
         self.config = self._with_range(trainer)
         self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
+        self.save_to_log_dir = False  # Lightning writes there in place
         super().setup(trainer, pl_module, stage)
         split: Manifest | None = trainer.datamodule.split  # type: ignore[attr-defined]
         if split and trainer.is_global_zero:
             _keep_split(split, folder / runs.MANIFEST)
 
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the config, on the first rank."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.folder / self.config_filename) as partial:
+            partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the config."""
+        """Adds the config, and the folder that its relative paths refer to."""
         checkpoint[CONFIG_KEY] = self.parser.dump(self._with_range(trainer), skip_none=False)
+        checkpoint[ORIGIN_KEY] = os.getcwd()
 
     def _with_range(self, trainer: Trainer) -> Namespace:
         """The config with the range of grey values that was found in the training images, for test and predict."""
@@ -82,22 +97,27 @@ class KeepConfig(SaveConfigCallback):
 
 
 def _keep_split(split: Manifest, file: Path) -> None:
-    """Writes the split, or sees that a run that goes on has the one that it began with."""
+    """Writes the split, or sees that a resumed run has the one that it began with."""
+    _check_split(split, file)
+    split.write(file)
+
+
+def _check_split(split: Manifest, file: Path) -> None:
+    """Refuses another split than the one in a run's folder, if there is one."""
     if file.is_file():
         old = Manifest.read(file, split.root)
         before, now = ({(row.path, row.split) for row in one.rows} for one in (old, split))
         if changed := {path for path, _ in before ^ now}:
             raise UserError(
                 f"{file}: {len(changed)} images have come, gone or changed sides since the run began. Put them back, or"
-                f" begin a new run, with --data.layout {file} for the old split."
+                f" begin a new run, with --data.layout {quote(str(file))} for the old split."
             )
         groups, now_groups = ({row.path: row.group for row in one.select("train")} for one in (old, split))
         if groups != now_groups:
             raise UserError(
                 f"{file}: images are not grouped by patient or video as they were when the run began. Resume it with"
-                f" --data.layout {file}."
+                f" --data.layout {quote(str(file))}."
             )
-    split.write(file)
 
 
 class CLI(LightningCLI):
@@ -115,7 +135,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed decides everything."""
-        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses without the warning about words that do not come from the command line."""
@@ -129,16 +149,30 @@ class CLI(LightningCLI):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
         self.datamodule.trainer = self.trainer  # which knows of other ranks
+        if self.config["fit"]["trainer"]["log_every_n_steps"] is None:
+            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # until the number of steps is known
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, Pace):
+                    callback.thin = True
+        if isinstance(self.model, OneClassDetector):
+            size = self.datamodule.geometry.size
+            self.model.check_size(size)
+            self.model.check_memory(size, self.trainer.strategy.root_device, self.trainer.num_devices)
+        self.datamodule.processes = self.trainer.num_devices if self.trainer.local_rank == 0 else 1
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        if isinstance(self.model, OneClassDetector):
-            self.model.check_size(self.datamodule.geometry.size)
         if isinstance(self.model, CCD):
             self.model.take_distributions(self.datamodule.distributions, "fit")
         self.model.setup("fit")
         path = self.config["fit"]["ckpt_path"]
-        if path and Path(path).is_file() and class_path(self.model) != (kept := model_of(read_checkpoint(Path(path)))):
+        if not path or not Path(path).is_file():
+            return
+        checkpoint = read_checkpoint(Path(path))
+        if class_path(self.model) != (kept := model_of(checkpoint)):
             raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
+        if self.datamodule.split:
+            _check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)
+        check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
 
     def before_test(self) -> None:
         """Refuses to test on what the run was trained on, where the run's split is still beside its checkpoint."""
@@ -151,7 +185,7 @@ class CLI(LightningCLI):
             if seen := [row.path for row in split.select("test") if row.path in trained]:
                 raise UserError(
                     f"{seen[0]}, to be tested on, was trained on, as {len(seen) - 1} others were. Test on the run's own"
-                    f" split with --data.layout {file}, or fit anew."
+                    f" split with --data.layout {quote(str(file))}, or fit anew."
                 )
 
     def before_instantiate_classes(self) -> None:
@@ -160,6 +194,7 @@ class CLI(LightningCLI):
         if config and config["ckpt_path"] == "last":
             go_on_with_last(config)
         if config and config["ckpt_path"]:
+            config["ckpt_path"] = str(expand(config["ckpt_path"]))
             config["weights_only"] = True  # a checkpoint need not be trusted to run code
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
@@ -203,6 +238,20 @@ class CLI(LightningCLI):
             record_run(Path(folder), self)
 
 
+def _seed(value: Any) -> int:
+    """The seed of the data, which is that of everything.
+
+    Raises:
+        UserError: If it is no seed: LightningCLI takes true and false too, and draws one or none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise UserError(
+            f"seed_everything is {str(value).lower()}, but must be a whole number from 0 to {2**32 - 1}. For other"
+            " random numbers, give another one."
+        )
+    return value
+
+
 def _way_out(folder: str | None) -> str:
     if folder and (Path(folder) / runs.CHECKPOINTS / "last.ckpt").is_file():
         return runs.how_to_go_on(os.path.relpath(folder))
@@ -228,6 +277,7 @@ def run_training(words: list[str]) -> int:
     elif words[0] == "predict":
         images, words = take_images(words)
     with tempfile.TemporaryDirectory() as folder:
+        words = _epochs_before_steps(words)
         words = resolve(words, Path(folder))
         try:
             return _run_cli(words, images)
@@ -239,6 +289,15 @@ def run_training(words: list[str]) -> int:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
                 raise told or UserError(explain(str(error))) from error
             raise
+
+
+def _epochs_before_steps(words: list[str]) -> list[str]:
+    """Lets a number of epochs on the command line replace a config's number of steps, which would end the fit too."""
+    given = {word.split("=")[0] for word in words}
+    endless = "--trainer.max_epochs=-1" in words or ["--trainer.max_epochs", "-1"] in map(list, pairwise(words))
+    if words[0] != "fit" or "--trainer.max_epochs" not in given or "--trainer.max_steps" in given or endless:
+        return words
+    return [*words, "--trainer.max_steps=-1"]
 
 
 def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
@@ -259,6 +318,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
         ReconstructionPictures(),
         LearningRate("step"),
         Throughput(),
+        Pace(),
         TestReport(),
         writer,
     ]
@@ -271,7 +331,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
             "num_sanity_val_steps": 0,  # there is nothing to check: PaDiM cannot score before it is fitted
             "use_distributed_sampler": False,  # ours knows ranks itself
             "enable_model_summary": False,
-            "log_every_n_steps": 1,
+            "log_every_n_steps": None,  # by the number of steps
         },
         seed_everything_default=0,
         parser_kwargs={"exit_on_error": False} | {name: {"exit_on_error": False} for name in CLI.subcommands()},

@@ -21,6 +21,7 @@ from ccd_lightning.data.layouts import read_size
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.regions import small_regions
 from ccd_lightning.errors import UserError
+from ccd_lightning.writing import atomic_write
 
 Level = Literal["error", "warning", "note"]
 MODES = {
@@ -197,7 +198,7 @@ def _mask(row: Row, geometry: Geometry) -> tuple[list[Finding], tuple[int, int]]
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:
     """Writes a table of all findings: level, topic, path, other, told."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("level", "topic", "path", "other", "told"))
         writer.writerows((one.level, one.topic, one.path, one.other or "", one.told) for one in findings)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
+from ccd_lightning.commands import expand
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.inspection import measure_range
@@ -71,19 +72,20 @@ class AnomalyDataModule(LightningDataModule):
             raise UserError(f"data.batch_size is {batch_size}, but must be 1 or more.")
         if not 0 < validation < 1:
             raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
-        self.root = Path(root)
+        self.root = expand(root)
         self.geometry = Geometry(size, crop, range)
         self.batch_size = batch_size
         self.validation = validation
         self.views = views
         self.num_workers = num_workers
         self.seed = seed
-        self.cache_dir = Path(cache_dir) if cache_dir else None
+        self.cache_dir = expand(cache_dir) if cache_dir else None
         self.check_leaks = check_leaks
         self.require_masks = require_masks
         self.groups = groups
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
+        self.processes = 1  # on this machine, each of which decodes images of its own where there is no cache
         self._go_on_at = 0, 0
         self._leak: str | None = None  # once it is looked for; empty where there is none
         self._compared = False  # and all ranks know
@@ -144,7 +146,7 @@ class AnomalyDataModule(LightningDataModule):
         held_out, paths = self._hold_out(rows), [row.path for row in rows]
         if self.geometry.range is None:
             self._find_range(paths)
-        images = load_images(paths, self.geometry, self.cache_dir)
+        images = load_images(paths, self.geometry, self.cache_dir, self.processes)
         for name, chosen in (("train", False), ("val", True)):
             places = [index for index in range(len(rows)) if (index in held_out) == chosen]
             own = [rows[index] for index in places]
@@ -297,11 +299,35 @@ class AnomalyDataModule(LightningDataModule):
             yield family(images.repeat_interleave(family.count, dim=0), index, generator), index
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in which epoch to go on: Lightning asks for the first batches before it tells a resumed run's epoch."""
-        if self.trainer is None:
+        """Where in which epoch to go on: Lightning asks for the first batches before it tells a resumed run's epoch.
+
+        With it is what this place depends on, which a resumed run must share (`cli.continuity`).
+        """
+        if self.trainer is None or "train" not in self.datasets:
             return {}
         done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        return dict(zip(("epoch", "batch"), divmod(done, int(self.trainer.num_training_batches)), strict=True))
+        epoch, batch = divmod(done, int(self.trainer.num_training_batches))
+        return {"epoch": epoch, "batch": batch, **self.pace(self.trainer)}
+
+    def pace(self, trainer: Trainer, batch_size: int | None = None) -> dict[str, Any]:
+        """How many batches an epoch of training has, and what that and their images depend on.
+
+        Args:
+            trainer: Of the fit.
+            batch_size: Images in a batch; None for those of this data module.
+        """
+        count, ranks, size = len(self.datasets["train"]), trainer.world_size, batch_size or self.batch_size
+        batches = len(EvenBatches(EpochSampler(count, self.seed, shuffle=True), size, ranks=ranks))
+        limit: int | float = trainer.limit_train_batches
+        return {
+            "batches": min(batches, limit) if isinstance(limit, int) else int(batches * limit),
+            "images": count,
+            "seed": self.seed,
+            "batch_size": size,
+            "ranks": ranks,
+            "accumulate": trainer.accumulate_grad_batches,
+            "limit": str(limit),  # 1 is one batch, 1.0 all of them
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up where the checkpoint was written."""

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import Batch, possible_workers, unit_range
 from ccd_lightning.data.images import Geometry, UInt8Array, read_image
 from ccd_lightning.data.naming import SUFFIXES, is_image, is_junk, unread_suffix
@@ -46,17 +47,14 @@ def look_for(places: Sequence[str]) -> tuple[list[str], str]:
     found: dict[str, str] = {}
     masks, unread = list[Path](), list[Path]()
     for place in places:
-        files = _files_of(os.path.expanduser(place))
+        path = str(expand(place))
+        files = _files_of(path)
         masks += files.masks
         unread += files.unread
         for here in files.images:
             found.setdefault(os.path.join(os.path.realpath(here.parent), here.name), str(here))
         if not files.images:
-            what = (
-                "no images in this folder"
-                if os.path.isdir(os.path.expanduser(place))
-                else "no such file, and no image that it matches"
-            )
+            what = "no images in this folder" if os.path.isdir(path) else "no such file, and no image that it matches"
             others = f"; there is {count_unread(files.unread)}" if files.unread else ""
             raise UserError(f"{place}: {what} ({', '.join(sorted(SUFFIXES))} are read){others}.")
     told = [count(len(set(masks)), "mask")] * bool(masks) + [count_unread(set(unread))] * bool(unread)

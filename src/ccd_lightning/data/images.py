@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import tempfile
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +22,8 @@ from rich.progress import track
 from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits
 from ccd_lightning.data.regions import resize_regions
 from ccd_lightning.errors import UserError
+from ccd_lightning.memory import available_memory, require
+from ccd_lightning.writing import atomic_write
 
 Item = TypeVar("Item")
 UInt8Array = npt.NDArray[np.uint8]
@@ -180,7 +182,9 @@ def decoding(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be decoded ({error}). Replace or remove this file.") from error
 
 
-def load_images(paths: Sequence[Path], geometry: Geometry, cache_dir: Path | None = None) -> UInt8Array:
+def load_images(
+    paths: Sequence[Path], geometry: Geometry, cache_dir: Path | None = None, processes: int = 1
+) -> UInt8Array:
     """Decodes images into one array, in parallel, with a progress bar.
 
     Args:
@@ -188,31 +192,32 @@ def load_images(paths: Sequence[Path], geometry: Geometry, cache_dir: Path | Non
         geometry: The size and crop to bring them to.
         cache_dir: Where to keep the array on disk, memory-mapped, so that workers, ranks and later runs share it. A
             changed file, size, crop or range makes a new one. None keeps the array in memory.
+        processes: On this machine that load the same images; without a cache each keeps an array of its own.
 
     Returns:
         (len(paths), 3, size, size) uint8 RGB, channels first, which is how every epoch wants them.
 
     Raises:
-        UserError: If a file cannot be decoded; it is named.
+        UserError: If a file cannot be decoded, which is named, or memory or disk does not suffice.
     """
     shape = (len(paths), 3, geometry.size, geometry.size)
+    what = f"{len(paths)} decoded images of {geometry.size} px"
     if cache_dir is None:
+        way_out = "Keep them on disk with --data.cache_dir DIR, or choose a smaller --data.size."
+        require(processes * math.prod(shape), available_memory(), f"{what} in memory", way_out)
         images = np.empty(shape, np.uint8)
         _decode_into(images, paths, geometry)
         return images
     file = cache_dir / f"{_fingerprint(paths, geometry)}.npy"
     if not file.is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=cache_dir, suffix=".partial")
-        os.close(descriptor)
-        partial = Path(name)
-        try:
+        free = shutil.disk_usage(cache_dir).free
+        way_out = "Give --data.cache_dir a larger disk, or choose a smaller --data.size."
+        require(math.prod(shape), free, f"{what} in {cache_dir}", way_out)
+        with atomic_write(file) as partial:
             images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
             _decode_into(images, paths, geometry)
             images.flush()
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
 

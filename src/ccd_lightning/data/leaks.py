@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from torch import distributed
 
+from ccd_lightning.commands import command
 from ccd_lightning.data.copies import find_pairs
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.errors import UserError
@@ -33,10 +34,11 @@ def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
     leaks = [pair for pair in find_pairs(manifest, cache_dir) if pair.is_leak]
     if not leaks:
         return ""
+    prepare = command("data", "prepare", "--root", root)
     more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
     return (
-        f"{leaks[0].train}, trained on, and {leaks[0].test}, tested on, {leaks[0].told}{more}. `ccd data prepare"
-        f" --root {root}` writes a split without such training images; --data.check_leaks false skips this check."
+        f"{leaks[0].train}, trained on, and {leaks[0].test}, tested on, {leaks[0].told}{more}. `{prepare}`"
+        f" writes a split without such training images; --data.check_leaks false skips this check."
         f"{' --data.groups false takes every image by itself.' * leaks[0].told.startswith('are both of ')}"
     )
 

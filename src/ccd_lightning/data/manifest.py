@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ccd_lightning.data.naming import group_of, is_normal
 from ccd_lightning.errors import UserError
+from ccd_lightning.writing import atomic_write
 
 Split = Literal["train", "test"]
 GOOD = "good"
@@ -88,7 +89,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Writes the table as CSV; paths below the root become relative to it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row in self.rows:
@@ -115,6 +116,8 @@ class Manifest:
                 return cls(root, list(_parse(path, root, csv.reader(file))))
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
+        except (OSError, csv.Error) as error:
+            raise UserError(f"{path}: cannot be read ({error}). Replace it.") from error
 
 
 def one_sided(manifest: Manifest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ccd_lightning.data.depth import eight_bits, own_range
 from ccd_lightning.data.images import Geometry, open_image, progress, read_image, read_mask
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.errors import UserError
+from ccd_lightning.writing import beside
 
 
 def without_leaks(manifest: Manifest, pairs: Iterable[Pair]) -> Manifest:
@@ -43,21 +45,29 @@ def write_resized(manifest: Manifest, folder: Path, geometry: Geometry) -> Manif
     """
     if folder.exists():
         raise UserError(f"{folder}: there is such a folder already. Remove it, or give another one.")
-    rows = [
-        _write_row(row, _flat_name(row.path, manifest.root), folder, geometry)
-        for row in progress(manifest.rows, "Writing images", len(manifest.rows))
-    ]
-    return Manifest(folder, rows)
+    partial = beside(folder)
+    try:
+        for row in progress(manifest.rows, "Writing images", len(manifest.rows)):
+            _write_row(row, _flat_name(row.path, manifest.root), partial, geometry)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Manifest(folder, [_written(row, _flat_name(row.path, manifest.root), folder) for row in manifest.rows])
 
 
-def _write_row(row: Row, name: str, folder: Path, geometry: Geometry) -> Row:
-    path, mask = folder / row.split / row.kind / name, folder / "ground_truth" / row.kind / name if row.mask else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(read_image(row.path, geometry)).save(path)
-    if row.mask and mask:
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(read_mask(row.mask, geometry).astype(np.uint8) * 255).save(mask)
-    return Row(path, row.split, row.kind, mask, row.group)
+def _written(row: Row, name: str, folder: Path) -> Row:
+    """What an image's row becomes in a folder of the common layout."""
+    mask = folder / "ground_truth" / row.kind / name if row.mask else None
+    return Row(folder / row.split / row.kind / name, row.split, row.kind, mask, row.group)
+
+
+def _write_row(row: Row, name: str, folder: Path, geometry: Geometry) -> None:
+    new = _written(row, name, folder)
+    new.path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(read_image(row.path, geometry)).save(new.path)
+    if row.mask and new.mask:
+        new.mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(read_mask(row.mask, geometry).astype(np.uint8) * 255).save(new.mask)
 
 
 def _flat_name(path: Path, root: Path) -> str:

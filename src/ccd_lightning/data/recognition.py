@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ccd_lightning.commands import expand
 from ccd_lightning.data import published
 from ccd_lightning.data.layouts import scan_folder, subfolders
 from ccd_lightning.data.manifest import Manifest
@@ -92,7 +93,7 @@ def read_layout(
         UserError: If there is no such folder or layout, or the folder is not as its layout wants it.
     """
     place = root.parent if root.suffix.lower() == ".csv" else root
-    table = next((path for path in (Path(layout), root) if path.suffix.lower() == ".csv"), None)
+    table = next((path for path in (expand(layout), root) if path.suffix.lower() == ".csv"), None)
     if table:
         return _read_table(table, place, masks, groups), f"manifest {table}"
     if not root.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd_lightning.data.inspection import Look, look_at
-from ccd_lightning.runs import written_whole
+from ccd_lightning.writing import atomic_write
 
 FILE = "thumbnails_1.npz"  # with the version of what a thumbnail is
 
@@ -61,7 +61,7 @@ def _read(file: Path) -> dict[str, Look]:
 def _write(file: Path, looks: dict[str, Look]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = list(looks.values())
-    with written_whole(file) as partial, partial.open("wb") as stream:
+    with atomic_write(file) as partial, partial.open("wb") as stream:
         np.savez(
             stream,
             allow_pickle=False,

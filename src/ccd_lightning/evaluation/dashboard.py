@@ -139,12 +139,13 @@ class FamilyAdvice(Callback):
 class PretextCharts(Callback):
     """Lays out pretraining's scalars in charts, each beside what chance or a collapse would give.
 
-    The charts are on TensorBoard's tab Custom Scalars. A line is a scalar of its own, written at the first step and
-    after every epoch, so that it reaches as far as the curves beside it.
+    The charts are on TensorBoard's tab Custom Scalars. A line is a scalar of its own, written at the first step, after
+    epochs, though not more often than the curves, and at the end, so that it reaches as far as the curves beside it.
     """
 
     def __init__(self) -> None:
         self.lines: dict[str, float] = {}
+        self.drawn = 0  # the last step up to which they are
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the layout; the lines that depend on batches are added when the first ones are seen."""
@@ -177,9 +178,16 @@ class PretextCharts(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the lines up to here."""
-        self._draw(trainer)
+        if self.lines and trainer.global_step - self.drawn >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            self._draw(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws them to the end."""
+        if trainer.global_step != self.drawn:
+            self._draw(trainer)
 
     def _draw(self, trainer: Trainer) -> None:
+        self.drawn = trainer.global_step
         if writer := tensorboard(trainer):
             for name, value in self.lines.items():
                 writer.add_scalar(f"{LINE}/{name}", value, trainer.global_step)

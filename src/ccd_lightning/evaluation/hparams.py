@@ -24,7 +24,11 @@ PLACES = {
 
 def hyperparameters(config: str) -> dict[str, str | float]:
     """The main hyper-parameters in a config (YAML); those that it does not have are left out."""
-    found, settings = {}, yaml.safe_load(config)
+    found: dict[str, Any] = {}
+    try:
+        settings = yaml.safe_load(config)
+    except yaml.YAMLError:  # a damaged file
+        settings = None
     for name, place in PLACES.items():
         value: Any = settings
         for key in place.split("."):

@@ -19,7 +19,7 @@ from ccd_lightning.evaluation.measures import MEASURES, Measure
 from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS
 from ccd_lightning.evaluation.names import partly_masked
 from ccd_lightning.evaluation.records import Evaluation
-from ccd_lightning.runs import written_whole
+from ccd_lightning.writing import atomic_write
 
 REPORT = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -117,7 +117,7 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
         origin=_origin(content),
         config=content.config,
     )
-    with written_whole(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(page + "\n", encoding="utf-8")
 
 

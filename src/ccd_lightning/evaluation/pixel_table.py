@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.evaluation import curves
 from ccd_lightning.evaluation.intervals import Floats, Integers
-from ccd_lightning.runs import written_whole
+from ccd_lightning.writing import atomic_write
 
 PIXELS = "pixels.npz"
 AUPRO_LIMIT = 0.3  # of the false-positive rate, as Bergmann et al. integrate to
@@ -82,7 +83,7 @@ def write_pixels(file: Path, table: PixelTable | None) -> None:
         return
     counts = {"normal": table.normal, "abnormal": table.abnormal, "above": table.above}
     small = {name: count.astype(np.min_scalar_type(int(count.max()))) for name, count in counts.items()}
-    with written_whole(file) as partial, partial.open("wb") as stream:
+    with atomic_write(file) as partial, partial.open("wb") as stream:
         np.savez_compressed(
             stream, allow_pickle=False, paths=np.array(table.paths), regions=table.regions.astype(np.float32), **small
         )
@@ -94,7 +95,7 @@ def read_pixels(run: Path) -> PixelTable:
     Raises:
         UserError: If the file is missing or damaged.
     """
-    file, again = run / PIXELS, f"Write it with: ccd test --ckpt_path {run}"
+    file, again = run / PIXELS, f"Write it with: {command('test', '--ckpt_path', run)}"
     if not file.is_file():
         raise UserError(f"{file}: not there; an older version did not write it. {again}")
     try:

@@ -18,7 +18,7 @@ from ccd_lightning.evaluation.calibration import normal_percentile
 from ccd_lightning.evaluation.intervals import Floats
 from ccd_lightning.evaluation.metrics import Evaluation, ImageRecord
 from ccd_lightning.evaluation.names import MAIN
-from ccd_lightning.runs import written_whole
+from ccd_lightning.writing import atomic_write
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
@@ -33,7 +33,7 @@ def write_metrics(file: Path, evaluation: Evaluation, data: Mapping[str, Any], r
         "data": dict(data),
         "run": dict(run),
     }
-    with written_whole(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -50,7 +50,7 @@ def write_predictions(
             without any it is empty.
         labelled: Whether there are labels; otherwise their column and that of the groups are left out.
     """
-    with written_whole(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(columns(labelled))
         writer.writerows(cells(record, threshold, normal_scores, labelled) for record in records)

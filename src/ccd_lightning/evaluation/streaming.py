@@ -23,6 +23,7 @@ from ccd_lightning.evaluation.report import PREDICTIONS, cells, columns
 from ccd_lightning.evaluation.tables import GrowingTables
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.ranks import gather_ranks
+from ccd_lightning.writing import atomic_write
 
 ERRORS, SCALE = "errors.csv", "maps.json"
 HEADS = {PREDICTIONS: columns(labelled=False), ERRORS: ["path", "reason"]}
@@ -151,7 +152,8 @@ class ImagePredictions(Callback):
         self.tables.join(len(tallies))
         if self.maps != "none":
             file = self.tables.folder / SCALE
-            file.write_text(json.dumps(self.pictures.description(), indent=2) + "\n", encoding="utf-8")
+            with atomic_write(file) as partial:
+                partial.write_text(json.dumps(self.pictures.description(), indent=2) + "\n", encoding="utf-8")
 
     def summary(self) -> str:
         """How many images there were, and where everything is; on the first rank."""

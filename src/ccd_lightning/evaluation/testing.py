@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -197,7 +198,7 @@ def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dic
 def config_of(trainer: Trainer, folder: Path) -> str:
     """The run's config as YAML, else that which came with the checkpoint, else nothing."""
     file = folder / CONFIG
-    if file.is_file():
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         return file.read_text(encoding="utf-8")
     kept = (callback for callback in trainer.callbacks if isinstance(callback, SaveConfigCallback))  # type: ignore[attr-defined]
     return next((callback.parser.dump(callback.config, skip_none=False) for callback in kept), "")

@@ -87,6 +87,18 @@ class OneClassDetector(LightningModule, ABC):
             UserError: If there is such a size.
         """
 
+    def check_memory(self, size: int, device: torch.device, processes: int) -> None:
+        """Refuses images of a size that the detector's statistics do not leave room for.
+
+        Args:
+            size: Side of the images, in pixels.
+            device: Where the detector is fitted.
+            processes: That fit it together on this machine.
+
+        Raises:
+            UserError: If memory does not suffice.
+        """
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The same as `score`."""
         return self.score(images)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.runs import find_checkpoint
@@ -54,7 +55,7 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "m
     if config.weights == "imagenet":
         encoder.load_imagenet()
         return "imagenet"
-    path = Path(config.weights)
+    path = expand(config.weights)
     if not path.exists() or (path.is_dir() and not any(path.glob("**/*.ckpt"))):
         raise UserError(_no_run(path, option))
     checkpoint = find_checkpoint(path)
@@ -64,8 +65,8 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "m
 
 def _no_run(path: Path, option: str) -> str:
     config = Path("configs") / f"{path.name}.yaml"
-    command = f"Make one with: ccd fit --config {config}" if config.is_file() else "Pretrain one with ccd fit"
-    return f"{path}: no CCD run for the encoder. {command}, or go without by --{option}.weights null"
+    make = f"Make one with: {command('fit', '--config', config)}" if config.is_file() else "Pretrain one with ccd fit"
+    return f"{path}: no CCD run for the encoder. {make}, or go without by --{option}.weights null"
 
 
 def fingerprint(*encoders: Encoder) -> str:

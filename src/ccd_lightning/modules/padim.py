@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.memory import available_memory, require
+from ccd_lightning.memory import size as memory_size
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import PatchGaussian
 from ccd_lightning.models.maps import IMAGE, resample
@@ -94,6 +97,33 @@ class PaDiM(OneClassDetector):
                 "This PaDiM run was fitted by an older version, which stacked the layers' features several pixels"
                 " apart. Fit it again with the same config (one epoch)."
             )
+
+    def memory(self, size: int, processes: int = 1) -> tuple[int, int]:
+        """Bytes that fitting takes in a process at most, and those that the checkpoint takes.
+
+        Args:
+            size: Side of the images, in pixels.
+            processes: That fit together, and gather the sums of all.
+        """
+        side = math.ceil(size / 2 ** (self.layers[0] + 1))
+        entries = side**2 * self.selected.numel() ** 2  # of one matrix per position
+        # Float64: sums, covariances, factors, inverses, and then these in float32; or the sums of all processes.
+        gathered = processes + 2 if processes > 1 else 0
+        return entries * max(4 * 8 + 4, gathered * 8), entries * 4
+
+    def check_memory(self, size: int, device: torch.device, processes: int) -> None:
+        """Refuses what does not fit, with the number of channels that does."""
+        needed, stored = self.memory(size, processes)
+        available, where = available_memory(), "memory"
+        if device.type == "cuda":
+            available, where = float(torch.cuda.mem_get_info(device)[0]), f"memory of {device}"
+        else:
+            needed *= processes
+        fitting = math.isqrt(int(available * self.selected.numel() ** 2 // needed)) if needed > available else 0
+        channels = f"--model.channels {fitting} fits, and so may" if fitting else "Choose"
+        what = f"PaDiM of {self.selected.numel()} channels on images of {size} px (checkpoint: {memory_size(stored)})"
+        others = ", or --model.layers without the first" if len(self.layers) > 1 else ""
+        require(needed, available, f"{what}, {where}", f"{channels} a smaller --data.size{others}.")
 
     def on_train_epoch_start(self) -> None:
         """Keeps the encoder as pretraining left it."""

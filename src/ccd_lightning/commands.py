@@ -1,0 +1,17 @@
+"""Commands that messages print, quoted so that they can be pasted into a shell, and paths that users write."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+
+def command(*words: str | Path) -> str:
+    """The command line `ccd WORDS`, each word quoted where the shell needs it."""
+    return shlex.join(["ccd", *map(str, words)])
+
+
+def expand(path: str | Path) -> Path:
+    """A path with `~` replaced by the home folder, which shells do not do within `--option=~/PATH` or a config."""
+    return Path(os.path.expanduser(path))

@@ -1,0 +1,46 @@
+"""How much memory there is, so that what does not fit is refused before the work begins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ccd_lightning.errors import UserError
+
+MEMINFO = Path("/proc/meminfo")
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of a container
+GB = 10**9
+
+
+def available_memory() -> float:
+    """Bytes of main memory that this process may take: what is available, or a container's limit; inf if not known."""
+    found = [float("inf")]
+    if MEMINFO.is_file():
+        fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in fields:
+            found.append(1024 * float(fields["MemAvailable"].split()[0]))
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        found.append(float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE"))
+    texts = (limit.read_text().strip() for limit in LIMITS if limit.is_file())
+    return min(found + [float(text) for text in texts if text.isdigit()])
+
+
+def require(needed: float, available: float, what: str, way_out: str) -> None:
+    """Refuses what does not fit.
+
+    Args:
+        needed: Bytes.
+        available: Bytes.
+        what: What needs them, and of which memory or disk, as the beginning of a sentence.
+        way_out: What to change, as a sentence.
+
+    Raises:
+        UserError: If more is needed than available.
+    """
+    if needed > available:
+        raise UserError(f"{what}: {size(needed)} are needed, {size(available)} are available. {way_out}")
+
+
+def size(count: float) -> str:
+    """A number of bytes in GB."""
+    return f"{count / GB:,.0f} GB" if count >= 10 * GB else f"{count / GB:.2g} GB"

@@ -1,0 +1,119 @@
+"""Run folders with damaged or foreign files in them, and how files are written."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ccd_lightning import runs
+from ccd_lightning.cli import main
+from ccd_lightning.errors import UserError
+from ccd_lightning.writing import atomic_link, atomic_write
+from tests.cli.tested import GOOD, POOR, complaint, leave
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda file: file.write_text('{"finished": "2026-0'),
+    "empty": lambda file: file.write_text(""),
+    "a folder": lambda file: file.mkdir(),
+    "not UTF-8": lambda file: file.write_bytes(b'{"finished": "\xff"}'),
+    "a list": lambda file: file.write_text("[1, 2]"),
+    "a string": lambda file: file.write_text('"finished"'),
+    "no time": lambda file: file.write_text('{"model": "x"}'),
+    "a wrong time": lambda file: file.write_text('{"finished": "yesterday"}'),
+    "a number as time": lambda file: file.write_text('{"finished": 3}'),
+}
+
+
+def make_run(run: Path, finished: str = "2026-01-01T00:00:00+00:00") -> Path:
+    (run / runs.CHECKPOINTS).mkdir(parents=True)
+    (run / runs.CHECKPOINTS / "last.ckpt").touch()
+    (run / runs.RECORD).write_text(json.dumps({"finished": finished}))
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_record_leaves_other_runs_usable(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    older, sound = make_run(Path("runs/a/version_0"), "2025-12-31T00:00:00"), make_run(Path("runs/a/version_1"))
+    bad = Path("runs/b/version_0") / runs.RECORD
+    bad.parent.mkdir(parents=True)
+    DAMAGES[name](bad)
+    assert runs.newest_run() == sound != older
+    told = capsys.readouterr().err.strip()
+    assert told.startswith(f"ccd: warning: run ignored: {bad}: cannot be read")
+    assert len(told.splitlines()) == 1
+    with pytest.raises(UserError, match=r"run\.json: cannot be read"):
+        runs.read_record(bad.parent)
+
+
+def test_dangling_links_are_no_runs() -> None:
+    sound = make_run(Path("runs/a/version_0"))
+    broken = Path("runs/a/version_1") / runs.CHECKPOINTS
+    broken.mkdir(parents=True)
+    (broken / "last.ckpt").symlink_to("gone.ckpt")
+    (broken / "best.ckpt").symlink_to("gone.ckpt")
+    (broken.parent / runs.CONFIG).symlink_to("gone.yaml")
+    Path("runs/a/latest").symlink_to("version_7")
+    assert runs.newest_run() == runs.newest_begun(Path("runs")) == sound
+    assert runs.checkpoint_of(broken.parent) is None
+    assert runs.newest_version(Path("runs/a")) is None
+    with pytest.raises(UserError, match="no such run or checkpoint"):
+        runs.find_checkpoint(Path("runs/a/latest"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        *(("metrics.json", content) for content in (b"", b'{"metrics"', b"[]", b"null", b"\xff", b"{}", b"[" * 9**6)),
+        *(("predictions.csv", content) for content in (b"", b"path,label\n", b"\xff\n", b"path,label,score\n")),
+        ("predictions.csv", b"path,label,score\n0,7,1.0\n"),
+        ("predictions.csv", b"path,label,score\n0,1,nan\n"),
+        ("predictions.csv", b"path,label,score\n0,1\n"),
+        ("predictions.csv", b"path,label,score\n0,1,1.0\n0,1,2.0\n"),
+        ("predictions.csv", b'path,label,score\n"' + b"x" * 200_000 + b'",1,1.0\n'),
+    ],
+)
+def test_damaged_results_are_named(file: str, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [leave("first", GOOD), leave("second", POOR)]
+    (Path(names[1]) / file).write_bytes(content)
+    told = complaint(*names, capsys=capsys)
+    assert f"{names[1]}/{file}: cannot be read" in told
+    assert f"ccd test --ckpt_path {names[1]}" in told
+
+
+def test_a_damaged_config_does_not_stop_the_test(workspace: Path) -> None:
+    config = Path("runs/padim_synthetic/version_0/config.yaml")
+    for content in (b"\xff", b"a: [", b"3"):
+        config.write_bytes(content)
+        assert main(["test", "--ckpt_path", "runs/padim_synthetic"]) == 0
+
+
+def break_off(file: Path) -> None:
+    with atomic_write(file) as partial:
+        partial.write_text("half of")
+        raise KeyboardInterrupt
+
+
+def test_files_are_written_in_one_piece(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    for old in (None, "old"):
+        with pytest.raises(KeyboardInterrupt):
+            break_off(file)
+        assert (file.read_text() if file.exists() else None) == old
+        with atomic_write(file) as partial:
+            partial.write_text("old")
+            assert old is not None or not file.exists()
+    assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_a_link_is_replaced(tmp_path: Path) -> None:
+    for target in ("version_0", "version_1"):
+        atomic_link(tmp_path / "latest", target)
+        assert os.readlink(tmp_path / "latest") == target
+    assert os.listdir(tmp_path) == ["latest"]
