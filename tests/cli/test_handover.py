@@ -50,8 +50,9 @@ def test_a_detector_of_another_seed_learns_its_threshold_from_images_that_the_en
     usual = AnomalyDataModule._hold_out
     monkeypatch.setattr(AnomalyDataModule, "_hold_out", watch)
     for command in ("validate", "fit"):
-        config = [*PADIM[1:], *words, "--trainer.max_epochs=2"] if command == "fit" else []
-        assert main([command, *config, "--ckpt_path=runs/other", "--seed_everything=7"]) == 0
+        resumed = [*PADIM[1:], *words, "--trainer.max_epochs=2", "--seed_everything=3"]
+        options = resumed if command == "fit" else ["--seed_everything=7"]
+        assert main([command, *options, "--ckpt_path=runs/other"]) == 0
         assert len(seen[-1]) == len(own.held_out)
         assert "held out" not in capsys.readouterr().out
 
