@@ -63,3 +63,14 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: py
     writer.save_checkpoint({"step": 2}, file)
     assert torch.load(file) == {"step": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_is_removed_in_its_folder_alone(tmp_path: Path) -> None:
+    file, other = tmp_path / "run/old.ckpt", tmp_path / "other.ckpt"
+    file.parent.mkdir()
+    for path in (file, other):
+        path.touch()
+        WholeCheckpoints().remove_checkpoint(tmp_path / "run" / ".." / path.name)
+        assert path.exists()
+    WholeCheckpoints().remove_checkpoint(str(file))
+    assert not file.exists()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from ccd_lightning.evaluation.calibration import normal_percentile
+from ccd_lightning.evaluation.calibration import few_held_out, normal_percentile
 
 
 def test_percentile_is_the_mid_rank_among_the_held_out_ones() -> None:
@@ -22,3 +22,11 @@ def test_percentile_of_a_further_normal_image_is_50_on_average() -> None:
 
 def test_without_held_out_images_there_is_none() -> None:
     assert np.isnan(normal_percentile(np.array([1.0, 2.0]), np.empty(0))).all()
+
+
+def test_few_held_out_images_are_told() -> None:
+    told = few_held_out(12, 0.95)
+    assert told.startswith("The threshold comes from only 12 held-out images: it will call between 0.21% and 38% of")
+    assert "1 held-out image:" in few_held_out(1, 0.95)
+    assert few_held_out(19, 0.95)
+    assert few_held_out(20, 0.95) == few_held_out(0, 0.95) == few_held_out(5, None) == ""

@@ -197,3 +197,11 @@ def test_interrupted_page_leaves_the_old_one(tmp_path: Path, full: Evaluation) -
     with pytest.raises(FileNotFoundError):
         write_html(tmp_path / "report.html", content_of(full), [tmp_path / "missing.png"])
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+
+
+def test_what_a_threshold_of_few_images_is_worth_is_in_the_page(tmp_path: Path, full: Evaluation) -> None:
+    told = "The threshold comes from only 11 held-out images"
+    assert told in read(tmp_path, content_of(full)).text
+    enough = {"quantile": 0.95, "held_out_images": 40, "pixel_quantile": 0.99}
+    assert "comes from only" not in read(tmp_path, content_of(full, threshold_rule=enough)).text
+    assert "comes from only" not in read(tmp_path, content_of(full, threshold=None)).text

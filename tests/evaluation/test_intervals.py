@@ -8,6 +8,7 @@ from ccd_lightning.evaluation.intervals import (
     delong_covariance,
     delong_interval,
     delong_test,
+    false_positive_interval,
     placements,
     wilson_interval,
 )
@@ -183,3 +184,19 @@ def test_paired_test_of_grouped_images_is_wrong_as_often_as_it_says(mixed: bool)
         wrong += [delong_test(labels, one, other, units).p < 0.05 for units in (groups, None)]
     assert 0.03 <= wrong[0] / 600 <= 0.08
     assert not 0.03 <= wrong[1] / 600 <= 0.1  # too many false alarms, or next to none and little power
+
+
+@pytest.mark.parametrize(("count", "quantile"), [(1, 0.95), (2, 0.5), (7, 0.95), (12, 0.95), (21, 0.95), (100, 0.8)])
+def test_the_rate_of_a_threshold_lies_in_its_interval(count: int, quantile: float) -> None:
+    held_out = np.random.default_rng(0).uniform(size=(20_000, count))
+    rates = 1 - np.quantile(held_out, quantile, axis=1)  # of uniform scores
+    low, high = false_positive_interval(count, quantile)
+    assert np.mean(rates < low) < 0.03
+    assert np.mean(rates > high) < 0.03
+    if (count - 1) * quantile % 1 == 0:  # one of the scores itself: the interval is exact
+        assert [np.mean(rates < low), np.mean(rates > high)] == pytest.approx([0.025, 0.025], abs=0.004)
+
+
+def test_the_largest_of_a_few_scores_as_threshold() -> None:
+    assert false_positive_interval(1, 0.95) == pytest.approx((0.025, 0.975))
+    assert false_positive_interval(12, 0.95) == pytest.approx((0.0021, 0.3848), abs=1e-4)

@@ -81,3 +81,40 @@ def test_an_older_checkpoint_has_no_pixel_threshold(images: Tensor) -> None:
     other.load_state_dict(state)
     assert other.pixel_threshold.isnan()
     assert torch.equal(other.threshold, detector.threshold)
+
+
+class WithQuantile(Given):
+    """The same, whose quantile can be chosen."""
+
+    def __init__(self, quantile: float = 0.9) -> None:
+        super().__init__()
+        self.quantile = quantile
+        self.hparams["quantile"] = quantile
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("quantile", [0.9, 0.5])
+def test_another_quantile_finds_the_threshold_anew(quantile: float, older: bool, images: Tensor) -> None:
+    fitted = validated(images)
+    fitted.on_validation_epoch_end()
+    state = fitted.state_dict()
+    if older:
+        del state["normal_maxima"]
+    other = WithQuantile(quantile)
+    other.on_load_checkpoint({"state_dict": state, "hyper_parameters": {"quantile": 0.9}})
+    other.load_state_dict(state)
+    scores = images[:, 0].amax(dim=(1, 2))
+    assert torch.equal(other.threshold, torch.quantile(scores, quantile))
+    assert torch.equal(other.map_limits[1], torch.quantile(scores, 0.9 if older else quantile))
+    assert torch.equal(other.map_limits[0], fitted.map_limits[0])
+    assert torch.equal(other.pixel_threshold, fitted.pixel_threshold)
+    assert torch.equal(other.normal_scores, fitted.normal_scores)
+    assert other.changed == ({} if quantile == 0.9 else {"model.quantile": 0.5})
+
+
+def test_another_quantile_of_a_detector_without_held_out_images() -> None:
+    state = Given().state_dict()
+    other = WithQuantile(0.5)
+    other.on_load_checkpoint({"state_dict": state, "hyper_parameters": {"quantile": 0.9}})
+    other.load_state_dict(state)
+    assert other.threshold.isnan()

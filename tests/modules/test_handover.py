@@ -6,7 +6,14 @@ import torch
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.modules.handover import EncoderConfig, encoder_state, initialise_encoder, read_checkpoint
+from ccd_lightning.modules.handover import (
+    EncoderConfig,
+    EncoderSource,
+    encoder_state,
+    fingerprint,
+    initialise_encoder,
+    read_checkpoint,
+)
 
 
 def checkpoint(path: Path, **changes: Any) -> Path:
@@ -23,7 +30,7 @@ def checkpoint(path: Path, **changes: Any) -> Path:
 def test_every_tensor_is_taken_over(tmp_path: Path) -> None:
     file = checkpoint(tmp_path / "ccd.ckpt")
     encoder = Encoder()
-    assert initialise_encoder(encoder, EncoderConfig(str(file))) == str(file)
+    assert initialise_encoder(encoder, EncoderConfig(str(file))) == EncoderSource(str(file), fingerprint(encoder))
     saved = read_checkpoint(file)["state_dict"]
     assert all(torch.equal(tensor, saved[f"encoder.{name}"]) for name, tensor in encoder.state_dict().items())
 
@@ -40,6 +47,13 @@ def test_anything_else_is_an_error(tmp_path: Path, change: dict[str, Any]) -> No
     file = checkpoint(tmp_path / "ccd.ckpt", **change)
     with pytest.raises(UserError, match=r"ccd\.ckpt: its encoder does not fit \(1 tensors, the first is"):
         encoder_state(read_checkpoint(file), file, Encoder())
+
+
+def test_weights_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+    broken = torch.full_like(Encoder().state_dict()["layer1.0.conv1.weight"], float("nan"))
+    file = checkpoint(tmp_path / "ccd.ckpt", encoder__layer1__0__conv1__weight=broken)
+    with pytest.raises(UserError, match=r"ccd\.ckpt: its encoder's weights are not numbers"):
+        initialise_encoder(Encoder(), EncoderConfig(str(file)))
 
 
 def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

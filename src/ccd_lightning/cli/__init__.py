@@ -27,6 +27,9 @@ data and results
   compare   RUN RUN ...          metrics of tested runs side by side, each tested against the first
   export    [--ckpt_path RUN]    write a detector as ONNX, checked against torch; ccd export --help tells more
 
+checkpoints that name classes of your own (test, validate, predict, export)
+  --trust                        import them; they can run any code, so use it only for checkpoints that you trust
+
 exit codes: 0; 2 after a mistake; 3 when predict had to skip images; 130 after Ctrl-C; 143 after SIGTERM
   --version   the version        --debug   show the traceback of an error        -h, --help   this text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from ccd_lightning.commands import command
 from ccd_lightning.data.recognition import AUTO
 from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import UserError
+from ccd_lightning.evaluation.calibration import few_held_out
 from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.handover import EncoderSource
 from ccd_lightning.writing import atomic_link, atomic_write
 
 
@@ -27,8 +30,13 @@ def class_path(model: LightningModule) -> str:
 
 
 @rank_zero_only
-def record_run(run: Path, cli: LightningCLI) -> None:
+def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource]) -> None:
     """Writes down that a run is finished, makes it the latest, and says what to do next.
+
+    Args:
+        run: Its folder.
+        cli: The command.
+        sources: Where the encoders' weights came from, by the model's options.
 
     Raises:
         UserError: If it has no checkpoint.
@@ -40,7 +48,8 @@ def record_run(run: Path, cli: LightningCLI) -> None:
         )
     record = {
         "model": class_path(cli.model),
-        "encoder": cli.model.encoder_source,
+        "encoder": _describe(sources),
+        "encoders": {name: {"weights": source.weights, "digest": source.digest} for name, source in sources.items()},
         "finished": datetime.now(UTC).isoformat(),
         "seed": cli.config["fit"]["seed_everything"],
         "epochs": cli.trainer.current_epoch,
@@ -51,7 +60,24 @@ def record_run(run: Path, cli: LightningCLI) -> None:
     latest = run.parent / runs.LATEST
     if latest.is_symlink() or not latest.exists():
         atomic_link(latest, run.name)
-    print(f"\nThe run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
+    few = _worth(cli.model)
+    print(f"\n{few}The run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
+
+
+def _worth(model: LightningModule) -> str:
+    """A line about a detector's threshold, where few images were held out."""
+    if not isinstance(model, OneClassDetector) or bool(model.threshold.isnan()):
+        return ""
+    few = few_held_out(len(model.normal_scores), model.quantile)
+    return f"{few}\n" if few else ""
+
+
+def _describe(sources: Mapping[str, EncoderSource]) -> str:
+    """All encoders in one line."""
+    if list(sources) == ["encoder"]:
+        return sources["encoder"].weights
+    scales = {"encoder": "global_scale", "local_encoder": "local_scale"}
+    return ", ".join(f"{scales.get(name, name)} {source.weights}" for name, source in sources.items())
 
 
 def _next_command(run: Path, cli: LightningCLI) -> str:

@@ -43,12 +43,12 @@ def run_export(words: list[str]) -> None:
             f"{file}: --output must be a file in a folder that exists, named *{SUFFIXES[arguments.format]}."
         )
     print(f"export: {os.path.relpath(checkpoint)}")
-    write_checked(checkpoint, file, arguments.format, arguments.input)
+    write_checked(checkpoint, file, arguments.format, arguments.input, arguments.trust)
     if arguments.format == "onnx":
         print(f"Next: python examples/score_onnx.py {quote(os.path.relpath(file))} IMAGE ...")
 
 
-def write_checked(checkpoint: Path, file: Path, form: str, kind: str) -> None:
+def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: bool = False) -> None:
     """Writes a detector's file, unless it scores differently from the detector; then an older one stays.
 
     Args:
@@ -56,11 +56,12 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str) -> None:
         file: To write.
         form: "onnx" or "torch".
         kind: "uint8" or "float", the pixels to be given.
+        trust: Whether to import a class that the checkpoint names and this program does not know.
     """
     from ccd_lightning.export import TOLERANCE, describe, greatest_difference, write_onnx, write_torch
     from ccd_lightning.modules.loading import load
 
-    detector = load(checkpoint)
+    detector = load(checkpoint, trust)
     metadata = describe(detector, kind)
     assert detector.geometry is not None
     images, origin = images_to_try(run_folder(checkpoint), detector.geometry)
@@ -150,5 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output", type=expand, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run code of detectors that are not this program's, named in the checkpoint",
     )
     return parser

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
+from ccd_lightning.cli.trust import embedded_config
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.handover import CONFIG_KEY, read_checkpoint
@@ -20,17 +21,18 @@ LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.l
 KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, for --ckpt_path
 
 
-def resolve(words: list[str], folder: Path) -> list[str]:
+def resolve(words: list[str], folder: Path, trust: bool = False) -> list[str]:
     """Puts a checkpoint file in the place of a run, and adds the config that the checkpoint carries.
 
     Args:
         words: A command of Lightning and its options.
         folder: Where the config may be written to.
+        trust: Whether that config may name any class.
 
     Raises:
-        UserError: If there is no such run, or it cannot be told which one is meant.
+        UserError: If there is no such run, it cannot be told which one is meant, or its config is not to be trusted.
     """
-    command, *options = words
+    command, *options = words = _without_digests(words)
     given = {word.split("=")[0] for word in options}
     if given & {"-h", "--help"}:
         return words
@@ -47,7 +49,8 @@ def resolve(words: list[str], folder: Path) -> list[str]:
         return [command, *rest, *(_same_folder(checkpoint) if goes_on else ()), "--ckpt_path", str(checkpoint)]
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
     rank_zero_only(print)(f"{command}: {os.path.relpath(checkpoint)}")
-    return [command, "--config", str(_write_config(checkpoint, folder, given)), "--ckpt_path", str(checkpoint), *rest]
+    config = _write_config(checkpoint, folder, trust, given)
+    return [command, "--config", str(config), "--ckpt_path", str(checkpoint), *rest]
 
 
 def go_on_with_last(config: Namespace) -> None:
@@ -81,13 +84,14 @@ def _same_folder(checkpoint: Path) -> list[str]:
     return ["--trainer.logger.init_args.version", runs.run_folder(checkpoint).resolve().name]
 
 
-def _write_config(checkpoint: Path, folder: Path, given: set[str]) -> Path:
+def _write_config(checkpoint: Path, folder: Path, trust: bool, given: set[str]) -> Path:
     content = read_checkpoint(checkpoint)
     if CONFIG_KEY not in content:
         raise UserError(f"{checkpoint}: it holds no config, so it was not written by ccd fit. Give one with --config.")
-    config = yaml.safe_load(content[CONFIG_KEY])
+    config = embedded_config(content[CONFIG_KEY], checkpoint, trust, root_given="--data.root" in given)
     config = {key: value for key, value in config.items() if key not in ("ckpt_path", "weights_only")}
-    relocate(config, runs.run_folder(checkpoint), content.get(ORIGIN_KEY), given)
+    origin = content.get(ORIGIN_KEY)
+    relocate(config, runs.run_folder(checkpoint), origin if isinstance(origin, str) else None, given)
     for key in MACHINE:
         config["trainer"].pop(key, None)
     config["trainer"]["logger"] = {
@@ -102,6 +106,14 @@ def _write_config(checkpoint: Path, folder: Path, given: set[str]) -> Path:
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config))
     return file
+
+
+def _without_digests(words: list[str]) -> list[str]:
+    """Frees an encoder that is given on the command line from the digest of the one in a run's config."""
+    given = {word.split("=")[0] for word in words}
+    named = [f"--model.{name}" for name in ("encoder", "local_encoder")]
+    freed = [name for name in named if f"{name}.weights" in given and f"{name}.digest" not in given]
+    return [*words, *(f"{name}.digest=null" for name in freed)]
 
 
 def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:

@@ -25,9 +25,11 @@ from ccd_lightning.cli.messages import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
 from ccd_lightning.cli.relocation import ORIGIN_KEY
 from ccd_lightning.cli.resume import go_on_with_last, resolve
-from ccd_lightning.cli.saving import SaveWhenTerminated, ValidateLast, WholeCheckpoints
+from ccd_lightning.cli.saving import SaveWhenTerminated, StopWhenBroken, TrainingBroken, ValidateLast, WholeCheckpoints
+from ccd_lightning.cli.trust import OPTION
 from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.division import Division
 from ccd_lightning.data.files import ImageFiles
 from ccd_lightning.data.images import Geometry
 from ccd_lightning.data.manifest import Manifest
@@ -46,7 +48,16 @@ from ccd_lightning.evaluation.streaming import ImagePredictions
 from ccd_lightning.evaluation.testing import TestReport
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import CONFIG_KEY, model_of, read_checkpoint
+from ccd_lightning.modules.handover import (
+    CONFIG_KEY,
+    DIVISION_KEY,
+    RANDOM,
+    EncoderConfig,
+    EncoderSource,
+    model_of,
+    read_checkpoint,
+    recorded_sources,
+)
 from ccd_lightning.writing import atomic_write
 
 SKIPPED = 3  # the exit code of a prediction that had to skip images
@@ -83,9 +94,12 @@ class KeepConfig(SaveConfigCallback):
             partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the config, and the folder that its relative paths refer to."""
+        """Adds the config, the folder that its relative paths refer to, and which images were held out."""
         checkpoint[CONFIG_KEY] = self.parser.dump(self._with_range(trainer), skip_none=False)
         checkpoint[ORIGIN_KEY] = os.getcwd()
+        division: Division | None = getattr(trainer.datamodule, "division", None)  # type: ignore[attr-defined]
+        if division:
+            checkpoint[DIVISION_KEY] = division.state()
 
     def _with_range(self, trainer: Trainer) -> Namespace:
         """The config with the range of grey values that was found in the training images, for test and predict."""
@@ -131,6 +145,7 @@ class CLI(LightningCLI):
 
     def __init__(self, paths: list[str] | None, writer: PredictionFile | ImagePredictions, **options: Any) -> None:
         self.paths, self.writer = paths, writer
+        self.sources: dict[str, EncoderSource] = {}  # of the encoders, by the model's options
         super().__init__(LightningModule, AnomalyDataModule, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -159,23 +174,60 @@ class CLI(LightningCLI):
             self.model.check_size(size)
             self.model.check_memory(size, self.trainer.strategy.root_device, self.trainer.num_devices)
         self.datamodule.processes = self.trainer.num_devices if self.trainer.local_rank == 0 else 1
+        path = self.config["fit"]["ckpt_path"]
+        checkpoint = read_checkpoint(Path(path)) if path and Path(path).is_file() else None
+        if checkpoint:
+            self._take_up(Path(path), checkpoint)
+        else:
+            self._hand_over()
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         if isinstance(self.model, CCD):
             self.model.take_distributions(self.datamodule.distributions, "fit")
+        if checkpoint:
+            if self.datamodule.split:
+                _check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)
+            check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
+
+    def _hand_over(self) -> None:
+        """Reads the encoders, writes which ones into the config, and has the data hold out what their runs held out."""
         self.model.setup("fit")
-        path = self.config["fit"]["ckpt_path"]
-        if not path or not Path(path).is_file():
-            return
-        checkpoint = read_checkpoint(Path(path))
+        self.sources = getattr(self.model, "encoder_sources", {})
+        self._write_sources()
+        if origins := [source for source in self.sources.values() if source.is_run]:
+            self.datamodule.follow([source.division for source in origins])
+
+    def _take_up(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Goes by the checkpoint of a run to resume, which has the encoders' weights and names where they came from."""
         if class_path(self.model) != (kept := model_of(checkpoint)):
             raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
-        if self.datamodule.split:
-            _check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)
-        check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
+        for name in ("encoder_config", "local_encoder_config"):
+            if hasattr(self.model, name):
+                setattr(self.model, name, EncoderConfig())  # so that nothing is read
+        self.model.setup("fit")
+        recorded = recorded_sources(checkpoint)
+        used = getattr(self.model, "encoder_sources", {})
+        self.sources = {name: recorded.get(name, source) for name, source in used.items()}
+        self._write_sources()
+        self.datamodule.follow([Division.from_state(checkpoint.get(DIVISION_KEY))], own=True)
+
+    def _write_sources(self) -> None:
+        """Has the config name the encoders' files instead of where they were looked for."""
+        arguments = self.config["fit"]["model"]["init_args"]
+        for name, source in self.sources.items():
+            if source.weights != RANDOM:
+                arguments[name]["weights"], arguments[name]["digest"] = source.weights, source.digest
+
+    def before_validate(self) -> None:
+        """Has the data hold out what the run held out."""
+        self._follow_run(self.config["validate"]["ckpt_path"])
+
+    def _follow_run(self, checkpoint: str) -> None:
+        self.datamodule.follow([Division.from_state(read_checkpoint(Path(checkpoint)).get(DIVISION_KEY))], own=True)
 
     def before_test(self) -> None:
         """Refuses to test on what the run was trained on, where the run's split is still beside its checkpoint."""
+        self._follow_run(self.config["test"]["ckpt_path"])
         self.datamodule.prepare_data()
         self.datamodule.setup("test")
         file = runs.run_folder(Path(self.config["test"]["ckpt_path"])) / runs.MANIFEST
@@ -190,10 +242,10 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Finds the run that `fit --ckpt_path last` is to go on with, which the logger's folder tells."""
-        config = self.config.get("fit")
-        if config and config["ckpt_path"] == "last":
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit" and config["ckpt_path"] == "last":
             go_on_with_last(config)
-        if config and config["ckpt_path"]:
+        if config["ckpt_path"]:
             config["ckpt_path"] = str(expand(config["ckpt_path"]))
             config["weights_only"] = True  # a checkpoint need not be trusted to run code
 
@@ -206,6 +258,10 @@ class CLI(LightningCLI):
             if not self.trainer.interrupted:
                 raise
             raise KeyboardInterrupt(_way_out(folder)) from stop
+        except TrainingBroken as stop:
+            if not self.trainer.is_global_zero:
+                raise SystemExit(0) from stop  # the first rank tells, as below
+            raise
         except Terminated as stop:
             if not self.trainer.is_global_zero:
                 raise SystemExit(0) from stop  # any other code makes Lightning kill the first rank, which tells
@@ -235,7 +291,7 @@ class CLI(LightningCLI):
         """Records that the run is finished, and says what to do next."""
         folder = self.trainer.log_dir  # on every rank: Lightning broadcasts it
         if folder and self.trainer.loggers and not getattr(self.trainer, "fast_dev_run", 0):
-            record_run(Path(folder), self)
+            record_run(Path(folder), self, self.sources)
 
 
 def _seed(value: Any) -> int:
@@ -271,6 +327,7 @@ def run_training(words: list[str]) -> int:
         UserError: For a mistake in an option, a config or the data.
     """
     _quieten()
+    trust, words = OPTION in words, [word for word in words if word != OPTION]
     images = None
     if words[0] == "predict" and {"-h", "--help"} & set(words):
         print(PREDICT_HELP)
@@ -278,7 +335,7 @@ def run_training(words: list[str]) -> int:
         images, words = take_images(words)
     with tempfile.TemporaryDirectory() as folder:
         words = _epochs_before_steps(words)
-        words = resolve(words, Path(folder))
+        words = resolve(words, Path(folder), trust)
         try:
             return _run_cli(words, images)
         except ArgumentError as error:
@@ -311,6 +368,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
     callbacks: list[Callback] = [
         ValidateLast(),
         SaveWhenTerminated(),
+        StopWhenBroken(),
         CollapseMonitor(),
         FamilyAdvice(),
         PretextCharts(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ccd_lightning.commands import expand
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
+from ccd_lightning.data.division import Division, image_keys, inherited
 from ccd_lightning.data.images import Geometry, load_images
 from ccd_lightning.data.inspection import measure_range
 from ccd_lightning.data.layouts import scan_folder
@@ -86,9 +87,21 @@ class AnomalyDataModule(LightningDataModule):
         self.datasets: dict[str, AnomalyDataset] = {}
         self.split: Manifest | None = None  # once it is read
         self.processes = 1  # on this machine, each of which decodes images of its own where there is no cache
+        self.division: Division | None = None  # which training images are held out, once they are read
+        self._followed: list[Division | None] = []
+        self._own = False
         self._go_on_at = 0, 0
         self._leak: str | None = None  # once it is looked for; empty where there is none
         self._compared = False  # and all ranks know
+
+    def follow(self, divisions: Sequence[Division | None], own: bool = False) -> None:
+        """Holds out what other runs held out, where they had these images, instead of drawing by the seed.
+
+        Args:
+            divisions: Of these runs; None for one whose checkpoint is too old to tell.
+            own: Whether it is the run itself that is taken up or evaluated, not those that gave the encoders.
+        """
+        self._followed, self._own = list(divisions), own
 
     def manifest(self, masks: bool = True) -> Manifest:
         """The split table; a named data set overrides this with its own layout.
@@ -143,7 +156,11 @@ class AnomalyDataModule(LightningDataModule):
 
     def _read_training_images(self, rows: list[Row]) -> None:
         """Reads the images to train on and those held out as one array, which runs of other seeds divide otherwise."""
-        held_out, paths = self._hold_out(rows), [row.path for row in rows]
+        paths = [row.path for row in rows]
+        keys = image_keys(rows, self.split.root if self.split else self.root)
+        held_out = self._hold_out(rows, keys)
+        learned = frozenset(key for index, key in enumerate(keys) if index not in held_out)
+        self.division = Division(learned, frozenset(keys[index] for index in held_out))
         if self.geometry.range is None:
             self._find_range(paths)
         images = load_images(paths, self.geometry, self.cache_dir, self.processes)
@@ -195,8 +212,8 @@ class AnomalyDataModule(LightningDataModule):
         except ValueError as error:
             raise UserError(f"data.views does not go with images of {self.geometry.size} px: {error}.") from error
 
-    def _hold_out(self, rows: list[Row]) -> set[int]:
-        """Draws the held-out images; those of one patient or video stay together."""
+    def _hold_out(self, rows: list[Row], keys: list[int]) -> set[int]:
+        """Draws the held-out images, or takes those of the runs to follow; a patient's or video's stay together."""
         if not rows:
             raise UserError(f"{self.root}: no images to learn from (train/{GOOD}, in the common layout).")
         count = round(self.validation * len(rows))
@@ -204,6 +221,10 @@ class AnomalyDataModule(LightningDataModule):
         for index, row in enumerate(rows):
             groups.setdefault(row.group or f"image {index}", []).append(index)
         members, held_out = list(groups.values()), set[int]()
+        known = [division for division in self._followed if division and division.knows(keys)]
+        if (followed := inherited(members, keys, known)) and len(followed) <= len(rows) - 2:
+            self._say(f"the {len(followed)} images that the encoder's run held out")
+            return followed
         for group in np.random.default_rng(self.seed).permutation(len(members)).tolist():
             if len(held_out) + len(members[group]) <= count:
                 held_out.update(members[group])
@@ -215,7 +236,25 @@ class AnomalyDataModule(LightningDataModule):
                 f"{len(rows) - len(held_out)} to train on and {len(held_out)} to validate on; at least 2 and 1 are"
                 f" needed.{together}"
             )
+        if self._followed:
+            self._say(f"{len(held_out)} images drawn by the seed; {self._relation(held_out, keys, known)}")
         return held_out
+
+    def _relation(self, held_out: set[int], keys: list[int], known: list[Division]) -> str:
+        """What the encoders' runs have to do with images that the seed drew."""
+        learned = sum(any(keys[index] in division.learned for division in known) for index in held_out)
+        if learned:
+            return f"the encoder has learned {learned} of them, so the threshold may be too low"
+        if None in self._followed:
+            return (
+                "the encoder may have learned them, as its checkpoint is from an older version and does not tell: give"
+                " the same seed and data.validation as its run has"
+            )
+        return "the encoder has learned none of them"
+
+    def _say(self, text: str) -> None:
+        if self._followed and not self._own:
+            rank_zero_only(print)(f"held out: {text}")
 
     def _loader(self, dataset: AnomalyDataset, shuffle: bool = False) -> DataLoader[Batch]:
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

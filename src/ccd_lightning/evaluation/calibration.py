@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd_lightning.evaluation.intervals import Floats
+from ccd_lightning.evaluation.intervals import Floats, false_positive_interval
+
+FEW = 20  # held-out images; with fewer, the usual quantile of 95% is about the largest of their scores
 
 
 def normal_percentile(scores: Floats, normal_scores: Floats) -> Floats:
@@ -28,3 +30,24 @@ def normal_percentile(scores: Floats, normal_scores: Floats) -> Floats:
     # Mid-rank among n + 1: `below` are smaller, `up_to - below` equal.
     percentile: Floats = 100 * (below + (up_to - below + 1) / 2) / (len(held_out) + 1)
     return percentile
+
+
+def few_held_out(count: int, quantile: float | None) -> str:
+    """What a threshold is worth that comes from few held-out images, as a sentence; empty where they are enough.
+
+    Args:
+        count: How many images were held out.
+        quantile: Of their scores, the threshold; None where it is not known.
+    """
+    if quantile is None or not 0 < count < FEW:
+        return ""
+    low, high = false_positive_interval(count, quantile)
+    images = "1 held-out image" if count == 1 else f"{count} held-out images"
+    return (
+        f"The threshold comes from only {images}: it will call between {_percent(low)} and {_percent(high)} of normal"
+        " images abnormal (95% interval)."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}%"

@@ -15,6 +15,7 @@ import torch
 from jinja2 import Environment, StrictUndefined
 
 from ccd_lightning import __version__
+from ccd_lightning.evaluation.calibration import few_held_out
 from ccd_lightning.evaluation.measures import MEASURES, Measure
 from ccd_lightning.evaluation.metrics import SIZES, SUBSET_METRICS
 from ccd_lightning.evaluation.names import partly_masked
@@ -189,6 +190,8 @@ def _rules(run: Mapping[str, Any]) -> list[str]:
             f"An image is called abnormal when its score is above {run['threshold']:.4g}. This threshold is {source}"
             f" {held_out} normal images that were held out from training. No abnormal image had a part in it."
         ]
+        if few := few_held_out(held_out, quantile):
+            sentences.append(few)
     if run["changed"]:
         settings = ", ".join(f"{name} {value}" for name, value in run["changed"].items())
         sentences.append(f"It was tested with other settings than it was fitted with: {settings}.")

@@ -1,4 +1,7 @@
-"""Closed forms of uncertainty: DeLong's for areas and their difference, Wilson's for proportions; all at 95%."""
+"""Closed forms of uncertainty, all at 95%.
+
+DeLong's for areas and their difference, Wilson's for proportions, and that of order statistics for thresholds.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
+from scipy.stats import beta, norm, rankdata
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -130,3 +133,23 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     half = Z / (1 + spread) * float(np.sqrt(share * (1 - share) / count + spread / (4 * count)))
     low, high = centre - half, centre + half
     return 0.0 if successes == 0 else low, 1.0 if successes == count else high  # rounding would miss these ends
+
+
+def false_positive_interval(count: int, quantile: float) -> tuple[float, float]:
+    """What share of normal images lies above a quantile of the scores of a few of them.
+
+    The share above the k-th smallest of n independent scores has the distribution Beta(n - k + 1, k), whatever that of
+    the scores is. The quantile lies between two such scores: the interval reaches from the low end of the upper one to
+    the high end of the lower one, so it is somewhat too wide.
+
+    Args:
+        count: n, how many images were held out, at least 1.
+        quantile: In (0, 1), interpolated linearly, as numpy and torch do by default.
+
+    Returns:
+        Low and high end of the 95% interval, in [0, 1].
+    """
+    place = round((count - 1) * quantile, 9)
+    lower, upper = int(np.floor(place)) + 1, int(np.ceil(place)) + 1
+    low, high = beta.ppf(0.025, count - upper + 1, upper), beta.ppf(0.975, count - lower + 1, lower)
+    return float(low), float(high)

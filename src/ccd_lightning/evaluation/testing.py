@@ -36,6 +36,7 @@ from ccd_lightning.evaluation.figures import (
 )
 from ccd_lightning.evaluation.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.evaluation.html import FIGURES, REPORT, Content, write_html
+from ccd_lightning.evaluation.intervals import false_positive_interval
 from ccd_lightning.evaluation.metrics import DetectionMetrics, Evaluation, ImageRecord, part_of
 from ccd_lightning.evaluation.names import partly_masked
 from ccd_lightning.evaluation.pixel_table import PIXELS, write_pixels
@@ -180,6 +181,10 @@ def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dic
     thresholds = {
         name: float(torch.as_tensor(getattr(module, name, math.nan))) for name in ("threshold", "pixel_threshold")
     }
+    held_out, quantile = len(torch.as_tensor(module.normal_scores)), getattr(module, "quantile", None)
+    rate = None
+    if quantile is not None and held_out and not math.isnan(thresholds["threshold"]):
+        rate = false_positive_interval(held_out, quantile)
     return {
         "model": type(module).__name__,
         "seed": os.environ.get("PL_GLOBAL_SEED"),
@@ -187,8 +192,9 @@ def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dic
         "changed": getattr(module, "changed", {}),
         **{name: None if math.isnan(value) else value for name, value in thresholds.items()},
         "threshold_rule": {
-            "quantile": getattr(module, "quantile", None),
-            "held_out_images": len(torch.as_tensor(module.normal_scores)),
+            "quantile": quantile,
+            "held_out_images": held_out,
+            "false_positive_rate": rate,
             "pixel_quantile": PIXEL_QUANTILE,
         },
         "bootstrap": {"resamples": RESAMPLES, "seed": SEED, "unit": "group" if is_grouped(records) else "image"},

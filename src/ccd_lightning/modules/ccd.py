@@ -80,7 +80,7 @@ class CCD(LightningModule):
         self.take_distributions(self._data_distributions, stage)
         if stage != "fit":
             return
-        self.encoder_source = initialise_encoder(self.encoder, self.encoder_config)
+        self.encoder_sources = {"encoder": initialise_encoder(self.encoder, self.encoder_config)}
         if self._trainer is None or self.trainer.world_size == 1:
             return
         if self.trainer.strategy.root_device.type == "cuda":

@@ -37,6 +37,7 @@ class OneClassDetector(LightningModule, ABC):
     Attributes:
         threshold: A scalar: an image is abnormal whose score is above it. NaN where nothing was held out.
         normal_scores: Of the held-out images, rising, (N,).
+        normal_maxima: Of their maps, rising, (N,); empty where an older version fitted the detector.
         geometry: Size, crop and range of the images that it was fitted to, where `load` found them in the checkpoint.
         score_settings: Options on which scores and maps depend, and which can be changed after a fit.
         changed: Those of them that are not as in the checkpoint, with their values.
@@ -47,6 +48,7 @@ class OneClassDetector(LightningModule, ABC):
     threshold: Tensor
     pixel_threshold: Tensor
     normal_scores: Tensor
+    normal_maxima: Tensor
     map_limits: Tensor
     geometry: Geometry | None = None
 
@@ -62,6 +64,7 @@ class OneClassDetector(LightningModule, ABC):
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("pixel_threshold", torch.tensor(float("nan")))
         self.register_buffer("normal_scores", torch.empty(0))
+        self.register_buffer("normal_maxima", torch.empty(0))
         # What maps of normal images look like: their median, and the quantile of their maxima.
         self.register_buffer("map_limits", torch.full((2,), float("nan")))
         self._validated: list[Tensor] = []
@@ -120,7 +123,7 @@ class OneClassDetector(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Takes over the encoder. A detector that is loaded instead of fitted brings its own and reads nothing."""
         if stage == "fit":
-            self.encoder_source = initialise_encoder(self.encoder, self.encoder_config)
+            self.encoder_sources = {"encoder": initialise_encoder(self.encoder, self.encoder_config)}
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The one step of validation, test and predict: `scores` (B,) and `maps` (B, H, W)."""
@@ -157,7 +160,7 @@ class OneClassDetector(LightningModule, ABC):
         mine = torch.cat(self._validated).cpu()
         scores, medians, maxima = torch.cat(gather_ranks(mine)).to(self.device).T
         self._validated.clear()
-        self.normal_scores = scores.sort().values
+        self.normal_scores, self.normal_maxima = scores.sort().values, maxima.sort().values
         self.threshold = torch.quantile(scores, self.quantile)
         self.map_limits = torch.stack([medians.median(), torch.quantile(maxima, self.quantile)])
         self._set_pixel_threshold()
@@ -171,10 +174,15 @@ class OneClassDetector(LightningModule, ABC):
         self.pixel_threshold = torch.tensor(binned_quantile(counts, PIXEL_QUANTILE), device=self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for as many held-out scores as the checkpoint holds; an older file lacks other buffers."""
+        """Makes room for as many held-out scores as the checkpoint holds; an older file lacks other buffers.
+
+        With another quantile than in the fit, the threshold and the maps' upper limit are found anew among the held-out
+        images; the pixel threshold has its own quantile, which is always the same.
+        """
         state = checkpoint["state_dict"]
         state.setdefault("pixel_threshold", self.pixel_threshold)
         state.setdefault("map_limits", self.map_limits)
+        state.setdefault("normal_maxima", self.normal_maxima)
         fitted, now = checkpoint.get("hyper_parameters", {}), self.hparams
         changed = [name for name in self.score_settings if _at(fitted, name) not in (None, _at(now, name))]
         self.changed = {f"model.{name}": _at(now, name) for name in changed}
@@ -186,8 +194,16 @@ class OneClassDetector(LightningModule, ABC):
             )
             for name in ("threshold", "pixel_threshold", "map_limits"):
                 state[name] = torch.full_like(state[name], float("nan"))
-            state["normal_scores"] = state["normal_scores"][:0]
+            for name in ("normal_scores", "normal_maxima"):
+                state[name] = state[name][:0]
+        if fitted.get("quantile", self.quantile) != self.quantile and len(state["normal_scores"]):
+            self.changed["model.quantile"] = self.quantile
+            state["threshold"] = torch.quantile(state["normal_scores"], self.quantile)
+            if len(state["normal_maxima"]):
+                high = torch.quantile(state["normal_maxima"], self.quantile)
+                state["map_limits"] = torch.stack([state["map_limits"][0], high])
         self.normal_scores = torch.empty_like(state["normal_scores"])
+        self.normal_maxima = torch.empty_like(state["normal_maxima"])
 
 
 def _at(settings: Mapping[str, Any], name: str) -> Any:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from ccd_lightning.commands import command, expand
+from ccd_lightning.data.division import Division
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.runs import find_checkpoint
+from ccd_lightning.runs import LATEST, find_checkpoint
 
 PREFIX = "encoder."
 CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
+DIVISION_KEY = "ccd_division"  # and which images were held out
+RANDOM, IMAGENET = "random", "imagenet"
 
 
 @dataclass
@@ -25,18 +30,42 @@ class EncoderConfig:
 
     Attributes:
         weights: null (random), "imagenet", or a CCD run: its folder, the folder of its versions (then the newest
-            finished one), or a checkpoint file.
+            finished one), or a checkpoint file. The config of a run names the file that was taken.
+        digest: Of these weights, which `ccd fit` writes into the config of a run; weights with another one are refused.
     """
 
     weights: str | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         """Takes the word for nothing as nothing: an override on the command line arrives as text."""
         if self.weights in ("None", "null"):
             self.weights = None
+        if self.digest in ("None", "null"):
+            self.digest = None
 
 
-def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "model.encoder") -> str:
+@dataclass(frozen=True)
+class EncoderSource:
+    """Where an encoder's weights came from.
+
+    Attributes:
+        weights: "random", "imagenet" or the checkpoint's path.
+        digest: Of the weights; None for random ones.
+        division: Which images the run that learned them held out; None where no run did, or it does not say.
+    """
+
+    weights: str
+    digest: str | None = None
+    division: Division | None = None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run of this program learned them."""
+        return self.weights not in (RANDOM, IMAGENET)
+
+
+def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "model.encoder") -> EncoderSource:
     """Loads the weights that a config names.
 
     Args:
@@ -45,22 +74,52 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "m
         option: The config's name, for messages.
 
     Returns:
-        Where the weights came from: "random", "imagenet" or the checkpoint's path.
+        Where the weights came from.
 
     Raises:
-        UserError: If a run cannot be found, or one of its encoder's tensors does not fit.
+        UserError: If a run cannot be found, one of its encoder's tensors does not fit, or they are not those that the
+            config was written for.
     """
     if config.weights is None:
-        return "random"
-    if config.weights == "imagenet":
+        return EncoderSource(RANDOM)
+    if config.weights == IMAGENET:
         encoder.load_imagenet()
-        return "imagenet"
-    path = expand(config.weights)
-    if not path.exists() or (path.is_dir() and not any(path.glob("**/*.ckpt"))):
-        raise UserError(_no_run(path, option))
-    checkpoint = find_checkpoint(path)
-    encoder.load_state_dict(encoder_state(read_checkpoint(checkpoint), checkpoint, encoder))
-    return str(checkpoint)
+        source = EncoderSource(IMAGENET, fingerprint(encoder))
+    else:
+        path = expand(config.weights)
+        if not path.exists() or (path.is_dir() and not any(path.glob("**/*.ckpt"))):
+            raise UserError(_no_run(path, option))
+        file = _concrete(find_checkpoint(path))
+        checkpoint = read_checkpoint(file)
+        encoder.load_state_dict(encoder_state(checkpoint, file, encoder))
+        source = EncoderSource(str(file), fingerprint(encoder), Division.from_state(checkpoint.get(DIVISION_KEY)))
+    if config.digest not in (None, source.digest):
+        raise UserError(
+            f"{source.weights}: the encoder's weights are not those that the config names (digest {source.digest}, not"
+            f" {config.digest}). To use them, give --{option}.digest null."
+        )
+    return source
+
+
+def _concrete(checkpoint: Path) -> Path:
+    """The same file, by a path that will not lead to another one when a further run has finished."""
+    run = checkpoint.parent.parent
+    if run.name == LATEST and run.is_symlink():
+        return run.parent / run.readlink() / checkpoint.parent.name / checkpoint.name
+    return checkpoint
+
+
+def recorded_sources(checkpoint: Mapping[str, Any]) -> dict[str, EncoderSource]:
+    """The encoders that the config in a checkpoint names, by the model's options; for resuming, which reads none."""
+    try:
+        arguments = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")["model"]["init_args"]
+        found = {name: value for name, value in arguments.items() if isinstance(value, dict) and "weights" in value}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}
+    return {
+        name: EncoderSource(str(value["weights"] or RANDOM), str(value["digest"]) if value.get("digest") else None)
+        for name, value in found.items()
+    }
 
 
 def _no_run(path: Path, option: str) -> str:
@@ -103,7 +162,7 @@ def encoder_state(checkpoint: dict[str, Any], path: Path, encoder: Encoder) -> d
     """The encoder's tensors of a checkpoint, checked for completeness.
 
     Raises:
-        UserError: If one is missing, superfluous or of another shape.
+        UserError: If one is missing, superfluous, of another shape or not made of numbers.
     """
     state = {
         name.removeprefix(PREFIX): tensor
@@ -116,4 +175,8 @@ def encoder_state(checkpoint: dict[str, Any], path: Path, encoder: Encoder) -> d
     )
     if different:
         raise UserError(f"{path}: its encoder does not fit ({len(different)} tensors, the first is {different[0]}).")
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise UserError(
+            f"{path}: its encoder's weights are not numbers, as its training broke down. Pretrain another one."
+        )
     return state

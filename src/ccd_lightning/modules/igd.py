@@ -103,17 +103,17 @@ class IGD(OneClassDetector):
             return
         self.requires_grad_(False)
         configs = {
-            self.whole.name: (self.encoder_config, "model.encoder"),
-            self.local.name: (self.local_encoder_config, "model.local_encoder"),
+            self.whole.name: (self.encoder_config, "encoder"),
+            self.local.name: (self.local_encoder_config, "local_encoder"),
         }
-        sources = []
+        self.encoder_sources = {}
         for descriptor, encoder in self._scales():
-            sources.append(f"{descriptor.name} {initialise_encoder(encoder, *configs[descriptor.name])}")
+            config, option = configs[descriptor.name]
+            self.encoder_sources[option] = initialise_encoder(encoder, config, f"model.{option}")
             encoder.requires_grad_(self.training_settings.fine_tune)
             descriptor.requires_grad_(True)
             descriptor.latent.requires_grad_(not descriptor.whitened)
             descriptor.critic.requires_grad_(self.training_settings.interpolation > 0)
-        self.encoder_source = ", ".join(sources)
 
     def _scales(self) -> Iterator[tuple[Descriptor, Encoder]]:
         """The scales that are used, with their encoders."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,20 @@ from ccd_lightning.data.images import Geometry
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.handover import CONFIG_KEY, model_of, read_checkpoint
+from ccd_lightning.modules.igd import IGD
+from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.runs import find_checkpoint
 
+DETECTORS: tuple[type[OneClassDetector], ...] = (PaDiM, IGD)
 
-def load(run_or_file: str | Path) -> OneClassDetector:
+
+def load(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:
     """Opens a detector for scoring; nothing but its checkpoint is read.
 
     Args:
         run_or_file: A run's folder, a folder of runs (then its newest finished one), or a checkpoint file.
+        trust: Whether to import the detector's class where the checkpoint names, which runs that module's code. Without
+            it, PaDiM, IGD and your own detectors work if the class is imported already.
 
     Returns:
         The detector in evaluation mode, on the CPU: `detector(images)` takes (B, 3, H, W) in [0, 1] and returns scores
@@ -27,27 +34,63 @@ def load(run_or_file: str | Path) -> OneClassDetector:
         such images of files.
 
     Raises:
-        UserError: If there is no such run, or it is not a detector's.
+        UserError: If there is no such run, it is not a detector's, or its class is unknown and not trusted.
     """
     file = find_checkpoint(Path(run_or_file))
     checkpoint = read_checkpoint(file)
+    kind = _class_of(checkpoint, file, trust)
     settings = dict(checkpoint.get("hyper_parameters", {}))
-    module, _, name = model_of(checkpoint).rpartition(".")
-    kind = getattr(importlib.import_module(module), name, None) if module else None
-    if not (isinstance(kind, type) and issubclass(kind, OneClassDetector)):
-        raise UserError(f"{file}: not a detector's checkpoint; ccd fit makes one, with a config of PaDiM or IGD.")
-    detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
-    detector.on_load_checkpoint(checkpoint)
-    detector.load_state_dict(checkpoint["state_dict"])
-    detector.geometry = _geometry(checkpoint)
+    try:
+        detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
+        detector.on_load_checkpoint(checkpoint)
+        detector.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file}: its settings or weights do not fit {kind.__name__} ({reason}).") from error
+    detector.geometry = _geometry(checkpoint, file)
     return detector.requires_grad_(False).eval()
 
 
-def _geometry(checkpoint: dict[str, Any]) -> Geometry | None:
+def _class_of(checkpoint: dict[str, Any], file: Path, trust: bool) -> type[Any]:
+    """The detector's class, which without trust is looked up, not imported.
+
+    Raises:
+        UserError: If there is no such detector.
+    """
+    name = model_of(checkpoint)
+    known = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in _subclasses(OneClassDetector)}
+    kind: Any = known.get(name)
+    module, _, attribute = name.rpartition(".")
+    if kind is None and trust and module:
+        try:
+            kind = getattr(importlib.import_module(module), attribute, None)
+        except ImportError as error:
+            raise UserError(f"{file}: its class {name} cannot be imported ({error}).") from error
+    if isinstance(kind, type) and issubclass(kind, OneClassDetector):
+        return kind
+    if trust or not module or module.startswith("ccd_lightning."):
+        raise UserError(f"{file}: not a detector's checkpoint; ccd fit makes one, with a config of PaDiM or IGD.")
+    raise UserError(
+        f"{file}: the checkpoint names the class {name}, which is none of this program's detectors and could run any"
+        " code. If you trust where it comes from, use ccd export --trust, or in Python load(..., trust=True) or import"
+        " the class first."
+    )
+
+
+def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
+    """All classes below one that are imported."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _subclasses(kind)
+
+
+def _geometry(checkpoint: dict[str, Any], file: Path) -> Geometry | None:
     """Size, crop and range of the images, of the config that a checkpoint carries; None where it carries none."""
-    config = yaml.safe_load(checkpoint.get(CONFIG_KEY, "")) or {}
-    settings = config.get("data", {}).get("init_args", {})
-    if "size" not in settings:
+    try:
+        settings = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")["data"]["init_args"]
+        crop, limits = (tuple(map(float, settings[name])) if settings.get(name) else None for name in ("crop", "range"))
+        return Geometry(int(settings["size"]), crop, limits)  # type: ignore[arg-type]
+    except KeyError:
         return None
-    crop, limits = (tuple(settings[name]) if settings.get(name) else None for name in ("crop", "range"))
-    return Geometry(settings["size"], crop, limits)
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file}: the config in it cannot be read. Fit the detector again.") from error

@@ -1,0 +1,250 @@
+"""What the config inside a checkpoint may say.
+
+A config can name any class, and the command line imports and calls it. A checkpoint may come from someone else, so its
+config is checked before anything is imported: only known classes may be named, and nothing says where to write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import torch
+import yaml
+from lightning.pytorch import callbacks
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
+from torch.optim import Optimizer, lr_scheduler
+
+from ccd_lightning.data import sets
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.errors import UserError
+from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.modules.loading import DETECTORS
+from ccd_lightning.transforms import strong
+from ccd_lightning.transforms.pretext import PretextViews
+
+OPTION = "--trust"
+SYNTHETIC = (sets.SyntheticColonoscopy, sets.SyntheticFundus)  # whose images are made where they are not there
+OWN: tuple[Any, ...] = (
+    *(CCD, *DETECTORS, PretextViews, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise),
+    *(AnomalyDataModule, sets.Folder, sets.HyperKvasir, sets.LAG, sets.LiuColonoscopy, *SYNTHETIC),
+)
+TRAINING = (callbacks.ModelCheckpoint, callbacks.EarlyStopping, callbacks.LearningRateMonitor)
+# Settings of the trainer that are taken over: numbers and words, none of which names a class, a file or a folder.
+TRAINER = (
+    *("precision", "deterministic", "benchmark", "inference_mode", "use_distributed_sampler", "detect_anomaly"),
+    *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches"),
+    *("max_epochs", "min_epochs", "max_steps", "min_steps", "val_check_interval", "check_val_every_n_epoch"),
+    *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
+    *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
+)
+PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
+PLAIN = (int, float, bool, str, type(None), Path, timedelta)
+
+
+def _known() -> dict[str, type]:
+    """All classes that may be named, by each of their import paths."""
+    names: dict[str, type] = {f"{value.__module__}.{value.__qualname__}": value for value in OWN}
+    for package, kind in ((torch.optim, Optimizer), (lr_scheduler, lr_scheduler.LRScheduler)):
+        for name, value in vars(package).items():
+            if isinstance(value, type) and issubclass(value, kind):
+                names |= {f"{package.__name__}.{name}": value, f"{value.__module__}.{value.__qualname__}": value}
+    others: dict[str, tuple[type, ...]] = {
+        "callbacks": TRAINING,
+        "loggers": (TensorBoardLogger, CSVLogger),
+        "strategies": (DDPStrategy,),
+    }
+    for package_name, classes in others.items():
+        for value in classes:
+            names[f"lightning.pytorch.{package_name}.{value.__name__}"] = value
+            names[f"{value.__module__}.{value.__qualname__}"] = value
+    return names
+
+
+def embedded_config(text: Any, checkpoint: Path, trust: bool = False, root_given: bool = False) -> dict[str, Any]:
+    """The config that a checkpoint carries, without what it may not decide.
+
+    Args:
+        text: The config as YAML.
+        checkpoint: Its file, for messages.
+        trust: Whether to take the config as it is.
+        root_given: Whether the data set's folder is given on the command line, and the config's is not used.
+
+    Returns:
+        The config of a command other than `fit`; its trainer has no logger.
+
+    Raises:
+        UserError: If it is not readable, or names something that is not known to be harmless.
+    """
+    try:
+        config = yaml.safe_load(text)
+        if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
+            raise TypeError("it names no model and data")
+        config["trainer"] = dict(config.get("trainer") or {})
+        return config if trust else _Check(checkpoint).restricted(config, root_given)
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{checkpoint}: the config in it cannot be read ({reason}). Give one with --config.") from error
+
+
+class _Check:
+    """Walks through a config.
+
+    Args:
+        checkpoint: The file, for messages.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.known = _known()
+
+    def restricted(self, config: dict[str, Any], root_given: bool) -> dict[str, Any]:
+        """Checks all of a config, and returns the parts that a checkpoint decides."""
+        for key in ("model", "data", "optimizer", "lr_scheduler"):
+            self._value(config.get(key), key, object)
+        self._value(config.get("seed_everything"), "seed_everything", int)
+        trainer = {key: config["trainer"][key] for key in TRAINER if key in config["trainer"]}
+        for key, value in trainer.items():
+            if not (isinstance(value, (int, float, type(None))) or re.fullmatch(r"[\w-]+", str(value))):
+                raise self._refused(value, f"trainer.{key}")
+        for key, value in config["trainer"].items():
+            self._mentions(value, f"trainer.{key}")
+        trainer["callbacks"] = self._callbacks(config["trainer"].get("callbacks"))
+        if not root_given:
+            self._refuse_to_make(config["data"])
+        return {
+            "seed_everything": config.get("seed_everything"),
+            "trainer": trainer,
+            "model": config["model"],
+            "data": self._without_cache(config["data"]),
+        }
+
+    def _class(self, spec: dict[str, Any], place: str) -> None:
+        """Checks a class and its arguments, `{class_path: ..., init_args: {...}}`."""
+        name, arguments = spec.get("class_path"), spec.get("init_args") or {}
+        if not isinstance(name, str) or name not in self.known:
+            raise self._refused(name, place)
+        if unknown := spec.keys() - {"class_path", "init_args"}:
+            raise self._refused(sorted(map(str, unknown))[0], place)
+        if not isinstance(arguments, dict):
+            raise self._refused(arguments, place)
+        hints = _hints(self.known[name])
+        for key, value in arguments.items():
+            if not (isinstance(key, str) and key.isidentifier()):
+                raise self._refused(key, place)
+            self._value(value, f"{place}.{key}", hints.get(key, object))
+
+    def _value(self, value: Any, place: str, hint: Any) -> None:
+        """Checks a value by the type that is expected; what is not plain may be a class, in one of several forms."""
+        if isinstance(value, dict) and "class_path" not in value and dataclasses.is_dataclass(hint) and _is_plain(hint):
+            fields = get_type_hints(hint)
+            for key, part in value.items():
+                if key not in fields:
+                    raise self._refused(key, place)
+                self._value(part, f"{place}.{key}", fields[key])
+        elif isinstance(value, dict):
+            self._class(value, place)
+        elif isinstance(value, list):
+            for part in value:
+                self._value(part, place, hint)
+        elif isinstance(value, str) and not (value in self.known or (_is_plain(hint) and _takes_text(hint))):
+            raise self._refused(value, place)
+
+    def _mentions(self, value: Any, place: str) -> None:
+        """Checks which classes are named in a part that is not used as it is."""
+        if isinstance(value, dict):
+            if "class_path" in value and value["class_path"] not in self.known:
+                raise self._refused(value["class_path"], place)
+            for part in value.values():
+                self._mentions(part, place)
+        elif isinstance(value, list):
+            for part in value:
+                self._mentions(part, place)
+        elif isinstance(value, str) and place in CLASSES and "." in value and value not in self.known:
+            raise self._refused(value, place)
+
+    def _callbacks(self, found: Any) -> list[Any]:
+        """The callbacks of training, which the checkpoint's state belongs to, without places to write to."""
+        listed: list[Any] = found if isinstance(found, list) else [found] * (found is not None)
+        specs: list[Any] = [{"class_path": spec} if isinstance(spec, str) else spec for spec in listed]
+        kept: list[Any] = []
+        for spec in specs:
+            if not isinstance(spec, dict):
+                raise self._refused(spec, "trainer.callbacks")
+            self._value(spec, "trainer.callbacks", object)
+            if self.known[spec["class_path"]] in TRAINING:
+                arguments = spec.get("init_args") or {}
+                kept.append(spec | {"init_args": {key: arguments[key] for key in arguments if key not in PLACES}})
+        return kept
+
+    def _refuse_to_make(self, data: dict[str, Any]) -> None:
+        """Lets a checkpoint have a data set made below the working directory, as by `ccd fit`, and nowhere else."""
+        root = Path(str((data.get("init_args") or {}).get("root", "data")))
+        inside = root.resolve().is_relative_to(Path.cwd().resolve())
+        if self.known[data["class_path"]] in SYNTHETIC and not (inside or root.exists()):
+            raise UserError(
+                f"{self.checkpoint}: the config in it asks for images to be made in {root}. Give another folder with"
+                f" --data.root, or add {OPTION} if you trust where the checkpoint comes from."
+            )
+
+    def _without_cache(self, data: dict[str, Any]) -> dict[str, Any]:
+        arguments = data.get("init_args") or {}
+        if arguments.get("cache_dir"):
+            rank_zero_only(print)(
+                "data.cache_dir: none, as a checkpoint may not say where to write; give it if you want"
+            )
+        return data | {"init_args": {**arguments, "cache_dir": None}}
+
+    def _refused(self, name: Any, place: str) -> UserError:
+        return UserError(
+            f"{self.checkpoint}: the config in it names {_shortened(name)} as {place}, which is none of this program's"
+            f" classes and could run any code. If you trust where the checkpoint comes from, add {OPTION}."
+        )
+
+
+CLASSES = tuple(f"trainer.{key}" for key in ("logger", "callbacks", "strategy", "plugins", "profiler", "accelerator"))
+
+
+def _hints(known: type) -> dict[str, Any]:
+    """Types of a constructor's arguments, those that base classes take included."""
+    found: dict[str, Any] = {}
+    for base in reversed(known.__mro__):
+        try:
+            found |= get_type_hints(vars(base)["__init__"]) if "__init__" in vars(base) else {}
+        except (NameError, TypeError):  # then none of its arguments counts as plain
+            continue
+    return found
+
+
+def _parts(hint: Any) -> tuple[Any, ...] | None:
+    """The types in a union or a container of types; None for any other type."""
+    if get_origin(hint) in (Union, types.UnionType, tuple, list, dict):
+        return tuple(part for part in get_args(hint) if part is not Ellipsis)
+    return None
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether values of a type are numbers, text or groups of them, for which nothing is ever imported."""
+    if (parts := _parts(hint)) is not None:
+        return all(map(_is_plain, parts))
+    if dataclasses.is_dataclass(hint):
+        return all(map(_is_plain, get_type_hints(hint).values()))
+    return hint in PLAIN or get_origin(hint) is Literal
+
+
+def _takes_text(hint: Any) -> bool:
+    """Whether a value of a plain type may be text."""
+    if (parts := _parts(hint)) is not None:
+        return any(map(_takes_text, parts))
+    return hint in (str, Path, timedelta) or get_origin(hint) is Literal
+
+
+def _shortened(name: Any) -> str:
+    text = " ".join(str(name).split())
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -1,0 +1,132 @@
+"""From a CCD run to a detector: which encoder was taken, and which images its threshold comes from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ccd_lightning.cli import main
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.division import Division
+from ccd_lightning.modules.handover import CONFIG_KEY, DIVISION_KEY, read_checkpoint
+from tests.runs import IGD, PADIM, metrics
+
+pytestmark = pytest.mark.fit
+ENCODER = Path("runs/ccd_synthetic/version_0/checkpoints/best.ckpt")
+
+
+def division(file: Path) -> Division:
+    found = Division.from_state(read_checkpoint(file)[DIVISION_KEY])
+    assert found
+    return found
+
+
+def encoder(run: str) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load(Path(run, "config.yaml").read_text())["model"]["init_args"]["encoder"]
+    return config
+
+
+def test_a_detector_of_another_seed_learns_its_threshold_from_images_that_the_encoder_has_not_seen(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = division(ENCODER)
+    words = ["--data.validation=0.4", "--trainer.logger.init_args.name=other"]
+    assert main([*PADIM, "--seed_everything=3", *words]) == 0
+    assert f"held out: the {len(own.held_out)} images that the encoder's run held out" in capsys.readouterr().out
+    file = Path("runs/other/version_0/checkpoints/best.ckpt")
+    assert division(file) == own
+    seen = []
+
+    def watch(self: AnomalyDataModule, *rest: Any) -> set[int]:
+        seen.append(usual(self, *rest))
+        return seen[-1]
+
+    usual = AnomalyDataModule._hold_out
+    monkeypatch.setattr(AnomalyDataModule, "_hold_out", watch)
+    for command in ("validate", "fit"):
+        resumed = [*PADIM[1:], *words, "--trainer.max_epochs=2", "--seed_everything=3"]
+        options = resumed if command == "fit" else ["--seed_everything=7"]
+        assert main([command, *options, "--ckpt_path=runs/other"]) == 0
+        assert len(seen[-1]) == len(own.held_out)
+        assert "held out" not in capsys.readouterr().out
+
+
+def test_an_older_encoder_does_not_tell_what_it_has_seen(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = read_checkpoint(ENCODER)
+    del content[DIVISION_KEY]
+    torch.save(content, ENCODER)
+    assert main([*PADIM, "--trainer.logger.init_args.name=other"]) == 0
+    assert "its checkpoint is from an older version" in capsys.readouterr().out
+
+
+def test_a_run_names_the_encoder_that_it_took(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, name = "runs/padim_synthetic/version_0", str(ENCODER)
+    digest = metrics(run)["run"]["encoder"]
+    assert encoder(run) == {"weights": name, "digest": digest}
+    kept = yaml.safe_load(read_checkpoint(Path(run, "checkpoints/best.ckpt"))[CONFIG_KEY])
+    assert kept["model"]["init_args"]["encoder"] == {"weights": name, "digest": digest}
+    record = json.loads(Path(run, "run.json").read_text())
+    assert record["encoder"] == name
+    assert record["encoders"] == {"encoder": {"weights": name, "digest": digest}}
+    newer = Path("runs/ccd_synthetic/version_1")
+    shutil.copytree("runs/ccd_synthetic/version_0", newer)
+    content = read_checkpoint(ENCODER)
+    content["state_dict"] = {key: value * 2 for key, value in content["state_dict"].items()}
+    torch.save(content, newer / "checkpoints/best.ckpt")
+    record = json.loads((newer / "run.json").read_text()) | {"finished": "2999-01-01T00:00:00+00:00"}
+    (newer / "run.json").write_text(json.dumps(record))
+    again = ["fit", "--config", f"{run}/config.yaml", "--trainer.logger.init_args.version=again"]
+    assert main(again) == 0
+    assert encoder("runs/padim_synthetic/again") == {"weights": name, "digest": digest}
+    assert (
+        main([*again[:3], "--trainer.logger.init_args.version=newer", "--model.encoder.weights=runs/ccd_synthetic"])
+        == 0
+    )
+    assert encoder("runs/padim_synthetic/newer")["weights"] == str(newer / "checkpoints/best.ckpt")
+    assert encoder("runs/padim_synthetic/newer")["digest"] != digest
+    shutil.copy(newer / "checkpoints/best.ckpt", ENCODER)
+    capsys.readouterr()
+    assert main([*again[:3], "--trainer.logger.init_args.version=changed"]) == 2
+    told = capsys.readouterr().err
+    assert f"{ENCODER}: the encoder's weights are not those that the config names" in told
+    assert "--model.encoder.digest null" in told
+
+
+def test_latest_is_written_as_the_run_that_it_was(workspace: Path) -> None:
+    words = ["--model.encoder.weights=runs/ccd_synthetic/latest", "--trainer.logger.init_args.name=other"]
+    assert main([*PADIM, *words]) == 0
+    assert encoder("runs/other/version_0")["weights"] == str(ENCODER)
+
+
+def test_a_resumed_detector_needs_no_encoder(workspace: Path) -> None:
+    run = "runs/igd_synthetic/version_0"
+    before = encoder(run)
+    for branch in ("", "_local"):
+        shutil.rmtree(f"runs/ccd_synthetic{branch}")
+    assert main([*IGD, "--trainer.max_epochs=4", "--ckpt_path", run]) == 0
+    assert encoder(run) == before
+    record = json.loads(Path(run, "run.json").read_text())
+    assert record["epochs"] == 4
+    assert record["encoder"].startswith(f"global_scale {ENCODER}, local_scale runs/ccd_synthetic_local/version_0/")
+    assert record["encoders"]["encoder"] == before
+
+
+def test_another_quantile_in_a_test(workspace: Path) -> None:
+    before = metrics("runs/padim_synthetic/latest")["run"]
+    held_out = read_checkpoint(Path("runs/padim_synthetic/latest/checkpoints/best.ckpt"))["state_dict"]["normal_scores"]
+    assert main(["test", "--ckpt_path=runs/padim_synthetic", "--model.quantile=0.25"]) == 0
+    after = metrics("runs/padim_synthetic/latest")["run"]
+    assert after["threshold"] == float(torch.quantile(held_out, 0.25)) < before["threshold"]
+    assert after["pixel_threshold"] == before["pixel_threshold"]
+    assert after["threshold_rule"]["quantile"] == 0.25
+    assert before["threshold_rule"]["false_positive_rate"] == pytest.approx([0.0126, 0.9874], abs=1e-3)
+    assert after["changed"] == {"model.quantile": 0.25}
+    assert "comes from only 2 held-out images" in Path("runs/padim_synthetic/latest/report.html").read_text()
+    told = json.loads(Path("told.json").read_text())["fit padim_synthetic"]
+    assert "\nThe threshold comes from only 2 held-out images: it will call between 1.3% and" in told
