@@ -282,7 +282,8 @@ def test_projector_shows_the_features_of_each_distribution(images: Path, fitted:
     assert header == ["distribution", "image"]
     assert [name for name, _ in rows] == [f"Permutation {index}" for index in range(4)] * 4
     assert len({path for _, path in rows}) == 4
-    assert Image.open(projected / "sprite.png").size == (4 * 32, 4 * 32)
+    with Image.open(projected / "sprite.png") as sprite:
+        assert sprite.size == (4 * 32, 4 * 32)
     features = torch.from_numpy(np.loadtxt(projected / "tensors.tsv", dtype=np.float32))
     assert features.shape == (16, Encoder.features_size)
     pixels = torch.stack([torch.from_numpy(np.array(Image.open(images / path))) for _, path in rows])

@@ -92,7 +92,7 @@ def ranking_score(latent: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
     distance = _relative_distance(latent, centre, scale)
     limits = torch.finfo(distance.dtype)
     beyond = distance / -math.log(limits.eps / 4)
-    return -torch.expm1(-distance) + BEYOND * beyond.clamp(1, limits.max).log()
+    return -torch.expm1(-distance) + BEYOND * beyond.clamp(min=1.0).clamp(max=limits.max).log()
 
 
 def _relative_distance(latent: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
