@@ -64,12 +64,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_in_its_folder(
     epoch: int, batch: int, path: str, schedule: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*WORDS, "--model.schedule", schedule, "--trainer.check_val_every_n_epoch", "3" if epoch == 3 else "1"]
-    cut = [f"--trainer.callbacks+={__name__}.CutOff", f"--trainer.callbacks.epoch={epoch}"]
-    assert main([*words, *cut, f"--trainer.callbacks.batch={batch}"]) == 0
-    run = Path("runs/ccd_synthetic/version_0")
-    whole = saved(run)
-    shutil.rmtree(run)
-    shutil.move("cut", run)
+    whole, run = cut_off(words, epoch, batch), Path("runs/ccd_synthetic/version_0")
     assert main([*words, "--ckpt_path", path]) == 0
     assert path != "last" or "fit: going on from runs/ccd_synthetic/version_0/checkpoints/last.ckpt" in (
         capsys.readouterr().out

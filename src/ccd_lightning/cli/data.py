@@ -96,7 +96,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if not errors:
         print(told)
         return
-    way_out = "Mend these files, or leave them out"
+    way_out = "Fix these files, or leave them out"
     if any(pair.is_leak for pair in result.pairs):
         way_out += (
             f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"

@@ -64,7 +64,7 @@ class Pace(Callback):
             self._told = True
             if trainer.is_global_zero:
                 steps = int(trainer.estimated_stepping_batches) - self._first
-                print(f"fit: {forecast(steps, measured / seconds)}, without validation", flush=True)
+                print(f"fit: {forecast(steps, measured / seconds)}, not counting validation", flush=True)
 
 
 def forecast(steps: int, rate: float) -> str:
