@@ -42,11 +42,11 @@ demo-igd: demo  ## the demo, then IGD on the encoders of both branches (a quarte
 	@echo
 	@$(CCD) compare runs/padim_synthetic runs/igd_synthetic
 
-test: setup  ## run the tests (about five minutes on two CPU cores)
+test: setup  ## run the tests (about seven minutes on two CPU cores)
 	$(PYTEST) -m "not slow"
 
-test-fast: setup  ## run the tests that neither train nor start processes (about a minute), before every commit
-	$(PYTEST) -m "not fit and not process and not slow"
+test-fast: setup  ## run the tests that neither train, export nor start processes (over a minute), before every commit
+	$(PYTEST) -m "not fit and not process and not export and not slow"
 
 test-all: setup  ## run all tests, also those that take too long for every run
 	$(PYTEST)

@@ -21,6 +21,7 @@ from ccd_lightning.modules.igd_settings import Scale, WindowScale
 from ccd_lightning.modules.padim import PaDiM
 
 SIZE = 32
+pytestmark = pytest.mark.export
 
 
 def make(name: str) -> OneClassDetector:
