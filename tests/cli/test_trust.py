@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from ccd_lightning import load
 from ccd_lightning.cli import main
+from ccd_lightning.cli.relocation import ORIGIN_KEY
 from ccd_lightning.cli.trust import embedded_config
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.handover import CONFIG_KEY, read_checkpoint
@@ -66,6 +68,7 @@ def put(path: str, value: Any) -> Change:
 
 LAMBDA = {"class_path": "torchvision.transforms.Lambda", "init_args": {"lambd": "os.abort"}}
 PRETEXT = "ccd_lightning.transforms.pretext.PretextViews"
+LOGGER = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "http://127.0.0.1:9/x"}}
 ATTACKS: dict[str, tuple[Change, str]] = {
     "callback": (put("trainer/callbacks", [TOUCH]), "payload.Payload"),
     "callback in a list of other things": (
@@ -123,6 +126,11 @@ ATTACKS: dict[str, tuple[Change, str]] = {
     "dotted key": (put("data/init_args/views.class_path", "payload.Payload"), "views.class_path"),
     "dotted key with a mapping": (put("data/init_args/views.init_args", {"a": 1}), "views.init_args"),
     "seed": (put("seed_everything", TOUCH), "payload.Payload"),
+    "argument of any type": (
+        put("model/init_args/optimizer", {"class_path": "torch.optim.Optimizer", "init_args": {"defaults": TOUCH}}),
+        "torch.optim.Optimizer",
+    ),
+    "logger in another place": (put("model/init_args/optimizer", LOGGER), LOGGER["class_path"]),
 }
 
 
@@ -262,3 +270,94 @@ def test_no_pickled_code_runs(command: str, place: Path, capsys: pytest.CaptureF
     words = [*(CCD if command == "fit" else [command]), "--ckpt_path", "received.ckpt"]
     assert "received.ckpt: not a readable checkpoint" in refusal(words, capsys)
     assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("value", ["!!pairs [x: 1]", "!!omap [x: 1]", "!!set {x}", "!!binary eA==", "2020-02-02"])
+def test_what_yaml_tags_make_is_refused(value: str) -> None:
+    """A list of tuples, for instance, would be written as lists, and its classes made, without having been looked at."""
+    text = f"{{model: {{class_path: a, init_args: {{b: [{value}]}}}}, data: {{}}}}"
+    with pytest.raises(UserError, match=r"x\.ckpt: the config in it cannot be read \(it holds a \w+\)"):
+        embedded_config(text, Path("x.ckpt"))
+
+
+def test_a_config_that_unfolds_is_refused() -> None:
+    levels = "".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 12))
+    with pytest.raises(UserError, match="more than 100000 values"):
+        embedded_config(f"model: {{}}\ndata: {{}}\na0: &a0 [1]\n{levels}", Path("x.ckpt"))
+
+
+def test_a_name_is_shown_without_control_characters() -> None:
+    text = yaml.safe_dump({"model": {"class_path": "a\x1b[31m"}, "data": {}})
+    with pytest.raises(UserError) as refused:
+        embedded_config(text, Path("x.ckpt"))
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("state", ["local://{}", "{}", "{}/sub", "local::{}"])
+def test_resuming_removes_nothing_that_a_checkpoint_names(
+    state: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victim = tmp_path / "victim"
+    (victim / "sub").mkdir(parents=True)
+    (victim / "mine.ckpt").touch()
+    content = read_checkpoint(Path("runs/ccd_synthetic/latest/checkpoints/last.ckpt"))
+    for callback in content["callbacks"].values():
+        if "best_model_path" in callback:
+            callback["best_model_path"] = state.format(victim)
+    torch.save(content, "received.ckpt")
+    assert main([*CCD, "--ckpt_path", "received.ckpt", "--trainer.max_epochs=3"]) == 0
+    assert {path.name for path in victim.iterdir()} == {"sub", "mine.ckpt"}
+
+
+def test_resuming_a_run_from_elsewhere_leaves_the_own_run_of_its_name(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    received = shutil.copytree("runs/ccd_synthetic/version_0", tmp_path / "received/version_0")
+    own = {path: path.read_bytes() for path in Path("runs/ccd_synthetic/version_0").rglob("*") if path.is_file()}
+    told = refusal([*CCD, "--ckpt_path", str(received), "--trainer.max_epochs=3"], capsys)
+    assert "another run is here already" in told
+    assert own == {path: path.read_bytes() for path in own}
+
+
+def test_images_are_made_nowhere_by_any_name_of_a_folder(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "origin/relative").mkdir(parents=True)
+    for root, origin in (("~/made", None), (str(tmp_path / "origin/relative"), None), ("relative", "origin")):
+        content = read_checkpoint(doctored(put("data/init_args/root", root)))
+        torch.save(content | ({ORIGIN_KEY: str(tmp_path / origin)} if origin else {}), "received.ckpt")
+        assert "images to be made in" in refusal(["test", "--ckpt_path", "received.ckpt"], capsys)
+    assert not (tmp_path / "home").exists()
+    assert not list((tmp_path / "origin/relative").iterdir())
+
+
+def test_links_in_a_received_run_are_not_written_through(place: Path, tmp_path: Path) -> None:
+    run, outside = Path("runs/padim_synthetic/version_0"), tmp_path / "outside"
+    outside.mkdir()
+    shutil.rmtree(run / "figures")
+    (run / "figures").symlink_to(outside)
+    (run / "hparams.yaml").unlink(missing_ok=True)
+    (run / "hparams.yaml").symlink_to(outside / "hparams.yaml")
+    assert main(["test", "--ckpt_path", str(run)]) == 0
+    assert not list(outside.iterdir())
+    assert (run / "figures/roc.png").is_file()
+    (run / "figures/roc.png").unlink()
+    (run / "figures/roc.png").symlink_to(outside / "roc.png")
+    assert main(["test", "--ckpt_path", str(run)]) == 0
+    assert not list(outside.iterdir())
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds(place: Path) -> None:
+    content = read_checkpoint(BEST)
+    content["state_dict"]["normal_scores"] = torch.zeros(1).expand(10**9)
+    torch.save(content, "received.ckpt")
+    with pytest.raises(UserError, match="normal_scores claims more memory than the file holds"):
+        load("received.ckpt")
+
+
+@pytest.mark.parametrize("part", ["state_dict", "hyper_parameters"])
+def test_parts_of_another_type(part: str, place: Path) -> None:
+    torch.save(read_checkpoint(BEST) | {part: [1]}, "received.ckpt")
+    with pytest.raises(UserError, match=r"received\.ckpt: not a checkpoint of this program"):
+        load("received.ckpt")

@@ -11,13 +11,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
 from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
-from ccd_lightning.cli.trust import embedded_config
+from ccd_lightning.cli.trust import embedded_config, refuse_to_make
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.handover import CONFIG_KEY, read_checkpoint
 
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
 LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}
+LINKS = ("hparams.yaml", "figures")  # of what is written into a run's folder in place, never through a link
 KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, for --ckpt_path
 
 
@@ -88,10 +89,15 @@ def _write_config(checkpoint: Path, folder: Path, trust: bool, given: set[str]) 
     content = read_checkpoint(checkpoint)
     if CONFIG_KEY not in content:
         raise UserError(f"{checkpoint}: it holds no config, so it was not written by ccd fit. Give one with --config.")
-    config = embedded_config(content[CONFIG_KEY], checkpoint, trust, root_given="--data.root" in given)
+    config = embedded_config(content[CONFIG_KEY], checkpoint, trust)
     config = {key: value for key, value in config.items() if key not in ("ckpt_path", "weights_only")}
     origin = content.get(ORIGIN_KEY)
     relocate(config, runs.run_folder(checkpoint), origin if isinstance(origin, str) else None, given)
+    if not (trust or "--data.root" in given):
+        refuse_to_make(config["data"], checkpoint)
+    for name in LINKS:  # in a run from someone else they may lead anywhere
+        if (runs.run_folder(checkpoint) / name).is_symlink():
+            (runs.run_folder(checkpoint) / name).unlink()
     for key in MACHINE:
         config["trainer"].pop(key, None)
     config["trainer"]["logger"] = {

@@ -22,12 +22,18 @@ from ccd_lightning.writing import atomic_write, remove_leftovers
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes beside the file and renames, so that a run killed while it saves keeps the checkpoint before.
 
-    Lightning's own writes into the system's temporary folder and moves, which copies where that is another disk.
+    Lightning's own writes into the system's temporary folder and moves, which copies where that is another disk. Only
+    files in folders that it wrote to are removed: a resumed checkpoint, perhaps someone else's, says which to remove.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written = set[str]()  # folders, local or remote
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes a checkpoint; to an address instead of a path, as Lightning does."""
-        if "://" in str(path):
+        self._written.add(_folder(path))
+        if _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         file = Path(path)
@@ -37,9 +43,21 @@ class WholeCheckpoints(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, partial, storage_options)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes a checkpoint; its name, which a resumed checkpoint may give, must not lead out of its folder."""
-        if ".." not in Path(path).parts:
+        """Removes a checkpoint file from a folder that a checkpoint was written to; anything else stays."""
+        if _folder(path) not in self._written or not str(path).endswith(".ckpt"):
+            return
+        if _is_remote(path):
             super().remove_checkpoint(path)
+        elif Path(path).is_file():
+            Path(path).unlink()
+
+
+def _is_remote(path: str | Path) -> bool:
+    return "://" in str(path) or "::" in str(path)
+
+
+def _folder(path: str | Path) -> str:
+    return str(path).rpartition("/")[0] if _is_remote(path) else str(Path(path).parent.resolve())
 
 
 class SaveWhenTerminated(Callback):

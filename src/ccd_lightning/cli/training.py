@@ -74,7 +74,8 @@ class KeepConfig(SaveConfigCallback):
         if stage != "fit" or not trainer.loggers:
             return
         folder = self.folder = Path(str(trainer.log_dir))  # on every rank: Lightning broadcasts it
-        self.overwrite = bool(self.config.get("ckpt_path"))  # an interrupted run goes on in its folder
+        path = self.config.get("ckpt_path")  # an interrupted run is resumed in its own folder, and in no other's
+        self.overwrite = bool(path) and runs.run_folder(Path(path)).resolve() == folder.resolve()
         if (folder / self.config_filename).exists() and not self.overwrite:
             raise UserError(
                 f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."

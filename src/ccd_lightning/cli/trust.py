@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer, lr_scheduler
 
+from ccd_lightning.commands import expand
 from ccd_lightning.data import sets
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
@@ -45,36 +46,63 @@ TRAINER = (
     *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 )
 PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
+MOST_VALUES = 100_000  # of a config; one of this program has some hundred
 PLAIN = (int, float, bool, str, type(None), Path, timedelta)
 
 
-def _known() -> dict[str, type]:
-    """All classes that may be named, by each of their import paths."""
-    names: dict[str, type] = {f"{value.__module__}.{value.__qualname__}": value for value in OWN}
-    for package, kind in ((torch.optim, Optimizer), (lr_scheduler, lr_scheduler.LRScheduler)):
-        for name, value in vars(package).items():
-            if isinstance(value, type) and issubclass(value, kind):
-                names |= {f"{package.__name__}.{name}": value, f"{value.__module__}.{value.__qualname__}": value}
-    others: dict[str, tuple[type, ...]] = {
-        "callbacks": TRAINING,
-        "loggers": (TensorBoardLogger, CSVLogger),
-        "strategies": (DDPStrategy,),
-    }
-    for package_name, classes in others.items():
-        for value in classes:
-            names[f"lightning.pytorch.{package_name}.{value.__name__}"] = value
-            names[f"{value.__module__}.{value.__qualname__}"] = value
+def _paths(*classes: Any) -> dict[str, type]:
+    """Classes by the import paths that configs name them by."""
+    names = {f"{value.__module__}.{value.__qualname__}": value for value in classes}
+    for package in ("callbacks", "loggers", "strategies"):
+        short = [value for value in classes if f".{package}." in f"{value.__module__}."]
+        names |= {f"lightning.pytorch.{package}.{value.__name__}": value for value in short}
     return names
 
 
-def embedded_config(text: Any, checkpoint: Path, trust: bool = False, root_given: bool = False) -> dict[str, Any]:
+def _of_package(package: Any, base: type) -> dict[str, type]:
+    """The classes of a package that are made of a base class, without that class itself, whose arguments can be any."""
+    found = [value for value in vars(package).values() if isinstance(value, type) and issubclass(value, base)]
+    return _paths(*found) | {f"{package.__name__}.{value.__name__}": value for value in found if value is not base}
+
+
+def _usable() -> dict[str, type]:
+    """The classes that a checkpoint's config may have made."""
+    optimizers = {name: value for name, value in _of_package(torch.optim, Optimizer).items() if value is not Optimizer}
+    return _paths(*OWN, *TRAINING) | optimizers
+
+
+def _mentionable() -> dict[str, type]:
+    """Those that it may name besides, in parts that are not used."""
+    others = _paths(TensorBoardLogger, CSVLogger, DDPStrategy)
+    return _usable() | others | _of_package(lr_scheduler, lr_scheduler.LRScheduler)
+
+
+def _refuse_special_nodes(config: Any) -> None:
+    """Refuses what YAML's tags make, and more values than a config has.
+
+    Raises:
+        ValueError: If there is any.
+    """
+    rest, seen = [config], 0
+    while rest:
+        value, seen = rest.pop(), seen + 1
+        if seen > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES} values")
+        if isinstance(value, dict):
+            rest += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            rest += value
+        elif not isinstance(value, (str, int, float, type(None))):
+            raise TypeError(f"it holds a {type(value).__name__}")
+
+
+def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[str, Any]:
     """The config that a checkpoint carries, without what it may not decide.
 
     Args:
         text: The config as YAML.
         checkpoint: Its file, for messages.
         trust: Whether to take the config as it is.
-        root_given: Whether the data set's folder is given on the command line, and the config's is not used.
 
     Returns:
         The config of a command other than `fit`; its trainer has no logger.
@@ -86,8 +114,10 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False, root_given
         config = yaml.safe_load(text)
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")
+        if not trust:
+            _refuse_special_nodes(config)
         config["trainer"] = dict(config.get("trainer") or {})
-        return config if trust else _Check(checkpoint).restricted(config, root_given)
+        return config if trust else _Check(checkpoint).restricted(config)
     except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{checkpoint}: the config in it cannot be read ({reason}). Give one with --config.") from error
@@ -102,12 +132,15 @@ class _Check:
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self.known = _known()
+        self.known = _usable()
+        self.mentionable = _mentionable()
 
-    def restricted(self, config: dict[str, Any], root_given: bool) -> dict[str, Any]:
+    def restricted(self, config: dict[str, Any]) -> dict[str, Any]:
         """Checks all of a config, and returns the parts that a checkpoint decides."""
-        for key in ("model", "data", "optimizer", "lr_scheduler"):
-            self._value(config.get(key), key, object)
+        for key in ("model", "data"):
+            self._value(config[key], key, object)
+        for key in ("optimizer", "lr_scheduler"):
+            self._mentions(config.get(key), key)
         self._value(config.get("seed_everything"), "seed_everything", int)
         trainer = {key: config["trainer"][key] for key in TRAINER if key in config["trainer"]}
         for key, value in trainer.items():
@@ -116,8 +149,6 @@ class _Check:
         for key, value in config["trainer"].items():
             self._mentions(value, f"trainer.{key}")
         trainer["callbacks"] = self._callbacks(config["trainer"].get("callbacks"))
-        if not root_given:
-            self._refuse_to_make(config["data"])
         return {
             "seed_everything": config.get("seed_everything"),
             "trainer": trainer,
@@ -159,14 +190,14 @@ class _Check:
     def _mentions(self, value: Any, place: str) -> None:
         """Checks which classes are named in a part that is not used as it is."""
         if isinstance(value, dict):
-            if "class_path" in value and value["class_path"] not in self.known:
+            if "class_path" in value and value["class_path"] not in self.mentionable:
                 raise self._refused(value["class_path"], place)
             for part in value.values():
                 self._mentions(part, place)
         elif isinstance(value, list):
             for part in value:
                 self._mentions(part, place)
-        elif isinstance(value, str) and place in CLASSES and "." in value and value not in self.known:
+        elif isinstance(value, str) and place in CLASSES and "." in value and value not in self.mentionable:
             raise self._refused(value, place)
 
     def _callbacks(self, found: Any) -> list[Any]:
@@ -183,16 +214,6 @@ class _Check:
                 kept.append(spec | {"init_args": {key: arguments[key] for key in arguments if key not in PLACES}})
         return kept
 
-    def _refuse_to_make(self, data: dict[str, Any]) -> None:
-        """Lets a checkpoint have a data set made below the working directory, as by `ccd fit`, and nowhere else."""
-        root = Path(str((data.get("init_args") or {}).get("root", "data")))
-        inside = root.resolve().is_relative_to(Path.cwd().resolve())
-        if self.known[data["class_path"]] in SYNTHETIC and not (inside or root.exists()):
-            raise UserError(
-                f"{self.checkpoint}: the config in it asks for images to be made in {root}. Give another folder with"
-                f" --data.root, or add {OPTION} if you trust where the checkpoint comes from."
-            )
-
     def _without_cache(self, data: dict[str, Any]) -> dict[str, Any]:
         arguments = data.get("init_args") or {}
         if arguments.get("cache_dir"):
@@ -208,7 +229,30 @@ class _Check:
         )
 
 
-CLASSES = tuple(f"trainer.{key}" for key in ("logger", "callbacks", "strategy", "plugins", "profiler", "accelerator"))
+def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
+    """Lets a checkpoint have a data set made below the working directory, as by `ccd fit`, and nowhere else.
+
+    Args:
+        data: The part of its config, once it is known where the data are.
+        checkpoint: Its file, for messages.
+
+    Raises:
+        UserError: If images would be made elsewhere.
+    """
+    root = expand(str((data.get("init_args") or {}).get("root", "data")))
+    inside = root.resolve().is_relative_to(Path.cwd().resolve())
+    made = root.is_dir() and any(root.iterdir())
+    if _usable().get(str(data.get("class_path"))) in SYNTHETIC and not (inside or made):
+        raise UserError(
+            f"{checkpoint}: the config in it asks for images to be made in {root}. Give another folder with"
+            f" --data.root, or add {OPTION} if you trust where the checkpoint comes from."
+        )
+
+
+CLASSES = (
+    *("optimizer", "lr_scheduler"),
+    *(f"trainer.{key}" for key in ("logger", "callbacks", "strategy", "plugins", "profiler", "accelerator")),
+)
 
 
 def _hints(known: type) -> dict[str, Any]:
@@ -246,5 +290,5 @@ def _takes_text(hint: Any) -> bool:
 
 
 def _shortened(name: Any) -> str:
-    text = " ".join(str(name).split())
+    text = "".join(part if part.isprintable() else " " for part in " ".join(str(name).split()))
     return text if len(text) <= 100 else f"{text[:100]}..."

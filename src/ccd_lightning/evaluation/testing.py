@@ -45,6 +45,7 @@ from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
 from ccd_lightning.modules.handover import fingerprint
 from ccd_lightning.modules.ranks import gather_ranks
 from ccd_lightning.runs import CONFIG
+from ccd_lightning.writing import atomic_write
 
 
 class TestReport(Callback):
@@ -217,7 +218,8 @@ def save_figures(folder: Path, figures: dict[str, Figure], logger: Any) -> None:
         (folder / name).unlink(missing_ok=True)
     for name, figure in figures.items():
         pixels = rendered(figure)  # once for both, which takes most of a small test's time
-        Image.fromarray(pixels).save(folder / name, dpi=(DPI, DPI))
+        with atomic_write(folder / name) as partial:
+            Image.fromarray(pixels).save(partial, format="PNG", dpi=(DPI, DPI))
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(f"test/{Path(name).stem}", pixels, dataformats="HWC")
 

@@ -148,8 +148,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises whatever the zip reader and the unpickler raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint ({reason}).") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint of this program (it holds no state_dict).")
+    if not isinstance(content.get("hyper_parameters", {}), dict):
+        raise UserError(f"{path}: not a checkpoint of this program (its hyper_parameters are not named).")
+    for name, tensor in content["state_dict"].items():
+        if isinstance(tensor, Tensor) and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}: {name} claims more memory than the file holds, so it is not read.")
     return content
 
 
