@@ -130,3 +130,36 @@ def test_another_quantile_in_a_test(workspace: Path) -> None:
     assert "comes from only 2 held-out images" in Path("runs/padim_synthetic/latest/report.html").read_text()
     told = json.loads(Path("told.json").read_text())["fit padim_synthetic"]
     assert "\nThe threshold comes from only 2 held-out images: it will call between 1.3% and" in told
+
+
+def test_another_run_that_finishes_meanwhile_is_not_taken(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = AnomalyDataModule.setup
+
+    def setup(self: AnomalyDataModule, stage: str) -> None:
+        """A second run of pretraining finishes while the images are read."""
+        if not Path("runs/ccd_synthetic/version_1").exists():
+            shutil.copytree("runs/ccd_synthetic/version_0", "runs/ccd_synthetic/version_1")
+            file = Path("runs/ccd_synthetic/version_1/checkpoints/best.ckpt")
+            content = read_checkpoint(file)
+            content["state_dict"]["encoder.stem.0.weight"] += 1
+            torch.save(content, file)
+            Path("runs/ccd_synthetic/version_1/run.json").touch()
+        usual(self, stage)
+
+    monkeypatch.setattr(AnomalyDataModule, "setup", setup)
+    assert main([*PADIM, "--trainer.logger.init_args.name=meanwhile"]) == 0
+    taken = read_checkpoint(Path("runs/meanwhile/version_0/checkpoints/best.ckpt"))["state_dict"]
+    name = "encoder.stem.0.weight"
+    assert torch.equal(taken[name], read_checkpoint(ENCODER)["state_dict"][name])
+    assert encoder("runs/meanwhile/version_0")["weights"] == str(ENCODER)
+
+
+def test_images_under_other_names_are_not_taken_for_new_ones(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "renamed"
+    shutil.copytree("data/synthetic_colonoscopy", root)
+    (root / "train/good").rename(root / "train/normal")
+    words = ["--data.root", str(root), "--data.size=64", "--model.encoder.weights=runs/ccd_synthetic"]
+    assert main(["fit", "--config", "configs/padim_folder.yaml", *words]) == 0
+    assert "the encoder's run names none of them: if it saw them under other names" in capsys.readouterr().out

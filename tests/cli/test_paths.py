@@ -3,6 +3,7 @@
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,3 +116,10 @@ def test_a_wrong_seed_is_named(seed: str, tmp_path: Path, capsys: pytest.Capture
     assert "seed_everything" in told
     assert "data.seed" not in told
     assert "Traceback" not in told
+
+
+def test_a_layouts_name_is_no_path(tmp_path: Path) -> None:
+    (tmp_path / "lag").mkdir()
+    config: dict[str, Any] = {"data": {"init_args": {"root": "lag", "layout": "lag"}}}
+    relocate(config, tmp_path / "runs/x/version_0", str(tmp_path), ())
+    assert config["data"]["init_args"] == {"root": str(tmp_path / "lag"), "layout": "lag"}

@@ -68,7 +68,10 @@ def put(path: str, value: Any) -> Change:
 
 LAMBDA = {"class_path": "torchvision.transforms.Lambda", "init_args": {"lambd": "os.abort"}}
 PRETEXT = "ccd_lightning.transforms.pretext.PretextViews"
-LOGGER = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "http://127.0.0.1:9/x"}}
+LOGGER: dict[str, Any] = {
+    "class_path": "lightning.pytorch.loggers.CSVLogger",
+    "init_args": {"save_dir": "http://127.0.0.1:9/x"},
+}
 ATTACKS: dict[str, tuple[Change, str]] = {
     "callback": (put("trainer/callbacks", [TOUCH]), "payload.Payload"),
     "callback in a list of other things": (
@@ -130,7 +133,7 @@ ATTACKS: dict[str, tuple[Change, str]] = {
         put("model/init_args/optimizer", {"class_path": "torch.optim.Optimizer", "init_args": {"defaults": TOUCH}}),
         "torch.optim.Optimizer",
     ),
-    "logger in another place": (put("model/init_args/optimizer", LOGGER), LOGGER["class_path"]),
+    "logger in another place": (put("model/init_args/optimizer", LOGGER), "loggers.CSVLogger"),
 }
 
 
@@ -223,6 +226,17 @@ def test_a_users_own_classes_run_when_they_are_trusted(place: Path, capsys: pyte
     assert Path("touched").is_file()
 
 
+def test_lightnings_own_callbacks_and_loggers_need_no_trust(place: Path) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["trainer"]["callbacks"].append({"class_path": "lightning.pytorch.callbacks.RichProgressBar"})
+        config["trainer"]["logger"] = {
+            "class_path": "lightning.pytorch.loggers.WandbLogger",
+            "init_args": {"name": "x"},
+        }
+
+    assert main(["test", "--ckpt_path", str(doctored(change))]) == 0
+
+
 def test_options_stay_free(place: Path) -> None:
     assert main(["test", "--trainer.callbacks+=payload.Payload"]) == 0
     assert Path("touched").is_file()
@@ -274,7 +288,7 @@ def test_no_pickled_code_runs(command: str, place: Path, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("value", ["!!pairs [x: 1]", "!!omap [x: 1]", "!!set {x}", "!!binary eA==", "2020-02-02"])
 def test_what_yaml_tags_make_is_refused(value: str) -> None:
-    """A list of tuples, for instance, would be written as lists, and its classes made, without having been looked at."""
+    """Tuples, for instance, would be written as lists, and classes in them made, without having been looked at."""
     text = f"{{model: {{class_path: a, init_args: {{b: [{value}]}}}}, data: {{}}}}"
     with pytest.raises(UserError, match=r"x\.ckpt: the config in it cannot be read \(it holds a \w+\)"):
         embedded_config(text, Path("x.ckpt"))

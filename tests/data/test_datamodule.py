@@ -187,6 +187,16 @@ def test_normal_images_are_all_of_them_in_order(folder: Path) -> None:
     assert torch.equal(train[3], data.datasets["train"][EpochIndex(0, 3)]["image"] / 255)
 
 
+def test_some_of_the_normal_images_are_evenly_spaced_whatever_the_batches_and_ranks(folder: Path) -> None:
+    device = torch.device("cpu")
+    alone = torch.cat(list(module(folder, batch_size=4).normal_images(device, at_most=4)[0]))
+    data = module(folder, batch_size=1)
+    every = torch.cat(list(data.normal_images(device)[0]))
+    assert torch.equal(alone, every[::3])  # of 10
+    shares = [list(data.normal_images(device, rank, 2, at_most=4)[0]) for rank in range(2)]
+    assert torch.equal(torch.cat([shares[0][0], shares[1][0], shares[0][1], shares[1][1]]), alone)
+
+
 def test_shares_of_the_normal_images_are_together_all_of_them(folder: Path) -> None:
     data, device = module(folder, batch_size=2), torch.device("cpu")
     for side in (0, 1):

@@ -64,7 +64,7 @@ def test_what_is_said_of_images_that_the_seed_draws(folder: Path, capsys: pytest
     assert "older version and does not tell: give the same seed" in capsys.readouterr().out
     stranger = Division(frozenset({1, 2}), frozenset({3}))
     assert held_out(module(folder, stranger)) == held_out(first)
-    assert "3 images drawn by the seed; the encoder has learned none of them" in capsys.readouterr().out
+    assert "3 images drawn by the seed; the encoder's run names none of them" in capsys.readouterr().out
     crossed = [division(first), Division(division(first).held_out, division(first).learned)]
     assert held_out(module(folder, *crossed)) == held_out(first)
     assert "the encoder has learned 3 of them, so the threshold may be too low" in capsys.readouterr().out

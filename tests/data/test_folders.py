@@ -66,6 +66,28 @@ def test_two_folders_may_hold_several_kinds_and_masks(tmp_path: Path) -> None:
     assert sum(row.mask is not None for row in read_layout(tmp_path)[0].rows if row.label) == 5
 
 
+def test_some_masks_are_enough_in_two_folders(tmp_path: Path) -> None:
+    pictures(tmp_path, normal=8, Tumor=4)
+    for path in sorted(tmp_path.glob("Tumor/*.png"))[:3]:
+        spot(path.with_name(f"{path.stem}_mask.png"))
+    assert sum(row.mask is not None for row in read_layout(tmp_path)[0].rows) == 3
+
+
+def test_a_kind_that_is_called_after_a_mask_keeps_its_images(tmp_path: Path) -> None:
+    pictures(tmp_path, train__good=4, test__good=2, test__scratch=3, test__missing_label=3)
+    found = read_layout(tmp_path)[0]
+    assert counts(found)["test", "missing_label"] == 3
+    assert not [row for row in found.rows if row.mask]
+
+
+def test_a_manifest_of_the_inner_folder_is_found_from_the_outer_one(tmp_path: Path) -> None:
+    pictures(tmp_path, outer__inner__train__good=4, outer__inner__test__good=2)
+    manifest, _ = read_layout(tmp_path / "outer")
+    manifest.write(tmp_path / "split.csv")
+    again, _ = read_layout(tmp_path / "outer", str(tmp_path / "split.csv"))
+    assert {row.path for row in again.rows} == {row.path for row in manifest.rows}
+
+
 @pytest.mark.parametrize(
     ("kind", "told"), [("good", "there are no abnormal test images"), ("lesion", "there are no normal test images")]
 )

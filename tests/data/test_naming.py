@@ -80,11 +80,15 @@ def test_names_of_masks(stem: str, image: str | None) -> None:
     assert image_stem(stem) == image
 
 
-def test_names_of_mask_folders() -> None:
+def test_names_of_mask_folders(tmp_path: Path) -> None:
+    for name in ("ISIC2016_Test", "polyp", "lesion"):
+        (tmp_path / name).mkdir()
     for name in ("ground_truth", "GroundTruth", "annotation", "Masks", "label", "GT", "ISIC2016_Test_GroundTruth"):
-        assert is_mask_folder(name)
-    for name in ("masked", "good", "labeled-images", "segmented-images", "lesion"):
-        assert not is_mask_folder(name)
+        assert is_mask_folder(tmp_path / name)
+    for name in ("polyp_mask", "Polyp masks", "lesion-gt"):
+        assert is_mask_folder(tmp_path / name)
+    for name in ("masked", "good", "labeled-images", "segmented-images", "lesion", "missing_label", "oxygen_mask"):
+        assert not is_mask_folder(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ class Drawn:
         self.train, self.held_out = self.mean + train, torch.cat([self.mean + held_out, self.mean + factor * held_out])
 
     def normal_images(
-        self, device: torch.device, rank: int = 0, ranks: int = 1
+        self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         return [self.train], []
 

@@ -34,9 +34,9 @@ class Double(AnomalyDataModule):
         }
 
     def normal_images(
-        self, device: torch.device, rank: int = 0, ranks: int = 1
+        self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
     ) -> tuple[Iterator[torch.Tensor], Iterator[torch.Tensor]]:
-        train, held_out = super().normal_images(device, rank, ranks)
+        train, held_out = super().normal_images(device, rank, ranks, at_most)
         return (images.double() for images in train), (images.double() for images in held_out)
 
 

@@ -33,6 +33,8 @@ def relocate(config: dict[str, Any], run: Path, origin: str | None, given: Colle
         value = settings.get(key)
         if not value or {f"--data.{key}", f"--data.init_args.{key}"} & set(given) or expand(value).exists():
             continue
+        if key == "layout" and not str(value).lower().endswith(".csv"):
+            continue  # a layout's name
         found = next((base / value for base in bases if (base / expand(value)).exists()), None)
         if found:
             settings[key] = str(found)

@@ -195,6 +195,9 @@ class CLI(LightningCLI):
         self.model.setup("fit")
         self.sources = getattr(self.model, "encoder_sources", {})
         self._write_sources()
+        for name, source in self.sources.items():  # so that Lightning's own call of setup reads the same file
+            if source.weights != RANDOM:
+                setattr(self.model, f"{name}_config", EncoderConfig(source.weights, source.digest))
         if origins := [source for source in self.sources.values() if source.is_run]:
             self.datamodule.follow([source.division for source in origins])
 

@@ -15,8 +15,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
 import yaml
-from lightning.pytorch import callbacks
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch import Callback, callbacks, loggers
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer, lr_scheduler
@@ -73,8 +73,8 @@ def _usable() -> dict[str, type]:
 
 def _mentionable() -> dict[str, type]:
     """Those that it may name besides, in parts that are not used."""
-    others = _paths(TensorBoardLogger, CSVLogger, DDPStrategy)
-    return _usable() | others | _of_package(lr_scheduler, lr_scheduler.LRScheduler)
+    stock = [*_of_package(callbacks, Callback).values(), *_of_package(loggers, Logger).values()]
+    return _usable() | _paths(*stock, DDPStrategy) | _of_package(lr_scheduler, lr_scheduler.LRScheduler)
 
 
 def _refuse_special_nodes(config: Any) -> None:
@@ -208,6 +208,8 @@ class _Check:
         for spec in specs:
             if not isinstance(spec, dict):
                 raise self._refused(spec, "trainer.callbacks")
+            if spec.get("class_path") in self.mentionable.keys() - self.known.keys():
+                continue  # one of Lightning's that is not needed, such as a progress bar
             self._value(spec, "trainer.callbacks", object)
             if self.known[spec["class_path"]] in TRAINING:
                 arguments = spec.get("init_args") or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +251,10 @@ class AnomalyDataModule(LightningDataModule):
                 "the encoder may have learned them, as its checkpoint is from an older version and does not tell: give"
                 " the same seed and data.validation as its run has"
             )
+        if not known:
+            return (
+                "the encoder's run names none of them: if it saw them under other names, the threshold may be too low"
+            )
         return "the encoder has learned none of them"
 
     def _say(self, text: str) -> None:
@@ -291,7 +296,7 @@ class AnomalyDataModule(LightningDataModule):
         return self._loader(self.datasets["predict"])
 
     def normal_images(
-        self, device: torch.device, rank: int = 0, ranks: int = 1
+        self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
     ) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
         """Batches (B, 3, H, W) in [0, 1] of the training and of the held-out images.
 
@@ -299,14 +304,19 @@ class AnomalyDataModule(LightningDataModule):
             device: Where they are put.
             rank: Which of the shares of the batches to give.
             ranks: Into how many shares they are dealt out; 1 gives all of them, the same on every rank.
+            at_most: About how many images of each to give, evenly spaced, the same each time; None gives all.
         """
         self.setup("fit")
-        train, held_out = (self._plain(self.datasets[side], device, rank, ranks) for side in ("train", "val"))
+        train, held_out = (self._plain(self.datasets[side], device, rank, ranks, at_most) for side in ("train", "val"))
         return train, held_out
 
-    def _plain(self, dataset: AnomalyDataset, device: torch.device, rank: int, ranks: int) -> Iterator[Tensor]:
-        for start in range(rank * self.batch_size, len(dataset), ranks * self.batch_size):
-            pixels = torch.from_numpy(dataset.pixels(start, start + self.batch_size))
+    def _plain(
+        self, dataset: AnomalyDataset, device: torch.device, rank: int, ranks: int, at_most: int | None
+    ) -> Iterator[Tensor]:
+        step = math.ceil(len(dataset) / (at_most or len(dataset)))
+        span = step * self.batch_size
+        for start in range(rank * span, len(dataset), ranks * span):
+            pixels = torch.from_numpy(dataset.pixels(start, start + span, step))
             yield unit_range(pixels.to(device))
 
     @property

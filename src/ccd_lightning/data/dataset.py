@@ -144,9 +144,9 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             item |= self.views(image, (self.seed, key.epoch, key.item))
         return item
 
-    def pixels(self, start: int, stop: int) -> UInt8Array:
-        """A copy of some rows' images, (stop - start, 3, H, W)."""
-        pixels: UInt8Array = self.images[self.places[start:stop]]
+    def pixels(self, start: int, stop: int, step: int = 1) -> UInt8Array:
+        """A copy of the images of the rows `start:stop:step`, (N, 3, H, W)."""
+        pixels: UInt8Array = self.images[self.places[start:stop:step]]
         return pixels
 
     def _mask(self, row: Row) -> Tensor:

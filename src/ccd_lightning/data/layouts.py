@@ -81,7 +81,7 @@ def normal_folder(folder: Path) -> Path | None:
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly below, sorted, but for what systems leave there and for masks."""
     below = [path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name)] if folder.is_dir() else []
-    return sorted(path for path in below if not is_mask_folder(path.name))
+    return sorted(path for path in below if not is_mask_folder(path))
 
 
 def _training_folder(train: Path, required: bool) -> Path | None:
@@ -247,7 +247,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def mask_folders(folder: Path) -> list[Path]:
     """The folders of masks directly below, sorted."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and is_mask_folder(path.name))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_mask_folder(path))
 
 
 def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:

@@ -46,7 +46,7 @@ MASK_NAMES = frozenset(
 )
 _MASK_WORDS = r"segmentation|seg|masks?|gt|ground[-_ ]?truth|labels?|annotations?"
 MASK_STEM = re.compile(rf"(.+?)[-_. ]+(?:{_MASK_WORDS})(?:[-_ ]?\d+|[-_ ]*\(\d+\))?", re.IGNORECASE)
-MASK_FOLDER = re.compile(rf".+[-_ ](?:{_MASK_WORDS}|segmentations|segs|gts)", re.IGNORECASE)
+MASK_FOLDER = re.compile(rf"(.+)[-_ ](?:{_MASK_WORDS}|segmentations|segs|gts)", re.IGNORECASE)
 
 # A patient's images, or a recording's, hang together. Words that mean nothing else count anywhere in a name, short ones
 # at its beginning alone; a number has to follow. Earlier patterns win, so that a patient's videos are one group.
@@ -108,9 +108,19 @@ def is_abnormal(name: str) -> bool:
     return plain(name) in ABNORMAL_NAMES
 
 
-def is_mask_folder(name: str) -> bool:
-    """Whether a folder of this name holds masks."""
-    return plain(name) in MASK_NAMES or MASK_FOLDER.fullmatch(name) is not None
+def is_mask_folder(folder: Path) -> bool:
+    """Whether a folder holds masks, by its name: such as "masks", or "polyp_mask" beside a folder "polyp".
+
+    Beside none, as with "missing_label", the name may be that of a kind.
+    """
+    if plain(folder.name) in MASK_NAMES:
+        return True
+    found = MASK_FOLDER.fullmatch(folder.name)
+    return found is not None and plain(found[1]) in _folders_in(folder.parent)
+
+
+def _folders_in(folder: Path) -> frozenset[str]:
+    return frozenset(plain(path.name) for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else frozenset()
 
 
 def image_stem(stem: str) -> str | None:

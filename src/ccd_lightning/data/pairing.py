@@ -19,8 +19,9 @@ Key = Callable[[Path, tuple[str, ...]], Hashable]
 
 def folders_below(path: Path, base: Path) -> tuple[str, ...]:
     """The folders of a file below another, in lower case, without those that are called after images or masks."""
-    parts = path.relative_to(base).parent.parts
-    return tuple(part.lower() for part in parts if not is_mask_folder(part) and part.lower() not in IMAGE_WORDS)
+    folders = [folder for folder in reversed(path.parents) if folder != base and folder.is_relative_to(base)]
+    names = (folder.name.lower() for folder in folders if not is_mask_folder(folder))
+    return tuple(name for name in names if name not in IMAGE_WORDS)
 
 
 def pair(images: Folders, masks: Folders) -> tuple[dict[Path, list[Path]], list[Path]]:

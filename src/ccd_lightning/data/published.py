@@ -107,7 +107,7 @@ def _abnormal(
     if reading.masks:
         found = (find(truth, truth.parent).masks if truth.is_dir() else []) if truth else find(folder).masks
         masks, flaws = pair_masks(images, folder, found, truth or folder, what)
-        if truth is None and len(masks) < len(images):  # this layout asks for no masks
+        if truth is None and not masks:  # this layout asks for no masks
             masks, flaws = {}, []
     rows = [Row(path, "test", kind, masks.get(path), reading.group_of(path, root)) for path in images]
     return rows, flaws

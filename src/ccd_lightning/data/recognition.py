@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,7 +95,8 @@ def read_layout(
     place = root.parent if root.suffix.lower() == ".csv" else root
     table = next((path for path in (expand(layout), root) if path.suffix.lower() == ".csv"), None)
     if table:
-        return _read_table(table, place, masks, groups), f"manifest {table}"
+        places = list(_unpacked(root)) if root.is_dir() else [place]
+        return _read_table(table, places, masks, groups), f"manifest {table}"
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
     known = {one.name: one for one in LAYOUTS}
@@ -130,8 +131,11 @@ def _unpacked(root: Path) -> Iterator[Path]:
         root = entries[0]
 
 
-def _read_table(table: Path, place: Path, masks: bool, groups: bool) -> Manifest:
-    manifest = Manifest.read(table, place)
+def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) -> Manifest:
+    """Reads a manifest whose paths are relative to the first of the places in which its first image is."""
+    read = (Manifest.read(table, place) for place in places)
+    manifest = next((one for one in read if one.rows and one.rows[0].path.is_file()), Manifest.read(table, places[0]))
+    place = manifest.root
     named = (path for row in manifest.rows for path in (row.path, row.mask if masks else None) if path)
     if missing := next(_absent(named), None):
         raise UserError(f"{missing}: no such file, but {table} names it. Its paths are relative to {place}.")

@@ -61,7 +61,7 @@ def find(folder: Path, base: Path | None = None) -> Found:
 def sort_files(files: Iterable[Path], base: Path) -> Found:
     """Tells images from masks: by folders below `base`, and by names such as `a_mask.png` where there is an `a.png`."""
     images, masks, unread = list[Path](), list[Path](), list[Path]()
-    of_masks = functools.cache(lambda folder: any(map(is_mask_folder, folder.relative_to(base).parts)))
+    of_masks = functools.cache(lambda folder: folder != base and (is_mask_folder(folder) or of_masks(folder.parent)))
     for path in files:
         if not is_image(path.name):
             unread += [path] * (unread_suffix(path.name) is not None)

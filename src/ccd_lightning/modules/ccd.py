@@ -28,6 +28,10 @@ from ccd_lightning.transforms.patches import tiles
 if TYPE_CHECKING:
     from ccd_lightning.data.datamodule import AnomalyDataModule
 
+CALIBRATED = (
+    256  # training images: means and variances over all of their pixels are known well, and each norm takes a pass
+)
+
 
 class CCD(LightningModule):
     """Constrained contrastive distribution learning (Tian et al., MICCAI 2021).
@@ -269,17 +273,18 @@ class CCD(LightningModule):
         """What the encoder is for: the images (B, 3, H, W), or all of their tiles."""
         return tiles(images, self._data.tile) if self._data.tile else images
 
-    def _train_images(self) -> Iterator[Tensor]:
+    def _train_images(self, at_most: int | None = None) -> Iterator[Tensor]:
         """This rank's share of the training images, or of their tiles, batch by batch."""
-        return map(self._shown, self._data.normal_images(self.device, self.global_rank, self.trainer.world_size)[0])
+        ranks = self.global_rank, self.trainer.world_size
+        return map(self._shown, self._data.normal_images(self.device, *ranks, at_most)[0])
 
     def _calibrate(self) -> None:
-        """Takes the encoder's running statistics from all ranks' training images."""
+        """Takes the encoder's running statistics from training images of all ranks, the same ones each time."""
 
         def add_up(sums: Tensor) -> Tensor:
             return torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
 
-        calibrate(self.encoder, self._train_images, add_up)
+        calibrate(self.encoder, lambda: self._train_images(CALIBRATED), add_up)
 
     @torch.no_grad()
     def _fit_probe(self) -> bool:
