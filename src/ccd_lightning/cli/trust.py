@@ -192,8 +192,8 @@ class _Check:
         if isinstance(value, dict):
             if "class_path" in value and value["class_path"] not in self.mentionable:
                 raise self._refused(value["class_path"], place)
-            for part in value.values():
-                self._mentions(part, place)
+            for key, part in value.items():
+                self._mentions(part, f"{place}.{key}")  # where text is an argument, such as a folder
         elif isinstance(value, list):
             for part in value:
                 self._mentions(part, place)
