@@ -229,10 +229,8 @@ def test_a_users_own_classes_run_when_they_are_trusted(place: Path, capsys: pyte
 def test_lightnings_own_callbacks_and_loggers_need_no_trust(place: Path) -> None:
     def change(config: dict[str, Any]) -> None:
         config["trainer"]["callbacks"].append({"class_path": "lightning.pytorch.callbacks.RichProgressBar"})
-        config["trainer"]["logger"] = {
-            "class_path": "lightning.pytorch.loggers.WandbLogger",
-            "init_args": {"name": "x"},
-        }
+        arguments = {"name": "v1.2", "save_dir": "../my.runs"}
+        config["trainer"]["logger"] = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": arguments}
 
     assert main(["test", "--ckpt_path", str(doctored(change))]) == 0
 
