@@ -65,12 +65,18 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_a_checkpoint_is_removed_in_its_folder_alone(tmp_path: Path) -> None:
+def test_checkpoints_are_removed_where_they_were_written_alone(tmp_path: Path) -> None:
     file, other = tmp_path / "run/old.ckpt", tmp_path / "other.ckpt"
-    file.parent.mkdir()
+    writer = WholeCheckpoints()
     for path in (file, other):
+        path.parent.mkdir(exist_ok=True)
         path.touch()
-        WholeCheckpoints().remove_checkpoint(tmp_path / "run" / ".." / path.name)
-        assert path.exists()
-    WholeCheckpoints().remove_checkpoint(str(file))
-    assert not file.exists()
+        writer.remove_checkpoint(path)
+        assert path.exists()  # nothing was written yet
+    writer.save_checkpoint({"step": 1}, tmp_path / "run/new.ckpt")
+    for kept in (other, tmp_path / "run/../other.ckpt", f"local://{other}", tmp_path / "run", tmp_path / "run/x.txt"):
+        writer.remove_checkpoint(kept)
+    assert other.exists()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["new.ckpt", "old.ckpt"]
+    writer.remove_checkpoint(str(file))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["new.ckpt"]
