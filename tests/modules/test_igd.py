@@ -26,7 +26,7 @@ def small(**changes: Any) -> IGD:
     return IGD(**options | changes)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def detector() -> IGD:
     detector = small().eval()
     for part in (detector.whole, detector.local):
