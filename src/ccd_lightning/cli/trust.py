@@ -61,14 +61,14 @@ def _paths(*classes: Any) -> dict[str, type]:
 
 def _of_package(package: Any, base: type) -> dict[str, type]:
     """The classes of a package that are made of a base class, without that class itself, whose arguments can be any."""
-    found = [value for value in vars(package).values() if isinstance(value, type) and issubclass(value, base)]
-    return _paths(*found) | {f"{package.__name__}.{value.__name__}": value for value in found if value is not base}
+    classes = [value for value in vars(package).values() if isinstance(value, type) and value is not base]
+    found = [value for value in classes if issubclass(value, base)]
+    return _paths(*found) | {f"{package.__name__}.{value.__name__}": value for value in found}
 
 
 def _usable() -> dict[str, type]:
     """The classes that a checkpoint's config may have made."""
-    optimizers = {name: value for name, value in _of_package(torch.optim, Optimizer).items() if value is not Optimizer}
-    return _paths(*OWN, *TRAINING) | optimizers
+    return _paths(*OWN, *TRAINING) | _of_package(torch.optim, Optimizer)
 
 
 def _mentionable() -> dict[str, type]:

@@ -26,7 +26,7 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
         root/train/good/*.png            normal images to train on (may be missing where nothing is trained)
         root/test/good/*.png             normal images to test on
         root/test/<kind>/*.png           abnormal images, one folder for each kind
-        root/ground_truth/<kind>/*.png   masks of that kind (optional as a whole)
+        root/ground_truth/<kind>/*.png   masks of that kind (optional)
 
     The folder of normal images may have any of the names in `naming.NORMAL_NAMES`, in any case, or be `train` itself.
     Images may be in further folders below. Masks may also be in a folder of masks (`naming.MASK_NAMES`) in `test` or in

@@ -134,7 +134,8 @@ def _unpacked(root: Path) -> Iterator[Path]:
 def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) -> Manifest:
     """Reads a manifest whose paths are relative to the first of the places in which its first image is."""
     read = (Manifest.read(table, place) for place in places)
-    manifest = next((one for one in read if one.rows and one.rows[0].path.is_file()), Manifest.read(table, places[0]))
+    found = next((one for one in read if one.rows and one.rows[0].path.is_file()), None)
+    manifest = Manifest.read(table, places[0]) if found is None else found
     place = manifest.root
     named = (path for row in manifest.rows for path in (row.path, row.mask if masks else None) if path)
     if missing := next(_absent(named), None):
