@@ -56,9 +56,10 @@ coverage: setup  ## run the tests and list the lines and branches of src that no
 
 check: lint type  ## lint and types
 
-lint: setup  ## style, imports, docstrings
+lint: setup  ## style, docstrings, and which folder may import which
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports --no-cache
 
 type: setup  ## static types
 	$(BIN)/mypy

@@ -11,11 +11,11 @@ import argparse
 
 import numpy as np
 
-from ccd_lightning.evaluation import curves
-from ccd_lightning.evaluation.bootstrap import units
-from ccd_lightning.evaluation.intervals import Floats, Integers, delong_test
-from ccd_lightning.evaluation.paired import paired_differences
-from ccd_lightning.evaluation.records import ImageRecord
+from ccd_lightning.metrics import threshold_metrics as curves
+from ccd_lightning.metrics.bootstrap import units
+from ccd_lightning.metrics.intervals import Floats, Integers, delong_test
+from ccd_lightning.metrics.paired import paired_differences
+from ccd_lightning.metrics.records import ImageRecord
 
 SORTS = ("all normal or all abnormal", "half and half", "a third of each sort")
 SIZES = ((12, 6), (20, 6), (40, 4), (100, 4))  # patients, and images of each

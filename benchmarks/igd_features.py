@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccd_lightning.data.sets import Folder
+from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
+from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.synthetic.baselines import auroc
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import whiten
-from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
-from ccd_lightning.modules.igd_settings import WindowScale
+from ccd_lightning.models.igd.settings import WindowScale
 from ccd_lightning.transforms.patches import windows
 from detection import pretrained
 from intervals import interval

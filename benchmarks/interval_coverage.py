@@ -15,13 +15,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ccd_lightning.evaluation.bootstrap import RESAMPLES, units
-from ccd_lightning.evaluation.image import IMAGE_METRICS, image_metrics
-from ccd_lightning.evaluation.intervals import Floats, delong_test
-from ccd_lightning.evaluation.metrics import Evaluation, ImageRecord
-from ccd_lightning.evaluation.paired import PAIRED, paired_differences, paired_pixels
-from ccd_lightning.evaluation.pixel_table import PIXEL_METRICS
-from ccd_lightning.evaluation.pixels import PixelRecord, coarse, pixel_metrics, pooled, record_pixels
+from ccd_lightning.metrics.bootstrap import RESAMPLES, units
+from ccd_lightning.metrics.detection import Evaluation, ImageRecord
+from ccd_lightning.metrics.image import IMAGE_METRICS, image_metrics
+from ccd_lightning.metrics.intervals import Floats, delong_test
+from ccd_lightning.metrics.paired import PAIRED, paired_differences, paired_pixels
+from ccd_lightning.metrics.pixel_table import PIXEL_METRICS
+from ccd_lightning.metrics.pixels import PixelRecord, coarse, pixel_metrics, pooled, record_pixels
 
 Draw = Callable[[np.random.Generator, int, int], Evaluation]
 PAIR_METRICS = ("image/auroc", *PAIRED)

@@ -177,7 +177,7 @@ def evaluation() -> None:
     code = """
 import re, time, torch
 from pathlib import Path
-from ccd_lightning.evaluation.metrics import DetectionMetrics
+from ccd_lightning.metrics.detection import DetectionMetrics
 peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024
 generator, metrics = torch.Generator().manual_seed(0), DetectionMetrics(2.0)
 before, spent = peak(), 0.0

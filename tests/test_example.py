@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ccd_lightning.data.images import Geometry, open_rgb
-from ccd_lightning.evaluation.overlays import OUTLINE, draw_overlay, palette
+from ccd_lightning.visualization.overlays import OUTLINE, draw_overlay, palette
 from tests.runs import ROOT
 
 LIMITS = (1.5, 7.25)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from ccd_lightning import __version__
+from ccd_lightning.checkpoints import fingerprint
 from ccd_lightning.data.images import Geometry
 from ccd_lightning.errors import UserError
-from ccd_lightning.evaluation.overlays import palette
 from ccd_lightning.export import METADATA, Scorer, describe, greatest_difference, write_onnx, write_torch
+from ccd_lightning.models.igd.settings import Scale, WindowScale
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import fingerprint
 from ccd_lightning.modules.igd import IGD
-from ccd_lightning.modules.igd_settings import Scale, WindowScale
 from ccd_lightning.modules.padim import PaDiM
+from ccd_lightning.visualization.overlays import palette
 
 SIZE = 32
 pytestmark = pytest.mark.export

@@ -11,7 +11,7 @@ from ccd_lightning import runs
 from ccd_lightning.cli import main
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_link, atomic_write
-from tests.cli.tested import GOOD, POOR, complaint, leave
+from tests.tested_runs import GOOD, POOR, complaint, leave
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated": lambda file: file.write_text('{"finished": "2026-0'),

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ccd_lightning import __version__
+from ccd_lightning.checkpoints import fingerprint
 from ccd_lightning.data.datamodule import unit_range
 from ccd_lightning.errors import UserError
-from ccd_lightning.evaluation.overlays import palette
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import fingerprint
+from ccd_lightning.visualization.overlays import palette
 
 OPSET = 18  # what torch translates to; it has Col2Im, with which IGD's windows are put together again
 METADATA = "metadata.json"  # in a file of torch.export

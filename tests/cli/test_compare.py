@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.evaluation.intervals import delong_test
-from ccd_lightning.evaluation.paired import holm, paired_differences
-from tests.cli.tested import (
+from ccd_lightning.metrics.intervals import delong_test
+from ccd_lightning.metrics.paired import holm, paired_differences
+from tests.tested_runs import (
     GOOD,
     LABELS,
     OTHER,

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ccd_lightning.evaluation.bootstrap import units
-from ccd_lightning.evaluation.intervals import delong_test
-from ccd_lightning.evaluation.paired import paired_differences
-from tests.cli.tested import GOOD, LABELS, POOR, differences, interval, leave, records, told
+from ccd_lightning.metrics.bootstrap import units
+from ccd_lightning.metrics.intervals import delong_test
+from ccd_lightning.metrics.paired import paired_differences
+from tests.tested_runs import GOOD, LABELS, POOR, differences, interval, leave, records, told
 
 GROUPS = ["", *(f"patient {index % 9}" for index in range(1, 21))]  # of several images, and one not known
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ccd_lightning.evaluation.paired import paired_pixels
-from ccd_lightning.evaluation.pixel_table import PIXELS, PixelTable, write_pixels
-from tests.cli.tested import GOOD, LABELS, OTHER, POOR, differences, interval, leave, records, told, told_without_torch
+from ccd_lightning.metrics.paired import paired_pixels
+from ccd_lightning.metrics.pixel_table import PIXELS, PixelTable, write_pixels
+from tests.tested_runs import GOOD, LABELS, OTHER, POOR, differences, interval, leave, records, told, told_without_torch
 
 NAMES = ("pixel/auroc", "pixel/aupro", "pixel/dice")
 VALUES = {"first": (0.9, 0.8, 0.7), "second": (0.85, 0.65, 0.72), "third": (0.5, 0.4, 0.3)}

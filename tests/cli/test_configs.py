@@ -7,10 +7,10 @@ import pytest
 import torch
 import yaml
 
+from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.cli.training import CLI
 from ccd_lightning.data.synthetic import synthesize
-from ccd_lightning.modules.handover import read_checkpoint
 from ccd_lightning.transforms.strong import Permutation
 from tests.runs import CONFIGS, TINY
 

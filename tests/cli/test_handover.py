@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
+from ccd_lightning.checkpoints import CONFIG_KEY, DIVISION_KEY, read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
-from ccd_lightning.modules.handover import CONFIG_KEY, DIVISION_KEY, read_checkpoint
 from tests.runs import IGD, PADIM, metrics
 
 pytestmark = pytest.mark.fit

@@ -11,9 +11,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from ccd_lightning import load
+from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.data.images import Geometry, read_image
-from ccd_lightning.modules.handover import read_checkpoint
 from tests.cli.test_resume import CutOff, saved
 from tests.runs import CCD_LOCAL, IGD
 

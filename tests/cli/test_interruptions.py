@@ -10,9 +10,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.data.synthetic import synthesize
-from ccd_lightning.modules.handover import read_checkpoint
 from tests import processes
 from tests.processes import RANKS
 from tests.runs import CONFIGS, VIEWS

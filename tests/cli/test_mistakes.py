@@ -8,9 +8,9 @@ from PIL import Image
 
 from ccd_lightning import __version__
 from ccd_lightning.cli import main
-from ccd_lightning.cli.messages import explain_trainer
-from tests.cli.tested import told_without_torch
+from ccd_lightning.cli.parser_errors import explain_trainer
 from tests.runs import CONFIGS
+from tests.tested_runs import told_without_torch
 
 VIEWS = ["--data.views", "ccd_lightning.transforms.pretext.PretextViews"]
 PADIM = ["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--model.encoder.weights", "null"]

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from ccd_lightning import load
+from ccd_lightning.callbacks.predictions import ImagePredictions
+from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
+from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.images import Geometry, read_image
-from ccd_lightning.data.sets import Folder
 from ccd_lightning.data.synthetic import synthesize
-from ccd_lightning.evaluation.streaming import ImagePredictions
-from ccd_lightning.modules.handover import read_checkpoint
 from tests.processes import RANKS, run
 from tests.runs import CONFIGS
 

@@ -12,9 +12,9 @@ from ccd_lightning.cli import main
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.synthetic import synthesize
-from ccd_lightning.evaluation.image import IMAGE_METRICS
-from ccd_lightning.evaluation.metrics import SIZES
-from ccd_lightning.evaluation.pixel_table import PIXEL_METRICS
+from ccd_lightning.metrics.detection import SIZES
+from ccd_lightning.metrics.image import IMAGE_METRICS
+from ccd_lightning.metrics.pixel_table import PIXEL_METRICS
 from tests import processes
 from tests.processes import RANKS
 from tests.runs import CONFIGS, VIEWS

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ccd_lightning import load
+from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
-from ccd_lightning.modules.handover import read_checkpoint
 from tests.runs import CCD, CONFIGS, PADIM, metrics
 
 pytestmark = [pytest.mark.fit, pytest.mark.usefixtures("real_encoder")]

@@ -13,11 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # type: ignore[import-untyped]
 
 from ccd_lightning import load, runs
+from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.errors import UserError
-from ccd_lightning.evaluation.html import FIGURES
-from ccd_lightning.modules.handover import read_checkpoint
+from ccd_lightning.reporting.html import FIGURES
 from tests.runs import CCD, CONFIGS, DATA, PADIM, VIEWS, metrics
 
 

@@ -13,11 +13,11 @@ import torch
 import yaml
 
 from ccd_lightning import load
+from ccd_lightning.checkpoints import CONFIG_KEY, read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.cli.relocation import ORIGIN_KEY
 from ccd_lightning.cli.trust import embedded_config
 from ccd_lightning.errors import UserError
-from ccd_lightning.modules.handover import CONFIG_KEY, read_checkpoint
 from tests.runs import CCD, PADIM
 
 BEST = Path("runs/padim_synthetic/latest/checkpoints/best.ckpt")
@@ -374,3 +374,8 @@ def test_parts_of_another_type(part: str, place: Path) -> None:
     torch.save(read_checkpoint(BEST) | {part: [1]}, "received.ckpt")
     with pytest.raises(UserError, match=r"received\.ckpt: not a checkpoint of this program"):
         load("received.ckpt")
+
+
+def test_config_of_an_older_version_names_modules_where_they_were() -> None:
+    text = "{model: {class_path: ccd_lightning.modules.ccd.CCD}, data: {class_path: ccd_lightning.data.sets.Folder}}"
+    assert embedded_config(text, Path("last.ckpt"))["data"]["class_path"] == "ccd_lightning.data.datasets.Folder"

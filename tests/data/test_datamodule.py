@@ -7,11 +7,12 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from ccd_lightning.data import dataset, images, inspection
+from ccd_lightning.data import dataset, images
+from ccd_lightning.data import file_info as inspection
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex, EpochSampler, EvenBatches
+from ccd_lightning.data.datasets import SyntheticColonoscopy
 from ccd_lightning.data.images import read_image
-from ccd_lightning.data.sets import SyntheticColonoscopy
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 

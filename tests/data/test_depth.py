@@ -13,11 +13,11 @@ from PIL import Image
 from ccd_lightning import load
 from ccd_lightning.cli import main
 from ccd_lightning.data.checking import check
-from ccd_lightning.data.copies import find_pairs
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
+from ccd_lightning.data.duplicates import find_pairs
+from ccd_lightning.data.file_info import measure_range
 from ccd_lightning.data.images import Geometry, load_images, read_image
-from ccd_lightning.data.inspection import measure_range
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from tests.runs import CONFIGS

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.data.recognition import describe
-from ccd_lightning.data.sets import Folder
 from ccd_lightning.errors import UserError
 
 

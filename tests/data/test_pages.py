@@ -11,9 +11,9 @@ from PIL import Image
 
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
-from ccd_lightning.data.files import FileBatches
+from ccd_lightning.data.file_info import look
+from ccd_lightning.data.image_files import FileBatches
 from ccd_lightning.data.images import Geometry, read_image, read_mask
-from ccd_lightning.data.inspection import look
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 

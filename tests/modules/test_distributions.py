@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ccd_lightning.cli import main
-from ccd_lightning.data.sets import Folder
+from ccd_lightning.data.datasets import Folder
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.transforms.pretext import PretextViews

@@ -11,9 +11,9 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.losses.igd import gaussian_score, reconstruction_errors
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import LatentGaussian
+from ccd_lightning.models.igd.descriptor import Descriptor
+from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
 from ccd_lightning.modules.igd import IGD, _partners
-from ccd_lightning.modules.igd_scale import Descriptor
-from ccd_lightning.modules.igd_settings import Scale, Training, WindowScale
 
 QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.igd.settings import Scale, WindowScale
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.igd import IGD
-from ccd_lightning.modules.igd_settings import Scale, WindowScale
 from ccd_lightning.modules.padim import PaDiM
 from tests import tiny
 

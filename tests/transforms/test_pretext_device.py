@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from ccd_lightning.data.sets import Folder
+from ccd_lightning.data.datasets import Folder
 from ccd_lightning.transforms.pretext import PretextViews
 from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
 

@@ -10,10 +10,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ccd_lightning.cli.tested import Compared, Tested, again, check_same_data, read_results, read_scores, tested_run
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
-from ccd_lightning.evaluation.names import MAIN, partly_masked
+from ccd_lightning.metrics.names import MAIN, partly_masked
+from ccd_lightning.reporting.tested_runs import (
+    Compared,
+    Tested,
+    again,
+    check_same_data,
+    read_results,
+    read_scores,
+    tested_run,
+)
 
 Difference = tuple[float, float, float]  # with the low and the high end of its interval
 FORMATS = (".png", ".pdf", ".svg")
@@ -76,7 +84,7 @@ def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapp
         results: Their metrics.
     """
     from ccd_lightning.cli.compare_pixels import pixel_differences  # scipy takes a second, which --help need not
-    from ccd_lightning.evaluation.bootstrap import is_grouped, smaller_class, units
+    from ccd_lightning.metrics.bootstrap import is_grouped, smaller_class, units
 
     images = compared.images
     if smaller_class(images) < 2:
@@ -109,9 +117,9 @@ def print_differences(compared: Compared, pixels: Mapping[str, Mapping[str, Diff
         compared: Image scores.
         pixels: Differences of pixel metrics, by the run's name.
     """
-    from ccd_lightning.evaluation.bootstrap import units
-    from ccd_lightning.evaluation.intervals import delong_test
-    from ccd_lightning.evaluation.paired import holm, paired_differences
+    from ccd_lightning.metrics.bootstrap import units
+    from ccd_lightning.metrics.intervals import delong_test
+    from ccd_lightning.metrics.paired import holm, paired_differences
 
     images, labels = compared.images, compared.labels
     (first, reference), *others = compared.scores.items()
@@ -144,7 +152,7 @@ def draw(compared: Compared, output: Path) -> None:
     """
     if len(set(compared.labels.tolist())) < 2:
         raise UserError(f"{output}: not drawn. A ROC curve needs normal and abnormal test images.")
-    from ccd_lightning.evaluation.figures import roc_comparison_figure  # with torch and matplotlib
+    from ccd_lightning.visualization.figures import roc_comparison_figure  # with torch and matplotlib
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

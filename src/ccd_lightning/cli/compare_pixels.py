@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd_lightning.cli.tested import Compared, Tested, again
 from ccd_lightning.errors import UserError
-from ccd_lightning.evaluation.bootstrap import smaller_class
-from ccd_lightning.evaluation.intervals import Integers
-from ccd_lightning.evaluation.paired import paired_pixels
-from ccd_lightning.evaluation.pixel_table import PIXELS, PixelTable, read_pixels
+from ccd_lightning.metrics.bootstrap import smaller_class
+from ccd_lightning.metrics.intervals import Integers
+from ccd_lightning.metrics.paired import paired_pixels
+from ccd_lightning.metrics.pixel_table import PIXELS, PixelTable, read_pixels
+from ccd_lightning.reporting.tested_runs import Compared, Tested, again
 
 METRICS = ("pixel/auroc", "pixel/aupro", "pixel/dice")
 Differences = dict[str, tuple[float, float, float]]

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from lightning.pytorch import Trainer
 
+from ccd_lightning.checkpoints import CONFIG_KEY
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
-from ccd_lightning.modules.handover import CONFIG_KEY
 
 SETTINGS = {  # what the place in an epoch and the learning rate depend on, and the option that changes it
     "images": "data.root and data.validation",

@@ -115,8 +115,8 @@ def _print_findings(result: Check) -> None:
 
 def _prepare(arguments: argparse.Namespace) -> None:
     """Writes the split down, without training images that are tested on; on request, images at working size."""
-    from ccd_lightning.data.copies import find_pairs
-    from ccd_lightning.data.inspection import measure_range
+    from ccd_lightning.data.duplicates import find_pairs
+    from ccd_lightning.data.file_info import measure_range
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
 

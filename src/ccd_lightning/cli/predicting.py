@@ -80,7 +80,7 @@ def take_images(words: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
         single[name] = values[0]
     from lightning.pytorch.utilities import rank_zero_only
 
-    from ccd_lightning.data.files import look_for
+    from ccd_lightning.data.image_files import look_for
 
     output = expand(single["--output"]) if "--output" in single else None
     maps = cast(Literal["png", "npy", "none"], single["--maps"])

@@ -10,11 +10,11 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
+from ccd_lightning.checkpoints import CONFIG_KEY, read_checkpoint
 from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
 from ccd_lightning.cli.trust import embedded_config, refuse_to_make
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
-from ccd_lightning.modules.handover import CONFIG_KEY, read_checkpoint
 
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
 LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}

@@ -19,36 +19,26 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
-from ccd_lightning.cli.continuity import check_same_steps
-from ccd_lightning.cli.ending import class_path, record_run
-from ccd_lightning.cli.messages import explain, explain_trainer, users_mistake
-from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
-from ccd_lightning.cli.relocation import ORIGIN_KEY
-from ccd_lightning.cli.resume import go_on_with_last, resolve
-from ccd_lightning.cli.saving import SaveWhenTerminated, StopWhenBroken, TrainingBroken, ValidateLast, WholeCheckpoints
-from ccd_lightning.cli.trust import OPTION
-from ccd_lightning.commands import expand
-from ccd_lightning.data.datamodule import AnomalyDataModule
-from ccd_lightning.data.division import Division
-from ccd_lightning.data.files import ImageFiles
-from ccd_lightning.data.images import Geometry
-from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.errors import Terminated, UserError
-from ccd_lightning.evaluation.dashboard import (
+from ccd_lightning.callbacks.checkpointing import (
+    SaveWhenTerminated,
+    StopWhenBroken,
+    TrainingBroken,
+    ValidateLast,
+    WholeCheckpoints,
+)
+from ccd_lightning.callbacks.dashboard import (
     CollapseMonitor,
     FamilyAdvice,
     LearningRate,
     PretextCharts,
     Throughput,
 )
-from ccd_lightning.evaluation.pace import Pace
-from ccd_lightning.evaluation.pictures import PretextPictures, ReconstructionPictures
-from ccd_lightning.evaluation.prediction import PredictionFile
-from ccd_lightning.evaluation.streaming import ImagePredictions
-from ccd_lightning.evaluation.testing import TestReport
-from ccd_lightning.modules.ccd import CCD
-from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import (
+from ccd_lightning.callbacks.pace import Pace
+from ccd_lightning.callbacks.pictures import PretextPictures, ReconstructionPictures
+from ccd_lightning.callbacks.prediction_file import PredictionFile
+from ccd_lightning.callbacks.predictions import ImagePredictions
+from ccd_lightning.callbacks.test_report import TestReport
+from ccd_lightning.checkpoints import (
     CONFIG_KEY,
     DIVISION_KEY,
     RANDOM,
@@ -58,6 +48,22 @@ from ccd_lightning.modules.handover import (
     read_checkpoint,
     recorded_sources,
 )
+from ccd_lightning.cli.continuity import check_same_steps
+from ccd_lightning.cli.next_steps import class_path, record_run
+from ccd_lightning.cli.parser_errors import explain, explain_trainer, users_mistake
+from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
+from ccd_lightning.cli.relocation import ORIGIN_KEY
+from ccd_lightning.cli.resume import go_on_with_last, resolve
+from ccd_lightning.cli.trust import OPTION
+from ccd_lightning.commands import expand
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.division import Division
+from ccd_lightning.data.image_files import ImageFiles
+from ccd_lightning.data.images import Geometry
+from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.errors import Terminated, UserError
+from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.writing import atomic_write
 
 SKIPPED = 3  # the exit code of a prediction that had to skip images

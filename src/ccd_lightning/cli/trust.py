@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer, lr_scheduler
 
 from ccd_lightning.commands import expand
-from ccd_lightning.data import sets
+from ccd_lightning.data import datasets as sets
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.ccd import CCD
@@ -45,6 +45,7 @@ TRAINER = (
     *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
     *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 )
+MOVED = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}  # modules that older checkpoints name
 PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
 MOST_VALUES = 100_000  # of a config; one of this program has some hundred
 PLAIN = (int, float, bool, str, type(None), Path, timedelta)
@@ -111,6 +112,8 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[st
         UserError: If it is not readable, or names something that is not known to be harmless.
     """
     try:
+        for old, new in MOVED.items():
+            text = text.replace(old, new)
         config = yaml.safe_load(text)
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")

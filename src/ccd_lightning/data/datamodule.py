@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from ccd_lightning.commands import expand
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, EpochSampler, EvenBatches, ViewTransform
 from ccd_lightning.data.division import Division, image_keys, inherited
+from ccd_lightning.data.file_info import measure_range
 from ccd_lightning.data.images import Geometry, load_images
-from ccd_lightning.data.inspection import measure_range
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import find_leak, first_rank_does
 from ccd_lightning.data.manifest import GOOD, Manifest, Row, one_sided

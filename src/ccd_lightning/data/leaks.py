@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch import distributed
 
 from ccd_lightning.commands import command
-from ccd_lightning.data.copies import find_pairs
+from ccd_lightning.data.duplicates import find_pairs
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.errors import UserError
 

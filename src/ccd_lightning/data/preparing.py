@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ccd_lightning.data.copies import Pair
 from ccd_lightning.data.depth import eight_bits, own_range
+from ccd_lightning.data.duplicates import Pair
 from ccd_lightning.data.images import Geometry, open_image, progress, read_image, read_mask
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd_lightning.data.inspection import Look, look_at
+from ccd_lightning.data.file_info import Look, look_at
 from ccd_lightning.writing import atomic_write
 
 FILE = "thumbnails_1.npz"  # with the version of what a thumbnail is

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccd_lightning.models.maps import IMAGE, pooled, resample
+from ccd_lightning.grids import IMAGE, pooled, resample
 
 LEAST = 0.05  # the mean similarity of a level below which gradients are not its own
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.models.maps import Grid
+from ccd_lightning.grids import Grid
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc
 
+from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
+from ccd_lightning.distributed import gather_ranks, gather_rows, world_size
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses.contrastive import alignment, nt_xent, uniformity
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import FeatureProbe
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
-from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
-from ccd_lightning.modules.ranks import gather_ranks, gather_rows, world_size
 from ccd_lightning.modules.schedule import cosine_with_warmup
 from ccd_lightning.transforms.patches import tiles
 

@@ -13,13 +13,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
 from ccd_lightning.data.datamodule import unit_range
 from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.errors import UserError
+from ccd_lightning.metrics.histogram import binned_quantile, count_values
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.histogram import binned_quantile, count_values
-from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
-from ccd_lightning.modules.ranks import gather_ranks
 
 PIXEL_QUANTILE = 0.99  # share of held-out normal images' pixels whose map value is at most the pixel threshold
 

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
+from ccd_lightning.distributed import batch_places, gather_batch
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.igd.descriptor import Descriptor
+from ccd_lightning.models.igd.settings import Scale, Training, WindowScale, check, plain
+from ccd_lightning.models.igd.windows import WindowDescriptor
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import EncoderConfig, initialise_encoder
-from ccd_lightning.modules.igd_scale import Descriptor
-from ccd_lightning.modules.igd_settings import Scale, Training, WindowScale, check, plain
-from ccd_lightning.modules.igd_windows import WindowDescriptor
-from ccd_lightning.modules.ranks import batch_places, gather_batch
 from ccd_lightning.modules.schedule import polynomial
 
 if TYPE_CHECKING:
@@ -176,7 +177,9 @@ class IGD(OneClassDetector):
                 for some in torch.split(descriptor.estimation_views(images), self.local_scale.chunk):
                     yield encoder.features(some)
 
-        descriptor.estimate(features, partial(self._reduce, how="sum"), again=self.training_settings.fine_tune)
+        fine_tuned = self.training_settings.fine_tune
+        if warning := descriptor.estimate(features, partial(self._reduce, how="sum"), again=fine_tuned):
+            rank_zero_warn(warning)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of all nets of both scales."""

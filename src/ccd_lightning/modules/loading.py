@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from ccd_lightning.checkpoints import CONFIG_KEY, model_of, read_checkpoint
 from ccd_lightning.data.images import Geometry
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import CONFIG_KEY, model_of, read_checkpoint
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.runs import find_checkpoint

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from ccd_lightning.checkpoints import EncoderConfig
 from ccd_lightning.errors import UserError
+from ccd_lightning.grids import IMAGE, resample
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.memory import size as memory_size
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import PatchGaussian
-from ccd_lightning.models.maps import IMAGE, resample
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.handover import EncoderConfig
 
 ALIGNED = "features_aligned"  # in checkpoints: that the layers were stacked where their units look
 

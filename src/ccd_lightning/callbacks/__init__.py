@@ -1,0 +1,1 @@
+"""What runs beside training and testing: reports, predictions, TensorBoard and checkpoints."""

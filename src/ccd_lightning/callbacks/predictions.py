@@ -1,0 +1,191 @@
+"""The callback that writes scores, overlays and maps of any number of images while they are predicted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ccd_lightning.data.image_files import ImageFiles
+from ccd_lightning.distributed import gather_ranks
+from ccd_lightning.errors import Terminated, UserError
+from ccd_lightning.metrics.detection import ImageRecord
+from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.reporting.csv_writer import GrowingTables
+from ccd_lightning.reporting.results import PREDICTIONS, cells, columns
+from ccd_lightning.visualization.overlays import MAPS, OVERLAYS, MapFormat, Maps, PictureWriter
+from ccd_lightning.writing import atomic_write
+
+ERRORS, SCALE = "errors.csv", "maps.json"
+HEADS = {PREDICTIONS: columns(labelled=False), ERRORS: ["path", "reason"]}
+TOLD = 20  # skipped images that are told one by one
+
+
+class Tally(NamedTuple):
+    """What became of the images: scored, called abnormal, skipped, and maps that a 16-bit PNG cuts off."""
+
+    scored: int = 0
+    abnormal: int = 0
+    skipped: int = 0
+    cut: int = 0
+
+    def plus(self, *others: Tally) -> Tally:
+        """The sum of all."""
+        return Tally(*map(sum, zip(self, *others, strict=True)))
+
+
+class ImagePredictions(Callback):
+    """Writes predictions.csv, errors.csv, overlays and maps batch by batch, and keeps nothing.
+
+    The data module is `ImageFiles`. Each rank writes tables of its own, which the first one joins at the end.
+
+    Args:
+        run: The run's folder.
+        output: A folder that holds no predictions yet; None makes the next of RUN/predictions/version_0, 1, ...
+        maps: How to write the maps.
+        overlays: Whether to lay them over the images.
+    """
+
+    tables: GrowingTables
+    pictures: PictureWriter
+
+    def __init__(self, run: Path, output: Path | None = None, maps: MapFormat = "none", overlays: bool = True) -> None:
+        self.run = run
+        self.output = output
+        self.maps = maps
+        self.overlays = overlays
+        self.tally = Tally()  # of this rank, and at the end, on the first one, of all
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes hold of a folder, on one rank for all."""
+        if not isinstance(pl_module, OneClassDetector):
+            return  # its step tells
+        data: ImageFiles = trainer.datamodule  # type: ignore[attr-defined]
+        low, high = pl_module.map_limits.tolist()
+        if self.maps == "png" and math.isnan(high):
+            raise UserError("There is no range of normal maps to scale 16-bit PNG by: ask for --maps npy.")
+        claimed = _claim(self.output, self.run / "predictions") if trainer.is_global_zero else None
+        claimed = trainer.strategy.broadcast(claimed)
+        if isinstance(claimed, UserError):
+            raise claimed
+        folder, base = Path(str(claimed)), os.path.commonpath({os.path.dirname(os.path.abspath(p)) for p in data.paths})
+        self.tally, self.tables = Tally(), GrowingTables(folder, HEADS, trainer.global_rank)
+        self.normal_scores = pl_module.normal_scores.cpu().double().numpy()
+        self.pictures = PictureWriter(
+            folder, base, data.geometry, float(pl_module.threshold), (low, high), self.maps, self.overlays
+        )
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes a batch: pictures first, so that an image which has a row has them."""
+        scores, maps = outputs["scores"].cpu().double().tolist(), outputs["maps"].float().cpu()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            reasons = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), batch["reason"]))
+        told = list(zip(batch["path"], scores, reasons, strict=True))
+        good = [ImageRecord(path, -1, "", score) for path, score, reason in told if not reason]
+        bad = [(path, reason) for path, _, reason in told if reason]
+        threshold = self.pictures.threshold
+        self.tables.append(
+            PREDICTIONS, [cells(record, threshold, self.normal_scores, labelled=False) for record in good]
+        )
+        if bad:
+            self.tables.append(ERRORS, bad)
+            self._tell(bad)
+        abnormal = sum(record.score > threshold for record in good)
+        cut = (maps.amax(dim=(1, 2)) > self.pictures.top) & torch.tensor([not reason for reason in reasons])
+        self.tally = self.tally.plus(Tally(len(good), abnormal, len(bad), int(cut.sum())))
+        if trainer.received_sigterm:
+            raise Terminated(self.so_far())
+
+    def _draw(self, path: str, score: float, anomaly_map: Maps, reason: str) -> str:
+        """Writes an image's pictures; returns what is wrong with the image, if anything is."""
+        if not reason:
+            try:
+                self.pictures.write(path, score, anomaly_map)
+            except UserError as error:  # gone, or changed, since it was scored
+                return str(error).removeprefix(f"{Path(path)}: ")
+        return reason
+
+    def _tell(self, bad: Sequence[tuple[str, str]]) -> None:
+        for number, (path, reason) in enumerate(bad, self.tally.skipped):
+            if number < TOLD:
+                print(f"ccd: skipped {path}: {reason}", file=sys.stderr)
+            elif number == TOLD:
+                print(f"ccd: more images are skipped: {self.tables.path(ERRORS)} names all", file=sys.stderr)
+
+    def so_far(self) -> str:
+        """Where that is which was done before a break."""
+        return f"{self.tally.scored} images are in {os.path.relpath(self.tables.path(PREDICTIONS))}."
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Closes the tables, and leaves no empty folder behind."""
+        if hasattr(self, "tables"):
+            self.tables.close()
+            with contextlib.suppress(OSError):
+                self.tables.folder.rmdir()
+                if self.output is None:
+                    self.tables.folder.parent.rmdir()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Joins the ranks' tables, on one rank for all."""
+        self.tables.close()
+        tallies = gather_ranks(self.tally)
+        if not trainer.is_global_zero:
+            return
+        self.tally = Tally().plus(*tallies)
+        self.tables.join(len(tallies))
+        if self.maps != "none":
+            file = self.tables.folder / SCALE
+            with atomic_write(file) as partial:
+                partial.write_text(json.dumps(self.pictures.description(), indent=2) + "\n", encoding="utf-8")
+
+    def summary(self) -> str:
+        """How many images there were, and where everything is; on the first rank."""
+        folder, tally = os.path.relpath(self.tables.folder), self.tally
+        called = f"{tally.abnormal} of them called abnormal"
+        if math.isnan(self.pictures.threshold):
+            called = "none of them called normal or abnormal, as there is no threshold"
+        skipped = f"; {tally.skipped} skipped, see {ERRORS}" if tally.skipped else ""
+        names = [PREDICTIONS, *[ERRORS] * bool(tally.skipped), *[f"{OVERLAYS}/"] * self.pictures.draws]
+        names += [f"{MAPS}/", SCALE] if self.maps != "none" else []
+        lines = [f"\n{tally.scored} images scored, {called}{skipped}", f"Written to {folder}: {', '.join(names)}"]
+        if self.maps == "png" and tally.cut:
+            lines.append(f"{tally.cut} maps reach beyond the range of a PNG and are cut off; --maps npy keeps all.")
+        if self.pictures.draws:
+            lines.append(f"Look at {folder}/{OVERLAYS}: a line surrounds what a normal image hardly ever shows.")
+        elif self.overlays:
+            lines.append("No overlays, as there is no range of normal maps: fit again, with validation.")
+        return "\n".join(lines)
+
+
+def _claim(output: Path | None, default: Path) -> Path | UserError:
+    """Makes the folder for the results, and sees that it holds none; a mistake is returned, to be told to all ranks."""
+    try:
+        if output is None:
+            numbers = [int(found.name[8:]) for found in default.glob("version_*") if found.name[8:].isdecimal()]
+            folder = default / f"version_{max(numbers, default=-1) + 1}"
+            folder.mkdir(parents=True)
+            return folder
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return UserError(f"{output or default}: cannot be written to ({error.strerror}). Give --output DIR.")
+    present = next((name for name in (PREDICTIONS, ERRORS, OVERLAYS, MAPS) if (output / name).exists()), None)
+    if present:
+        return UserError(f"{output / present} is there already, from another call. Give another --output DIR.")
+    return output

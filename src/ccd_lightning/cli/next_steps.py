@@ -1,0 +1,116 @@
+"""The end of a fit: what is written down, and the command that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from ccd_lightning import runs
+from ccd_lightning.checkpoints import EncoderSource
+from ccd_lightning.commands import command
+from ccd_lightning.data.datasets import Folder
+from ccd_lightning.data.recognition import AUTO
+from ccd_lightning.errors import UserError
+from ccd_lightning.metrics.calibration import few_held_out
+from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.writing import atomic_link, atomic_write
+
+
+def class_path(model: LightningModule) -> str:
+    """The name by which a config asks for a model."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+@rank_zero_only
+def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource]) -> None:
+    """Writes down that a run is finished, makes it the latest, and says what to do next.
+
+    Args:
+        run: Its folder.
+        cli: The command.
+        sources: Where the encoders' weights came from, by the model's options.
+
+    Raises:
+        UserError: If it has no checkpoint.
+    """
+    if runs.checkpoint_of(run) is None:
+        raise UserError(
+            f"{run}: no checkpoint was written, so this run can be neither tested nor used. Let it reach the end of an"
+            " epoch (--trainer.max_epochs), and keep the ModelCheckpoint of the config."
+        )
+    record = {
+        "model": class_path(cli.model),
+        "encoder": _describe(sources),
+        "encoders": {name: {"weights": source.weights, "digest": source.digest} for name, source in sources.items()},
+        "finished": datetime.now(UTC).isoformat(),
+        "seed": cli.config["fit"]["seed_everything"],
+        "epochs": cli.trainer.current_epoch,
+        "steps": cli.trainer.global_step,
+    }
+    with atomic_write(run / runs.RECORD) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    latest = run.parent / runs.LATEST
+    if latest.is_symlink() or not latest.exists():
+        atomic_link(latest, run.name)
+    few = _worth(cli.model)
+    print(f"\n{few}The run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
+
+
+def _worth(model: LightningModule) -> str:
+    """A line about a detector's threshold, where few images were held out."""
+    if not isinstance(model, OneClassDetector) or bool(model.threshold.isnan()):
+        return ""
+    few = few_held_out(len(model.normal_scores), model.quantile)
+    return f"{few}\n" if few else ""
+
+
+def _describe(sources: Mapping[str, EncoderSource]) -> str:
+    """All encoders in one line."""
+    if list(sources) == ["encoder"]:
+        return sources["encoder"].weights
+    scales = {"encoder": "global_scale", "local_encoder": "local_scale"}
+    return ", ".join(f"{scales.get(name, name)} {source.weights}" for name, source in sources.items())
+
+
+def _next_command(run: Path, cli: LightningCLI) -> str:
+    if isinstance(cli.model, OneClassDetector):
+        return command("test")
+    data = cli.datamodule
+    detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
+    name = run.parent.name.removeprefix("ccd_")
+    config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
+    shipped = config.is_file() and run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
+    if not shipped:
+        config = Path("configs") / f"{detector}_folder.yaml"
+    options: dict[str, object] = {}
+    if not shipped or isinstance(data, Folder):
+        options["data.root"] = data.root
+    if isinstance(data, Folder):
+        options |= {"data.layout": data.layout} if data.layout != AUTO else {}
+        options |= {"data.split_seed": data.split_seed} if data.split_seed != 0 else {}
+        options |= {} if data.groups else {"data.groups": "false"}
+    options |= _size(data.geometry.size, config, detector)
+    if data.geometry.crop and (not shipped or isinstance(data, Folder)):
+        options["data.crop"] = list(data.geometry.crop)
+    if data.geometry.range:
+        options["data.range"] = list(data.geometry.range)
+    if not shipped:
+        options[f"model.{weights}.weights"] = os.path.relpath(run)
+        options |= {"model.encoder.weights": "GLOBAL_RUN"} if detector == "igd" else {}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return command("fit", "--config", config, *words)
+
+
+def _size(size: int, config: Path, detector: str) -> dict[str, int]:
+    """The options for images of a size, in pixels, where a detector's config is of another."""
+    if config.is_file() and yaml.safe_load(config.read_text())["data"]["init_args"].get("size") == size:
+        return {}
+    return {"data.size": size} | ({"model.global_scale.size": size} if detector == "igd" else {})

@@ -1,0 +1,119 @@
+"""From what the argument parser says to the sentence that matters."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from dataclasses import fields
+
+from lightning.pytorch import Trainer
+
+from ccd_lightning.checkpoints import EncoderConfig
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.igd.settings import Training, WindowScale
+from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.modules.igd import IGD
+from ccd_lightning.modules.padim import PaDiM
+from ccd_lightning.runs import FIRST
+from ccd_lightning.transforms.pretext import PretextViews
+from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
+
+UNKNOWN = (
+    r"Option '(?P<key>[\w.]+)' is not accepted",
+    r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
+    r"does not accept option '(?P<key>[\w.]+)'",
+    r"unrecognized arguments: --(?P<key>[\w.]+)",
+    r"Key '(?P<key>[\w.]+)' is not expected",
+    r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options of a class that none names
+)
+MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
+DEVICES = {  # what Lightning says of devices, and what helps
+    "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
+    " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
+    "But your machine only has": "trainer.devices: {told}. Ask for fewer with --trainer.devices.",
+}
+SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path", "images")
+
+
+def explain(message: str, error: BaseException | None = None) -> str:
+    """Names the key that a parser complains of, and the way out.
+
+    Args:
+        message: The parser's message, which nests the cause under every type that was tried.
+        error: What it stems from; a `UserError` among its causes says it best.
+
+    Returns:
+        One or two sentences.
+    """
+    if told := users_mistake(error):
+        return str(told)
+    outer = re.match(r"Parser key \"([\w.]+)\":", message)
+    section = f"{outer.group(1)}." if outer else ""
+    for pattern in UNKNOWN:
+        if found := re.search(pattern, message, re.DOTALL):
+            group = f"{found['group']}." if "group" in found.groupdict() else ""
+            nested = re.findall(rf"NestedArg\(key='([\w.]+\.{found['key']})'", message)
+            return _unknown(section + group, max(nested, key=len, default=found["key"]))
+    if found := re.search(MISSING, message):
+        key = section + (found["key"] or found["first"]).removeprefix("init_args.")
+        if key in ("model", "data"):
+            return f"There is no {key}. Give a config, such as: {FIRST}"
+        return f"{key} is missing: give it with --{key} VALUE, or in the config."
+    return _cause(section, message)
+
+
+def explain_trainer(message: str) -> str:
+    """What Lightning says of a trainer that cannot be, with the way out where it gives none."""
+    told = " ".join(message.split())
+    return next((sentence.format(told=told) for part, sentence in DEVICES.items() if part in told), told)
+
+
+def users_mistake(error: BaseException | None) -> UserError | None:
+    """The `UserError` among the causes of an error: the parser wraps what a constructor raises."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _unknown(section: str, key: str) -> str:
+    *outer, last = key.replace("init_args.", "").split(".")
+    for depth, part in enumerate([*outer, last]):
+        if part not in known_keys():
+            close = difflib.get_close_matches(part, known_keys(), n=1, cutoff=0.6)
+            name = section + ".".join([*outer, last][: depth + 1])
+            hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists those there are."
+            return f"There is no option {name!r}; {hint}"
+    return f"There is no option {section + key!r} in this place; ccd fit --help tells where it belongs."
+
+
+def known_keys() -> list[str]:
+    """The names of all options of the project's classes and of the Trainer."""
+    families = (Permutation, Rotation, Cutout, Noise)
+    classes = (
+        CCD,
+        IGD,
+        PaDiM,
+        PretextViews,
+        *families,
+        *AnomalyDataModule.__subclasses__(),
+        AnomalyDataModule,
+        Trainer,
+    )
+    names = {name for known in classes for name in inspect.signature(known).parameters}
+    nested = {field.name for group in (EncoderConfig, Training, WindowScale) for field in fields(group)}
+    return sorted(names.union(SECTIONS, nested) - {"kwargs"})
+
+
+def _cause(section: str, message: str) -> str:
+    """The first cause under the types that were tried, else the message, without the parser's own words."""
+    bullets = re.split(r"\n\s*- ", message.split("Errors:", 1)[1]) if "Errors:" in message else ["", message]
+    leaf = next((bullet for bullet in bullets[1:] if not bullet.rstrip().endswith("Errors:")), bullets[1])
+    text = re.sub(r"\s+", " ", leaf.split("Given value type")[0]).strip()
+    if inner := re.search(r"Parser key \"([\w.]+)\": (?!.*Parser key)", text):
+        key = inner[1] if section.startswith(inner[1]) else section + inner[1]
+        text = f"{key}: {text[inner.end() :]}"
+    elif section:
+        text = f"{section.rstrip('.')}: {text}"
+    return re.sub(r"Expected an? <class '([\w.]+)'>", r"Expected \1", text)

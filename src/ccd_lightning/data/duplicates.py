@@ -1,0 +1,127 @@
+"""The same image on both sides of a split, which would make a test easier than it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccd_lightning.data.file_info import SIDE, Look
+from ccd_lightning.data.images import UInt8Array
+from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.thumbnails import kept_looks
+
+# Correlations of thumbnails. Files saved again, mirrored or turned reach 0.997, resized ones 0.994; different images of
+# aligned fundi stay below 0.985, different head CT slices below 0.98 (docs/benchmarks.md).
+COPY = 0.997
+NEAR = 0.99
+FLAT = 1.0  # grey levels: thumbnails that vary less say nothing
+TURNS = ("", " mirrored", " turned", " turned and mirrored")
+CHUNK = 1024
+
+Floats = NDArray[np.float32]
+
+
+class Pair(NamedTuple):
+    """A training and a test image that are, or nearly are, one.
+
+    Attributes:
+        train: The training image.
+        test: The test image.
+        likeness: Correlation of their thumbnails, in the orientation that agrees best; 1 for the same bytes.
+        told: In what they agree, in words that go on after both names.
+    """
+
+    train: Path
+    test: Path
+    likeness: float
+    told: str
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether they are taken for one image, rather than for two that look alike."""
+        return self.likeness >= COPY
+
+
+def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
+    """Looks at all images, and finds what both sides of the split share.
+
+    Files that cannot be read are passed over, with a line that says how many.
+
+    Args:
+        manifest: The split.
+        cache_dir: Where thumbnails are kept, so that only new and changed files are decoded; None keeps none.
+    """
+    paths = [row.path for row in manifest.rows]
+    looks = dict(kept_looks(paths, cache_dir, "Comparing with test images"))
+    if missing := [path for path in paths if path not in looks]:
+        print(f"data: {len(missing)} images cannot be read and were not compared, such as {missing[0]}")
+    return shared_groups(manifest) + copies(manifest, looks)
+
+
+def shared_groups(manifest: Manifest) -> list[Pair]:
+    """For each patient or video on both sides of the split, one training and one test image."""
+    train, test = (
+        {row.group: row.path for row in reversed(manifest.select(split)) if row.group} for split in ("train", "test")
+    )
+    return [Pair(train[group], test[group], 1.0, f"are both of {group}") for group in train if group in test]
+
+
+def copies(manifest: Manifest, looks: Mapping[Path, Look]) -> list[Pair]:
+    """Pairs of a training and a test image with the same bytes, or with pixels that agree in one of 8 orientations.
+
+    Time grows with the product of both sides: some seconds for 16,000 x 4,000.
+
+    Args:
+        manifest: The split.
+        looks: At its images; those that are missing are passed over.
+
+    Returns:
+        The pairs whose thumbnails correlate by NEAR or more, the most alike first.
+    """
+    train, test = ([row.path for row in manifest.select(split) if row.path in looks] for split in ("train", "test"))
+    found = {(pair.train, pair.test): pair for pair in _alike(train, test, looks)}
+    tested = {looks[path].digest: path for path in test}
+    for path in train:
+        if other := tested.get(looks[path].digest):
+            found[path, other] = Pair(path, other, 1.0, "are the same file")
+    return sorted(found.values(), key=lambda pair: (-pair.likeness, pair.train, pair.test))
+
+
+def _alike(train: Sequence[Path], test: Sequence[Path], looks: Mapping[Path, Look]) -> Iterator[Pair]:
+    tested = [_standardised(turned) for turned in _orientations(_thumbnails(test, looks))]
+    for start in range(0, len(train), CHUNK):
+        chunk = _standardised(_thumbnails(train[start : start + CHUNK], looks))
+        best, turn = np.full((len(chunk), len(test)), -1, np.float32), np.zeros((len(chunk), len(test)), np.int8)
+        for number, turned in enumerate(tested):
+            likeness = chunk @ turned.T
+            turn[likeness > best] = number
+            np.maximum(best, likeness, out=best)
+        for row, column in np.argwhere(best >= NEAR):
+            mirrored, quarter = divmod(int(turn[row, column]), 4)
+            words = (
+                f"are the same image{TURNS[mirrored + 2 * (quarter > 0)]}"
+                if best[row, column] >= COPY
+                else "look nearly the same"
+            )
+            yield Pair(train[start + row], test[column], float(best[row, column]), words)
+
+
+def _thumbnails(paths: Sequence[Path], looks: Mapping[Path, Look]) -> UInt8Array:
+    return np.array([looks[path].thumbnail for path in paths], np.uint8).reshape(-1, SIDE, SIDE)
+
+
+def _orientations(thumbnails: UInt8Array) -> list[UInt8Array]:
+    """Upright and turned by quarters, then the same of the mirrored ones: 8 x (N, SIDE, SIDE)."""
+    return [np.rot90(side, quarter, (1, 2)) for side in (thumbnails, thumbnails[:, :, ::-1]) for quarter in range(4)]
+
+
+def _standardised(thumbnails: UInt8Array) -> Floats:
+    """(N, SIDE * SIDE) of mean 0 and length 1, so that products are correlations; flat ones are 0."""
+    values = thumbnails.reshape(len(thumbnails), SIDE * SIDE).astype(np.float32)
+    values -= values.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.where(length > FLAT * SIDE, values / np.maximum(length, FLAT), 0)

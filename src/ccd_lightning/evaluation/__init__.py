@@ -1,1 +1,0 @@
-"""Metrics, figures, dashboards and reports."""

@@ -1,0 +1,1 @@
+"""What scores and anomaly maps say about a detector: metrics, thresholds and intervals."""

@@ -1,0 +1,164 @@
+"""Image and pixel metrics of a tested detector, with 95% intervals.
+
+One rule everywhere: the higher the score the more abnormal, and an image is called abnormal when ``score > threshold``.
+A metric that the test set cannot define is absent, with the reason in its place; it is never 0.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ccd_lightning.metrics.image import IMAGE_METRICS, image_metrics
+from ccd_lightning.metrics.pixel_table import PIXEL_METRICS, PixelTable
+from ccd_lightning.metrics.pixels import PixelRecord, coarse, pixel_metrics, pooled, record_pixels
+from ccd_lightning.metrics.records import NO_ABNORMAL, Evaluation, ImageRecord
+
+__all__ = ["DetectionMetrics", "Evaluation", "ImageRecord"]
+
+SIZES = ("size_small", "size_medium", "size_large")
+TAKEN = re.compile(rf"(kind_)*({'|'.join(SIZES)})")  # kinds by these names get "kind_" before them
+SUBSET_METRICS = ("image/auroc", "image/sensitivity", "pixel/auroc", "pixel/aupro")
+
+
+def part_of(kind: str) -> str:
+    """What the part of a kind's images is called: as the kind, or `kind_size_small` where a size is called so."""
+    return f"kind_{kind}" if TAKEN.fullmatch(kind) else kind
+
+
+class DetectionMetrics:
+    """Collects a test set and evaluates it: one record per image, and one of its pixels.
+
+    With several ranks, gather each rank's `state()` and evaluate `DetectionMetrics.merged(states)`: the numbers are
+    those of one rank, whatever the order.
+
+    Args:
+        pixel_threshold: Pixels above it are called abnormal; NaN where none was set.
+    """
+
+    def __init__(self, pixel_threshold: float = math.nan) -> None:
+        self.pixel_threshold = pixel_threshold
+        self._records: list[ImageRecord] = []
+        self._pixels: list[PixelRecord] = []
+        self._maps = False
+
+    @property
+    def records(self) -> list[ImageRecord]:
+        """The images seen so far, sorted by path so that nothing depends on the order of loading."""
+        return sorted(self._records)
+
+    def update(self, batch: dict[str, Any], scores: Tensor, maps: Tensor | None = None) -> None:
+        """Adds one batch.
+
+        Args:
+            batch: `label` (B,) 0 or 1, `kind`, `path` and `group` (B names each), `mask` (B, H, W) bool and `has_mask`
+                (B,).
+            scores: Image scores (B,), finite.
+            maps: Anomaly maps (B, H, W), finite and not negative; None from what scores whole images only.
+
+        Raises:
+            ValueError: If a score or a map is not finite.
+        """
+        labels, flat = batch["label"].tolist(), scores.detach().cpu().double().tolist()
+        known, covered = batch["has_mask"].tolist(), batch["mask"].flatten(1).double().mean(dim=1).tolist()
+        areas = [area if label and has else None for label, has, area in zip(labels, known, covered, strict=True)]
+        for row in zip(batch["path"], labels, batch["kind"], flat, batch["group"], areas, strict=True):
+            record = ImageRecord(*row)
+            if not math.isfinite(record.score):
+                raise ValueError(f"the score of {record.path} is {record.score}")
+            self._records.append(record)
+        if maps is None:
+            return
+        self._maps = True
+        for path, anomaly_map, mask, has in zip(batch["path"], maps, batch["mask"], known, strict=True):
+            if has:
+                self._pixels.append(record_pixels(path, anomaly_map, mask, self.pixel_threshold))
+
+    def state(self) -> dict[str, Any]:
+        """Everything collected, small enough to gather."""
+        return {
+            "records": self.records,
+            "pixels": self._pixels,
+            "maps": self._maps,
+            "pixel_threshold": self.pixel_threshold,
+        }
+
+    @classmethod
+    def merged(cls, states: Iterable[dict[str, Any]]) -> DetectionMetrics:
+        """The sum of what several ranks collected, from their `state()`.
+
+        Raises:
+            ValueError: If an image was tested twice.
+        """
+        total = cls()
+        for state in states:
+            total._records += state["records"]
+            total._pixels += state["pixels"]
+            total._maps |= state["maps"]
+            total.pixel_threshold = state["pixel_threshold"]
+        for path, times in Counter(record.path for record in total._records).most_common(1):
+            if times > 1:
+                raise ValueError(f"{path} was tested {times} times, and would count as often")
+        return total
+
+    def compute(self, threshold: float) -> Evaluation:
+        """Evaluates everything collected.
+
+        Args:
+            threshold: Images that score above it are called abnormal; NaN where none was set.
+
+        Returns:
+            IMAGE_METRICS and PIXEL_METRICS; SUBSET_METRICS also as `<name>/<kind>` (see `part_of`) where there is more
+            than one kind of abnormality, and as `<name>/<size>` for the thirds of the abnormal images by the area of
+            their masks, each against all normal images. Pixel metrics are over the images whose ground truth is known.
+        """
+        abnormal = [record for record in self.records if record.label]
+        result = self._evaluate(abnormal, threshold, (*IMAGE_METRICS, *PIXEL_METRICS))
+        kinds = sorted({record.kind for record in abnormal})
+        parts = {part_of(kind): [row for row in abnormal if row.kind == kind] for kind in kinds if len(kinds) > 1}
+        if bounds := self.size_bounds():
+            measured = [record for record in abnormal if record.area]
+            places = np.searchsorted(bounds, np.array([record.area for record in measured]))
+            for place, size in enumerate(SIZES):
+                parts[size] = [record for record, at in zip(measured, places, strict=True) if at == place]
+        for part, records in parts.items():
+            result.include(self._evaluate(records, threshold, SUBSET_METRICS), part)
+        return result
+
+    def pixel_table(self) -> PixelTable | None:
+        """The pixels of the images whose ground truth is known, sorted by path; None if a sort of pixels is missing."""
+        pixels = sorted(self._pixels, key=lambda record: record.path)
+        counts = pooled(pixels)
+        return coarse(pixels, counts) if counts[0].any() and counts[1].any() else None
+
+    def size_bounds(self) -> tuple[float, float] | None:
+        """The terciles of the masks' areas, as shares of the image; None where they do not make three parts."""
+        areas = [record.area for record in self._records if record.area]
+        if len(areas) < len(SIZES):
+            return None
+        low, high = (float(bound) for bound in np.quantile(areas, (1 / 3, 2 / 3)))
+        return (low, high) if min(areas) <= low < high < max(areas) else None
+
+    def _evaluate(self, abnormal: Sequence[ImageRecord], threshold: float, names: Sequence[str]) -> Evaluation:
+        """Evaluates some of the abnormal images against all normal ones."""
+        rows = [*(record for record in self.records if not record.label), *abnormal]
+        result = image_metrics(rows, threshold, [name for name in names if name in IMAGE_METRICS])
+        wanted = [name for name in names if name in PIXEL_METRICS]
+        pixels = {record.path: record for record in self._pixels}
+        known = [record for record in rows if record.path in pixels]
+        if not abnormal:
+            result.undefine(wanted, NO_ABNORMAL)
+        elif not self._maps:
+            result.undefine(wanted, "no anomaly maps")
+        elif not any(record.label for record in known):
+            result.undefine(wanted, "no masks")
+        else:
+            found = pixel_metrics(known, [pixels[record.path] for record in known], self.pixel_threshold, wanted)
+            result.include(found)
+        return result

@@ -1,0 +1,110 @@
+"""The pixels of a test set in few bins: small enough to resample, to keep, and to compare with another run's."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ccd_lightning.commands import command
+from ccd_lightning.errors import UserError
+from ccd_lightning.metrics import threshold_metrics as curves
+from ccd_lightning.metrics.intervals import Floats, Integers
+from ccd_lightning.writing import atomic_write
+
+PIXELS = "pixels.npz"
+AUPRO_LIMIT = 0.3  # of the false-positive rate, as Bergmann et al. integrate to
+
+# Of counts of normal pixels, of abnormal pixels, and of abnormal pixels each as a share of its region.
+CURVES: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
+    "pixel/auroc": lambda normal, abnormal, _: curves.partial_area(normal, abnormal),
+    "pixel/average_precision": lambda normal, abnormal, _: curves.average_precision(normal, abnormal),
+    "pixel/aupro": lambda normal, _, regions: curves.partial_area(normal, regions, AUPRO_LIMIT),
+    "pixel/dice_best": lambda normal, abnormal, _: curves.best_dice(normal, abnormal),
+    "pixel/iou_best": lambda normal, abnormal, _: curves.dice_to_iou(curves.best_dice(normal, abnormal)),
+}
+DECISIONS = ("pixel/dice", "pixel/iou")
+PIXEL_METRICS = (*CURVES, *DECISIONS)
+
+
+def pixel_values(names: Iterable[str], counts: Sequence[Floats], above: Floats) -> dict[str, Floats]:
+    """Metrics of R test sets, (R,) each.
+
+    Args:
+        names: Which of PIXEL_METRICS.
+        counts: Three times (R, K), as CURVES take them.
+        above: (R, 2) how many normal and how many abnormal pixels exceed the pixel threshold.
+    """
+    false, true = above.T
+    dice = 2 * true / (true + false + counts[1].sum(axis=-1))
+    decided = {"pixel/dice": dice, "pixel/iou": curves.dice_to_iou(dice)}
+    return {name: decided[name] if name in DECISIONS else CURVES[name](*counts) for name in names}
+
+
+class PixelTable(NamedTuple):
+    """The pixels of N images whose ground truth is known, in K bins that all images share.
+
+    Attributes:
+        paths: The images, as in predictions.csv.
+        normal: (N, K) how many normal pixels each bin holds, bins in rising order.
+        abnormal: (N, K) the same of abnormal pixels.
+        regions: (N, K) the abnormal pixels, each as a share of the region that it belongs to.
+        above: (N, 2) how many normal and how many abnormal pixels exceed the pixel threshold.
+    """
+
+    paths: list[str]
+    normal: Floats
+    abnormal: Floats
+    regions: Floats
+    above: Floats
+
+    def values(self, drawn: Floats, names: Iterable[str]) -> dict[str, Floats]:
+        """Metrics of resamples: (R, N) how often each image was drawn, to (R,) each; NaN without abnormal pixels."""
+        counts = [drawn @ count for count in (self.normal, self.abnormal, self.regions)]
+        with np.errstate(invalid="ignore"):  # of resamples that drew images with empty masks only
+            return pixel_values(names, counts, drawn @ self.above)
+
+    def take(self, places: Integers) -> PixelTable:
+        """Some of the images, in the order asked for."""
+        return PixelTable([self.paths[place] for place in places], *(array[places] for array in self[1:]))
+
+
+def write_pixels(file: Path, table: PixelTable | None) -> None:
+    """Writes a table as compressed NumPy arrays; without one, removes that of an earlier test.
+
+    Counts are stored in as few bytes as hold them, shares of regions as float32.
+    """
+    if table is None:
+        file.unlink(missing_ok=True)
+        return
+    counts = {"normal": table.normal, "abnormal": table.abnormal, "above": table.above}
+    small = {name: count.astype(np.min_scalar_type(int(count.max()))) for name, count in counts.items()}
+    with atomic_write(file) as partial, partial.open("wb") as stream:
+        np.savez_compressed(
+            stream, allow_pickle=False, paths=np.array(table.paths), regions=table.regions.astype(np.float32), **small
+        )
+
+
+def read_pixels(run: Path) -> PixelTable:
+    """Reads what a test of a run wrote.
+
+    Raises:
+        UserError: If the file is missing or damaged.
+    """
+    file, again = run / PIXELS, f"Write it with: {command('test', '--ckpt_path', run)}"
+    if not file.is_file():
+        raise UserError(f"{file}: not there; an older version did not write it. {again}")
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            arrays = [stored[name].astype(np.float64) for name in PixelTable._fields[1:]]
+            table = PixelTable(stored["paths"].tolist(), *arrays)
+    except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file}: cannot be read ({error}). {again}") from error
+    shapes = {(len(table.paths), table.normal.shape[-1]), *(count.shape for count in table[1:4])}
+    if len(shapes) > 1 or table.above.shape != (len(table.paths), 2):
+        raise UserError(f"{file}: cannot be read (its arrays do not go together). {again}")
+    return table

@@ -1,0 +1,1 @@
+"""The files that a test writes, and reading them again."""

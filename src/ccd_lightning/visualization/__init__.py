@@ -1,0 +1,1 @@
+"""Figures and anomaly maps as pictures."""

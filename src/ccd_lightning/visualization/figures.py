@@ -1,0 +1,233 @@
+"""Figures of a tested run, as matplotlib figures that any logger or file can take."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
+
+from ccd_lightning.data.images import Geometry
+from ccd_lightning.metrics.intervals import Floats
+from ccd_lightning.visualization.overlays import COLOURS, draw_overlay, scale_of
+
+BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
+DPI = 160  # of files: twice the pixels, or nearly so, at which the report shows a figure
+KINDS = (ORANGE, "#c53030", "#6b46c1", "#2f855a", "#b7791f", "#d53f8c")  # of abnormality
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tested image to show.
+
+    Attributes:
+        image: (H, W, 3) in [0, 1].
+        anomaly_map: (H, W).
+        mask: (H, W) bool; None where it is not known.
+        kind: "good" or the kind of abnormality.
+        score: The image's.
+    """
+
+    image: Floats
+    anomaly_map: Floats
+    mask: NDArray[np.bool_] | None
+    kind: str
+    score: float
+
+    def title(self, threshold: float) -> str:
+        """Kind, score, and what was decided, a line each, such as "polyp", "12.3 > 10.9", "found"."""
+        kind = "normal" if self.kind == "good" else textwrap.fill(self.kind, 16)  # as long as a row is high
+        if math.isnan(threshold):
+            return f"{kind}\n{self.score:.3g}"
+        called = self.score > threshold
+        verdict = ("found" if called else "missed") if self.kind != "good" else ("false alarm" if called else "cleared")
+        return f"{kind}\n{self.score:.3g} {'>' if called else '≤'} {threshold:.3g}\n{verdict}"
+
+
+def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
+    axes = figure.add_subplot()
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return axes
+
+
+def _ranked(scores: Floats, labels: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores as ranks in [0, 1], which have the same curves and pass through torchmetrics unchanged."""
+    ranks = np.unique(scores, return_inverse=True)[1] / len(scores)
+    return torch.from_numpy(ranks), torch.from_numpy(labels)
+
+
+def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, caption: str) -> Figure:
+    """The ROC curve, with the point at which the threshold works.
+
+    Args:
+        scores: (N,) image scores.
+        labels: (N,) 0 or 1, both present.
+        threshold: Images that score above it are called abnormal.
+        caption: What to write beside the curve, such as the AUROC with its interval.
+    """
+    false, true, _ = binary_roc(*_ranked(scores, labels))
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curve")
+    axes.plot(false, true, color=BLUE, linewidth=2, label=caption)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
+    alarm = scores > threshold
+    axes.plot(alarm[labels == 0].mean(), alarm[labels == 1].mean(), "o", color=ORANGE, label="at the threshold")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64]) -> Figure:
+    """The ROC curves of several detectors on the same images.
+
+    Args:
+        scores: (N,) image scores by the detector's name.
+        labels: (N,) 0 or 1, both present.
+    """
+    figure = Figure(figsize=(5.2, 5.0 + 0.2 * len(scores)), layout="constrained")
+    axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
+    for name, own in scores.items():
+        false, true, _ = binary_roc(*_ranked(own, labels))
+        area = float(torch.trapezoid(true, false))
+        axes.plot(false, true, linewidth=1.8, alpha=0.85, label=f"{name}: AUROC {area:.3f}")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8)  # names of runs are long
+    return figure
+
+
+def precision_recall_figure(scores: Floats, labels: NDArray[np.int64], caption: str) -> Figure:
+    """The precision-recall curve; arguments as in `roc_figure`."""
+    precision, recall, _ = binary_precision_recall_curve(*_ranked(scores, labels))
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = _axes(figure, "recall (sensitivity)", "precision", "Precision and recall")
+    axes.plot(recall, precision, color=BLUE, linewidth=2, drawstyle="steps-post", label=caption)
+    axes.axhline(labels.mean(), color=GREY, linestyle=":", linewidth=1, label="chance")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.legend(loc="lower left", frameon=False)
+    return figure
+
+
+def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
+    """Histograms of the scores of each kind over one set of bins, and the threshold.
+
+    Positive scores that span more than two decades are binned and drawn on a logarithmic axis.
+
+    Args:
+        groups: Scores by kind, "good" among them or not; none is empty.
+        threshold: Drawn as a line.
+    """
+    figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+    axes = _axes(figure, "image score", "share of the kind's images", "Scores")
+    every = np.concatenate(list(groups.values()))
+    edges = np.histogram_bin_edges(every, bins=30)
+    if min(every.min(), np.nan_to_num(threshold, nan=np.inf)) > 0 and every.max() > 100 * every.min():
+        edges = np.geomspace(every.min(), every.max(), 31)
+        edges[[0, -1]] = every.min(), every.max()  # geomspace may round past the extremes
+        axes.set_xscale("log")
+    shades = itertools.cycle(KINDS)
+    for kind, scores in groups.items():
+        normal = kind == "good"
+        colour = BLUE if normal else next(shades)
+        weights = np.full(len(scores), 1 / len(scores))
+        label = f"{'normal' if normal else kind} ({len(scores)})"
+        bins, opacity = edges.tolist(), 0.5 if normal else 1
+        style: Literal["stepfilled", "step"] = "stepfilled" if normal else "step"
+        axes.hist(scores, bins, weights=weights, histtype=style, color=colour, alpha=opacity, lw=2, label=label)
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold (held-out normals)")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float, float]) -> Figure:
+    """Image, true outline, anomaly map and overlay of some cases, at one colour scale for all of them.
+
+    Args:
+        cases: At least one; more than four are shown in two blocks, the first half on the left.
+        threshold: Of the image score.
+        limits: The detector's: median and threshold of normal images' maps. Without them (NaN) maps are shown at the
+            scale of the cases, and nothing is laid over the images.
+    """
+    columns = ("image", "truth", "anomaly map", "overlay")
+    blocks = 2 if len(cases) > 4 else 1
+    height = math.ceil(len(cases) / blocks)
+    figure = Figure(figsize=(4.3 * blocks + 0.6, 1.02 * height + 0.3), layout="constrained")
+    grid = figure.subplots(height, blocks * len(columns), squeeze=False)
+    scaled = not math.isnan(limits[1])
+    own = np.quantile([case.anomaly_map for case in cases], (0.5, 0.995)).tolist()
+    scale = ScalarMappable(Normalize(*(scale_of(limits) if scaled else own)), COLOURS)
+    for axes, title in zip(grid[0], columns * blocks, strict=True):
+        axes.set_title(title, fontsize=9)
+    rows = [row for block in np.split(grid, blocks, axis=1) for row in block]
+    for axes in (axes for row in rows[len(cases) :] for axes in row):
+        axes.set_visible(False)
+    for case, row in zip(cases, rows, strict=False):
+        pictures = (
+            case.image,
+            case.image,
+            scale.to_rgba(case.anomaly_map),
+            overlay(case, limits) if scaled else case.image,
+        )
+        for axes, picture in zip(row, pictures, strict=True):
+            axes.imshow(picture)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        if case.mask is None:
+            _note(row[1], "no mask")
+        elif case.mask.any():
+            row[1].contour(case.mask, levels=[0.5], colors="cyan", linewidths=1.2)
+        if not scaled:
+            _note(row[3], "no threshold")
+        row[0].set_ylabel(case.title(threshold), fontsize=7)
+    label = "anomaly map" if scaled else "anomaly map, own scale"
+    bar = figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label=label)
+    if scaled:
+        bar.ax.axhline(limits[1], color="cyan", linewidth=1.2)  # where the line of the overlays is
+    return figure
+
+
+def _note(axes: Axes, text: str) -> None:
+    note = axes.text(0.5, 0.04, text, transform=axes.transAxes, ha="center", fontsize=8, color="white")
+    note.set_bbox({"facecolor": "black", "alpha": 0.5, "linewidth": 0})
+
+
+def overlay(case: Case, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """The overlay of `ccd predict`, at the size of the map: (H, W, 3) in 0..255.
+
+    Args:
+        case: The image and its map.
+        limits: Median and threshold of normal images' maps.
+    """
+    image = Image.fromarray(np.rint(255 * case.image).astype(np.uint8))
+    return np.asarray(draw_overlay(image, case.anomaly_map.astype(np.float32), Geometry(image.width), limits))
+
+
+def select_cases(scores: Floats, labels: NDArray[np.int64], count: int = 8) -> list[int]:
+    """Which images to show: the highest and lowest abnormal ones, the highest and a typical normal one.
+
+    Args:
+        scores: (N,) image scores.
+        labels: (N,) 0 or 1.
+        count: How many at most, >= 4: half of them hits, a quarter misses, the rest normal.
+
+    Returns:
+        Indices, hits first, then misses, false alarms and the median normal image; fewer where there are fewer.
+    """
+    abnormal, normal = (np.flatnonzero(labels == label)[np.argsort(-scores[labels == label])] for label in (1, 0))
+    hits, misses, alarms = count // 2, count // 4, count - count // 2 - count // 4 - 1
+    chosen = [*abnormal[:hits], *abnormal[-misses:], *normal[:alarms], *normal[len(normal) // 2 : len(normal) // 2 + 1]]
+    return list(dict.fromkeys(int(index) for index in chosen))

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
+
+from ccd_lightning.metrics.bootstrap import bootstrap, bootstrap_interval
+from ccd_lightning.metrics.image import DECISIONS, IMAGE_METRICS, RESAMPLED, decisions, image_metrics
+from ccd_lightning.metrics.intervals import Floats, Integers, delong_interval, wilson_interval
+from ccd_lightning.metrics.records import ImageRecord
+
+THRESHOLD = 1.5
+CLOSED = ("image/auroc", "image/sensitivity", "image/specificity")
+
+
+def sample(seed: int = 0, group: int = 0) -> tuple[Integers, Floats, list[ImageRecord]]:
+    """Tied scores of 60 normal and 40 abnormal images; `group` of them make a group, if any."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [60, 40])
+    scores = (rng.normal(size=100) + 1.5 * labels).round(1)
+    rows = enumerate(zip(labels.tolist(), scores.tolist(), strict=True))
+    records = [
+        ImageRecord(f"{i:03d}.png", label, "", score, str(i // group) if group else "") for i, (label, score) in rows
+    ]
+    return labels, scores, records
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_metrics_agree_with_sklearn(seed: int) -> None:
+    labels, scores, records = sample(seed)
+    decided = scores > THRESHOLD
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
+    expected = {
+        "image/auroc": roc_auc_score(labels, scores),
+        "image/average_precision": average_precision_score(labels, scores),
+        "image/f1": f1_score(labels, decided),
+        "image/sensitivity": decided[labels == 1].mean(),
+        "image/specificity": 1 - decided[labels == 0].mean(),
+    }
+    for percent in (90, 95):
+        expected[f"image/sensitivity_at_specificity_{percent}"] = true[false <= 1 - percent / 100 + 1e-12].max()
+        expected[f"image/specificity_at_sensitivity_{percent}"] = 1 - false[true >= percent / 100 - 1e-12].min()
+    found = image_metrics(records, THRESHOLD, resamples=0)
+    assert found.metrics == pytest.approx(expected, abs=1e-6)
+    assert set(found.metrics) == set(IMAGE_METRICS)
+    assert set(found.intervals) == set(CLOSED)
+
+
+@pytest.mark.parametrize("count", [20, 40, 60, 100, 180])
+def test_a_specificity_of_exactly_95_percent_is_enough(count: int) -> None:
+    records = [ImageRecord(f"{i:03d}", 0, "", float(i)) for i in range(count)]
+    records.append(ImageRecord("x", 1, "", count - count // 20 - 0.5))  # exceeded by one in twenty
+    assert image_metrics(records, 0.0, resamples=0).metrics["image/sensitivity_at_specificity_95"] == 1
+    records[-1] = records[-1]._replace(score=records[-1].score - 1)
+    assert image_metrics(records, 0.0, resamples=0).metrics["image/sensitivity_at_specificity_95"] == 0
+
+
+def test_what_is_resampled_is_what_is_reported() -> None:
+    _, scores, records = sample()
+    distinct, place = np.unique(scores, return_inverse=True)
+    labels = np.array([row.label for row in records])
+    normal, abnormal = (np.bincount(place[labels == y], minlength=len(distinct)).astype(float) for y in (0, 1))
+    found = image_metrics(records, THRESHOLD, resamples=0).metrics
+    for name, function in RESAMPLED.items():
+        assert float(function(normal, abnormal)) == pytest.approx(found[name], abs=1e-6)
+    for name, values in decisions(np.ones((1, 100)), scores > THRESHOLD, labels).items():
+        assert values.tolist() == pytest.approx([found[name]], abs=1e-6)
+
+
+def test_decisions_of_resamples_are_those_of_torchmetrics() -> None:
+    labels, scores, _ = sample()
+    called = scores > THRESHOLD
+    drawn = np.random.default_rng(1).multinomial(100, np.full(100, 0.01), size=20)
+    found = decisions(drawn.astype(float), called, labels)
+    assert set(found) == set(DECISIONS)
+    for name, function in DECISIONS.items():
+        rows = [np.repeat(np.arange(100), times) for times in drawn]
+        expected = [
+            float(function(torch.from_numpy(called[row]).long(), torch.from_numpy(labels[row]))) for row in rows
+        ]
+        assert found[name].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_independent_images_have_the_closed_intervals() -> None:
+    labels, scores, records = sample()
+    found = image_metrics(records, THRESHOLD)
+    assert found.intervals["image/auroc"] == delong_interval(scores[labels == 0], scores[labels == 1])
+    hits, cleared = int((scores[labels == 1] > THRESHOLD).sum()), int((scores[labels == 0] <= THRESHOLD).sum())
+    assert found.intervals["image/sensitivity"] == wilson_interval(hits, 40)
+    assert found.intervals["image/specificity"] == wilson_interval(cleared, 60)
+    for name, (low, high) in found.intervals.items():
+        assert 0 <= low < found.metrics[name] < high <= 1
+
+
+@pytest.mark.parametrize("group", [0, 4])
+def test_other_intervals_are_those_of_resampled_rows(group: int) -> None:
+    labels, scores, records = sample(group=group)
+    found = image_metrics(records, THRESHOLD, resamples=200)
+
+    def evaluate(drawn: Floats) -> dict[str, Floats]:
+        rows = [np.repeat(np.arange(100), row.astype(int)) for row in drawn]
+        return {
+            "image/auroc": np.array([roc_auc_score(labels[row], scores[row]) for row in rows]),
+            "image/average_precision": np.array([average_precision_score(labels[row], scores[row]) for row in rows]),
+            "image/f1": np.array([f1_score(labels[row], scores[row] > THRESHOLD) for row in rows]),
+            "image/sensitivity": np.array([(scores[row] > THRESHOLD)[labels[row] == 1].mean() for row in rows]),
+        }
+
+    units = 10 if group else 40
+    for name, values in bootstrap(records, evaluate, 200).items():
+        if group or name not in CLOSED:
+            expected = bootstrap_interval(values, found.metrics[name], units)
+            assert found.intervals[name] == pytest.approx(expected, abs=1e-6)
+
+
+def test_images_of_a_group_say_less_than_independent_ones() -> None:
+    rng = np.random.default_rng(0)
+    alone: list[ImageRecord] = []
+    together: list[ImageRecord] = []
+    for index in range(100):  # five copies of each of 20 images
+        score = float(rng.normal()) if index % 5 == 0 else alone[-1].score
+        alone.append(ImageRecord(f"{index:03d}.png", int(index >= 50), "", score + 1.0 * (index == 50)))
+        together.append(alone[-1]._replace(group=str(index // 5)))
+    wide, narrow = image_metrics(together, 0.5).intervals, image_metrics(alone, 0.5).intervals
+    for name in ("image/auroc", "image/average_precision"):
+        assert wide[name][1] - wide[name][0] > 1.4 * (narrow[name][1] - narrow[name][0])
+
+
+def test_perfect_separation_is_not_certainty() -> None:
+    records = [ImageRecord(f"{i:02d}", int(i >= 10), "", float(i)) for i in range(30)]
+    found = image_metrics(records, 9.5)
+    assert set(found.metrics.values()) == {1.0}
+    for low, high in found.intervals.values():
+        assert 0.5 < low < 0.9
+        assert high == pytest.approx(1.0)
+
+
+def test_the_seed_is_fixed() -> None:
+    records = sample()[2]
+    assert image_metrics(records, THRESHOLD) == image_metrics(records, THRESHOLD)

@@ -1,0 +1,81 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ccd_lightning.checkpoints import (
+    EncoderConfig,
+    EncoderSource,
+    encoder_state,
+    fingerprint,
+    initialise_encoder,
+    read_checkpoint,
+)
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.encoder import Encoder
+
+
+def checkpoint(path: Path, **changes: Any) -> Path:
+    state = {f"encoder.{name}": tensor for name, tensor in Encoder().state_dict().items()}
+    state |= {"projection.0.weight": torch.zeros(1)}
+    for name, value in changes.items():
+        state.pop(name.replace("__", "."), None)
+        if value is not None:
+            state[name.replace("__", ".")] = value
+    torch.save({"state_dict": state}, path)
+    return path
+
+
+def test_every_tensor_is_taken_over(tmp_path: Path) -> None:
+    file = checkpoint(tmp_path / "ccd.ckpt")
+    encoder = Encoder()
+    assert initialise_encoder(encoder, EncoderConfig(str(file))) == EncoderSource(str(file), fingerprint(encoder))
+    saved = read_checkpoint(file)["state_dict"]
+    assert all(torch.equal(tensor, saved[f"encoder.{name}"]) for name, tensor in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoder__layer4__0__bn2__running_var": None},
+        {"encoder__extra": torch.zeros(1)},
+        {"encoder__layer1__0__conv1__weight": torch.zeros(2, 2)},
+    ],
+)
+def test_anything_else_is_an_error(tmp_path: Path, change: dict[str, Any]) -> None:
+    file = checkpoint(tmp_path / "ccd.ckpt", **change)
+    with pytest.raises(UserError, match=r"ccd\.ckpt: its encoder does not fit \(1 tensors, the first is"):
+        encoder_state(read_checkpoint(file), file, Encoder())
+
+
+def test_weights_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
+    broken = torch.full_like(Encoder().state_dict()["layer1.0.conv1.weight"], float("nan"))
+    file = checkpoint(tmp_path / "ccd.ckpt", encoder__layer1__0__conv1__weight=broken)
+    with pytest.raises(UserError, match=r"ccd\.ckpt: its encoder's weights are not numbers"):
+        initialise_encoder(Encoder(), EncoderConfig(str(file)))
+
+
+def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"runs/ccd_x: no CCD run.*--model\.encoder\.weights null"):
+        initialise_encoder(Encoder(), EncoderConfig("runs/ccd_x"))
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "ccd_x.yaml").touch()
+    with pytest.raises(UserError, match=r"Make one with: ccd fit --config configs/ccd_x\.yaml"):
+        initialise_encoder(Encoder(), EncoderConfig("runs/ccd_x"))
+
+
+def test_unreadable_checkpoints(tmp_path: Path) -> None:
+    file = tmp_path / "broken.ckpt"
+    file.write_bytes(b"not a zip file")
+    with pytest.raises(UserError, match=r"broken\.ckpt: not a readable checkpoint"):
+        read_checkpoint(file)
+    torch.save({"weights": 1}, file)
+    with pytest.raises(UserError, match=r"broken\.ckpt: not a checkpoint of this program"):
+        read_checkpoint(file)
+
+
+def test_a_null_from_the_command_line_is_none() -> None:
+    assert EncoderConfig("null").weights is None
+    assert EncoderConfig("None").weights is None

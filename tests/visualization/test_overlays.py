@@ -1,0 +1,138 @@
+"""Maps as pictures: at the right place, at one scale, and back from 16 bits."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ccd_lightning.data.images import Geometry
+from ccd_lightning.visualization.overlays import (
+    FULL,
+    OUTLINE,
+    PictureWriter,
+    draw_overlay,
+    encode_map,
+)
+
+LIMITS = (10.0, 30.0)
+
+
+def changed(image: Image.Image, overlay: Image.Image) -> tuple[int, int, int, int]:
+    """The box around the pixels that differ."""
+    assert overlay.size == image.size
+    rows, columns = np.nonzero((np.asarray(image) != np.asarray(overlay)).any(axis=2))
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def test_the_map_lies_where_the_crop_was() -> None:
+    image = Image.new("RGB", (180, 100), (90, 90, 90))
+    geometry = Geometry(20, (0.5, 0.2, 1, 0.8))  # pixels 90 to 180 and 20 to 80: 4.5 x 3 of them are one of the map's
+    anomaly_map = np.full((20, 20), LIMITS[0], np.float32)
+    anomaly_map[8:12, 12:16] = 60
+    overlay = draw_overlay(image, anomaly_map, geometry, LIMITS)
+    assert changed(image, overlay) == (90, 20, 180, 80)  # the frame
+    inside = (91, 21, 179, 79)
+    left, top, right, bottom = changed(image.crop(inside), overlay.crop(inside))
+    spot = 90 + 12 * 4.5, 20 + 8 * 3, 90 + 16 * 4.5, 20 + 12 * 3
+    blurred = 4.5, 3, 4.5, 3  # by at most one pixel of the map
+    assert (np.abs(np.array([left + 91, top + 21, right + 91, bottom + 21]) - spot) <= blurred).all()
+
+
+def test_an_image_that_is_used_as_a_whole_has_no_frame() -> None:
+    image = Image.new("RGB", (60, 40), (90, 90, 90))
+    quiet = np.full((20, 20), LIMITS[0], np.float32)
+    assert draw_overlay(image, quiet, Geometry(20), LIMITS).tobytes() == image.tobytes()
+    assert draw_overlay(image, quiet, Geometry(20), LIMITS, "normal").tobytes() == image.tobytes()  # too small for text
+    large = image.resize((600, 400))
+    left, top, right, bottom = changed(large, draw_overlay(large, quiet, Geometry(20), LIMITS, "normal"))
+    assert left < right < 200
+    assert top < bottom < 40
+
+
+@pytest.mark.parametrize(("value", "outlined"), [(29.9, False), (30.0, False), (30.5, True)])
+def test_a_line_surrounds_what_is_above_the_threshold(value: float, outlined: bool) -> None:
+    anomaly_map = np.full((20, 20), LIMITS[0], np.float32)
+    anomaly_map[5:10, 5:10] = value
+    overlay = np.asarray(draw_overlay(Image.new("RGB", (400, 400)), anomaly_map, Geometry(20), LIMITS))
+    line = (overlay == OUTLINE).all(axis=2)
+    assert line.any() == outlined
+    assert not line[140:160, 140:160].any()  # a line, not an area
+
+
+def test_colours_mean_the_same_in_every_image() -> None:
+    pictures = []
+    for other in (10, 40):
+        anomaly_map = np.full((20, 20), other, np.float32)
+        anomaly_map[:, :10] = 25
+        pictures.append(np.asarray(draw_overlay(Image.new("RGB", (20, 20)), anomaly_map, Geometry(20), LIMITS)))
+    assert np.array_equal(pictures[0][:, :10], pictures[1][:, :10])
+    assert not np.array_equal(pictures[0][:, 10:], pictures[1][:, 10:])
+
+
+def test_the_image_is_seen_below_the_highest_colours() -> None:
+    anomaly_map = np.full((20, 20), 1000, np.float32)
+    dark, light = (
+        np.asarray(draw_overlay(Image.new("RGB", (200, 200), grey), anomaly_map, Geometry(20), LIMITS)).astype(int)
+        for grey in ((50, 50, 50), (150, 150, 150))
+    )
+    assert (light - dark)[100, 100] == pytest.approx(np.full(3, 50), abs=1)  # half of 100
+
+
+def test_higher_values_are_brighter() -> None:
+    ramp = np.linspace(5, 45, 40, dtype=np.float32)[None].repeat(40, axis=0)
+    picture = np.asarray(draw_overlay(Image.new("RGB", (40, 40)), ramp, Geometry(40), (10.0, 1e9)).convert("L"), float)
+    assert picture.max() == 0, "below the threshold by far nothing is seen"
+    grey = np.asarray(draw_overlay(Image.new("RGB", (40, 40)), ramp, Geometry(40), (10.0, 60.0)).convert("L"), float)
+    assert (np.diff(grey[0]) >= 0).all()
+    assert grey[0, -1] > 20 > grey[0, 0]
+
+
+def writer(folder: Path, **settings: object) -> PictureWriter:
+    usual = {"base": str(folder), "geometry": Geometry(16, (0, 0, 1, 0.5)), "threshold": 30.0, "limits": LIMITS}
+    return PictureWriter(folder, **(usual | {"maps": "none", "overlays": True} | settings))  # type: ignore[arg-type]
+
+
+def test_a_png_map_comes_back_within_half_a_grey(tmp_path: Path) -> None:
+    anomaly_map = np.random.default_rng(0).uniform(0, 300, (16, 16)).astype(np.float32)
+    pictures = writer(tmp_path, maps="png", overlays=False)
+    pictures.write(str(tmp_path / "1.png"), 3.0, anomaly_map)
+    scale = json.loads(json.dumps(pictures.description()))
+    with Image.open(tmp_path / "maps/1.png.png") as picture:
+        greys = np.asarray(picture)
+    assert greys.dtype == np.uint16
+    assert (anomaly_map > scale["top"]).any()
+    cut = greys == FULL
+    assert (anomaly_map[cut] >= scale["top"] * (1 - 1 / FULL)).all()
+    step = scale["top"] / FULL
+    assert np.abs(greys * step - anomaly_map)[~cut].max() <= 0.51 * step
+    assert (scale["size"], scale["crop"]) == (16, [0, 0, 1, 0.5])
+
+
+def test_the_ends_of_the_greys() -> None:
+    greys = np.asarray(encode_map(np.array([[0, 240, 1000, 120]], np.float32), 240))
+    assert greys.tolist() == [[0, FULL, FULL, 32768]]
+
+
+def test_npy_maps_and_names_that_differ_in_a_folder_or_a_suffix(tmp_path: Path) -> None:
+    pictures = writer(tmp_path / "out", base=str(tmp_path), maps="npy")
+    names = ["a/1.png", "b/1.png", "b/1.jpg", "ä/ü.png"]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (30, 20), (number, 0, 0)).save(tmp_path / name, quality=100)
+        pictures.write(os.path.relpath(tmp_path / name), 3.0, np.full((16, 16), number, np.float32))
+    for number, name in enumerate(names):
+        assert np.load(tmp_path / f"out/maps/{name}.npy").max() == number
+        with Image.open(tmp_path / f"out/overlays/{name}.png") as overlay:
+            assert overlay.size == (30, 20)
+            red = overlay.getpixel((3, 17))
+        assert red == (number, 0, 0) or name.endswith("jpg")
+
+
+def test_without_limits_there_are_no_overlays(tmp_path: Path) -> None:
+    pictures = writer(tmp_path, limits=(np.nan, np.nan), maps="npy")
+    pictures.write("none.png", 3.0, np.zeros((16, 16), np.float32))
+    assert not (tmp_path / "overlays").exists()
+    assert json.loads(json.dumps(pictures.description(), allow_nan=False))["normal_threshold"] is None
