@@ -31,7 +31,7 @@ from intervals import interval
 
 LATENTS = 128  # IGD's
 BRANCHES = {"untrained": None, "global": "", "local": "_local"}  # and their configs' endings
-FIRST = sum(Encoder.pyramid_channels)
+FIRST = sum(Encoder().channels[1:4])
 LAYERS = {"the last layer": slice(FIRST, None), "layers 1 to 3": slice(FIRST)}  # of the features side by side
 
 
@@ -41,8 +41,7 @@ def describe(encoder: Encoder, batches: Iterable[Tensor], cut: bool) -> Tensor:
     found = []
     for images in batches:
         views = windows(images, WindowScale.size, WindowScale.stride).flatten(0, 2) if cut else images
-        levels = encoder.pyramid(views)
-        pooled = torch.cat([level.mean(dim=(2, 3)) for level in (*levels, encoder.layer4(levels[-1]))], dim=1)
+        pooled = torch.cat([level.mean(dim=(2, 3)) for level in encoder.maps(views, (1, 2, 3, 4))], dim=1)
         found.append(pooled.view(len(images), -1, pooled.shape[1]))
     return torch.cat(found)
 
@@ -82,7 +81,7 @@ def main(root: str, seeds: int) -> None:
                 torch.manual_seed(seed)
                 encoder = Encoder()
                 weights = None if ending is None else str(pretrained("colonoscopy", ending, seed))
-                initialise_encoder(encoder, EncoderConfig(weights))
+                initialise_encoder(encoder, EncoderConfig(weights=weights))
                 found.append(tell(encoder.eval(), data, cut))
             by_layers = np.array(found).transpose(1, 2, 0)  # layers, components, seeds
             for title, (few, every) in zip(LAYERS, by_layers, strict=True):

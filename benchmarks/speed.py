@@ -72,7 +72,7 @@ def scoring() -> None:
         for _ in range(4):
             detector.gaussian.update(detector.embed(torch.rand(BATCH, 3, SIZE, SIZE)))
         detector.gaussian.fit()
-        bare, scored = best(lambda: detector.encoder.pyramid(images), lambda: detector(images))
+        bare, scored = best(lambda: detector.encoder.maps(images), lambda: detector(images))
     report(
         "PaDiM, score and map", scored / bare, "times", f"layers 1-3 alone, {BATCH / bare:.0f} images/s at {SIZE} px"
     )

@@ -23,14 +23,16 @@ def checkpoint(path: Path, **changes: Any) -> Path:
         state.pop(name.replace("__", "."), None)
         if value is not None:
             state[name.replace("__", ".")] = value
-    torch.save({"state_dict": state}, path)
+    torch.save({"state_dict": state, "hyper_parameters": {"_class_path": "ccd_lightning.modules.ccd.CCD"}}, path)
     return path
 
 
 def test_every_tensor_is_taken_over(tmp_path: Path) -> None:
     file = checkpoint(tmp_path / "ccd.ckpt")
     encoder = Encoder()
-    assert initialise_encoder(encoder, EncoderConfig(str(file))) == EncoderSource(str(file), fingerprint(encoder))
+    assert initialise_encoder(encoder, EncoderConfig(weights=str(file))) == EncoderSource(
+        str(file), fingerprint(encoder), is_run=True
+    )
     saved = read_checkpoint(file)["state_dict"]
     assert all(torch.equal(tensor, saved[f"encoder.{name}"]) for name, tensor in encoder.state_dict().items())
 
@@ -38,9 +40,9 @@ def test_every_tensor_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"encoder__layer4__0__bn2__running_var": None},
+        {"encoder__network__layer4__0__bn2__running_var": None},
         {"encoder__extra": torch.zeros(1)},
-        {"encoder__layer1__0__conv1__weight": torch.zeros(2, 2)},
+        {"encoder__network__layer1__0__conv1__weight": torch.zeros(2, 2)},
     ],
 )
 def test_anything_else_is_an_error(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -50,20 +52,20 @@ def test_anything_else_is_an_error(tmp_path: Path, change: dict[str, Any]) -> No
 
 
 def test_weights_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
-    broken = torch.full_like(Encoder().state_dict()["layer1.0.conv1.weight"], float("nan"))
-    file = checkpoint(tmp_path / "ccd.ckpt", encoder__layer1__0__conv1__weight=broken)
+    broken = torch.full_like(Encoder().state_dict()["network.layer1.0.conv1.weight"], float("nan"))
+    file = checkpoint(tmp_path / "ccd.ckpt", encoder__network__layer1__0__conv1__weight=broken)
     with pytest.raises(UserError, match=r"ccd\.ckpt: its encoder's weights are not numbers"):
-        initialise_encoder(Encoder(), EncoderConfig(str(file)))
+        initialise_encoder(Encoder(), EncoderConfig(weights=str(file)))
 
 
 def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"runs/ccd_x: no CCD run.*--model\.encoder\.weights null"):
-        initialise_encoder(Encoder(), EncoderConfig("runs/ccd_x"))
+        initialise_encoder(Encoder(), EncoderConfig(weights="runs/ccd_x"))
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "ccd_x.yaml").touch()
     with pytest.raises(UserError, match=r"Make one with: ccd fit --config configs/ccd_x\.yaml"):
-        initialise_encoder(Encoder(), EncoderConfig("runs/ccd_x"))
+        initialise_encoder(Encoder(), EncoderConfig(weights="runs/ccd_x"))
 
 
 def test_unreadable_checkpoints(tmp_path: Path) -> None:
@@ -77,5 +79,5 @@ def test_unreadable_checkpoints(tmp_path: Path) -> None:
 
 
 def test_a_null_from_the_command_line_is_none() -> None:
-    assert EncoderConfig("null").weights is None
-    assert EncoderConfig("None").weights is None
+    assert EncoderConfig(weights="null").weights is None
+    assert EncoderConfig(weights="None").weights is None

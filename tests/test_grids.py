@@ -50,10 +50,12 @@ def test_the_encoders_units_look_where_its_grids_say(layer: int) -> None:
         if isinstance(part, torch.nn.Conv2d):
             torch.nn.init.ones_(part.weight)
             part.weight.data /= part.weight[0].numel()
-    encoder.stem[3] = torch.nn.AvgPool2d(3, 2, 1)  # the greatest of equal values would pass its gradient to the first
+    encoder.network.maxpool = torch.nn.AvgPool2d(
+        3, 2, 1
+    )  # the greatest of equal values would pass its gradient to the first
     images = torch.full((1, 3, size, size), 0.9).requires_grad_()
-    level = encoder.pyramid(images)[layer]
-    stride, offset = Encoder.pyramid_grids[layer]
+    level = encoder.maps(images)[layer]
+    stride, offset = encoder.grids((size, size))[layer][0]
     unit = round(size / 2 / stride)
     level[0, :, unit, unit].sum().backward()  # type: ignore[no-untyped-call]
     assert images.grad is not None

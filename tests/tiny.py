@@ -1,6 +1,6 @@
-"""A small network in the encoder's place, for tests in which the architecture does not matter.
+"""A small encoder for tests in which the architecture does not matter.
 
-`install` puts it there for the whole process. `python -m tests.tiny` is the command line with it.
+`install` registers it with timm and makes it the default. `python -m tests.tiny` is the command line with it.
 """
 
 from __future__ import annotations
@@ -10,47 +10,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
-from torchvision.models import resnet18
-from torchvision.models.resnet import BasicBlock, ResNet
+from timm.models import register_model
+from timm.models.resnet import BasicBlock, ResNet
 
 from ccd_lightning.models import encoder
-from ccd_lightning.models.encoder import Encoder
 
-WIDTHS = {64: 16, 128: 32, 256: 64, 512: 32}  # channels of a stage of ResNet-18, and of its small counterpart
-TINY: dict[str, Any] = {"features_size": WIDTHS[512], "pyramid_channels": tuple(WIDTHS.values())[:3]}
-REAL: dict[str, Any] = {name: getattr(Encoder, name) for name in TINY}
+NAME = "tiny_resnet"
+REAL = encoder.DEFAULT
 
 
-class TinyResNet(ResNet):  # type: ignore[misc]
+@register_model
+def tiny_resnet(pretrained: bool = False, **options: Any) -> ResNet:
     """ResNet-18's stages with one block each and a quarter of the channels or fewer: 0.1 million parameters."""
-
-    def __init__(self) -> None:
-        super().__init__(BasicBlock, [1, 1, 1, 1])
-        self.conv1 = nn.Conv2d(3, WIDTHS[64], kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[64])
-
-    def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
-        if planes == 64:
-            self.inplanes = WIDTHS[64]
-        return super()._make_layer(block, WIDTHS[planes], *args, **kwargs)  # type: ignore[no-any-return]
-
-
-def _put(network: Any, settings: dict[str, Any]) -> None:
-    setattr(encoder, "resnet18", network)  # noqa: B010  (a name that the module imports)
-    for name, value in settings.items():
-        setattr(Encoder, name, value)
+    for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # which timm passes to all
+        options.pop(name, None)
+    block: Any = BasicBlock
+    network: Any = ResNet(block, (1, 1, 1, 1), channels=(16, 32, 64, 32), stem_width=8, stem_type="deep", **options)
+    network.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    return network  # type: ignore[no-any-return]
 
 
 def install() -> None:
-    """Makes every encoder from now on a small one."""
-    _put(TinyResNet, TINY)
+    """Makes every encoder from now on a small one, unless it is named."""
+    encoder.DEFAULT = NAME
 
 
 @contextmanager
 def real_encoder() -> Iterator[None]:
     """Makes encoders ResNet-18 for a while."""
-    _put(resnet18, REAL)
+    encoder.DEFAULT = REAL
     try:
         yield
     finally:

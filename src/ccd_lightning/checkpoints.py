@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
@@ -16,33 +16,38 @@ from ccd_lightning.commands import command, expand
 from ccd_lightning.data.division import Division
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.weights import encoder_weights, imagenet_weights, read_tensors
 from ccd_lightning.runs import LATEST, find_checkpoint
 
 PREFIX = "encoder."
 CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
 DIVISION_KEY = "ccd_division"  # and which images were held out
 RANDOM, IMAGENET = "random", "imagenet"
+OLDER = {"stem.0": "conv1", "stem.1": "bn1"}
 
 
 @dataclass
 class EncoderConfig:
-    """Where the encoder's weights come from.
+    """Which network the encoder is, and where its weights come from.
 
     Attributes:
-        weights: null (random), "imagenet", or a CCD run: its folder, the folder of its versions (then the newest
-            finished one), or a checkpoint file. The config of a run names the file that was taken.
+        name: Of the network in timm, such as "resnet18" or "tf_efficientnet_lite0"; `ccd encoders` lists them. null
+            takes that of the CCD run which the weights are of, else "resnet18".
+        weights: null (random), "imagenet", a file of weights (.pth, .pt or .safetensors, with the tensor names of timm,
+            torchvision or lightly), or a CCD run: its folder, the folder of its versions (then the newest finished
+            one), or a checkpoint file. The config of a run names the file that was taken.
         digest: Of these weights, which `ccd fit` writes into the config of a run; weights with another one are refused.
     """
 
+    name: str | None = None
     weights: str | None = None
     digest: str | None = None
 
     def __post_init__(self) -> None:
         """Takes the word for nothing as nothing: an override on the command line arrives as text."""
-        if self.weights in ("None", "null"):
-            self.weights = None
-        if self.digest in ("None", "null"):
-            self.digest = None
+        for field in fields(self):
+            if getattr(self, field.name) in ("None", "null"):
+                setattr(self, field.name, None)
 
 
 @dataclass(frozen=True)
@@ -50,19 +55,53 @@ class EncoderSource:
     """Where an encoder's weights came from.
 
     Attributes:
-        weights: "random", "imagenet" or the checkpoint's path.
+        weights: "random", "imagenet" or the file's path.
         digest: Of the weights; None for random ones.
         division: Which images the run that learned them held out; None where no run did, or it does not say.
+        is_run: Whether a run of this program learned them.
     """
 
     weights: str
     digest: str | None = None
     division: Division | None = None
+    is_run: bool = False
 
-    @property
-    def is_run(self) -> bool:
-        """Whether a run of this program learned them."""
-        return self.weights not in (RANDOM, IMAGENET)
+
+def build_encoder(config: EncoderConfig) -> tuple[EncoderConfig, Encoder]:
+    """Makes the encoder that a config names, with random weights.
+
+    Args:
+        config: Or, of a checkpoint's hyper-parameters, what `Encoder.settings` gave.
+
+    Returns:
+        The config with the name of the network, and the encoder.
+
+    Raises:
+        UserError: If there is no such network.
+    """
+    config = replace(config) if isinstance(config, EncoderConfig) else EncoderConfig(**config)
+    encoder = Encoder(config.name or _name_in_run(config.weights) or "")
+    config.name = encoder.name
+    return config, encoder
+
+
+def _name_in_run(weights: str | None) -> str | None:
+    """The network of the CCD run that weights are of; None where they are of none, or it cannot be read.
+
+    A mistake in them is not reported here: `initialise_encoder` does, when the weights are needed.
+    """
+    if weights in (None, IMAGENET):
+        return None
+    try:
+        return network_of(read_checkpoint(find_checkpoint(expand(str(weights)))))
+    except UserError:
+        return None
+
+
+def network_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """The network that a checkpoint's encoder is; None where it does not say, as in older ones."""
+    settings = checkpoint.get("hyper_parameters", {}).get("encoder")
+    return str(settings["name"]) if isinstance(settings, Mapping) and settings.get("name") else None
 
 
 def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "model.encoder") -> EncoderSource:
@@ -83,22 +122,42 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "m
     if config.weights is None:
         return EncoderSource(RANDOM)
     if config.weights == IMAGENET:
-        encoder.load_imagenet()
+        encoder.network.load_state_dict(imagenet_weights(encoder.name, encoder.network))
         source = EncoderSource(IMAGENET, fingerprint(encoder))
     else:
-        path = expand(config.weights)
-        if not path.exists() or (path.is_dir() and not any(path.glob("**/*.ckpt"))):
-            raise UserError(_no_run(path, option))
-        file = _concrete(find_checkpoint(path))
-        checkpoint = read_checkpoint(file)
-        encoder.load_state_dict(encoder_state(checkpoint, file, encoder))
-        source = EncoderSource(str(file), fingerprint(encoder), Division.from_state(checkpoint.get(DIVISION_KEY)))
+        source = _load_file(encoder, expand(config.weights), option)
     if config.digest not in (None, source.digest):
         raise UserError(
             f"{source.weights}: the encoder's weights are not those that the config names (digest {source.digest}, not"
             f" {config.digest}). To use them, give --{option}.digest null."
         )
     return source
+
+
+def _load_file(encoder: Encoder, path: Path, option: str) -> EncoderSource:
+    """Loads the weights of a CCD run, or of a file from elsewhere."""
+    if not path.exists() or (path.is_dir() and not any(path.glob("**/*.ckpt"))):
+        raise UserError(_no_run(path, option))
+    file = _concrete(find_checkpoint(path))
+    content = read_tensors(file)
+    if path.is_file() and not _is_own(content):
+        encoder.network.load_state_dict(encoder_weights(content, encoder.network, file))
+        return EncoderSource(str(file), fingerprint(encoder))
+    checkpoint = _checked(content, file)
+    if (network := network_of(checkpoint)) not in (None, encoder.name):
+        raise UserError(
+            f"{file}: its encoder is {network}, but {option}.name is {encoder.name}. Leave the name out to take the"
+            " run's."
+        )
+    encoder.load_state_dict(encoder_state(checkpoint, file, encoder))
+    division = Division.from_state(checkpoint.get(DIVISION_KEY))
+    return EncoderSource(str(file), fingerprint(encoder), division, is_run=True)
+
+
+def _is_own(content: Mapping[str, Any]) -> bool:
+    """Whether a file is a checkpoint of this program."""
+    settings = content.get("hyper_parameters")
+    return CONFIG_KEY in content or (isinstance(settings, Mapping) and "_class_path" in settings)
 
 
 def _concrete(checkpoint: Path) -> Path:
@@ -143,19 +202,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is damaged or no checkpoint.
     """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the zip reader and the unpickler raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason}).") from error
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    return _checked(read_tensors(path), path)
+
+
+def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A file's content as a checkpoint of this program, with today's names of its tensors."""
+    if not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint of this program (it holds no state_dict).")
     if not isinstance(content.get("hyper_parameters", {}), dict):
         raise UserError(f"{path}: not a checkpoint of this program (its hyper_parameters are not named).")
     for name, tensor in content["state_dict"].items():
         if isinstance(tensor, Tensor) and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise UserError(f"{path}: {name} claims more memory than the file holds, so it is not read.")
+    rename_older_tensors(content["state_dict"])
     return content
+
+
+def rename_older_tensors(state: dict[str, Tensor]) -> None:
+    """Gives the tensors of a checkpoint today's names: before version 0.2, ResNet-18 was the encoder itself."""
+    for name in list(state):
+        found = re.fullmatch(r"(encoder|local_encoder)\.(stem\.0|stem\.1|layer[1-4])\.(.+)", name)
+        if found:
+            prefix, part, rest = found.groups()
+            state[f"{prefix}.network.{OLDER.get(part, part)}.{rest}"] = state.pop(name)
 
 
 def model_of(checkpoint: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ class Grid(NamedTuple):
 
 
 IMAGE = Grid(1)
+Grids = Grid | tuple[Grid, Grid]  # along both axes, or along rows and along columns
 
 
 def pooled(factor: int) -> Grid:
@@ -34,7 +35,12 @@ def pooled(factor: int) -> Grid:
     return Grid(factor, (factor - 1) / 2)
 
 
-def resample(maps: Tensor, source: Grid, target: Grid, size: Sequence[int]) -> Tensor:
+def rescaled(grid: Grid, scale: float) -> Grid:
+    """The grid in another image, whose sides are `scale` times as long as those of the image that the grid is of."""
+    return Grid(grid.stride * scale, (grid.offset + 0.5) * scale - 0.5)
+
+
+def resample(maps: Tensor, source: Grids, target: Grids, size: Sequence[int]) -> Tensor:
     """Brings maps to another grid, by linear interpolation between the nearest units along each axis.
 
     Beyond the outermost units, the map has their values.
@@ -48,8 +54,9 @@ def resample(maps: Tensor, source: Grid, target: Grid, size: Sequence[int]) -> T
     Returns:
         (..., H, W).
     """
-    for axis, length in zip((-2, -1), size, strict=True):
-        maps = _along(maps, axis, source, target, length)
+    sources, targets = ((grid, grid) if isinstance(grid, Grid) else grid for grid in (source, target))
+    for axis, own, wanted, length in zip((-2, -1), sources, targets, size, strict=True):
+        maps = _along(maps, axis, own, wanted, length)
     return maps
 
 

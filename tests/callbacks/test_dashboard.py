@@ -285,7 +285,7 @@ def test_projector_shows_the_features_of_each_distribution(images: Path, fitted:
     with Image.open(projected / "sprite.png") as sprite:
         assert sprite.size == (4 * 32, 4 * 32)
     features = torch.from_numpy(np.loadtxt(projected / "tensors.tsv", dtype=np.float32))
-    assert features.shape == (16, Encoder.features_size)
+    assert features.shape == (16, Encoder().features_size)
     pixels = torch.stack([torch.from_numpy(np.array(Image.open(images / path))) for _, path in rows])
     strong = Permutation()(pixels.permute(0, 3, 1, 2).float() / 255, torch.arange(4).repeat(4))
     with torch.no_grad():

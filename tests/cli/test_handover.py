@@ -16,6 +16,7 @@ from ccd_lightning.cli import main
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
 from tests.runs import IGD, PADIM, metrics
+from tests.tiny import NAME
 
 pytestmark = pytest.mark.fit
 ENCODER = Path("runs/ccd_synthetic/version_0/checkpoints/best.ckpt")
@@ -68,12 +69,12 @@ def test_an_older_encoder_does_not_tell_what_it_has_seen(workspace: Path, capsys
 def test_a_run_names_the_encoder_that_it_took(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, name = "runs/padim_synthetic/version_0", str(ENCODER)
     digest = metrics(run)["run"]["encoder"]
-    assert encoder(run) == {"weights": name, "digest": digest}
+    assert encoder(run) == {"name": NAME, "weights": name, "digest": digest}
     kept = yaml.safe_load(read_checkpoint(Path(run, "checkpoints/best.ckpt"))[CONFIG_KEY])
-    assert kept["model"]["init_args"]["encoder"] == {"weights": name, "digest": digest}
+    assert kept["model"]["init_args"]["encoder"] == {"name": NAME, "weights": name, "digest": digest}
     record = json.loads(Path(run, "run.json").read_text())
     assert record["encoder"] == name
-    assert record["encoders"] == {"encoder": {"weights": name, "digest": digest}}
+    assert record["encoders"] == {"encoder": {"name": NAME, "weights": name, "digest": digest}}
     newer = Path("runs/ccd_synthetic/version_1")
     shutil.copytree("runs/ccd_synthetic/version_0", newer)
     content = read_checkpoint(ENCODER)
@@ -83,7 +84,7 @@ def test_a_run_names_the_encoder_that_it_took(workspace: Path, capsys: pytest.Ca
     (newer / "run.json").write_text(json.dumps(record))
     again = ["fit", "--config", f"{run}/config.yaml", "--trainer.logger.init_args.version=again"]
     assert main(again) == 0
-    assert encoder("runs/padim_synthetic/again") == {"weights": name, "digest": digest}
+    assert encoder("runs/padim_synthetic/again") == {"name": NAME, "weights": name, "digest": digest}
     assert (
         main([*again[:3], "--trainer.logger.init_args.version=newer", "--model.encoder.weights=runs/ccd_synthetic"])
         == 0
@@ -141,7 +142,7 @@ def test_another_run_that_finishes_meanwhile_is_not_taken(workspace: Path, monke
             shutil.copytree("runs/ccd_synthetic/version_0", "runs/ccd_synthetic/version_1")
             file = Path("runs/ccd_synthetic/version_1/checkpoints/best.ckpt")
             content = read_checkpoint(file)
-            content["state_dict"]["encoder.stem.0.weight"] += 1
+            content["state_dict"]["encoder.network.conv1.0.weight"] += 1
             torch.save(content, file)
             Path("runs/ccd_synthetic/version_1/run.json").touch()
         usual(self, stage)
@@ -149,7 +150,7 @@ def test_another_run_that_finishes_meanwhile_is_not_taken(workspace: Path, monke
     monkeypatch.setattr(AnomalyDataModule, "setup", setup)
     assert main([*PADIM, "--trainer.logger.init_args.name=meanwhile"]) == 0
     taken = read_checkpoint(Path("runs/meanwhile/version_0/checkpoints/best.ckpt"))["state_dict"]
-    name = "encoder.stem.0.weight"
+    name = "encoder.network.conv1.0.weight"
     assert torch.equal(taken[name], read_checkpoint(ENCODER)["state_dict"][name])
     assert encoder("runs/meanwhile/version_0")["weights"] == str(ENCODER)
 

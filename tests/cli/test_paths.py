@@ -54,7 +54,7 @@ def test_the_home_folder_is_found_by_every_path(folder: Path, monkeypatch: pytes
     assert find_checkpoint(Path("~/mine.ckpt")) == checkpoint
     assert expand("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
     with pytest.raises(Exception, match=str(checkpoint)):  # found, and empty
-        initialise_encoder(Encoder(), EncoderConfig("~/mine.ckpt"))
+        initialise_encoder(Encoder(), EncoderConfig(weights="~/mine.ckpt"))
 
 
 def test_data_commands_know_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,15 +16,17 @@ from ccd_lightning.losses.igd import (
     reconstruction_loss,
 )
 from ccd_lightning.losses.ssim import ms_ssim, similarity_pyramid
-from ccd_lightning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from ccd_lightning.models.encoder import Encoder
 from tests.conftest import GOLDEN
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
 @pytest.fixture(scope="module")
 def images() -> tuple[torch.Tensor, torch.Tensor]:
     """Originals and reconstructions (2, 3, 192, 192), normalised."""
     arrays: Any = np.load(GOLDEN / "igd_images.npz")
-    mean, std = (torch.tensor(value, dtype=torch.float64).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(value, dtype=torch.float64).view(3, 1, 1) for value in (MEAN, STD))
     original, made = (
         (torch.from_numpy(arrays[name]).double() / 255 - mean) / std for name in ("original", "reconstruction")
     )

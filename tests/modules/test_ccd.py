@@ -57,7 +57,7 @@ def test_views_are_matched_with_their_labels(module: CCD) -> None:
 
     class Shades(torch.nn.Module):
         def features(self, images: torch.Tensor) -> torch.Tensor:
-            return images.mean(dim=(1, 2, 3))[:, None].expand(-1, Encoder.features_size)
+            return images.mean(dim=(1, 2, 3))[:, None].expand(-1, CCD().encoder.features_size)
 
     reader = CCD()
     reader.encoder, reader.augmentation = Shades(), Reader()  # type: ignore[assignment]

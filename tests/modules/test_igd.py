@@ -141,7 +141,7 @@ def test_a_scale_can_be_left_out(images: torch.Tensor) -> None:
 def test_one_step_is_that_of_two_optimisers() -> None:
     """The losses of a critic and of all else, each by its own optimiser, as the paper has it."""
     torch.manual_seed(0)
-    descriptor, encoder = Descriptor(Scale(16, 8), 16, "x"), Encoder().eval()
+    descriptor, encoder = Descriptor(Scale(16, 8), Encoder().features_size, 16, "x"), Encoder().eval()
     descriptor.gaussian.scale.fill_(3.0)
     images, alpha = torch.rand(4, 3, 16, 16), torch.rand(4) / 2
     others = [parameter for name, parameter in descriptor.named_parameters() if "critic" not in name]
@@ -224,7 +224,7 @@ def test_encoders_are_frozen_or_tuned(folder: Path, fine_tune: bool) -> None:
     module, trainer = fitted(folder, training=Training(estimate_every=1, fine_tune=fine_tune))
     after = module.state_dict()
     for name in ("encoder", "local_encoder"):
-        weight, running = f"{name}.layer1.0.conv1.weight", f"{name}.layer1.0.bn1.running_mean"
+        weight, running = f"{name}.network.layer1.0.conv1.weight", f"{name}.network.layer1.0.bn1.running_mean"
         assert torch.equal(before[weight], after[weight]) != fine_tune
         assert torch.equal(before[running], after[running])
     groups = trainer.optimizers[0].param_groups

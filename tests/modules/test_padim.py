@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.padim import PaDiM
 
 pytestmark = pytest.mark.usefixtures("real_encoder")
@@ -20,10 +19,10 @@ def detector() -> PaDiM:
 
 
 def test_embedding_stacks_three_layers_at_the_first_ones_resolution() -> None:
-    detector = PaDiM(channels=sum(Encoder.pyramid_channels)).eval()
+    detector = PaDiM(channels=448).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        embedding, levels = detector.embed(images), detector.encoder.pyramid(images)
+        embedding, levels = detector.embed(images), detector.encoder.maps(images)
     assert embedding.shape == (2, 448, 16, 16)
     assert torch.equal(embedding[:, :64], levels[0])
     assert torch.equal(embedding[:, 64:192, 4, 6], levels[1][:, :, 2, 3])  # both are centred on row 16, column 24
@@ -35,7 +34,7 @@ def test_layers_are_chosen() -> None:
     detector = PaDiM(layers=(2, 3), channels=384).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        embedding, levels = detector.embed(images), detector.encoder.pyramid(images)
+        embedding, levels = detector.embed(images), detector.encoder.maps(images)
         detector.gaussian.update(embedding)
         detector.gaussian.fit()
         _, maps = detector(images)
@@ -45,9 +44,9 @@ def test_layers_are_chosen() -> None:
     assert maps.shape == (2, 64, 64)
 
 
-@pytest.mark.parametrize("layers", [(), (0, 1), (2, 1), (1, 1), (3, 4)])
+@pytest.mark.parametrize("layers", [(), (-1, 1), (2, 1), (1, 1), (3, 5)])
 def test_layers_that_there_are_not(layers: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"model\.layers is .*, but must be some of 1, 2 and 3, rising"):
+    with pytest.raises(UserError, match=r"model\.layers is .*, but must be some of 0 to 4, rising"):
         PaDiM(layers=layers)
 
 

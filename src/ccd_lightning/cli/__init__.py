@@ -26,6 +26,7 @@ data and results
             list, synthesize     what is there; make the embedded data set. ccd data --help tells more
   compare   RUN RUN ...          metrics of tested runs side by side, each tested against the first
   export    [--ckpt_path RUN]    write a detector as ONNX, checked against torch; ccd export --help tells more
+  encoders  [PATTERN]            list the networks that an encoder can be, and which weights are on this machine
 
 checkpoints that name classes of your own (test, validate, predict, export)
   --trust                        import them; they can run any code, so use it only for checkpoints that you trust
@@ -86,6 +87,10 @@ def _run(words: list[str]) -> int:
         from ccd_lightning.cli.export import run_export
 
         run_export(words[1:])
+    elif command == "encoders":
+        from ccd_lightning.cli.encoders import run_encoders
+
+        run_encoders(words[1:])
     elif command in TRAINING:
         from ccd_lightning.cli.training import run_training
 

@@ -49,7 +49,10 @@ def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource
     record = {
         "model": class_path(cli.model),
         "encoder": _describe(sources),
-        "encoders": {name: {"weights": source.weights, "digest": source.digest} for name, source in sources.items()},
+        "encoders": {
+            name: {"name": getattr(cli.model, name).name, "weights": source.weights, "digest": source.digest}
+            for name, source in sources.items()
+        },
         "finished": datetime.now(UTC).isoformat(),
         "seed": cli.config["fit"]["seed_everything"],
         "epochs": cli.trainer.current_epoch,

@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from shlex import quote
@@ -42,7 +43,6 @@ from ccd_lightning.checkpoints import (
     CONFIG_KEY,
     DIVISION_KEY,
     RANDOM,
-    EncoderConfig,
     EncoderSource,
     model_of,
     read_checkpoint,
@@ -203,7 +203,8 @@ class CLI(LightningCLI):
         self._write_sources()
         for name, source in self.sources.items():  # so that Lightning's own call of setup reads the same file
             if source.weights != RANDOM:
-                setattr(self.model, f"{name}_config", EncoderConfig(source.weights, source.digest))
+                config = getattr(self.model, f"{name}_config")
+                setattr(self.model, f"{name}_config", replace(config, weights=source.weights, digest=source.digest))
         if origins := [source for source in self.sources.values() if source.is_run]:
             self.datamodule.follow([source.division for source in origins])
 
@@ -213,7 +214,7 @@ class CLI(LightningCLI):
             raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
         for name in ("encoder_config", "local_encoder_config"):
             if hasattr(self.model, name):
-                setattr(self.model, name, EncoderConfig())  # so that nothing is read
+                setattr(self.model, name, replace(getattr(self.model, name), weights=None))  # so that nothing is read
         self.model.setup("fit")
         recorded = recorded_sources(checkpoint)
         used = getattr(self.model, "encoder_sources", {})
@@ -225,6 +226,7 @@ class CLI(LightningCLI):
         """Has the config name the encoders' files instead of where they were looked for."""
         arguments = self.config["fit"]["model"]["init_args"]
         for name, source in self.sources.items():
+            arguments[name]["name"] = getattr(self.model, name).name
             if source.weights != RANDOM:
                 arguments[name]["weights"], arguments[name]["digest"] = source.weights, source.digest
 

@@ -1,88 +1,230 @@
-"""The encoder that pretraining learns and detectors use."""
+"""The encoder that pretraining learns and detectors use: any network of timm that gives feature maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torch.nn import functional
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.grids import Grid
+from ccd_lightning.grids import Grid, rescaled
+from ccd_lightning.models.unit_grids import Size, trace_grids
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+DEFAULT = "resnet18"
+# Options with which networks take images of any size, or start as torchvision's do: without them, the last norm of each
+# residual block starts at 0, and untrained features are those of the shortcuts alone.
+_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+    {"zero_init_last": False},
+)
 
 
 class Encoder(nn.Module):
-    """ResNet-18 without its last layer, on images in [0, 1].
+    """A network of timm without its classifier, on images in [0, 1].
 
-    Normalisation is part of it, so that a checkpoint needs nothing beside it. Weights are random until
-    `load_imagenet` or `load_state_dict` replaces them.
+    Normalisation is part of it, with the mean and standard deviation that timm's configuration of the network names,
+    so that a checkpoint needs nothing beside it. Weights are random until `load_state_dict` replaces them.
+
+    Levels are numbered from 0 as timm does. For residual networks and EfficientNets, level 0 is the stem (stride 2),
+    level 1 has stride 4, and so on; for ConvNeXt and Swin level 0 has stride 4; for vision transformers each block is a
+    level of the patch size's stride.
+
+    Args:
+        name: The network's name in timm, with or without the tag of pretrained weights, such as "resnet18",
+            "resnet50.a1_in1k" or "vit_small_patch14_dinov2". It gives the architecture alone.
+
+    Attributes:
+        channels: Of each level.
+        strides: Pixels from one unit of each level to the next.
+        features_size: F, the length of an image's vector.
+        default_levels: The levels that a detector uses unless it is told others: those of stride 4, 8 and 16, or for
+            networks of one stride, those after a quarter, a half and three quarters of the depth.
+
+    Raises:
+        UserError: If timm has no such network, or it gives no feature maps.
     """
-
-    features_size = 512
-    pyramid_channels = (64, 128, 256)
-    pyramid_grids = (Grid(4), Grid(8), Grid(16))
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
         super().__init__()
-        network = resnet18()
-        self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-        self.layer1, self.layer2 = network.layer1, network.layer2
-        self.layer3, self.layer4 = network.layer3, network.layer4
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        self.name = name or DEFAULT
+        self.network = create_network(self.name)
+        info = _levels(self.network)
+        self.channels = tuple(int(level["num_chs"]) for level in info)
+        self.strides = tuple(int(level["reduction"]) for level in info)
+        self.features_size = int(getattr(self.network, "head_hidden_size", None) or self.network.num_features)  # type: ignore[arg-type]
+        self.is_transformer = len(self.strides) > 1 and len(set(self.strides)) == 1
+        self.default_levels = self._default_levels()
+        config: Any = self.network.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
+        self._multiple = _patch_size(self.network)
+        self._grids: dict[Size, list[tuple[Grid, Grid]]] = {}
+
+    def _default_levels(self) -> tuple[int, ...]:
+        if self.is_transformer:
+            depth = len(self.strides)
+            return tuple(sorted({max(0, round(depth * share) - 1) for share in (0.25, 0.5, 0.75)}))
+        found = tuple(index for index, stride in enumerate(self.strides) if stride in (4, 8, 16))
+        return found or (len(self.strides) - 1,)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Brings images (B, 3, H, W) from [0, 1] to ImageNet's mean and deviation."""
+        """Brings images (B, 3, H, W) from [0, 1] to the mean and deviation that the network expects."""
         return (images - self.mean) / self.std
 
-    def pyramid(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Feature maps of layers 1 to 3: (B, 64, H/4, W/4), (B, 128, H/8, W/8), (B, 256, H/16, W/16), rounded up.
-
-        `pyramid_grids` tells which pixel each of their units is centred on.
-        """
-        first = self.layer1(self.stem(self.normalise(images)))
-        second = self.layer2(first)
-        return first, second, self.layer3(second)
-
     def features(self, images: Tensor) -> Tensor:
-        """One vector an image: (B, 3, H, W) in [0, 1] to (B, 512)."""
-        return self.layer4(self.pyramid(images)[-1]).mean(dim=(2, 3))  # type: ignore[no-any-return]
+        """One vector per image: (B, 3, H, W), or (B, 1, H, W) for grey images, in [0, 1] to (B, F)."""
+        vectors: Tensor = self.network(self._prepared(images))
+        return vectors
 
     def forward(self, images: Tensor) -> Tensor:
         """The same as `features`."""
         return self.features(images)
 
-    def load_imagenet(self) -> None:
-        """Loads torchvision's ImageNet weights, from its cache or the network.
+    def maps(self, images: Tensor, levels: Sequence[int] | None = None) -> list[Tensor]:
+        """Feature maps of some levels.
+
+        Args:
+            images: (B, 3, H, W), or (B, 1, H, W) for grey images, in [0, 1].
+            levels: Their numbers, rising; None for `default_levels`.
+
+        Returns:
+            For each level (B, C, h, w), with C from `channels`; `grids` tells where in the image its units look.
+        """
+        chosen = list(self.default_levels if levels is None else levels)
+        forward: Any = self.network.forward_intermediates
+        maps: list[Tensor] = forward(
+            self._prepared(images),
+            indices=chosen,
+            norm=self.is_transformer,  # whose blocks add to one sum, which only the last norm brings to a common scale
+            stop_early=True,
+            intermediates_only=True,
+        )
+        return maps
+
+    def grids(self, size: Size, levels: Sequence[int] | None = None) -> list[tuple[Grid, Grid]]:
+        """Where the units of levels look, along rows and columns, in images of a size (H, W)."""
+        if size not in self._grids:
+            network_size = self._network_size(size)
+            with torch.device("meta"):
+                network = create_network(self.name)
+            traced = trace_grids(network, network_size)
+            scales = [own / seen for own, seen in zip(size, network_size, strict=True)]
+            self._grids[size] = [(rescaled(rows, scales[0]), rescaled(columns, scales[1])) for rows, columns in traced]
+        return [self._grids[size][level] for level in (self.default_levels if levels is None else levels)]
+
+    def check_size(self, size: Size) -> None:
+        """Refuses images of a size (H, W) that the network cannot take.
 
         Raises:
-            UserError: If they are in neither; it says where to put the file.
+            UserError: If it cannot.
         """
-        weights = ResNet18_Weights.IMAGENET1K_V1
         try:
-            state = weights.get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:
-            file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+            self.grids(size)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"The ImageNet weights could not be downloaded ({error}). Put {file.name} from another machine at"
-                f" {file}, or choose other weights with --model.encoder.weights."
+                f"The encoder {self.name} cannot take images of {size[1]} x {size[0]} px ({reason}). Give another"
+                " --data.size, or another --model.encoder.name."
             ) from error
-        self.load_torchvision(state)
 
-    def load_torchvision(self, state: Mapping[str, Tensor]) -> None:
-        """Loads the state of a torchvision ResNet-18, without its last layer; every tensor must be there."""
-        stem = {"conv1": "stem.0", "bn1": "stem.1"}
-        renamed = {"mean": self.mean, "std": self.std}
-        for name, tensor in state.items():
-            first, rest = name.split(".", 1)
-            if first != "fc":
-                renamed[f"{stem.get(first, first)}.{rest}"] = tensor
-        self.load_state_dict(renamed)
+    def settings(self) -> dict[str, str]:
+        """What a checkpoint has to say so that the encoder can be built again."""
+        return {"name": self.name}
+
+    def parameters_up_to(self, level: int) -> list[nn.Parameter]:
+        """The parameters that the map of a level depends on, which are those of the stem and of all levels up to it."""
+        side = 2 * max(self.strides)
+        image = torch.full((1, 3, side, side), 0.5, device=self.mean.device)
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        with torch.enable_grad(), _evaluating(self):
+            total = self.maps(image, [level])[0].sum()
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        return [own for own, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        if images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        size, wanted = (images.shape[-2], images.shape[-1]), self._network_size((images.shape[-2], images.shape[-1]))
+        if wanted != size:
+            images = functional.interpolate(images, wanted, mode="bilinear", align_corners=False)
+        return self.normalise(images)
+
+    def _network_size(self, size: Size) -> Size:
+        """The next size that patches fill."""
+        rows, columns = (-(-length // self._multiple) * self._multiple for length in size)
+        return rows, columns
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts a module into evaluation mode for a while, each part back into its own afterwards."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def create_network(name: str) -> nn.Module:
+    """Makes a network of timm without its classifier and with random weights, for images of any size where it can be.
+
+    Args:
+        name: In timm, with or without a tag.
+
+    Raises:
+        UserError: If timm has no such network, or it gives no feature maps.
+    """
+    import timm  # which takes seconds: commands that make no network do not wait for it
+
+    if not timm.is_model(name):
+        known = timm.list_models()
+        close = difflib.get_close_matches(name.split(".")[0], known, n=3, cutoff=0.5)
+        hint = f" Similar: {', '.join(close)}." if close else ""
+        raise UserError(
+            f"model.encoder.name is {name!r}, which timm does not have.{hint} All are listed by: ccd encoders '*'"
+        )
+    network = _with_free_size(name)
+    if not hasattr(network, "forward_intermediates") or not getattr(network, "feature_info", None):
+        raise UserError(f"model.encoder.name is {name!r}, of which timm gives no feature maps. Choose another network.")
+    return network
+
+
+def _with_free_size(name: str) -> nn.Module:
+    """Makes a network with the first of `_OPTIONS` that its architecture has."""
+    import timm
+
+    for options in (*_OPTIONS, {}):
+        try:
+            network: nn.Module = timm.create_model(name, num_classes=0, **options)
+        except TypeError:  # it has no such option
+            if not options:
+                raise
+        except RuntimeError as error:
+            raise UserError(f"model.encoder.name is {name!r}: {error}.") from error
+        else:
+            return network
+    raise AssertionError
+
+
+def _levels(network: nn.Module) -> list[dict[str, Any]]:
+    """What timm says of a network's levels: `num_chs`, `reduction` and more."""
+    info: Any = network.feature_info
+    levels: list[dict[str, Any]] = getattr(info, "info", info)
+    return levels
+
+
+def _patch_size(network: nn.Module) -> int:
+    """What the sides of images must be a multiple of; 1 where they need not."""
+    size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
+    return int(max(size) if isinstance(size, (tuple, list)) else size)

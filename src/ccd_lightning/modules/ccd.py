@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc
 
-from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
+from ccd_lightning.checkpoints import EncoderConfig, build_encoder, initialise_encoder, rename_older_tensors
 from ccd_lightning.distributed import gather_ranks, gather_rows, world_size
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses.contrastive import alignment, nt_xent, uniformity
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
-from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import FeatureProbe
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
 from ccd_lightning.modules.schedule import cosine_with_warmup
@@ -70,13 +69,14 @@ class CCD(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["optimizer", "encoder"])
-        self.encoder_config = encoder
         self.make_optimizer = optimizer
-        self.encoder = Encoder().to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
-        self.projection = ProjectionHead(Encoder.features_size)
+        self.encoder_config, self.encoder = build_encoder(encoder)
+        self.encoder.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
+        self.hparams["encoder"] = self.encoder.settings()
+        self.projection = ProjectionHead(self.encoder.features_size)
         self.distributions_given = distributions
         self._make_head(4 if distributions is None else distributions)
-        self.position = PositionHead(Encoder.features_size)
+        self.position = PositionHead(self.encoder.features_size)
         self.probe = FeatureProbe()
 
     def setup(self, stage: str) -> None:
@@ -118,6 +118,7 @@ class CCD(LightningModule):
         Raises:
             UserError: If the data have another number of strong augmentations.
         """
+        rename_older_tensors(checkpoint["state_dict"])
         kept, count = len(checkpoint["state_dict"]["augmentation.weight"]), self._data_distributions
         if count is not None and (count != kept if self.trainer.state.fn == "fit" else count > kept):
             raise UserError(
@@ -132,7 +133,7 @@ class CCD(LightningModule):
             raise UserError(f"model.distributions is {count}, but must be 1 or more.")
         self.hparams["distributions"] = count
         if not hasattr(self, "augmentation") or self.augmentation.out_features != count:
-            self.augmentation = AugmentationHead(Encoder.features_size, count).to(self.device)
+            self.augmentation = AugmentationHead(self.encoder.features_size, count).to(self.device)
 
     @property
     def _data_distributions(self) -> int | None:
@@ -141,7 +142,7 @@ class CCD(LightningModule):
         return getattr(data, "distributions", None)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, 512) of images (B, 3, H, W) in [0, 1]."""
+        """Features (B, F) of images (B, 3, H, W) in [0, 1]."""
         return self.encoder.features(images)
 
     def losses(self, batch: dict[str, Tensor], across_ranks: bool = False) -> dict[str, Tensor]:
@@ -154,7 +155,7 @@ class CCD(LightningModule):
                 images: its own share counts by how many there are.
         """
         views = batch["views"].transpose(0, 1)  # (2, B, K, 3, S, S)
-        features = self.encoder.features(views.flatten(0, 2))  # (2BK, 512): batch norm sees all views
+        features = self.encoder.features(views.flatten(0, 2))  # (2BK, F): batch norm sees all views
         own = torch.cat(self.projection(features).chunk(2), dim=1)  # (BK, 2 * 128): both views of an instance
         own = own.to(torch.promote_types(own.dtype, torch.float32))  # gradients are summed over ranks in this
         instances = gather_rows(own) if across_ranks else own
@@ -162,7 +163,7 @@ class CCD(LightningModule):
         first, second = instances.chunk(2, dim=1)
         augmentation = batch["augmentation"].flatten().repeat(2)  # (2BK,), as features: view, image, distribution
         logits = self.augmentation(features)  # (2BK, K)
-        patches = self.encoder.features(batch["patches"].transpose(0, 1).flatten(0, 2))  # (2BN, 512)
+        patches = self.encoder.features(batch["patches"].transpose(0, 1).flatten(0, 2))  # (2BN, F)
         position = batch["position"].flatten()  # (BN,)
         position_logits = self.position(*patches.chunk(2))  # (BN, 8)
         return {

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
+from ccd_lightning.checkpoints import EncoderConfig, build_encoder, initialise_encoder, rename_older_tensors
 from ccd_lightning.data.datamodule import unit_range
 from ccd_lightning.data.images import Geometry, read_image
 from ccd_lightning.distributed import gather_ranks
@@ -56,9 +56,8 @@ class OneClassDetector(LightningModule, ABC):
         super().__init__()
         if not 0 < quantile < 1:
             raise UserError(f"model.quantile is {quantile}, but must be a share between 0 and 1.")
-        self.encoder_config = encoder
         self.quantile = quantile
-        self.encoder = Encoder()
+        self.encoder_config, self.encoder = build_encoder(encoder)
         self.changed: dict[str, Any] = {}
         # All are part of the decision, so all are in the checkpoint.
         self.register_buffer("threshold", torch.tensor(float("nan")))
@@ -180,6 +179,7 @@ class OneClassDetector(LightningModule, ABC):
         images; the pixel threshold has its own quantile, which is always the same.
         """
         state = checkpoint["state_dict"]
+        rename_older_tensors(state)
         state.setdefault("pixel_threshold", self.pixel_threshold)
         state.setdefault("map_limits", self.map_limits)
         state.setdefault("normal_maxima", self.normal_maxima)

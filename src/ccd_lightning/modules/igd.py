@@ -14,7 +14,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
+from ccd_lightning.checkpoints import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.distributed import batch_places, gather_batch
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
@@ -86,15 +86,17 @@ class IGD(OneClassDetector):
         check(self.global_scale, self.local_scale, self.training_settings)
         if latent_size < 1:
             raise UserError(f"model.latent_size is {latent_size}, but must be 1 or more.")
-        if whitened and latent_size > Encoder.features_size:
+        self.local_encoder_config, self.local_encoder = build_encoder(local_encoder)
+        self.hparams.update(encoder=self.encoder.settings(), local_encoder=self.local_encoder.settings())
+        components = min(self.encoder.features_size, self.local_encoder.features_size)
+        if whitened and latent_size > components:
             raise UserError(
-                f"model.latent_size is {latent_size}, but must be {Encoder.features_size} or less with model.whitened:"
-                " the features have no more components."
+                f"model.latent_size is {latent_size}, but must be {components} or less with model.whitened: the"
+                " features have no more components."
             )
-        self.local_encoder_config = local_encoder
-        self.local_encoder = Encoder()
-        self.whole = Descriptor(self.global_scale, latent_size, "global_scale", whitened)
-        self.local = WindowDescriptor(self.local_scale, latent_size, "local_scale", whitened)
+        whole, local = self.encoder.features_size, self.local_encoder.features_size
+        self.whole = Descriptor(self.global_scale, whole, latent_size, "global_scale", whitened)
+        self.local = WindowDescriptor(self.local_scale, local, latent_size, "local_scale", whitened)
         self.make_optimizer = optimizer
         self.train()
 

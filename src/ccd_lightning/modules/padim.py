@@ -11,10 +11,9 @@ from torchvision.transforms.functional import gaussian_blur
 
 from ccd_lightning.checkpoints import EncoderConfig
 from ccd_lightning.errors import UserError
-from ccd_lightning.grids import IMAGE, resample
+from ccd_lightning.grids import IMAGE, Grid, resample
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.memory import size as memory_size
-from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.gaussian import PatchGaussian
 from ccd_lightning.modules.detector import OneClassDetector
 
@@ -28,9 +27,10 @@ class PaDiM(OneClassDetector):
 
     Args:
         encoder: Where the encoder's weights come from.
-        layers: Which of the encoder's layers 1 to 3 are used. The map has the resolution of the first: a fourth of the
-            image's for layer 1, then an eighth, then a sixteenth.
-        channels: d, how many of these layers' 64, 128 and 256 channels are used. They are drawn once, by the seed.
+        layers: Levels of the encoder that are used, rising, as `ccd encoders NAME` lists them. The map has the
+            resolution of the first. None takes those of stride 4, 8 and 16 (1, 2 and 3 of ResNets); of vision
+            transformers, whose levels all have one stride, those at a quarter, a half and three quarters of the depth.
+        channels: d, how many of these levels' channels are used. They are drawn once, by the seed.
         ridge: Added to the diagonal of every covariance.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
         quantile: Share of the held-out normal images whose score is at most the threshold.
@@ -43,31 +43,53 @@ class PaDiM(OneClassDetector):
     def __init__(
         self,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the default)
-        layers: tuple[int, ...] = (1, 2, 3),
+        layers: tuple[int, ...] | None = None,
         channels: int = 100,
         ridge: float = 0.01,
         blur: float = 4.0,
         quantile: float = 0.95,
     ) -> None:
-        if not layers or list(layers) != sorted({*layers} & {1, 2, 3}):
-            raise UserError(f"model.layers is {list(layers)}, but must be some of 1, 2 and 3, rising.")
-        available = sum(Encoder.pyramid_channels[layer - 1] for layer in layers)
+        super().__init__(encoder, quantile)
+        self.layers = self._checked_layers(layers)
+        available = sum(self.encoder.channels[layer] for layer in self.layers)
         if not 0 < channels <= available:
             raise UserError(f"model.channels is {channels}, but must be between 1 and {available}.")
-        super().__init__(encoder, quantile)
         self.automatic_optimization = False  # there is nothing to optimise, and Lightning may not look for a loss
         self.save_hyperparameters(ignore=["encoder"])
+        self.hparams.update(encoder=self.encoder.settings(), layers=self.layers)
         self.register_buffer("selected", torch.randperm(available)[:channels].sort().values)
-        self.layers = layers
         self.gaussian = PatchGaussian(ridge)
         self.blur = blur
 
+    def _checked_layers(self, layers: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The levels to use.
+
+        Raises:
+            UserError: If the encoder has not all of them.
+        """
+        if layers is None:
+            return self.encoder.default_levels
+        count = len(self.encoder.channels)
+        if not layers or list(layers) != sorted({*layers} & {*range(count)}):
+            raise UserError(
+                f"model.layers is {list(layers)}, but must be some of 0 to {count - 1}, rising: the levels of"
+                f" {self.encoder.name}, which ccd encoders {self.encoder.name} lists."
+            )
+        return tuple(layers)
+
+    def check_size(self, size: int) -> None:
+        """Refuses images of a size that the encoder cannot take."""
+        self.encoder.check_size((size, size))
+
     def embed(self, images: Tensor) -> Tensor:
-        """Features of the layers where the first one's units look: (B, 3, H, W) to (B, d, h, w)."""
-        levels, grids = self.encoder.pyramid(images), self.encoder.pyramid_grids
-        first, size = grids[self.layers[0] - 1], levels[self.layers[0] - 1].shape[-2:]
-        maps = [resample(levels[layer - 1], grids[layer - 1], first, size) for layer in self.layers]
+        """Features of the levels where the first one's units look: (B, 3, H, W) to (B, d, h, w)."""
+        levels, grids = self.encoder.maps(images, self.layers), self._grids(images)
+        size = levels[0].shape[-2:]
+        maps = [resample(level, grid, grids[0], size) for level, grid in zip(levels, grids, strict=True)]
         return torch.cat(maps, dim=1)[:, self.selected]
+
+    def _grids(self, images: Tensor) -> list[tuple[Grid, Grid]]:
+        return self.encoder.grids((images.shape[-2], images.shape[-1]), self.layers)
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Smoothed Mahalanobis distances as map, their maximum as score."""
@@ -79,7 +101,7 @@ class PaDiM(OneClassDetector):
                 f"Images of {width} x {height} px do not go with this detector: it was not fitted, or at another"
                 f" --data.size ({error})."
             ) from error
-        maps = resample(distance, self.encoder.pyramid_grids[self.layers[0] - 1], IMAGE, images.shape[-2:])
+        maps = resample(distance, self._grids(images)[0], IMAGE, images.shape[-2:])
         sigma = self.blur * images.shape[-1] / 256
         kernel = 2 * round(4 * sigma) + 1
         maps = gaussian_blur(maps, [kernel, kernel], [sigma, sigma])[:, 0]
@@ -105,7 +127,7 @@ class PaDiM(OneClassDetector):
             size: Side of the images, in pixels.
             processes: That fit together, and gather the sums of all.
         """
-        side = math.ceil(size / 2 ** (self.layers[0] + 1))
+        side = math.ceil(size / self.encoder.strides[self.layers[0]])
         entries = side**2 * self.selected.numel() ** 2  # of one matrix per position
         # Float64: sums, covariances, factors, inverses, and then these in float32; or the sums of all processes.
         gathered = processes + 2 if processes > 1 else 0

@@ -23,6 +23,7 @@ class Descriptor(nn.Module):
 
     Args:
         scale: Sizes and weights.
+        features_size: F, of the encoder's features.
         latent_size: D.
         name: Of the option that sets the scale, for messages.
         whitened: Whether latents are principal components, found before training, instead of learned.
@@ -31,7 +32,7 @@ class Descriptor(nn.Module):
         UserError: If the sizes do not go together.
     """
 
-    def __init__(self, scale: Scale, latent_size: int, name: str, whitened: bool = False) -> None:
+    def __init__(self, scale: Scale, features_size: int, latent_size: int, name: str, whitened: bool = False) -> None:
         super().__init__()
         self.settings = scale
         self.name = name
@@ -45,7 +46,7 @@ class Descriptor(nn.Module):
             igd.reconstruction_errors(black, black, **self._options)
         except ValueError as error:
             raise UserError(f"model.{name} does not fit together: {error}.") from error
-        self.latent = nn.Linear(Encoder.features_size, latent_size)
+        self.latent = nn.Linear(features_size, latent_size)
         # The centre of whitened latents is 0, which has no sign to be moved to.
         self.gaussian = LatentGaussian(latent_size, floor=0.0 if whitened else 0.1)
 

