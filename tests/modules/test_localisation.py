@@ -39,8 +39,11 @@ def background(count: int, height: int, width: int) -> Tensor:
 
 
 def padim(height: int, width: int, layers: tuple[int, ...] = (1, 2, 3), channels: int = 60) -> OneClassDetector:
-    detector = PaDiM(layers=layers, channels=channels).eval()
-    mirror_kernels(detector.encoder)
+    return fitted_padim(PaDiM(layers=layers, channels=channels), height, width)
+
+
+def fitted_padim(detector: PaDiM, height: int, width: int) -> PaDiM:
+    mirror_kernels(detector.eval().encoder)
     with torch.no_grad():
         for _ in range(8):
             detector.gaussian.update(detector.embed(background(16, height, width)))
