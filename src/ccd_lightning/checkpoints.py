@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -43,6 +43,26 @@ class EncoderConfig:
             self.weights = None
         if self.digest in ("None", "null"):
             self.digest = None
+
+
+@dataclass
+class TrainedEncoderConfig(EncoderConfig):
+    """Where the encoder's weights come from, and how far pretraining may change them.
+
+    The defaults are for random weights: all of the encoder learns, at one rate with the heads.
+
+    Attributes:
+        freeze: How many of the encoder's levels, counted from the first, stay as the weights have them, together with
+            the stem before them: no gradient, and batch norm by its running statistics. 0 freezes nothing.
+        lr_scale: Learning rate of the encoder, as a share of that of the heads.
+        batch_norm: What the encoder's batch norm goes by. "calibrate": the statistics of each batch in training, and
+            afterwards those of the training images. "keep": the running statistics of the weights, in both; their
+            scales and shifts learn all the same, where they are not frozen.
+    """
+
+    freeze: int = 0
+    lr_scale: float = 1.0
+    batch_norm: Literal["calibrate", "keep"] = "calibrate"
 
 
 @dataclass(frozen=True)
