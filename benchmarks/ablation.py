@@ -83,11 +83,11 @@ def ccd(words: list[str]) -> None:
 
 
 def pretext_accuracies(run: Path) -> dict[str, float]:
-    """The last accuracies on held-out images, from the run's event file."""
+    """The last accuracies on held-out images of the tasks that were learned, from the run's event file."""
     from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
 
     events = event_accumulator.EventAccumulator(str(run)).Reload()
-    return {name: events.Scalars(name)[-1].value for name in PRETEXT.values()}
+    return {name: events.Scalars(name)[-1].value for name in PRETEXT.values() if name in events.Tags()["scalars"]}
 
 
 @contextmanager

@@ -12,13 +12,16 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ccd_lightning.checkpoints import TrainedEncoderConfig
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.models.batchnorm import calibrate
+from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.transforms.pretext import PretextViews
+from ccd_lightning.transforms.strong import Identity
 
 STEPS = 10
 
@@ -95,7 +98,7 @@ class Calibrated(Frozen):
     """Calibrates and probes before the first step, which validation would have it do."""
 
     def on_train_start(self) -> None:
-        self._calibrate()
+        self.on_validation_epoch_start()
         assert self._fit_probe()
         distances = self.probe(self(next(self._data.normal_images(self.device)[1])))
         self.register_buffer("distances", distances)
@@ -103,6 +106,30 @@ class Calibrated(Frozen):
 
 def calibrated(data: AnomalyDataModule) -> LightningModule:
     return Calibrated(optimizer=sgd, warmup_steps=0).double().train()
+
+
+def simclr(data: AnomalyDataModule) -> LightningModule:
+    """Without the tasks, whose heads get no gradient: a process must not wait for it."""
+    data.views = PretextViews(Identity(), size=16, pairs=0)
+    module = (
+        Frozen(distributions=1, augmentation_weight=0, position_weight=0, optimizer=sgd, warmup_steps=0)
+        .double()
+        .train()
+    )
+    calibrate(module.encoder, lambda: data.normal_images(torch.device("cpu"))[0])
+    return module
+
+
+def fine_tuned(data: AnomalyDataModule) -> LightningModule:
+    """From weights, of which a part stays, and the rest learns at a rate of its own."""
+    torch.manual_seed(1)
+    encoder = Encoder().double()
+    calibrate(encoder, lambda: data.normal_images(torch.device("cpu"))[0])
+    file = data.root.parent / "weights.ckpt"
+    torch.save({"state_dict": {f"encoder.{name}": value for name, value in encoder.state_dict().items()}}, file)
+    config = TrainedEncoderConfig(weights=str(file), freeze=2, lr_scale=0.5, batch_norm="keep")
+    torch.manual_seed(0)
+    return Frozen(config, optimizer=sgd, warmup_steps=0).double().train()
 
 
 def igd(data: AnomalyDataModule) -> LightningModule:
@@ -144,7 +171,7 @@ def fit(folder: Path, ranks: int, make: Callable[[AnomalyDataModule], LightningM
 @pytest.mark.fit
 @pytest.mark.process
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make", [pretraining, calibrated, igd, whitened])
+@pytest.mark.parametrize("make", [pretraining, calibrated, simclr, fine_tuned, igd, whitened])
 def test_two_ranks_learn_what_one_learns(
     make: Callable[[AnomalyDataModule], LightningModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

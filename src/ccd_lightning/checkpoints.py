@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
 from torch import Tensor
@@ -50,6 +50,30 @@ class EncoderConfig:
                 setattr(self, field.name, None)
 
 
+@dataclass
+class TrainedEncoderConfig(EncoderConfig):
+    """Where the encoder's weights come from, and how far pretraining may change them.
+
+    The defaults are for random weights: all of the encoder learns, at one rate with the heads.
+
+    Attributes:
+        freeze: How many of the encoder's levels, counted from the first, stay as the weights have them: no gradient,
+            and batch norm by its running statistics. `ccd encoders NAME` lists them; a ResNet's first one is its
+            stem. 0 freezes nothing.
+        lr_scale: Learning rate of the encoder, as a share of that of the heads.
+        batch_norm: What the encoder's batch norm goes by. "calibrate": the statistics of each batch in training, and
+            afterwards those of the training images. "keep": the running statistics of the weights, in both; their
+            scales and shifts learn all the same, where they are not frozen.
+    """
+
+    freeze: int = 0
+    lr_scale: float = 1.0
+    batch_norm: Literal["calibrate", "keep"] = "calibrate"
+
+
+Config = TypeVar("Config", bound=EncoderConfig)
+
+
 @dataclass(frozen=True)
 class EncoderSource:
     """Where an encoder's weights came from.
@@ -67,11 +91,11 @@ class EncoderSource:
     is_run: bool = False
 
 
-def build_encoder(config: EncoderConfig) -> tuple[EncoderConfig, Encoder]:
+def build_encoder(config: Config) -> tuple[Config, Encoder]:
     """Makes the encoder that a config names, with random weights.
 
     Args:
-        config: Or, of a checkpoint's hyper-parameters, what `Encoder.settings` gave.
+        config: It stays as it is.
 
     Returns:
         The config with the name of the network, and the encoder.
@@ -79,10 +103,8 @@ def build_encoder(config: EncoderConfig) -> tuple[EncoderConfig, Encoder]:
     Raises:
         UserError: If there is no such network.
     """
-    config = replace(config) if isinstance(config, EncoderConfig) else EncoderConfig(**config)
     encoder = Encoder(config.name or _name_in_run(config.weights) or "")
-    config.name = encoder.name
-    return config, encoder
+    return replace(config, name=encoder.name), encoder
 
 
 def _name_in_run(weights: str | None) -> str | None:

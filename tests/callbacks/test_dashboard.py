@@ -15,12 +15,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 
+from ccd_lightning.callbacks.charts import PretextCharts
 from ccd_lightning.callbacks.dashboard import (
     COLLAPSED,
     CollapseMonitor,
     FamilyAdvice,
     LearningRate,
-    PretextCharts,
     Throughput,
     tensorboard,
 )
@@ -29,12 +29,12 @@ from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.losses.contrastive import nt_xent
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.heads import spread
+from ccd_lightning.models.heads import feature_std
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.schedule import cosine_with_warmup
 from ccd_lightning.transforms.patches import CELLS
 from ccd_lightning.transforms.pretext import PretextViews
-from ccd_lightning.transforms.strong import Cutout, Permutation
+from ccd_lightning.transforms.strong import Cutout, Identity, Permutation
 
 
 def small_views() -> PretextViews:
@@ -58,7 +58,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def fit(images: Path, logger: Any, views: Any = None, **options: Any) -> Trainer:
+def fit(images: Path, logger: Any, views: Any = None, module: CCD | None = None, **options: Any) -> Trainer:
     """Trains on 8 images in steps of 4, with 4 images held out."""
     torch.manual_seed(0)
     data = Folder(str(images), size=32, batch_size=4, validation=1 / 3, views=views or small_views())
@@ -75,7 +75,7 @@ def fit(images: Path, logger: Any, views: Any = None, **options: Any) -> Trainer
         **quiet,
         **options,
     )
-    trainer.fit(CCD(warmup_steps=2), datamodule=data)
+    trainer.fit(module or CCD(warmup_steps=2), datamodule=data)
     return trainer
 
 
@@ -106,15 +106,15 @@ def curve(events: EventAccumulator, name: str) -> dict[int, float]:
 
 
 class Fake:
-    """A trainer that has just logged a spread."""
+    """A trainer that has just logged a standard deviation."""
 
-    def __init__(self, value: float, name: str = "train/spread") -> None:
+    def __init__(self, value: float, name: str = "train/projection_std") -> None:
         self.global_step, self.log_every_n_steps = 1, 1
-        self.callback_metrics = {"train/spread": torch.tensor(1.0), "train/loss": torch.tensor(0.0)}
+        self.callback_metrics = {"train/projection_std": torch.tensor(1.0), "train/loss": torch.tensor(0.0)}
         self.callback_metrics[name] = torch.tensor(value)
 
 
-def watch(values: list[float], patience: int = 3, name: str = "train/spread") -> list[str]:
+def watch(values: list[float], patience: int = 3, name: str = "train/projection_std") -> list[str]:
     monitor = CollapseMonitor(patience)
     module: Any = None
     with warnings.catch_warnings(record=True) as caught:
@@ -133,14 +133,14 @@ def test_collapse_is_told_once_and_says_what_to_change() -> None:
         assert way_out in told[0]
 
 
-def test_a_healthy_or_shortly_low_spread_is_not_a_collapse() -> None:
+def test_a_healthy_or_shortly_low_deviation_is_not_a_collapse() -> None:
     assert watch([1.0] * 10) == []
     assert watch([0.01, 0.01, 0.7, 0.01, 0.01, 0.6]) == []
 
 
 def test_features_are_watched_beside_projections() -> None:
-    assert watch([0.2] * 10, name="train/feature_spread") == []
-    assert len(watch([0.01] * 10, name="train/feature_spread")) == 1
+    assert watch([0.2] * 10, name="train/feature_std") == []
+    assert len(watch([0.01] * 10, name="train/feature_std")) == 1
 
 
 def test_a_loss_that_is_no_number_is_told_too() -> None:
@@ -151,10 +151,10 @@ def test_the_line_separates_collapsed_from_healthy_projections() -> None:
     generator = torch.Generator().manual_seed(0)
     point = torch.ones(64, 128) + 0.001 * torch.randn(64, 128, generator=generator)
     assert (
-        spread(point)
+        feature_std(point)
         < min(COLLAPSED.values())
         < max(COLLAPSED.values())
-        < spread(torch.randn(64, 128, generator=generator))
+        < feature_std(torch.randn(64, 128, generator=generator))
     )
 
 
@@ -184,8 +184,8 @@ def test_lines_reach_from_the_first_to_the_last_step(fitted: Trainer, events: Ev
         "augmentation_accuracy": 1 / 4,
         "position_accuracy": 1 / 8,
         "probe_auroc": 1 / 2,
-        "spread": COLLAPSED["train/spread"],
-        "feature_spread": COLLAPSED["train/feature_spread"],
+        "projection_std": COLLAPSED["train/projection_std"],
+        "feature_std": COLLAPSED["train/feature_std"],
         "train_contrastive": float(nt_xent(point, point, 0.2)),
     }
     assert fitted.global_step == 4
@@ -409,3 +409,24 @@ def test_a_hole_that_the_family_leaves_out_is_told(family: Any, told: bool) -> N
         warnings.simplefilter("always")
         FamilyAdvice().on_fit_start(trainer, CCD())
     assert [str(warning.message)[:40] for warning in caught] == ["data.views.hole 9 is ignored: with Cutou"] * told
+
+
+@pytest.mark.fit
+def test_what_is_not_learned_has_no_charts(images: Path, tmp_path: Path) -> None:
+    """SimCLR: neither tasks nor a probe, and no pairs to be shown."""
+    views = PretextViews(Identity(), size=32, pairs=0)
+    module = CCD(warmup_steps=2, augmentation_weight=0, position_weight=0)
+    trainer = fit(images, TensorBoardLogger(tmp_path, "simclr"), views, module, max_epochs=2)
+    events = read_events(Path(trainer.log_dir or ""))
+    scalars = events.Tags()["scalars"]
+    assert not [name for name in scalars if "augmentation" in name or "position" in name or "probe" in name]
+    laid_out = charts(events)
+    assert len(laid_out) == 7
+    for title, tags in laid_out.items():
+        for tag in tags:
+            assert len([name for name in scalars if re.match(tag, name)]) == 1, (title, tag)
+    point = torch.ones(4, 8)  # 4 images, each of them one instance
+    expected = pytest.approx(float(nt_xent(point, point, 0.2)))
+    assert list(curve(events, "warning_line/train_contrastive").values()) == [expected] * 3
+    assert events.Tags()["images"] == ["first_batch/views"]
+    assert (Path(trainer.log_dir or "") / "projector_config.pbtxt").exists()

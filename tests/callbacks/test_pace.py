@@ -111,7 +111,7 @@ def test_a_users_interval_wins(
     for tag in ("train/loss", "train/learning_rate", "train/images_per_second"):
         steps = {event.step for event in events.Scalars(tag)}
         assert len(steps) in (15 // every, 15 // every - 1, 15 // every - 2), tag
-    lines = [event.step for event in events.Scalars("warning_line/spread")]
+    lines = [event.step for event in events.Scalars("warning_line/projection_std")]
     assert (lines[0], lines[-1]) == (0, 15)
 
 

@@ -1,5 +1,6 @@
 """Every shipped config is valid and fits together with data; one of each kind of pretraining runs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
+from ccd_lightning.cli.next_steps import PRETRAININGS
 from ccd_lightning.cli.training import CLI
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.transforms.strong import Permutation
@@ -120,7 +122,7 @@ def small(config: str, images: Path) -> list[str]:
         words += [f"--data.{key}={value}" for key, value in TINY.items()]
     else:
         words += ["--data.root", str(images)]
-    if config.startswith("ccd"):
+    if config.startswith(PRETRAININGS):
         words += ["--data.views.size=16", "--data.views.patch_size=16"]
         words += ["--data.views.tile=16", "--data.views.weak=device"] if config.endswith("_local") else []
     if config.startswith("igd"):
@@ -143,9 +145,27 @@ def test_model_data_and_trainer_fit_together(
     (cli,) = made
     batch = next(iter(cli.datamodule.train_dataloader()))
     assert batch["image"].shape == (5, 3, 64, 64)
-    assert ("views" in batch or "draws" in batch) == config.startswith("ccd")
-    assert type(cli.model).__name__.lower() == config.split("_")[0]
+    assert ("views" in batch or "draws" in batch) == config.startswith(PRETRAININGS)
+    assert type(cli.model).__name__.lower() == config.split("_")[0].replace("simclr", "ccd")
     assert [type(callback).__name__ for callback in cli.trainer.checkpoint_callbacks]
+
+
+@pytest.mark.fit
+def test_simclr_runs_and_a_detector_takes_its_encoder(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(CONFIGS)
+    assert main([*small("simclr_synthetic", images), "--trainer.max_epochs=1"]) == 0
+    command = "ccd fit --config configs/padim_synthetic.yaml --data.size 64"
+    command += " --model.encoder.weights runs/simclr_synthetic/version_0"
+    assert capsys.readouterr().out.endswith(f"\nNext: {command}\n")
+    assert main(["test"]) == 0
+    tested = set(json.loads(Path("runs/simclr_synthetic/latest/metrics.json").read_text())["metrics"])
+    pretext = {name.removeprefix("pretext/") for name in tested if name.startswith("pretext/")}
+    assert pretext == {"contrastive", "projection_std", "feature_std", "alignment", "uniformity"}
+    assert "image/auroc" in tested
+    assert main([*command.split()[1:], *(f"--data.{key}={value}" for key, value in TINY.items())]) == 0
 
 
 @pytest.mark.fit

@@ -156,6 +156,7 @@ def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFi
     ("words", "expected"),
     [
         (["--data.rot", "x"], "There is no option 'data.rot'; did you mean 'root'?"),
+        (["--model.encoder.freeze", "1"], "There is no option 'model.encoder.freeze' in this place"),
         (["--data.views.patch_siz", "3"], "There is no option 'data.views.patch_siz'; did you mean 'patch_size'?"),
         (
             [*VIEWS, "--data.views.patch_siz", "3"],
@@ -167,6 +168,23 @@ def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFi
 )
 def test_misspelt_options(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert expected in complaint([*PADIM, "--data.root", "somewhere", *words], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--model.encoder.freze=1"], "There is no option 'model.encoder.freze'; did you mean 'freeze'?"),
+        (["--model.encoder.freeze=1"], "model.encoder.freeze is 1, but there are no weights to keep: give --model"),
+        (["--model.encoder.batch_norm=frozen"], "model.encoder.batch_norm: Expected"),
+        (["--data.views.pairs=0"], "model.position_weight is 1.0, but data.views.pairs is 0. Give --data.views.pairs"),
+        (["--data.views.pairs=-1"], "pairs must be 0 or more, got -1"),
+    ],
+)
+def test_impossible_pretraining(
+    words: list[str], expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ["fit", "--config", str(CONFIGS / "ccd_folder.yaml"), "--data.root", str(folder), "--data.size=64"]
+    assert expected in complaint([*config, *words], capsys)
 
 
 def test_no_config_and_no_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, spread
+from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, feature_std
 
 
 @pytest.mark.parametrize("head", [ProjectionHead(), AugmentationHead(512, 4)])
@@ -19,7 +19,7 @@ def test_position_head_sees_the_difference() -> None:
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in head.parameters())
 
 
-def test_spread() -> None:
+def test_feature_std() -> None:
     generator = torch.Generator().manual_seed(0)
-    assert spread(torch.randn(4000, 128, generator=generator)).item() == pytest.approx(1, abs=0.01)
-    assert spread(torch.ones(16, 128)).item() == pytest.approx(0, abs=1e-6)
+    assert feature_std(torch.randn(4000, 128, generator=generator)).item() == pytest.approx(1, abs=0.01)
+    assert feature_std(torch.ones(16, 128)).item() == pytest.approx(0, abs=1e-6)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ccd_lightning import load
-from ccd_lightning.checkpoints import EncoderConfig
+from ccd_lightning.checkpoints import EncoderConfig, TrainedEncoderConfig
 from ccd_lightning.cli import main
 from ccd_lightning.models.igd.settings import Scale, WindowScale
 from ccd_lightning.modules.ccd import CCD
@@ -27,7 +27,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_every_parameter_is_pretrained(name: str) -> None:
-    module = CCD(encoder=EncoderConfig(name=name))
+    module = CCD(TrainedEncoderConfig(name=name))
     batch = make_batch() | {"patches": torch.rand(4, 2, 2, 3, 32, 32)}  # no fewer pixels than the largest stride
     module.total(module.losses(batch)).backward()  # type: ignore[no-untyped-call]
     gradients = {key: parameter.grad for key, parameter in module.encoder.named_parameters()}

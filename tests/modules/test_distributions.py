@@ -37,9 +37,8 @@ OWN = ["--data.views.family", f"{__name__}.Levels", "--data.views.family.count"]
 def attached(count: int | None, stage: str = "fit", **options: Any) -> CCD:
     """A model set up beside data of a family with this number of members."""
     module = CCD(**options)
-    trainer = SimpleNamespace(
-        datamodule=SimpleNamespace(distributions=count), world_size=1, state=SimpleNamespace(fn=stage)
-    )
+    data = Folder("images", views=None if count is None else PretextViews(Levels(count)))
+    trainer = SimpleNamespace(datamodule=data, world_size=1, state=SimpleNamespace(fn=stage))
     module._trainer = trainer  # type: ignore[assignment]
     module.setup(stage)
     return module

@@ -1,8 +1,10 @@
+from typing import Literal
+
 import pytest
 import torch
 
 from ccd_lightning.transforms.pretext import PretextViews
-from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
+from ccd_lightning.transforms.strong import Cutout, Identity, Noise, Permutation, Rotation
 
 IMAGE = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -28,6 +30,24 @@ def test_shapes_and_labels() -> None:
     assert item["augmentation"].tolist() == [0, 1, 2, 3]
     assert item["patches"].shape == (2, 4, 3, 16, 16)
     assert item["position"].shape == (4,)
+
+
+def test_no_pairs_are_no_patches() -> None:
+    item = PretextViews(size=32, patch_size=64, pairs=0)(IMAGE, (0, 0, 0))  # patches that would not fit
+    assert set(item) == {"views", "augmentation"}
+    with pytest.raises(ValueError, match="pairs must be 0 or more, got -1"):
+        PretextViews(pairs=-1)
+
+
+@pytest.mark.parametrize("weak", ["cpu", "device"])
+def test_one_distribution_that_changes_nothing(weak: Literal["cpu", "device"]) -> None:
+    views = PretextViews(Identity(), size=32, pairs=0, weak=weak)
+    item = views(IMAGE, (0, 0, 0))
+    if weak == "device":
+        batch = {"image": IMAGE[None], "draws": [item["draws"]], "augmentation": item["augmentation"][None]}
+        item = views.complete(batch)
+    assert item["views"].shape[-5:] == (2, 1, 3, 32, 32)
+    assert item["augmentation"].flatten().tolist() == [0]
 
 
 def test_views_are_a_function_of_seed_epoch_and_index() -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from ccd_lightning.callbacks.dashboard import log_interval
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.writing import atomic_write, remove_leftovers
 
@@ -124,7 +125,7 @@ class StopWhenBroken(Callback):
         if isinstance(loss, Tensor):
             first = torch.where(self.since < 0, trainer.global_step, self.since)
             self.since = torch.where(loss.detach().isfinite().all(), -1, first)
-        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        interval = log_interval(trainer)
         if interval and trainer.global_step % interval == 0:
             self._check(trainer, pl_module)
 

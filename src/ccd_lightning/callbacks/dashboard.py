@@ -1,8 +1,7 @@
-"""What TensorBoard shows of training as curves, and the alarm when pretraining collapses."""
+"""What is watched while training runs: collapse, the family of strong augmentations, learning rate and speed."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from typing import Any
@@ -14,46 +13,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.tensorboard import SummaryWriter
 
 from ccd_lightning.modules.ccd import CCD
-from ccd_lightning.transforms.patches import CELLS
 from ccd_lightning.transforms.pretext import PretextViews
 
-# Below these, a spread is that of a collapse. Healthy projections stay near 1, features (all positive, so never as far
-# apart) between 0.2 and 0.8, by the size of the views. Batch norm can hide from one what the other shows.
-COLLAPSED = {"train/spread": 0.5, "train/feature_spread": 0.05}
-
-# Title of each chart and the scalars in it: curves, and the line beside which they show that something is learned. The
-# lines are a group of their own, by a name that comes last where TensorBoard lists all scalars.
-LINE = "warning_line"
-CHARTS = {
-    "contrastive loss (nats), and that of a collapse": (
-        "train/contrastive",
-        "val/contrastive",
-        f"{LINE}/train_contrastive",
-        f"{LINE}/val_contrastive",
-    ),
-    "augmentation accuracy, and chance": (
-        "train/augmentation_accuracy",
-        "val/augmentation_accuracy",
-        f"{LINE}/augmentation_accuracy",
-    ),
-    "position accuracy, and chance": (
-        "train/position_accuracy",
-        "val/position_accuracy",
-        f"{LINE}/position_accuracy",
-    ),
-    "spread of z, collapsed below the line": ("train/spread", "val/spread", f"{LINE}/spread"),
-    "spread of features, collapsed below the line": (
-        "train/feature_spread",
-        "val/feature_spread",
-        f"{LINE}/feature_spread",
-    ),
-    "alignment: 0 if views agree": ("train/alignment", "val/alignment"),
-    "uniformity: 0 if all is one point": ("train/uniformity", "val/uniformity"),
-    "probe AUROC, and chance": ("val/probe_auroc", f"{LINE}/probe_auroc"),
-    "probe separation (nats)": ("val/probe_separation",),
-    "learning rate": ("train/learning_rate.*",),
-    "training images per second": ("train/images_per_second",),
-}
+# Below these, a standard deviation is that of a collapse. Healthy projections stay near 1, features (all positive, so
+# never as far apart) between 0.2 and 0.8, by the size of the views. Batch norm can hide from one what the other shows.
+COLLAPSED = {"train/projection_std": 0.5, "train/feature_std": 0.05}
 
 
 def tensorboard(trainer: Trainer) -> SummaryWriter | None:
@@ -62,11 +26,16 @@ def tensorboard(trainer: Trainer) -> SummaryWriter | None:
     return next(writers, None) if trainer.is_global_zero else None
 
 
+def log_interval(trainer: Trainer) -> int:
+    """Every how many steps the trainer logs; 0 where it does not. Lightning does not declare it."""
+    return int(getattr(trainer, "log_every_n_steps", 0) or 0)
+
+
 class CollapseMonitor(Callback):
     """Says so, loudly and once, when all projections or all features have become one point, or not a number.
 
     Args:
-        patience: Steps in a row for which a spread must be below the threshold.
+        patience: Steps in a row for which a standard deviation must be below the threshold.
     """
 
     def __init__(self, patience: int = 20) -> None:
@@ -78,15 +47,15 @@ class CollapseMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Watches the spreads, when they are logged and hence read from the device anyway."""
-        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        """Watches the standard deviations, when they are logged and hence read from the device anyway."""
+        interval = log_interval(trainer)
         if self.told or not interval or trainer.global_step == self.seen or trainer.global_step % interval:
             return
         self.seen = trainer.global_step
-        spreads = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLLAPSED}
-        if not spreads:
+        read = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLLAPSED}
+        if not read:
             return
-        collapsed = {name: spread for name, spread in spreads.items() if not spread >= COLLAPSED[name]}  # or is NaN
+        collapsed = {name: value for name, value in read.items() if not value >= COLLAPSED[name]}  # or is NaN
         self.readings = self.readings + 1 if collapsed else 0
         steps = self.readings * interval
         if steps >= self.patience and self.readings > 1:
@@ -134,68 +103,6 @@ class FamilyAdvice(Callback):
                 f" chance {chance:.2f}). If more epochs do not change that, this family does not suit these images: try"
                 " another (--data.views.family ccd_lightning.transforms.strong.Permutation, Rotation, Cutout or Noise)."
             )
-
-
-class PretextCharts(Callback):
-    """Lays out pretraining's scalars in charts, each beside what chance or a collapse would give.
-
-    The charts are on TensorBoard's tab Custom Scalars. A line is a scalar of its own, written at the first step, after
-    epochs, though not more often than the curves, and at the end, so that it reaches as far as the curves beside it.
-    """
-
-    def __init__(self) -> None:
-        self.lines: dict[str, float] = {}
-        self.drawn = 0  # the last step up to which they are
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the layout; the lines that depend on batches are added when the first ones are seen."""
-        self.lines = {}
-        writer = tensorboard(trainer)
-        if not isinstance(pl_module, CCD) or writer is None:
-            return
-        # TensorBoard reads tags as regular expressions, and takes one that matches a beginning.
-        charts = {title: ["Multiline", [f"{tag}$" for tag in tags]] for title, tags in CHARTS.items()}
-        writer.add_custom_scalars({"CCD pretraining": charts})
-        self.lines = {
-            "augmentation_accuracy": 1 / pl_module.hparams["distributions"],
-            "position_accuracy": 1 / len(CELLS),
-            "probe_auroc": 0.5,
-            **{name.removeprefix("train/"): threshold for name, threshold in COLLAPSED.items()},
-        }
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begins the lines."""
-        if self.lines and "train_contrastive" not in self.lines:
-            self.lines["train_contrastive"] = collapsed_contrastive(trainer, batch)
-            self._draw(trainer)
-
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Adds the line of validation, whose batches may hold fewer instances."""
-        if self.lines and batch_idx == 0:
-            self.lines["val_contrastive"] = collapsed_contrastive(trainer, batch)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the lines up to here."""
-        if self.lines and trainer.global_step - self.drawn >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            self._draw(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws them to the end."""
-        if trainer.global_step != self.drawn:
-            self._draw(trainer)
-
-    def _draw(self, trainer: Trainer) -> None:
-        self.drawn = trainer.global_step
-        if writer := tensorboard(trainer):
-            for name, value in self.lines.items():
-                writer.add_scalar(f"{LINE}/{name}", value, trainer.global_step)
-
-
-def collapsed_contrastive(trainer: Trainer, batch: Any) -> float:
-    """The contrastive loss of a batch whose N instances, over all ranks, are one point: log(2N - 1) nats."""
-    return math.log(2 * batch["augmentation"].numel() * trainer.world_size - 1)
 
 
 class LearningRate(LearningRateMonitor):
@@ -246,7 +153,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts, and logs as often as the trainer logs."""
-        self.images += len(batch["image"]) * trainer.world_size  # batches are even, give or take an image
+        self.images += len(next(iter(batch.values()))) * trainer.world_size  # batches are even, give or take an image
         if trainer.global_step == self.step:  # gradients are being accumulated
             return
         self.step, now = trainer.global_step, time.perf_counter()
@@ -255,7 +162,7 @@ class Throughput(Callback):
         else:
             self.steps.append((self.images, now - self.began))
         self.images, self.began = 0, now
-        interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        interval = log_interval(trainer)
         if self.steps and interval and self.step % interval == 0:
             images, seconds = (sum(part) for part in zip(*self.steps, strict=True))
             for logger in trainer.loggers:

@@ -17,6 +17,7 @@ from ccd_lightning.callbacks.dashboard import tensorboard
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
+from ccd_lightning.modules.pretraining import EncoderPretraining
 from ccd_lightning.transforms.patches import CELLS
 
 # TensorBoard shows pictures about 350 pixels wide, half of what these have, and there their text must be readable.
@@ -44,12 +45,13 @@ class PretextPictures(Callback):
         shown = slice(self.images)
         views = views_figure(batch["views"][shown], batch["augmentation"][shown], family_name(trainer))
         writer.add_figure("first_batch/views", views, 0)
-        writer.add_figure("first_batch/position_pairs", pairs_figure(batch["patches"], batch["position"]), 0)
+        if "patches" in batch:
+            writer.add_figure("first_batch/position_pairs", pairs_figure(batch["patches"], batch["position"]), 0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the features, by the statistics of whole images that the last validation left in the encoder."""
         data, writer = getattr(trainer, "datamodule", None), tensorboard(trainer)
-        if not isinstance(pl_module, CCD) or not isinstance(data, AnomalyDataModule) or writer is None:
+        if not isinstance(pl_module, EncoderPretraining) or not isinstance(data, AnomalyDataModule) or writer is None:
             return
         if found := held_out_features(pl_module, data, self.projected, family_name(trainer)):
             features, thumbnails, labels = found
@@ -134,7 +136,7 @@ def _show(axes: Axes, picture: Tensor) -> None:
 
 @torch.no_grad()
 def held_out_features(
-    module: CCD, data: AnomalyDataModule, images: int, family: str, thumbnail: int = 32
+    module: EncoderPretraining, data: AnomalyDataModule, images: int, family: str, thumbnail: int = 32
 ) -> tuple[Tensor, Tensor, list[list[str]]] | None:
     """Features of held-out images, or of their tiles, under each distribution, in eval mode.
 

@@ -69,7 +69,8 @@ class ImagePredictions(Callback):
         """Takes hold of a folder, on one rank for all."""
         if not isinstance(pl_module, OneClassDetector):
             return  # its step tells
-        data: ImageFiles = trainer.datamodule  # type: ignore[attr-defined]
+        data = getattr(trainer, "datamodule", None)
+        assert isinstance(data, ImageFiles)  # the command line gives no other
         low, high = pl_module.map_limits.tolist()
         if self.maps == "png" and math.isnan(high):
             raise UserError("There is no range of normal maps to scale 16-bit PNG by: ask for --maps npy.")

@@ -32,6 +32,7 @@ from ccd_lightning.metrics.intervals import false_positive_interval
 from ccd_lightning.metrics.names import partly_masked
 from ccd_lightning.metrics.pixel_table import PIXELS, write_pixels
 from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
+from ccd_lightning.modules.normal_images import anomaly_data
 from ccd_lightning.reporting.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.reporting.html import FIGURES, REPORT, Content, write_html
 from ccd_lightning.reporting.results import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
@@ -90,7 +91,7 @@ class TestReport(Callback):
         logged = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
         evaluation.metrics |= {f"pretext/{name}": value for name, value in logged.items()}
         records = total.records
-        data = describe_split(trainer.datamodule, records)  # type: ignore[attr-defined]
+        data = describe_split(anomaly_data(trainer), records)
         data["size_bounds"] = total.size_bounds()
         run, config = describe_run(pl_module, records), config_of(trainer, folder)
         write_pixels(folder / PIXELS, table := total.pixel_table())
@@ -141,7 +142,7 @@ class TestReport(Callback):
     @staticmethod
     def _cases(trainer: Trainer, module: OneClassDetector, paths: list[str]) -> list[Case]:
         """Scores a few images once more, so that no map has to be kept for all of them."""
-        dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]
+        dataset = anomaly_data(trainer).datasets["test"]
         places = {str(row.path): index for index, row in enumerate(dataset.rows)}
         items = [dataset[EpochIndex(0, places[path])] for path in paths]
         images = torch.stack([item["image"] for item in items]).float() / 255

@@ -23,6 +23,8 @@ from ccd_lightning.metrics.calibration import few_held_out
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.writing import atomic_link, atomic_write
 
+PRETRAININGS = ("ccd", "simclr")  # what shipped configs begin with; detectors' take the encoder of the first
+
 
 def class_path(model: LightningModule) -> str:
     """The name by which a config asks for a model."""
@@ -88,9 +90,11 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
         return command("test")
     data = cli.datamodule
     detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
-    name = run.parent.name.removeprefix("ccd_")
+    kind, _, name = run.parent.name.partition("_")
     config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
-    shipped = config.is_file() and run.parent.resolve() == (runs.ROOT / f"ccd_{name}").resolve()
+    shipped = (
+        config.is_file() and kind in PRETRAININGS and run.parent.resolve() == (runs.ROOT / run.parent.name).resolve()
+    )
     if not shipped:
         config = Path("configs") / f"{detector}_folder.yaml"
     options: dict[str, object] = {}
@@ -105,8 +109,9 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
         options["data.crop"] = list(data.geometry.crop)
     if data.geometry.range:
         options["data.range"] = list(data.geometry.range)
-    if not shipped:
+    if not shipped or kind != PRETRAININGS[0]:
         options[f"model.{weights}.weights"] = os.path.relpath(run)
+    if not shipped:
         options |= {"model.encoder.weights": "GLOBAL_RUN"} if detector == "igd" else {}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return command("fit", "--config", config, *words)

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 from lightning.pytorch import Trainer
 
-from ccd_lightning.checkpoints import EncoderConfig
+from ccd_lightning.checkpoints import TrainedEncoderConfig
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.igd.settings import Training, WindowScale
@@ -18,7 +18,7 @@ from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.runs import FIRST
 from ccd_lightning.transforms.pretext import PretextViews
-from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
+from ccd_lightning.transforms.strong import Cutout, Identity, Noise, Permutation, Rotation
 
 UNKNOWN = (
     r"Option '(?P<key>[\w.]+)' is not accepted",
@@ -90,7 +90,7 @@ def _unknown(section: str, key: str) -> str:
 
 def known_keys() -> list[str]:
     """The names of all options of the project's classes and of the Trainer."""
-    families = (Permutation, Rotation, Cutout, Noise)
+    families = (Identity, Permutation, Rotation, Cutout, Noise)
     classes = (
         CCD,
         IGD,
@@ -102,7 +102,7 @@ def known_keys() -> list[str]:
         Trainer,
     )
     names = {name for known in classes for name in inspect.signature(known).parameters}
-    nested = {field.name for group in (EncoderConfig, Training, WindowScale) for field in fields(group)}
+    nested = {field.name for group in (TrainedEncoderConfig, Training, WindowScale) for field in fields(group)}
     return sorted(names.union(SECTIONS, nested) - {"kwargs"})
 
 

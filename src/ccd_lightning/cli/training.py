@@ -20,6 +20,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
+from ccd_lightning.callbacks.charts import PretextCharts
 from ccd_lightning.callbacks.checkpointing import (
     SaveWhenTerminated,
     StopWhenBroken,
@@ -31,7 +32,6 @@ from ccd_lightning.callbacks.dashboard import (
     CollapseMonitor,
     FamilyAdvice,
     LearningRate,
-    PretextCharts,
     Throughput,
 )
 from ccd_lightning.callbacks.pace import Pace
@@ -59,11 +59,11 @@ from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
 from ccd_lightning.data.image_files import ImageFiles
-from ccd_lightning.data.images import Geometry
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.errors import Terminated, UserError
-from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.normal_images import anomaly_data
+from ccd_lightning.modules.pretraining import EncoderPretraining
 from ccd_lightning.writing import atomic_write
 
 SKIPPED = 3  # the exit code of a prediction that had to skip images
@@ -90,7 +90,7 @@ class KeepConfig(SaveConfigCallback):
         self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
         self.save_to_log_dir = False  # Lightning writes there in place
         super().setup(trainer, pl_module, stage)
-        split: Manifest | None = trainer.datamodule.split  # type: ignore[attr-defined]
+        split = anomaly_data(trainer).split
         if split and trainer.is_global_zero:
             _keep_split(split, folder / runs.MANIFEST)
 
@@ -104,15 +104,14 @@ class KeepConfig(SaveConfigCallback):
         """Adds the config, the folder that its relative paths refer to, and which images were held out."""
         checkpoint[CONFIG_KEY] = self.parser.dump(self._with_range(trainer), skip_none=False)
         checkpoint[ORIGIN_KEY] = os.getcwd()
-        division: Division | None = getattr(trainer.datamodule, "division", None)  # type: ignore[attr-defined]
-        if division:
+        if division := anomaly_data(trainer).division:
             checkpoint[DIVISION_KEY] = division.state()
 
     def _with_range(self, trainer: Trainer) -> Namespace:
         """The config with the range of grey values that was found in the training images, for test and predict."""
         config = self.config.clone()
-        geometry: Geometry | None = getattr(trainer.datamodule, "geometry", None)  # type: ignore[attr-defined]
-        if geometry and geometry.range and "data.init_args.range" in config:
+        geometry = anomaly_data(trainer).geometry
+        if geometry.range and "data.init_args.range" in config:
             config["data.init_args.range"] = geometry.range
         return config
 
@@ -189,8 +188,8 @@ class CLI(LightningCLI):
             self._hand_over()
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        if isinstance(self.model, CCD):
-            self.model.take_distributions(self.datamodule.distributions, "fit")
+        if isinstance(self.model, EncoderPretraining):
+            self.model.take_data(self.datamodule, "fit")
         if checkpoint:
             if self.datamodule.split:
                 _check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)
@@ -214,7 +213,8 @@ class CLI(LightningCLI):
             raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
         for name in ("encoder_config", "local_encoder_config"):
             if hasattr(self.model, name):
-                setattr(self.model, name, replace(getattr(self.model, name), weights=None))  # so that nothing is read
+                config = getattr(self.model, name)
+                setattr(self.model, name, replace(config, weights=None, digest=None))  # so that nothing is read
         self.model.setup("fit")
         recorded = recorded_sources(checkpoint)
         used = getattr(self.model, "encoder_sources", {})

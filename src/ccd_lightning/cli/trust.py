@@ -33,7 +33,8 @@ from ccd_lightning.transforms.pretext import PretextViews
 OPTION = "--trust"
 SYNTHETIC = (sets.SyntheticColonoscopy, sets.SyntheticFundus)  # whose images are made where they are not there
 OWN: tuple[Any, ...] = (
-    *(CCD, *DETECTORS, PretextViews, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise),
+    *(CCD, *DETECTORS, PretextViews),
+    *(strong.Identity, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise),
     *(AnomalyDataModule, sets.Folder, sets.HyperKvasir, sets.LAG, sets.LiuColonoscopy, *SYNTHETIC),
 )
 TRAINING = (callbacks.ModelCheckpoint, callbacks.EarlyStopping, callbacks.LearningRateMonitor)

@@ -330,6 +330,12 @@ class AnomalyDataModule(LightningDataModule):
         count = getattr(getattr(self.views, "family", None), "count", None)
         return None if count is None else int(count)
 
+    @property
+    def position_pairs(self) -> int | None:
+        """How many pairs of patches the views draw of an image; None where they do not say."""
+        pairs = getattr(self.views, "pairs", None)
+        return None if pairs is None else int(pairs)
+
     def held_out_distributions(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """The held-out images, or their tiles, under each strong augmentation, the same each time and on every rank.
 
@@ -387,10 +393,7 @@ class AnomalyDataModule(LightningDataModule):
         complete = getattr(self.views, "complete", None)
         if complete is not None:
             batch = complete(batch)
-        return {
-            name: unit_range(value) if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
-            for name, value in batch.items()
-        }
+        return unit_range_batch(batch)
 
 
 def possible_workers(wanted: int) -> int:
@@ -404,3 +407,11 @@ def possible_workers(wanted: int) -> int:
 def unit_range(pixels: Tensor) -> Tensor:
     """From uint8 to [0, 1]."""
     return pixels.float() / 255
+
+
+def unit_range_batch(batch: Batch) -> Batch:
+    """A batch whose uint8 images are brought to [0, 1]; everything else stays as it is."""
+    return {
+        name: unit_range(value) if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
+        for name, value in batch.items()
+    }

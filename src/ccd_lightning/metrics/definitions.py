@@ -67,8 +67,10 @@ MEASURES = {
     "pretext/position": Measure("Position loss", "Lower where a patch's place beside another is recognised."),
     "pretext/augmentation_accuracy": Measure("Augmentation accuracy", "How often the augmentation is recognised."),
     "pretext/position_accuracy": Measure("Position accuracy", "How often the place is recognised; 0.125 is chance."),
-    "pretext/spread": Measure("Spread of projections", "Near 0 if all images have become one point."),
-    "pretext/feature_spread": Measure("Spread of features", "Near 0 if all images have become one point."),
+    "pretext/projection_std": Measure(
+        "Standard deviation of projections", "Near 0 if all images have become one point."
+    ),
+    "pretext/feature_std": Measure("Standard deviation of features", "Near 0 if all images have become one point."),
     "pretext/alignment": Measure("Alignment", "0 if both views of an image are the same to the encoder."),
     "pretext/uniformity": Measure("Uniformity", "0 if all images have become one point, lower if they are spread."),
 }

@@ -7,7 +7,7 @@ running statistics are taken anew from whole images, which is what detectors sho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 import torch
@@ -17,14 +17,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ccd_lightning.models.gaussian import AddUp, Batches
 
 
-def _norms(module: nn.Module) -> list[_BatchNorm]:
-    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
+def find_norms(module: nn.Module, keep: Collection[nn.Module] = ()) -> list[_BatchNorm]:
+    """The batch norms of a module, in the order in which they are registered, without those to keep as they are."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm) and part not in keep]
 
 
 @contextmanager
-def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Normalises by the statistics of each batch, as in training, but leaves the running ones alone."""
-    norms = _norms(module)
+def batch_statistics(module: nn.Module, keep: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Normalises by the statistics of each batch, as in training, but leaves the running ones alone.
+
+    Args:
+        module: Its norms are changed for a while.
+        keep: Norms that stay as they are.
+    """
+    norms = find_norms(module, keep)
     modes = [norm.training for norm in norms]
     for norm in norms:
         norm.training, norm.track_running_stats = True, False
@@ -36,7 +42,12 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def calibrate(module: nn.Module, batches: Batches, add_up: AddUp = lambda total: total) -> None:
+def calibrate(
+    module: nn.Module,
+    batches: Batches,
+    add_up: AddUp = lambda total: total,
+    keep: Collection[nn.Module] = (),
+) -> None:
     """Replaces the running statistics by the mean and the unbiased variance over all images at once.
 
     Layer by layer: each sees the images as the layers before it, calibrated already, normalise them. So neither the
@@ -47,13 +58,14 @@ def calibrate(module: nn.Module, batches: Batches, add_up: AddUp = lambda total:
         batches: Gives batches of this process's images, the same each time; they are gone through once for each norm,
             up to this norm. A process may have none.
         add_up: Adds a tensor of sums to those of the other processes.
+        keep: Norms whose statistics stay as they are.
     """
-    norms = _norms(module)
+    norms = find_norms(module)
     modes = [norm.training for norm in norms]
     for norm in norms:
         norm.training = False
     try:
-        for norm in norms:
+        for norm in find_norms(module, keep):
             _calibrate_one(norm, module, batches, add_up)
     finally:
         for norm, mode in zip(norms, modes, strict=True):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from ccd_lightning.models.fitted import FittedModule
 
 Batches = Callable[[], Iterator[Tensor]]
 AddUp = Callable[[Tensor], Tensor]
-Sums = tuple[float, Tensor, Tensor]
 NEGLIGIBLE = 1e-6  # share of the first component's variance
 
 
-class PatchGaussian(nn.Module):
+class PatchGaussian(FittedModule):
     """One Gaussian a position, as PaDiM uses them (Defard et al., ICPR 2020, section III-B).
 
     Count, mean and scatter matrix are merged batch by batch in float64 (Chan et al., 1979), so that memory does not
@@ -126,11 +125,6 @@ class PatchGaussian(nn.Module):
         distance: Tensor = ((batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)).norm(dim=2)  # (P, B)
         return distance.T.reshape(embeddings.shape[0], *embeddings.shape[2:])
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        for name in ("mean", "whitening"):
-            setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.mean.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 def by_position(embeddings: Tensor) -> Tensor:
     """(B, D, P) or (B, D, H, W) to (P, B, D)."""
@@ -217,52 +211,3 @@ def mean_over(batches: Batches, total: AddUp, like: Tensor, add_up: AddUp) -> Te
         sums, count = sums + total(batch.to(exact)), count + len(batch)
     counted = add_up(torch.cat([sums.flatten(), sums.new_tensor([count])]))
     return (counted[:-1] / counted[-1]).view_as(like)
-
-
-class FeatureProbe:
-    """How far an image's features are from one Gaussian of normal images' features.
-
-    A measure of an encoder that needs no detector (Lee et al., NeurIPS 2018). Features are brought to a root mean
-    square of 1 first, so that the ridge means the same for every encoder. It is fitted when it is needed: no
-    module, and no part of a checkpoint.
-
-    Args:
-        ridge: Added to the diagonal of the covariance, of which the features' mean square is 1.
-    """
-
-    def __init__(self, ridge: float = 0.01) -> None:
-        self._gaussian = PatchGaussian(ridge, torch.float64)
-
-    def update(self, features: Tensor) -> None:
-        """Adds the features (N, D) of normal images; what is kept does not grow with their number."""
-        self._gaussian.update(self._scale(features))
-
-    def fit(self, gather: Callable[[Sums | None], list[Sums | None]] = lambda sums: [sums]) -> bool:
-        """Fits the Gaussian to all features since the last fit.
-
-        Args:
-            gather: From this process's sums (None where it saw no image), on the CPU, to those of all processes.
-
-        Returns:
-            Whether all features were numbers; if not, the Gaussian stays as it was.
-        """
-        own = None
-        if self._gaussian.is_collecting:
-            count, mean, scatter = self._gaussian.sums
-            own = count, mean.cpu(), scatter.cpu()
-        counts, means, scatters = zip(*(sums for sums in gather(own) if sums), strict=True)
-        self._gaussian.merge_ranks(torch.tensor(counts), torch.stack(means), torch.stack(scatters))
-        if not self._gaussian.sums[1].isfinite().all():
-            self._gaussian.clear()
-            return False
-        self._gaussian.fit()
-        return True
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Distances (N,) of features (N, D)."""
-        fitted = features.to(self._gaussian.mean.device)  # the CPU: this is no module, which a device is told of
-        return self._gaussian.mahalanobis(self._scale(fitted))[:, 0].to(features.device, torch.float32)
-
-    @staticmethod
-    def _scale(features: Tensor) -> Tensor:
-        return functional.normalize(features, dim=1)[:, :, None].mul(features.shape[1] ** 0.5)

@@ -40,17 +40,17 @@ class PositionHead(nn.Module):
         return logits
 
 
-def spread(projections: Tensor) -> Tensor:
-    """How far normalised projections are from being one point.
+def feature_std(features: Tensor) -> Tensor:
+    """How far normalised features, or projections, are from being one point.
 
     The mean over dimensions of the standard deviation of z / |z|, times sqrt(D): about 1 when z fills the sphere, 0
     when all are one point.
 
     Args:
-        projections: (N, D).
+        features: (N, D).
 
     Returns:
         Scalar >= 0.
     """
-    z = torch.nn.functional.normalize(projections.detach().float(), dim=1)
+    z = torch.nn.functional.normalize(features.detach().float(), dim=1)
     return z.std(dim=0).mean().mul(z.shape[1] ** 0.5)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,8 @@ from ccd_lightning.models.igd.descriptor import Descriptor
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale, check, plain
 from ccd_lightning.models.igd.windows import WindowDescriptor
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.schedule import polynomial
-
-if TYPE_CHECKING:
-    from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.modules.normal_images import NormalImages, require_normal_images
+from ccd_lightning.modules.schedule import planned_steps, polynomial
 
 
 class IGD(OneClassDetector):
@@ -222,9 +219,8 @@ class IGD(OneClassDetector):
         return torch.as_tensor(self.trainer.strategy.reduce(value, reduce_op=how))
 
     @property
-    def _data(self) -> AnomalyDataModule:
-        data: AnomalyDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return data
+    def _data(self) -> NormalImages:
+        return require_normal_images(self.trainer, "IGD")
 
     def configure_optimizers(self) -> Any:
         """One optimiser with two groups, as good as two by what `Descriptor.losses` says, and the polynomial."""
@@ -235,10 +231,8 @@ class IGD(OneClassDetector):
         if critics:
             groups.append({"params": critics, "name": "critic", "weight_decay": 0.0})
         optimizer = self.make_optimizer(groups)
-        total = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total):
-            raise UserError("The learning rate falls until training ends: give --trainer.max_epochs or .max_steps.")
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(polynomial, total=int(total)))
+        falling = partial(polynomial, total=planned_steps(self.trainer))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, falling)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

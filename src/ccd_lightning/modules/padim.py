@@ -15,12 +15,12 @@ from ccd_lightning.grids import IMAGE, Grid, resample
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.memory import size as memory_size
 from ccd_lightning.models.gaussian import PatchGaussian
-from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.statistics import StatisticsDetector
 
 ALIGNED = "features_aligned"  # in checkpoints: that the layers were stacked where their units look
 
 
-class PaDiM(OneClassDetector):
+class PaDiM(StatisticsDetector):
     """One Gaussian of encoder features a position (Defard et al., ICPR 2020).
 
     Fitting takes one epoch over the normal images and memory that does not depend on their number.
@@ -54,7 +54,6 @@ class PaDiM(OneClassDetector):
         available = sum(self.encoder.channels[layer] for layer in self.layers)
         if not 0 < channels <= available:
             raise UserError(f"model.channels is {channels}, but must be between 1 and {available}.")
-        self.automatic_optimization = False  # there is nothing to optimise, and Lightning may not look for a loss
         self.save_hyperparameters(ignore=["encoder"])
         self.hparams.update(encoder=self.encoder.settings(), layers=self.layers)
         self.register_buffer("selected", torch.randperm(available)[:channels].sort().values)
@@ -147,31 +146,15 @@ class PaDiM(OneClassDetector):
         others = ", or --model.layers without the first" if len(self.layers) > 1 else ""
         require(needed, available, f"{what}, {where}", f"{channels} a smaller --data.size{others}.")
 
-    def on_train_epoch_start(self) -> None:
-        """Keeps the encoder as pretraining left it."""
-        self.encoder.eval()
+    def collect(self, images: Tensor) -> None:
+        """Accumulates the sums of one batch."""
+        self.gaussian.update(self.embed(images))
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Accumulates the statistics of one batch."""
-        with torch.no_grad(), self.full_precision():
-            self.gaussian.update(self.embed(batch["image"]))
-        self.optimizers().step()  # type: ignore[union-attr]  # does nothing but count the step, without which nothing is saved
+    def merge_ranks(self) -> None:
+        """Merges the sums of all ranks."""
+        gathered = (self.all_gather(torch.as_tensor(part, device=self.device)) for part in self.gaussian.sums)
+        self.gaussian.merge_ranks(*map(torch.as_tensor, gathered))
 
-    def on_validation_epoch_start(self) -> None:
-        """Fits the Gaussians, so that validation can score."""
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self._fit_gaussian()
-
-    def on_train_epoch_end(self) -> None:
-        """Fits them here when nothing was validated."""
-        if self.gaussian.is_collecting:
-            self._fit_gaussian()
-
-    def _fit_gaussian(self) -> None:
-        if self.trainer.world_size > 1:
-            gathered = (self.all_gather(torch.as_tensor(part, device=self.device)) for part in self.gaussian.sums)
-            self.gaussian.merge_ranks(*map(torch.as_tensor, gathered))
+    def fit_statistics(self) -> None:
+        """Fits the Gaussians."""
         self.gaussian.fit()
-
-    def configure_optimizers(self) -> None:
-        """There is nothing to optimise."""

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
+
+from lightning.pytorch import Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ccd_lightning.errors import UserError
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3, every: int = 1) -> float:
@@ -34,3 +41,34 @@ def polynomial(step: int, total: int, power: float = 0.9) -> float:
         power: The published one of IGD is 0.9.
     """
     return float((1 - min(step, total) / total) ** power)
+
+
+def planned_steps(trainer: Trainer) -> int:
+    """How many optimiser steps a fit will take.
+
+    Raises:
+        UserError: If it has no end.
+    """
+    total = trainer.estimated_stepping_batches
+    if not math.isfinite(total):
+        raise UserError("The learning rate falls until training ends: give --trainer.max_epochs or .max_steps.")
+    return int(total)
+
+
+def warmup_cosine(optimizer: Optimizer, trainer: Trainer, warmup: int, falls: Literal["step", "epoch"]) -> LambdaLR:
+    """The schedule of `cosine_with_warmup` over a fit, of all of the optimiser's groups, to be stepped with it.
+
+    Args:
+        optimizer: Its learning rates are those at the height.
+        trainer: Of the fit.
+        warmup: Optimiser steps to rise over.
+        falls: Whether the cosine falls with each step or each epoch.
+
+    Raises:
+        UserError: If the fit has no end.
+    """
+    total, every = planned_steps(trainer), 1
+    if falls == "epoch":
+        trainer.fit_loop.setup_data()  # which tells how many batches an epoch has
+        every = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    return LambdaLR(optimizer, lambda step: cosine_with_warmup(step, total, warmup, every=every))

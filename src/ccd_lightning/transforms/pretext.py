@@ -35,7 +35,8 @@ class PretextViews:
         size: Side of a weak view in pixels. Small views of larger images are cheap and give better maps.
         scale: Part of the image's area that a weak view covers, smallest and largest.
         patch_size: Side of the patches whose relative position is to be predicted, in pixels.
-        pairs: How many pairs of patches to draw; patches are small, and more of them teach positions sooner.
+        pairs: How many pairs of patches to draw; patches are small, and more of them teach positions sooner. 0 draws
+            none, for pretraining without the position task.
         hole: Largest side of a cutout hole in the weak views, in pixels; 0 for none. A family that does not go with
             holes, such as `Cutout`, gets none.
         draw: "all" distributions of every image (the formula), or "one" drawn per image, which needs a K-th of the
@@ -47,7 +48,7 @@ class PretextViews:
             a GPU waits for its workers, and no faster on a CPU. The views are others, of the same distribution.
 
     Raises:
-        ValueError: If the settings of the weak views or the family's attributes are impossible.
+        ValueError: If the settings of the weak views, the number of pairs or the family's attributes are impossible.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class PretextViews:
         tile: int = 0,
         weak: Literal["cpu", "device"] = "cpu",
     ) -> None:
+        if pairs < 0:
+            raise ValueError(f"pairs must be 0 or more, got {pairs}")
         self.family = family or Permutation()
         self.count, self.first, omitted = _attributes(self.family)
         self.hole = hole
@@ -83,8 +86,9 @@ class PretextViews:
 
         Returns:
             `views` (2, K, 3, size, size) uint8, `augmentation` (K,) the class of each distribution (K = 1 when one is
-            drawn), `patches` (2, N, 3, patch_size, patch_size) uint8 and `position` (N,) in 0..7, N = pairs. Where
-            views are made on the device, `draws` says in their place what `complete` is to make them of.
+            drawn), `patches` (2, N, 3, patch_size, patch_size) uint8 and `position` (N,) in 0..7, N = pairs; neither of
+            the two where N is 0. Where views are made on the device, `draws` says in their place what `complete` is to
+            make them of.
 
         Raises:
             ValueError: If the image's size does not go with the tile, the patches or the family.
@@ -92,10 +96,12 @@ class PretextViews:
         weak_seed, torch_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
         generator = torch.Generator().manual_seed(torch_seed)
         index = torch.arange(self.count) if self.draw == "all" else torch.randint(self.count, (1,), generator=generator)
-        first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
+        item: dict[str, Any] = {"augmentation": index}
+        if self.pairs:
+            first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
+            item |= {"patches": torch.stack([first, second]), "position": position}
         # The tile is drawn after the patches, which hence are the same without.
         corner = draw_tile(image.shape[1], image.shape[2], self.tile, generator) if self.tile else (0, 0)
-        item: dict[str, Any] = {"augmentation": index, "patches": torch.stack([first, second]), "position": position}
         if self.weak == "cpu":
             return item | {"views": self._views(self._part(image[None], [corner])[0], index, generator, weak_seed)}
         item |= {"draws": self._draws(image, len(index), corner, weak_seed)}

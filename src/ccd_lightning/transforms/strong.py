@@ -1,4 +1,4 @@
-"""Strong augmentation families: K = 4 distributions of an image, index 0 untouched.
+"""Strong augmentation families: K distributions of an image, index 0 untouched. K is 4, but 1 for `Identity`.
 
 A family is called with images (B, C, H, W), the index (B,) of the distribution that each image is to become one of, in
 0..K - 1, and a generator, the source of all randomness. It returns a new tensor of the images' shape and type, on their
@@ -33,6 +33,18 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
+
+
+class Identity(nn.Module):
+    """Leaves images as they are: one distribution, with which CCD's contrastive loss is SimCLR's."""
+
+    count = 1
+    random = False
+    weak_first = ()
+
+    def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
+        """Returns a copy of the images."""
+        return images.clone()
 
 
 class Permutation(nn.Module):

@@ -1,0 +1,130 @@
+"""The charts in which TensorBoard shows pretraining."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ccd_lightning.callbacks.dashboard import COLLAPSED, log_interval, tensorboard
+from ccd_lightning.modules.ccd import CCD
+from ccd_lightning.transforms.patches import CELLS
+
+# The lines beside which curves show that something is learned are a group of scalars of their own, by a name that comes
+# last where TensorBoard lists all scalars.
+LINE = "warning_line"
+
+
+class Chart(NamedTuple):
+    """One chart.
+
+    Attributes:
+        title: Above it.
+        tags: The scalars in it: curves, and the line beside them.
+        task: The task, or "probe", without which there are no such scalars; None where they always are.
+    """
+
+    title: str
+    tags: tuple[str, ...]
+    task: str | None = None
+
+
+CHARTS = (
+    Chart(
+        "contrastive loss (nats), and that of a collapse",
+        ("train/contrastive", "val/contrastive", f"{LINE}/train_contrastive", f"{LINE}/val_contrastive"),
+    ),
+    Chart(
+        "augmentation accuracy, and chance",
+        ("train/augmentation_accuracy", "val/augmentation_accuracy", f"{LINE}/augmentation_accuracy"),
+        "augmentation",
+    ),
+    Chart(
+        "position accuracy, and chance",
+        ("train/position_accuracy", "val/position_accuracy", f"{LINE}/position_accuracy"),
+        "position",
+    ),
+    Chart(
+        "standard deviation of z, collapsed below the line",
+        ("train/projection_std", "val/projection_std", f"{LINE}/projection_std"),
+    ),
+    Chart(
+        "standard deviation of features, collapsed below the line",
+        ("train/feature_std", "val/feature_std", f"{LINE}/feature_std"),
+    ),
+    Chart("alignment: 0 if views agree", ("train/alignment", "val/alignment")),
+    Chart("uniformity: 0 if all is one point", ("train/uniformity", "val/uniformity")),
+    Chart("probe AUROC, and chance", ("val/probe_auroc", f"{LINE}/probe_auroc"), "probe"),
+    Chart("probe separation (nats)", ("val/probe_separation",), "probe"),
+    Chart("learning rate", ("train/learning_rate.*",)),
+    Chart("training images per second", ("train/images_per_second",)),
+)
+
+
+class PretextCharts(Callback):
+    """Lays out pretraining's scalars in charts, each beside what chance or a collapse would give.
+
+    The charts are on TensorBoard's tab Custom Scalars. A line is a scalar of its own, written at the first step, after
+    epochs, though not more often than the curves, and at the end, so that it reaches as far as the curves beside it.
+    """
+
+    def __init__(self) -> None:
+        self.lines: dict[str, float] = {}
+        self.drawn = 0  # the last step up to which they are
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the layout; the lines that depend on batches are added when the first ones are seen."""
+        self.lines = {}
+        writer = tensorboard(trainer)
+        if not isinstance(pl_module, CCD) or writer is None:
+            return
+        count = pl_module.hparams["distributions"]
+        tasks = {None, *pl_module.weights} | ({"probe"} if count > 1 else set())
+        shown = [chart for chart in CHARTS if chart.task in tasks]
+        # TensorBoard reads tags as regular expressions, and takes one that matches a beginning.
+        charts = {chart.title: ["Multiline", [f"{tag}$" for tag in chart.tags]] for chart in shown}
+        writer.add_custom_scalars({"CCD pretraining": charts})
+        lines = {
+            "augmentation_accuracy": 1 / count,
+            "position_accuracy": 1 / len(CELLS),
+            "probe_auroc": 0.5,
+            **{name.removeprefix("train/"): threshold for name, threshold in COLLAPSED.items()},
+        }
+        tags = {tag for chart in shown for tag in chart.tags}
+        self.lines = {name: value for name, value in lines.items() if f"{LINE}/{name}" in tags}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begins the lines."""
+        if self.lines and "train_contrastive" not in self.lines:
+            self.lines["train_contrastive"] = collapsed_contrastive(trainer, batch)
+            self._draw(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Adds the line of validation, whose batches may hold fewer instances."""
+        if self.lines and batch_idx == 0:
+            self.lines["val_contrastive"] = collapsed_contrastive(trainer, batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the lines up to here."""
+        if self.lines and trainer.global_step - self.drawn >= log_interval(trainer):
+            self._draw(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws them to the end."""
+        if trainer.global_step != self.drawn:
+            self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        self.drawn = trainer.global_step
+        if writer := tensorboard(trainer):
+            for name, value in self.lines.items():
+                writer.add_scalar(f"{LINE}/{name}", value, trainer.global_step)
+
+
+def collapsed_contrastive(trainer: Trainer, batch: Any) -> float:
+    """The contrastive loss of a batch whose N instances, over all ranks, are one point: log(2N - 1) nats."""
+    images, _, distributions = batch["views"].shape[:3]
+    return math.log(2 * images * distributions * trainer.world_size - 1)

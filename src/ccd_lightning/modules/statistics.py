@@ -1,0 +1,79 @@
+"""What detectors without gradients share: statistics of normal images, taken in one pass."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from ccd_lightning.checkpoints import EncoderConfig
+from ccd_lightning.modules.detector import OneClassDetector
+
+
+class StatisticsDetector(OneClassDetector):
+    """A detector that is fitted by one pass over the training images, with the encoder as it is.
+
+    A subclass says what is collected of a batch, how the collections of several processes become one, and what is made
+    of the result. It may collect what it likes, of a size that depends on the images or not; what scoring needs has to
+    be in buffers in the end. Where their sizes are known only then, they belong into a `FittedModule`, which takes them
+    over from a checkpoint.
+
+    Args:
+        encoder: Where the encoder's weights come from.
+        quantile: Share of the held-out normal images whose score is at most the threshold, in (0, 1).
+    """
+
+    def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
+        super().__init__(encoder, quantile)
+        self.automatic_optimization = False  # there is nothing to optimise, and Lightning may not look for a loss
+        self._collecting = False  # whether something was collected since the last fit
+
+    @abstractmethod
+    def collect(self, images: Tensor) -> None:
+        """Adds a batch of normal images (B, 3, H, W) in [0, 1]; there is no gradient, and precision is full."""
+
+    @abstractmethod
+    def merge_ranks(self) -> None:
+        """Replaces what this rank has collected by what all have; only called with several, and then on each of them.
+
+        For tensors of one shape there is `self.all_gather`, for others `distributed.gather_rows` and `gather_ranks`.
+        """
+
+    @abstractmethod
+    def fit_statistics(self) -> None:
+        """Turns what was collected into the buffers that scoring needs, and releases it."""
+
+    def on_train_epoch_start(self) -> None:
+        """Keeps the encoder as pretraining left it."""
+        self.encoder.eval()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Collects one batch."""
+        with torch.no_grad(), self.full_precision():
+            self.collect(batch["image"])
+        self._collecting = True
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)  # Lightning's own, as there is none
+        optimizer.step()  # does nothing but count the step, without which nothing is saved
+
+    def on_validation_epoch_start(self) -> None:
+        """Fits, so that validation can score."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._fit()
+
+    def on_train_epoch_end(self) -> None:
+        """Fits here when nothing was validated."""
+        if self._collecting:
+            self._fit()
+
+    def _fit(self) -> None:
+        if self.trainer.world_size > 1:
+            self.merge_ranks()
+        self.fit_statistics()
+        self._collecting = False
+
+    def configure_optimizers(self) -> None:
+        """There is nothing to optimise."""
