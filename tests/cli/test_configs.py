@@ -9,7 +9,7 @@ import yaml
 
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
-from ccd_lightning.cli.training import CLI
+from ccd_lightning.cli.lightning_cli import CLI
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.transforms.strong import Permutation
 from tests.runs import CONFIGS, TINY
