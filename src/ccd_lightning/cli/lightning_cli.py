@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -26,6 +27,7 @@ from ccd_lightning.checkpoints import (
     read_checkpoint,
     recorded_sources,
 )
+from ccd_lightning.cli.callbacks import with_checkpoints
 from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.next_steps import class_path, record_run
 from ccd_lightning.cli.resume import go_on_with_last
@@ -40,6 +42,14 @@ from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.detector import OneClassDetector
 
 
+class Parser(LightningArgumentParser):
+    """A parser whose configs, printed or saved, name the checkpoints that a fit keeps."""
+
+    def dump(self, cfg: Namespace, *args: Any, **kwargs: Any) -> str:
+        """Writes a config as YAML."""
+        return str(super().dump(with_checkpoints(cfg), *args, **kwargs))
+
+
 class CLI(LightningCLI):
     """LightningCLI that names runs and knows how to go on.
 
@@ -52,7 +62,7 @@ class CLI(LightningCLI):
     def __init__(self, paths: list[str] | None, writer: PredictionFile | ImagePredictions, **options: Any) -> None:
         self.paths, self.writer = paths, writer
         self.sources: dict[str, EncoderSource] = {}  # of the encoders, by the model's options
-        super().__init__(LightningModule, AnomalyDataModule, **options)
+        super().__init__(LightningModule, AnomalyDataModule, parser_class=Parser, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed decides everything."""
@@ -61,6 +71,7 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses without the warning about words that do not come from the command line."""
         self.config = parser.parse_args(args)
+        self.config[self.config["subcommand"]] = with_checkpoints(self.config[self.config["subcommand"]])
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the config alone: that of the checkpoint is its base already, and options given now go before it."""

@@ -10,22 +10,12 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback
 
 from ccd_lightning import runs
-from ccd_lightning.callbacks.checkpointing import SaveWhenTerminated, StopWhenBroken, ValidateLast
-from ccd_lightning.callbacks.dashboard import (
-    CollapseMonitor,
-    FamilyAdvice,
-    LearningRate,
-    PretextCharts,
-    Throughput,
-)
-from ccd_lightning.callbacks.pace import Pace
-from ccd_lightning.callbacks.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
-from ccd_lightning.callbacks.test_report import TestReport
+from ccd_lightning.cli.callbacks import command_callbacks
+from ccd_lightning.cli.config_files import default_logger, find_configs
 from ccd_lightning.cli.lightning_cli import CLI
 from ccd_lightning.cli.parser_errors import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
@@ -57,7 +47,7 @@ def run_training(words: list[str]) -> int:
     elif words[0] == "predict":
         images, words = take_images(words)
     with tempfile.TemporaryDirectory() as folder:
-        words = _epochs_before_steps(words)
+        words = _epochs_before_steps(find_configs(words))
         words = resolve(words, Path(folder), trust)
         try:
             return _run_cli(words, images)
@@ -88,27 +78,13 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
     writer: PredictionFile | ImagePredictions = PredictionFile(run)
     if images:
         writer = ImagePredictions(run, images.output, images.maps, images.overlays)
-    callbacks: list[Callback] = [
-        ValidateLast(),
-        SaveWhenTerminated(),
-        StopWhenBroken(),
-        CollapseMonitor(),
-        FamilyAdvice(),
-        PretextCharts(),
-        PretextPictures(),
-        ReconstructionPictures(),
-        LearningRate("step"),
-        Throughput(),
-        Pace(),
-        TestReport(),
-        writer,
-    ]
     cli = CLI(
         images.paths if images else None,
         writer,
         save_config_callback=KeepConfig,
         trainer_defaults={
-            "callbacks": callbacks,
+            "callbacks": command_callbacks(words[0], writer),
+            "logger": default_logger(words),
             "num_sanity_val_steps": 0,  # there is nothing to check: PaDiM cannot score before it is fitted
             "use_distributed_sampler": False,  # ours knows ranks itself
             "enable_model_summary": False,
