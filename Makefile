@@ -23,10 +23,10 @@ setup: .venv/ready  ## make .venv with the tested versions
 
 demo: setup  ## pretrain, fit, test and compare on the embedded images (minutes on two cores)
 	$(CCD) data synthesize
-	$(CCD) fit --config configs/ccd_synthetic.yaml
-	$(CCD) fit --config configs/padim_synthetic.yaml
+	$(CCD) fit --config ccd_synthetic
+	$(CCD) fit --config padim_synthetic
 	$(CCD) test
-	$(CCD) fit --config configs/padim_synthetic.yaml \
+	$(CCD) fit --config padim_synthetic \
 		--model.encoder.weights null --trainer.logger.init_args.name padim_untrained
 	$(CCD) test
 	@echo
@@ -36,8 +36,8 @@ demo: setup  ## pretrain, fit, test and compare on the embedded images (minutes 
 	@echo "Dashboard: $(BIN)/tensorboard --logdir runs"
 
 demo-igd: demo  ## the demo, then IGD on the encoders of both branches (a quarter of an hour more)
-	$(CCD) fit --config configs/ccd_synthetic_local.yaml
-	$(CCD) fit --config configs/igd_synthetic.yaml
+	$(CCD) fit --config ccd_synthetic_local
+	$(CCD) fit --config igd_synthetic
 	$(CCD) test
 	@echo
 	@$(CCD) compare runs/padim_synthetic runs/igd_synthetic

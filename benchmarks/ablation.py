@@ -70,7 +70,7 @@ def pretraining(cell: Cell, settings: Settings, runs: Path) -> list[str]:
 def fit(model: str, cell: Cell, settings: Settings, runs: Path) -> list[str]:
     """The words that pretraining and PaDiM share."""
     return [
-        *("fit", "--config", f"configs/{model}_{SETS[cell.data]}.yaml", "--seed_everything", str(cell.seed)),
+        *("fit", "--config", f"{model}_{SETS[cell.data]}", "--seed_everything", str(cell.seed)),
         *("--data.root", str(settings.root(cell.data)), "--data.size", str(settings.size)),
         *("--trainer.logger.init_args.save_dir", str(runs), "--trainer.logger.init_args.name", model),
     ]

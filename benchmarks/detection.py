@@ -39,7 +39,7 @@ def fit_and_test(name: str, seed: int, detector: str, options: list[str]) -> dic
     for ending in ENCODERS[detector].values():
         branch = pretrained(name, ending, seed)
         if not (branch / "latest" / "run.json").is_file():
-            run(["fit", "--config", f"configs/ccd_{config}{ending}.yaml", *words, *logger(branch.name)])
+            run(["fit", "--config", f"ccd_{config}{ending}", *words, *logger(branch.name)])
     weights = {
         "untrained": [f"--model.{encoder}.weights=null" for encoder in ENCODERS[detector]],
         "trained": pretrained_weights(name, seed, detector),
@@ -51,7 +51,7 @@ def fit_and_test(name: str, seed: int, detector: str, options: list[str]) -> dic
             continue
         if not (runs[column] / "run.json").is_file():
             place = logger(runs[column].parent.name)
-            run(["fit", "--config", f"configs/{detector}_{config}.yaml", *words, *chosen, *place])
+            run(["fit", "--config", f"{detector}_{config}", *words, *chosen, *place])
         run(["test", "--ckpt_path", str(runs[column])])
     return runs | (each_scale(runs["trained"]) if detector == "igd" else {})
 

@@ -44,7 +44,7 @@ def fit(name: str, root: str, seed: int, words: list[str]) -> Path:
     if not (found / "run.json").is_file():
         weights = pretrained_weights("colonoscopy", seed, "igd")
         length = ["--trainer.max_epochs", str(EPOCHS)]
-        config = ["fit", "--config", "configs/igd_folder.yaml", "--data.root", root, "--seed_everything", str(seed)]
+        config = ["fit", "--config", "igd_folder", "--data.root", root, "--seed_everything", str(seed)]
         run([*config, *length, *weights, *words, *logger(name)])
     return found
 

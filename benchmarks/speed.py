@@ -156,7 +156,7 @@ def peak(words: list[str], folder: str) -> float:
 
 def fit_words(root: Path, size: int) -> list[str]:
     """What fits a PaDiM without pretraining."""
-    words = ["fit", "--config", str(Path("configs/padim_folder.yaml").resolve()), "--data.root", str(root)]
+    words = ["fit", "--config", "padim_folder", "--data.root", str(root)]
     return [*words, "--model.encoder.weights", "null", "--data.size", str(size)]
 
 

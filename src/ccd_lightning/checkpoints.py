@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 from torch import Tensor
@@ -91,11 +91,11 @@ class EncoderSource:
     is_run: bool = False
 
 
-def build_encoder(config: Config) -> tuple[Config, Encoder]:
+def build_encoder(config: Config | Mapping[str, Any]) -> tuple[Config, Encoder]:
     """Makes the encoder that a config names, with random weights.
 
     Args:
-        config: It stays as it is.
+        config: It stays as it is. In its place, a checkpoint's hyper-parameters have what `Encoder.settings` gave.
 
     Returns:
         The config with the name of the network, and the encoder.
@@ -103,8 +103,9 @@ def build_encoder(config: Config) -> tuple[Config, Encoder]:
     Raises:
         UserError: If there is no such network.
     """
-    encoder = Encoder(config.name or _name_in_run(config.weights) or "")
-    return replace(config, name=encoder.name), encoder
+    known = config if isinstance(config, EncoderConfig) else TrainedEncoderConfig(**config)
+    encoder = Encoder(known.name or _name_in_run(known.weights) or "")
+    return cast(Config, replace(known, name=encoder.name)), encoder
 
 
 def _name_in_run(weights: str | None) -> str | None:

@@ -20,7 +20,7 @@ RECORD = "run.json"
 LATEST = "latest"
 CONFIG = "config.yaml"  # as Lightning names it
 MANIFEST = "manifest.csv"  # which image was in which split
-FIRST = "ccd fit --config configs/ccd_synthetic.yaml"
+FIRST = "ccd fit --config ccd_synthetic"
 CHECKPOINTS = "checkpoints"
 
 

@@ -10,8 +10,8 @@ import yaml
 
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
+from ccd_lightning.cli.lightning_cli import CLI
 from ccd_lightning.cli.next_steps import PRETRAININGS
-from ccd_lightning.cli.training import CLI
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.transforms.strong import Permutation
 from tests.runs import CONFIGS, TINY
@@ -157,7 +157,7 @@ def test_simclr_runs_and_a_detector_takes_its_encoder(
     monkeypatch.chdir(tmp_path)
     Path("configs").symlink_to(CONFIGS)
     assert main([*small("simclr_synthetic", images), "--trainer.max_epochs=1"]) == 0
-    command = "ccd fit --config configs/padim_synthetic.yaml --data.size 64"
+    command = "ccd fit --config padim_synthetic --data.size 64"
     command += " --model.encoder.weights runs/simclr_synthetic/version_0"
     assert capsys.readouterr().out.endswith(f"\nNext: {command}\n")
     assert main(["test"]) == 0

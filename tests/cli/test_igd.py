@@ -84,13 +84,11 @@ def test_the_dashboard_shows_losses_and_reconstructions() -> None:
 
 def test_one_command_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(Path("told.json").read_text())["fit ccd_synthetic_local"]
-    command = "ccd fit --config configs/igd_synthetic.yaml --data.size 64 --model.global_scale.size 64"
+    command = "ccd fit --config igd_synthetic --data.size 64 --model.global_scale.size 64"
     assert told.endswith(f"\nNext: {command}\n")
     assert main([*CCD_LOCAL, "--trainer.logger.init_args.name", "x"]) == 0
     command = capsys.readouterr().out.rpartition("Next: ccd ")[2].strip()
-    assert command.startswith(
-        "fit --config configs/igd_folder.yaml --data.root data/synthetic_colonoscopy --data.size 64"
-    )
+    assert command.startswith("fit --config igd_folder --data.root data/synthetic_colonoscopy --data.size 64")
     command = command.replace("GLOBAL_RUN", "runs/ccd_synthetic")
     small = ["--data.batch_size=5", "--trainer.max_epochs=1", "--model.latent_size=16"]
     assert main([*command.split(), *small]) == 0

@@ -95,8 +95,10 @@ def test_nothing_to_test(capsys: pytest.CaptureFixture[str]) -> None:
         (("max_epochs", "max_epoch"), "There is no option 'trainer.max_epoch'; did you mean 'max_epochs'?"),
         (("\ntrainer:", "\ntrainr:"), "There is no option 'trainr'; did you mean 'trainer'?"),
         (("size: 128", "size: big"), "data.size: Expected int. Got value: big"),
-        (("padim.PaDiM", "padim.PaDIM"), "'ccd_lightning.modules.padim' has no attribute 'PaDIM'"),
-        (("seed_everything: 0", "seed_everything: ["), "Problems parsing config"),
+        (("class_path: PaDiM", "class_path: PaDIM"), "model: there is no class PaDIM; did you mean PaDiM?"),
+        (("class_path: Folder", "class_path: Scans"), "data: there is no class Scans; give the import path of a class"),
+        (("PaDiM", "ccd_lightning.modules.padim.PaDIM"), "'ccd_lightning.modules.padim' has no attribute 'PaDIM'"),
+        (("trainer: {", "trainer: ["), "Problems parsing config"),
     ],
 )
 def test_misspelt_config(change: tuple[str, str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +166,12 @@ def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFi
         ),
         (["--trainr.max_epochs", "3"], "There is no option 'trainr'; did you mean 'trainer'?"),
         (["--data.size", "abc"], "data.size: Expected int. Got value: abc"),
+        (["--data.views", "PretextView"], "data.views: there is no class PretextView; did you mean PretextViews?"),
+        (
+            [*VIEWS, "--data.views.family", "Rotated"],
+            "data.views.family: there is no class Rotated; did you mean Rotation?",
+        ),
+        (["--model", "model.yaml"], "model: there is no file model.yaml; its path is relative to"),
     ],
 )
 def test_misspelt_options(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,7 +216,7 @@ def test_own_images(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     own = ["--data.root", str(root), "--data.size", "64", "--data.batch_size", "6"]
     capsys.readouterr()
     assert main(["fit", "--config", "configs/ccd_folder.yaml", *own, *VIEWS, "--trainer.max_epochs=1"]) == 0
-    command = f"ccd fit --config configs/padim_folder.yaml --data.root {root} --data.size 64"
+    command = f"ccd fit --config padim_folder --data.root {root} --data.size 64"
     assert f"Next: {command}\n" in capsys.readouterr().out
     assert main([*command.split()[1:], *own]) == 0
     assert main(["test"]) == 0
@@ -233,7 +233,7 @@ def test_own_images(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_fit_names_the_next_command(workspace: Path) -> None:
     told = json.loads((workspace / "told.json").read_text())
-    following = "ccd fit --config configs/padim_synthetic.yaml --data.size 64"
+    following = "ccd fit --config padim_synthetic --data.size 64"
     assert told["fit ccd_synthetic"].endswith(f"\nNext: {following}\n")
     assert told["fit padim_synthetic"].endswith("\nThe run is in runs/padim_synthetic/version_0\nNext: ccd test\n")
 

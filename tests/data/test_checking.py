@@ -209,7 +209,7 @@ def test_prepare_leaves_out_what_is_tested_on_too(
     assert main(["data", "prepare", "--root", "set", "--output", "sound.csv"]) == 0
     told = capsys.readouterr().out
     assert "2 training images left out" in told
-    assert "Next: ccd fit --config configs/ccd_folder.yaml --data.root set --data.layout sound.csv" in told
+    assert "Next: ccd fit --config ccd_folder --data.root set --data.layout sound.csv" in told
     before, after = read_layout(root)[0], read_layout(root, "sound.csv")[0]
     assert {row.path for row in before.rows} - {row.path for row in after.rows} == gone
     assert main(["data", "check", "--root", "set", "--layout", "sound.csv"]) == 0
@@ -273,7 +273,7 @@ def test_list_names_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "hyper_kvasir").mkdir()
     assert main(["data", "list", "--root", str(tmp_path)]) == 0
     told = capsys.readouterr().out
-    assert "configs/*_lag.yaml\n  15 training images, 5 normal test images, 6 abnormal ones, 6 masks (lag)" in told
-    assert "configs/*_liu.yaml\n  18 training images" in told
-    assert "configs/*_kvasir.yaml\n  no known layout; there is nothing." in told
-    assert "configs/*_synthetic.yaml\n  not there" in told
+    assert "padim_lag or igd_lag\n  15 training images, 5 normal test images, 6 abnormal ones, 6 masks (lag)" in told
+    assert "padim_liu or igd_liu\n  18 training images" in told
+    assert "padim_kvasir or igd_kvasir\n  no known layout; there is nothing." in told
+    assert "padim_synthetic or igd_synthetic\n  not there" in told

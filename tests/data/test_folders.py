@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ccd_lightning.cli import main
-from ccd_lightning.cli.training import _keep_split as keep_split
+from ccd_lightning.cli.saved_config import keep_split
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.datasets import Folder

@@ -14,7 +14,8 @@ usage: ccd COMMAND [options]
 Unsupervised anomaly detection in medical images: learn what is normal, find and outline what is not.
 
 train and test (every option of Lightning's command line works; ccd fit --help lists them)
-  fit       --config FILE        pretrain an encoder (configs/ccd_*.yaml) or fit a detector on it (padim_*, igd_*)
+  fit       --config NAME        pretrain an encoder (ccd_*) or fit a detector on it (padim_*, igd_*); NAME is a
+                                 shipped config (ccd data list names those of each data set) or a file of your own
   test      [--ckpt_path RUN]    measure a run on its test images; without a path, the newest finished run
   validate  [--ckpt_path RUN]    score its held-out normal images
   predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, percentile, decision
@@ -34,8 +35,8 @@ checkpoints that name classes of your own (test, validate, predict, export)
 exit codes: 0; 2 after a mistake; 3 when predict had to skip images; 130 after Ctrl-C; 143 after SIGTERM
   --version   the version        --debug   show the traceback of an error        -h, --help   this text
 
-A first run:  ccd fit --config configs/ccd_synthetic.yaml
-              ccd fit --config configs/padim_synthetic.yaml
+A first run:  ccd fit --config ccd_synthetic
+              ccd fit --config padim_synthetic
               ccd test
 """
 TRAINING = ("fit", "validate", "test", "predict")

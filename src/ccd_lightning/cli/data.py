@@ -64,7 +64,7 @@ def _list(arguments: argparse.Namespace) -> None:
             told = describe(manifest, layout) if manifest else "not there"
         except UserError as error:
             told = str(error).splitlines()[0].removeprefix(f"{place}: ")
-        print(f"{place!s:28} configs/*_{config}.yaml\n  {told}")
+        print(f"{place!s:28} --config ccd_{config}, padim_{config} or igd_{config}\n  {told}")
     print("\nLayouts that are recognised:")
     for one in LAYOUTS:
         print(f"  {one.name:12} {one.shape}")
@@ -145,7 +145,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
             print(f"Grey values from {low:g} to {high:g} of images of more than 8 bits became 0 to 255 (--range)")
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
-    config = ("--config", "configs/ccd_folder.yaml")
+    config = ("--config", "ccd_folder")
     print(f"Next: {command('fit', *config, '--data.root', root, '--data.layout', table)}")
 
 

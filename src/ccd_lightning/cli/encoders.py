@@ -37,7 +37,7 @@ def run_encoders(argv: list[str]) -> None:
         _print_levels(names[0])
     elif pattern is None:
         print("\nThese are tested. Others: ccd encoders '*PATTERN*'")
-    print(f"\nUse one: ccd fit --config configs/ccd_folder.yaml --data.root DIR --model.encoder.name {names[0]}")
+    print(f"\nUse one: ccd fit --config ccd_folder --data.root DIR --model.encoder.name {names[0]}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from ccd_lightning import runs
+from ccd_lightning import runs, shipped
 from ccd_lightning.checkpoints import EncoderSource
 from ccd_lightning.commands import command
 from ccd_lightning.data.datasets import Folder
@@ -46,7 +46,7 @@ def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource
     if runs.checkpoint_of(run) is None:
         raise UserError(
             f"{run}: no checkpoint was written, so this run can be neither tested nor used. Let it reach the end of an"
-            " epoch (--trainer.max_epochs), and keep the ModelCheckpoint of the config."
+            " epoch (--trainer.max_epochs), and do not turn off --trainer.enable_checkpointing."
         )
     record = {
         "model": class_path(cli.model),
@@ -91,34 +91,33 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     data = cli.datamodule
     detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
     kind, _, name = run.parent.name.partition("_")
-    config = Path("configs") / f"{detector}_{name.removesuffix('_local')}.yaml"
-    shipped = (
-        config.is_file() and kind in PRETRAININGS and run.parent.resolve() == (runs.ROOT / run.parent.name).resolve()
-    )
-    if not shipped:
-        config = Path("configs") / f"{detector}_folder.yaml"
+    config = f"{detector}_{name.removesuffix('_local')}"
+    usual = kind in PRETRAININGS and run.parent.resolve() == (runs.ROOT / run.parent.name).resolve()
+    named = usual and config in shipped.names()
+    if not named:
+        config = f"{detector}_folder"
     options: dict[str, object] = {}
-    if not shipped or isinstance(data, Folder):
+    if not named or isinstance(data, Folder):
         options["data.root"] = data.root
     if isinstance(data, Folder):
         options |= {"data.layout": data.layout} if data.layout != AUTO else {}
         options |= {"data.split_seed": data.split_seed} if data.split_seed != 0 else {}
         options |= {} if data.groups else {"data.groups": "false"}
     options |= _size(data.geometry.size, config, detector)
-    if data.geometry.crop and (not shipped or isinstance(data, Folder)):
+    if data.geometry.crop and (not named or isinstance(data, Folder)):
         options["data.crop"] = list(data.geometry.crop)
     if data.geometry.range:
         options["data.range"] = list(data.geometry.range)
-    if not shipped or kind != PRETRAININGS[0]:
+    if not named or kind != PRETRAININGS[0]:
         options[f"model.{weights}.weights"] = os.path.relpath(run)
-    if not shipped:
+    if not named:
         options |= {"model.encoder.weights": "GLOBAL_RUN"} if detector == "igd" else {}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return command("fit", "--config", config, *words)
 
 
-def _size(size: int, config: Path, detector: str) -> dict[str, int]:
+def _size(size: int, config: str, detector: str) -> dict[str, int]:
     """The options for images of a size, in pixels, where a detector's config is of another."""
-    if config.is_file() and yaml.safe_load(config.read_text())["data"]["init_args"].get("size") == size:
+    if (file := shipped.find(config)) and yaml.safe_load(file.read_text())["data"]["init_args"]["size"] == size:
         return {}
     return {"data.size": size} | ({"model.global_scale.size": size} if detector == "igd" else {})

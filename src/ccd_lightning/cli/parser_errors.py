@@ -6,10 +6,12 @@ import difflib
 import inspect
 import re
 from dataclasses import fields
+from pathlib import Path
 
 from lightning.pytorch import Trainer
 
 from ccd_lightning.checkpoints import TrainedEncoderConfig
+from ccd_lightning.data import datasets
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.igd.settings import Training, WindowScale
@@ -29,6 +31,11 @@ UNKNOWN = (
     r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options of a class that none names
 )
 MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
+NO_CLASS = (  # x.yaml is read as a class yaml of a module x, a/x.yaml as no import path
+    r"Expected a dot import path string: (?P<name>\S+)"
+    r"|Unexpected import path format: (?P<path>\S+)"
+    r"|Problem with given class_path '(?P<file>[^']+\.(?:ya?ml|json))'"
+)
 DEVICES = {  # what Lightning says of devices, and what helps
     "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
     " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
@@ -61,6 +68,9 @@ def explain(message: str, error: BaseException | None = None) -> str:
         if key in ("model", "data"):
             return f"There is no {key}. Give a config, such as: {FIRST}"
         return f"{key} is missing: give it with --{key} VALUE, or in the config."
+    if found := re.search(NO_CLASS, message):
+        keys = dict.fromkeys(re.findall(r"Parser key \"([\w.]+)\":", message[: found.start()]))
+        return _no_class(".".join(keys), found["name"] or found["path"] or found["file"])
     return _cause(section, message)
 
 
@@ -88,19 +98,32 @@ def _unknown(section: str, key: str) -> str:
     return f"There is no option {section + key!r} in this place; ccd fit --help tells where it belongs."
 
 
+def _no_class(key: str, name: str) -> str:
+    """The sentence for a name that is no class, or the path of a file with a part of a config that is not there."""
+    if Path(name).suffix in (".yaml", ".yml", ".json"):
+        return (
+            f"{key}: there is no file {name}; its path is relative to the config that names it. --print_config writes a"
+            " config that needs no other file."
+        )
+    close = difflib.get_close_matches(name, [known.__name__ for known in known_classes()], n=1, cutoff=0.6)
+    hint = (
+        f"did you mean {close[0]}?" if close else "give the import path of a class of your own: package.module.Class."
+    )
+    return f"{key}: there is no class {name}; {hint}"
+
+
+def known_classes() -> list[type]:
+    """The project's classes that a config may name, each with a name of its own."""
+    sets = [value for value in vars(datasets).values() if isinstance(value, type)]
+    return [
+        *(CCD, IGD, PaDiM, PretextViews, Identity, Permutation, Rotation, Cutout, Noise),
+        *(value for value in sets if issubclass(value, AnomalyDataModule) and not value.__name__.startswith("_")),
+    ]
+
+
 def known_keys() -> list[str]:
     """The names of all options of the project's classes and of the Trainer."""
-    families = (Identity, Permutation, Rotation, Cutout, Noise)
-    classes = (
-        CCD,
-        IGD,
-        PaDiM,
-        PretextViews,
-        *families,
-        *AnomalyDataModule.__subclasses__(),
-        AnomalyDataModule,
-        Trainer,
-    )
+    classes = (*known_classes(), Trainer)
     names = {name for known in classes for name in inspect.signature(known).parameters}
     nested = {field.name for group in (TrainedEncoderConfig, Training, WindowScale) for field in fields(group)}
     return sorted(names.union(SECTIONS, nested) - {"kwargs"})

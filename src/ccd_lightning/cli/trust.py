@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 import yaml
@@ -21,6 +19,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer, lr_scheduler
 
+from ccd_lightning.cli.config_values import argument_hints, is_plain, refuse_special_nodes, takes_text
 from ccd_lightning.commands import expand
 from ccd_lightning.data import datasets as sets
 from ccd_lightning.data.datamodule import AnomalyDataModule
@@ -48,8 +47,6 @@ TRAINER = (
 )
 MOVED = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}  # modules that older checkpoints name
 PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
-MOST_VALUES = 100_000  # of a config; one of this program has some hundred
-PLAIN = (int, float, bool, str, type(None), Path, timedelta)
 
 
 def _paths(*classes: Any) -> dict[str, type]:
@@ -79,25 +76,6 @@ def _mentionable() -> dict[str, type]:
     return _usable() | _paths(*stock, DDPStrategy) | _of_package(lr_scheduler, lr_scheduler.LRScheduler)
 
 
-def _refuse_special_nodes(config: Any) -> None:
-    """Refuses what YAML's tags make, and more values than a config has.
-
-    Raises:
-        ValueError: If there is any.
-    """
-    rest, seen = [config], 0
-    while rest:
-        value, seen = rest.pop(), seen + 1
-        if seen > MOST_VALUES:
-            raise ValueError(f"it has more than {MOST_VALUES} values")
-        if isinstance(value, dict):
-            rest += [*value.keys(), *value.values()]
-        elif isinstance(value, list):
-            rest += value
-        elif not isinstance(value, (str, int, float, type(None))):
-            raise TypeError(f"it holds a {type(value).__name__}")
-
-
 def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[str, Any]:
     """The config that a checkpoint carries, without what it may not decide.
 
@@ -119,7 +97,7 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[st
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")
         if not trust:
-            _refuse_special_nodes(config)
+            refuse_special_nodes(config)
         config["trainer"] = dict(config.get("trainer") or {})
         return config if trust else _Check(checkpoint).restricted(config)
     except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -169,7 +147,7 @@ class _Check:
             raise self._refused(sorted(map(str, unknown))[0], place)
         if not isinstance(arguments, dict):
             raise self._refused(arguments, place)
-        hints = _hints(self.known[name])
+        hints = argument_hints(self.known[name])
         for key, value in arguments.items():
             if not (isinstance(key, str) and key.isidentifier()):
                 raise self._refused(key, place)
@@ -177,7 +155,7 @@ class _Check:
 
     def _value(self, value: Any, place: str, hint: Any) -> None:
         """Checks a value by the type that is expected; what is not plain may be a class, in one of several forms."""
-        if isinstance(value, dict) and "class_path" not in value and dataclasses.is_dataclass(hint) and _is_plain(hint):
+        if isinstance(value, dict) and "class_path" not in value and dataclasses.is_dataclass(hint) and is_plain(hint):
             fields = get_type_hints(hint)
             for key, part in value.items():
                 if key not in fields:
@@ -188,7 +166,7 @@ class _Check:
         elif isinstance(value, list):
             for part in value:
                 self._value(part, place, hint)
-        elif isinstance(value, str) and not (value in self.known or (_is_plain(hint) and _takes_text(hint))):
+        elif isinstance(value, str) and not (value in self.known or (is_plain(hint) and takes_text(hint))):
             raise self._refused(value, place)
 
     def _mentions(self, value: Any, place: str) -> None:
@@ -259,40 +237,6 @@ CLASSES = (
     *("optimizer", "lr_scheduler"),
     *(f"trainer.{key}" for key in ("logger", "callbacks", "strategy", "plugins", "profiler", "accelerator")),
 )
-
-
-def _hints(known: type) -> dict[str, Any]:
-    """Types of a constructor's arguments, those that base classes take included."""
-    found: dict[str, Any] = {}
-    for base in reversed(known.__mro__):
-        try:
-            found |= get_type_hints(vars(base)["__init__"]) if "__init__" in vars(base) else {}
-        except (NameError, TypeError):  # then none of its arguments counts as plain
-            continue
-    return found
-
-
-def _parts(hint: Any) -> tuple[Any, ...] | None:
-    """The types in a union or a container of types; None for any other type."""
-    if get_origin(hint) in (Union, types.UnionType, tuple, list, dict):
-        return tuple(part for part in get_args(hint) if part is not Ellipsis)
-    return None
-
-
-def _is_plain(hint: Any) -> bool:
-    """Whether values of a type are numbers, text or groups of them, for which nothing is ever imported."""
-    if (parts := _parts(hint)) is not None:
-        return all(map(_is_plain, parts))
-    if dataclasses.is_dataclass(hint):
-        return all(map(_is_plain, get_type_hints(hint).values()))
-    return hint in PLAIN or get_origin(hint) is Literal
-
-
-def _takes_text(hint: Any) -> bool:
-    """Whether a value of a plain type may be text."""
-    if (parts := _parts(hint)) is not None:
-        return any(map(_takes_text, parts))
-    return hint in (str, Path, timedelta) or get_origin(hint) is Literal
 
 
 def _shortened(name: Any) -> str:

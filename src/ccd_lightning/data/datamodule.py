@@ -26,6 +26,7 @@ from ccd_lightning.data.leaks import find_leak, first_rank_does
 from ccd_lightning.data.manifest import GOOD, Manifest, Row, one_sided
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
+from ccd_lightning.transforms.pretext import PretextViews
 
 Batch = dict[str, Any]
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -60,7 +61,7 @@ class AnomalyDataModule(LightningDataModule):
         crop: tuple[float, float, float, float] | None = None,
         batch_size: int = 32,
         validation: float = 0.2,
-        views: ViewTransform | None = None,
+        views: PretextViews | ViewTransform | None = None,
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | None = None,

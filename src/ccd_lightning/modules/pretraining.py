@@ -184,7 +184,7 @@ class EncoderPretraining(LightningModule, ABC):
         """Refuses: an encoder alone decides nothing about an image."""
         raise UserError(
             "This run pretrained an encoder, which scores no images. Fit a detector on it: ccd fit --config"
-            " configs/padim_folder.yaml --data.root DIR --model.encoder.weights RUN"
+            " padim_folder --data.root DIR --model.encoder.weights RUN"
         )
 
     @property

@@ -1,0 +1,237 @@
+"""The stock LightningCLI, with runs to remember."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
+
+from ccd_lightning import runs
+from ccd_lightning.callbacks.checkpointing import TrainingBroken, WholeCheckpoints
+from ccd_lightning.callbacks.pace import Pace
+from ccd_lightning.callbacks.prediction_file import PredictionFile
+from ccd_lightning.callbacks.predictions import ImagePredictions
+from ccd_lightning.checkpoints import (
+    DIVISION_KEY,
+    RANDOM,
+    EncoderSource,
+    model_of,
+    read_checkpoint,
+    recorded_sources,
+)
+from ccd_lightning.cli.callbacks import with_checkpoints
+from ccd_lightning.cli.continuity import check_same_steps
+from ccd_lightning.cli.next_steps import class_path, record_run
+from ccd_lightning.cli.resume import go_on_with_last
+from ccd_lightning.cli.saved_config import check_split
+from ccd_lightning.commands import expand
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.division import Division
+from ccd_lightning.data.image_files import ImageFiles
+from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.errors import Terminated, UserError
+from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.pretraining import EncoderPretraining
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose configs, printed or saved, name the checkpoints that a fit keeps."""
+
+    def dump(self, cfg: Namespace, *args: Any, **kwargs: Any) -> str:
+        """Writes a config as YAML."""
+        return str(super().dump(with_checkpoints(cfg), *args, **kwargs))
+
+
+class CLI(LightningCLI):
+    """LightningCLI that names runs and knows how to go on.
+
+    Args:
+        paths: The images that `predict` is to see instead of the run's test images, if any.
+        writer: The callback that writes what is predicted.
+        options: Those of LightningCLI.
+    """
+
+    def __init__(self, paths: list[str] | None, writer: PredictionFile | ImagePredictions, **options: Any) -> None:
+        self.paths, self.writer = paths, writer
+        self.sources: dict[str, EncoderSource] = {}  # of the encoders, by the model's options
+        super().__init__(LightningModule, AnomalyDataModule, parser_class=Parser, **options)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed decides everything."""
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses without the warning about words that do not come from the command line."""
+        self.config = parser.parse_args(args)
+        self.config[self.config["subcommand"]] = with_checkpoints(self.config[self.config["subcommand"]])
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the config alone: that of the checkpoint is its base already, and options given now go before it."""
+
+    def before_fit(self) -> None:
+        """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
+            self.trainer.strategy.checkpoint_io = WholeCheckpoints()
+        self.datamodule.trainer = self.trainer  # which knows of other ranks
+        if self.config["fit"]["trainer"]["log_every_n_steps"] is None:
+            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # until the number of steps is known
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, Pace):
+                    callback.thin = True
+        if isinstance(self.model, OneClassDetector):
+            size = self.datamodule.geometry.size
+            self.model.check_size(size)
+            self.model.check_memory(size, self.trainer.strategy.root_device, self.trainer.num_devices)
+        self.datamodule.processes = self.trainer.num_devices if self.trainer.local_rank == 0 else 1
+        path = self.config["fit"]["ckpt_path"]
+        checkpoint = read_checkpoint(Path(path)) if path and Path(path).is_file() else None
+        if checkpoint:
+            self._take_up(Path(path), checkpoint)
+        else:
+            self._hand_over()
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        if isinstance(self.model, EncoderPretraining):
+            self.model.take_data(self.datamodule, "fit")
+        if checkpoint:
+            if self.datamodule.split:
+                check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)
+            check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
+
+    def _hand_over(self) -> None:
+        """Reads the encoders, writes which ones into the config, and has the data hold out what their runs held out."""
+        self.model.setup("fit")
+        self.sources = getattr(self.model, "encoder_sources", {})
+        self._write_sources()
+        for name, source in self.sources.items():  # so that Lightning's own call of setup reads the same file
+            if source.weights != RANDOM:
+                config = getattr(self.model, f"{name}_config")
+                setattr(self.model, f"{name}_config", replace(config, weights=source.weights, digest=source.digest))
+        if origins := [source for source in self.sources.values() if source.is_run]:
+            self.datamodule.follow([source.division for source in origins])
+
+    def _take_up(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Goes by the checkpoint of a run to resume, which has the encoders' weights and names where they came from."""
+        if class_path(self.model) != (kept := model_of(checkpoint)):
+            raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
+        for name in ("encoder_config", "local_encoder_config"):
+            if hasattr(self.model, name):
+                config = getattr(self.model, name)
+                setattr(self.model, name, replace(config, weights=None, digest=None))  # so that nothing is read
+        self.model.setup("fit")
+        recorded = recorded_sources(checkpoint)
+        used = getattr(self.model, "encoder_sources", {})
+        self.sources = {name: recorded.get(name, source) for name, source in used.items()}
+        self._write_sources()
+        self.datamodule.follow([Division.from_state(checkpoint.get(DIVISION_KEY))], own=True)
+
+    def _write_sources(self) -> None:
+        """Has the config name the encoders' files instead of where they were looked for."""
+        arguments = self.config["fit"]["model"]["init_args"]
+        for name, source in self.sources.items():
+            arguments[name]["name"] = getattr(self.model, name).name
+            if source.weights != RANDOM:
+                arguments[name]["weights"], arguments[name]["digest"] = source.weights, source.digest
+
+    def before_validate(self) -> None:
+        """Has the data hold out what the run held out."""
+        self._follow_run(self.config["validate"]["ckpt_path"])
+
+    def _follow_run(self, checkpoint: str) -> None:
+        self.datamodule.follow([Division.from_state(read_checkpoint(Path(checkpoint)).get(DIVISION_KEY))], own=True)
+
+    def before_test(self) -> None:
+        """Refuses to test on what the run was trained on, where the run's split is still beside its checkpoint."""
+        self._follow_run(self.config["test"]["ckpt_path"])
+        self.datamodule.prepare_data()
+        self.datamodule.setup("test")
+        file = runs.run_folder(Path(self.config["test"]["ckpt_path"])) / runs.MANIFEST
+        split: Manifest | None = self.datamodule.split
+        if split and file.is_file():
+            trained = {row.path for row in Manifest.read(file, split.root).select("train")}
+            if seen := [row.path for row in split.select("test") if row.path in trained]:
+                raise UserError(
+                    f"{seen[0]}, to be tested on, was trained on, as {len(seen) - 1} others were. Test on the run's own"
+                    f" split with --data.layout {quote(str(file))}, or fit anew."
+                )
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the run that `fit --ckpt_path last` is to go on with, which the logger's folder tells."""
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit" and config["ckpt_path"] == "last":
+            go_on_with_last(config)
+        if config["ckpt_path"]:
+            config["ckpt_path"] = str(expand(config["ckpt_path"]))
+            config["weights_only"] = True  # a checkpoint need not be trusted to run code
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Fits; Ctrl-C, from which Lightning exits by itself, and SIGTERM are told with the way to go on."""
+        folder = self.trainer.log_dir if self.trainer.is_global_zero else None  # later, other ranks may be gone
+        try:
+            self.trainer.fit(model, **kwargs)
+        except SystemExit as stop:
+            if not self.trainer.interrupted:
+                raise
+            raise KeyboardInterrupt(_way_out(folder)) from stop
+        except TrainingBroken as stop:
+            if not self.trainer.is_global_zero:
+                raise SystemExit(0) from stop  # the first rank tells, as below
+            raise
+        except Terminated as stop:
+            if not self.trainer.is_global_zero:
+                raise SystemExit(0) from stop  # any other code makes Lightning kill the first rank, which tells
+            raise Terminated(_way_out(folder)) from stop
+
+    def test(self, model: LightningModule, **kwargs: Any) -> None:
+        """Tests; the report prints the metrics, so Lightning need not."""
+        self.trainer.test(model, **kwargs | {"verbose": False})
+
+    def predict(self, model: LightningModule, **kwargs: Any) -> None:
+        """Predicts, and keeps no map in memory; Ctrl-C is told with where the images are that were done before."""
+        if self.paths is not None:
+            data = self.datamodule
+            kwargs["datamodule"] = ImageFiles(self.paths, data.geometry, data.batch_size, data.num_workers)
+        try:
+            self.trainer.predict(model, **kwargs | {"return_predictions": False})
+        except SystemExit as stop:
+            if not self.trainer.interrupted:
+                raise
+            raise KeyboardInterrupt(self.writer.so_far()) from stop
+
+    def after_predict(self) -> None:
+        """Says what was predicted, below the progress bar."""
+        rank_zero_only(print)(self.writer.summary())
+
+    def after_fit(self) -> None:
+        """Records that the run is finished, and says what to do next."""
+        folder = self.trainer.log_dir  # on every rank: Lightning broadcasts it
+        if folder and self.trainer.loggers and not getattr(self.trainer, "fast_dev_run", 0):
+            record_run(Path(folder), self, self.sources)
+
+
+def _seed(value: Any) -> int:
+    """The seed of the data, which is that of everything.
+
+    Raises:
+        UserError: If it is no seed: LightningCLI takes true and false too, and draws one or none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+        raise UserError(
+            f"seed_everything is {str(value).lower()}, but must be a whole number from 0 to {2**32 - 1}. For other"
+            " random numbers, give another one."
+        )
+    return value
+
+
+def _way_out(folder: str | None) -> str:
+    if folder and (Path(folder) / runs.CHECKPOINTS / "last.ckpt").is_file():
+        return runs.how_to_go_on(os.path.relpath(folder))
+    return ""

@@ -1,0 +1,91 @@
+"""The config and the split that a run keeps, in its folder and in every checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from ccd_lightning import runs
+from ccd_lightning.checkpoints import CONFIG_KEY, DIVISION_KEY
+from ccd_lightning.cli.relocation import ORIGIN_KEY
+from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.errors import UserError
+from ccd_lightning.modules.normal_images import anomaly_data
+from ccd_lightning.writing import atomic_write
+
+
+class KeepConfig(SaveConfigCallback):
+    """Writes the config into the run's folder and into every checkpoint, which thereby needs nothing beside it.
+
+    The split, which may have been drawn, is written into the folder too.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the file when fitting starts; a test belongs to a run that has one."""
+        if stage != "fit" or not trainer.loggers:
+            return
+        folder = self.folder = Path(str(trainer.log_dir))  # on every rank: Lightning broadcasts it
+        path = self.config.get("ckpt_path")  # an interrupted run is resumed in its own folder, and in no other's
+        self.overwrite = bool(path) and runs.run_folder(Path(path)).resolve() == folder.resolve()
+        if (folder / self.config_filename).exists() and not self.overwrite:
+            raise UserError(
+                f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."
+            )
+        self.config = self._with_range(trainer)
+        self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
+        self.save_to_log_dir = False  # Lightning writes there in place
+        super().setup(trainer, pl_module, stage)
+        split = anomaly_data(trainer).split
+        if split and trainer.is_global_zero:
+            keep_split(split, folder / runs.MANIFEST)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the config, on the first rank."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.folder / self.config_filename) as partial:
+            partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the config, the folder that its relative paths refer to, and which images were held out."""
+        checkpoint[CONFIG_KEY] = self.parser.dump(self._with_range(trainer), skip_none=False)
+        checkpoint[ORIGIN_KEY] = os.getcwd()
+        if division := anomaly_data(trainer).division:
+            checkpoint[DIVISION_KEY] = division.state()
+
+    def _with_range(self, trainer: Trainer) -> Namespace:
+        """The config with the range of grey values that was found in the training images, for test and predict."""
+        config = self.config.clone()
+        geometry = anomaly_data(trainer).geometry
+        if geometry.range and "data.init_args.range" in config:
+            config["data.init_args.range"] = geometry.range
+        return config
+
+
+def keep_split(split: Manifest, file: Path) -> None:
+    """Writes the split, or sees that a resumed run has the one that it began with."""
+    check_split(split, file)
+    split.write(file)
+
+
+def check_split(split: Manifest, file: Path) -> None:
+    """Refuses another split than the one in a run's folder, if there is one."""
+    if file.is_file():
+        old = Manifest.read(file, split.root)
+        before, now = ({(row.path, row.split) for row in one.rows} for one in (old, split))
+        if changed := {path for path, _ in before ^ now}:
+            raise UserError(
+                f"{file}: {len(changed)} images have come, gone or changed sides since the run began. Put them back, or"
+                f" begin a new run, with --data.layout {quote(str(file))} for the old split."
+            )
+        groups, now_groups = ({row.path: row.group for row in one.select("train")} for one in (old, split))
+        if groups != now_groups:
+            raise UserError(
+                f"{file}: images are not grouped by patient or video as they were when the run began. Resume it with"
+                f" --data.layout {quote(str(file))}."
+            )

@@ -1,0 +1,26 @@
+"""The configs that come with the package, by name."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+TRAINER = "trainer"  # the folder of configs that say how to train, not what; they are added to another one
+
+
+def folder() -> Path:
+    """Where they are: inside the installed package, or in the checkout that it runs from."""
+    inside = Path(str(files("ccd_lightning"))) / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def names() -> list[str]:
+    """The names that `--config` takes, such as `ccd_kvasir` and `trainer/gpu`."""
+    return [path.stem for path in sorted(folder().glob("*.yaml"))] + [
+        f"{TRAINER}/{path.stem}" for path in sorted((folder() / TRAINER).glob("*.yaml"))
+    ]
+
+
+def find(name: str) -> Path | None:
+    """The file of a config, None where no config has this name."""
+    return folder() / f"{name}.yaml" if name in names() else None
