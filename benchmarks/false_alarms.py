@@ -13,9 +13,10 @@ import numpy as np
 
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.bootstrap import units
-from ccd_lightning.metrics.intervals import Floats, Integers, delong_test
+from ccd_lightning.metrics.intervals import delong_test
 from ccd_lightning.metrics.paired import paired_differences
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats, Integers
 
 SORTS = ("all normal or all abnormal", "half and half", "a third of each sort")
 SIZES = ((12, 6), (20, 6), (40, 4), (100, 4))  # patients, and images of each

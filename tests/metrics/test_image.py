@@ -7,8 +7,9 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, ro
 
 from ccd_lightning.metrics.bootstrap import bootstrap, bootstrap_interval
 from ccd_lightning.metrics.image import DECISIONS, IMAGE_METRICS, RESAMPLED, decisions, image_metrics
-from ccd_lightning.metrics.intervals import Floats, Integers, delong_interval, wilson_interval
+from ccd_lightning.metrics.intervals import delong_interval, wilson_interval
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats, Integers
 
 THRESHOLD = 1.5
 CLOSED = ("image/auroc", "image/sensitivity", "image/specificity")

@@ -5,9 +5,10 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ccd_lightning.metrics import threshold_metrics as curves
-from ccd_lightning.metrics.intervals import Integers, delong_test
+from ccd_lightning.metrics.intervals import delong_test
 from ccd_lightning.metrics.paired import holm, paired_differences
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Integers
 
 
 def images(labels: Integers, groups: Integers | None = None) -> list[ImageRecord]:

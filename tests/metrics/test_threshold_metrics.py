@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score, roc_curve
 
 from ccd_lightning.metrics import threshold_metrics as curves
-from ccd_lightning.metrics.intervals import Floats, Integers
+from ccd_lightning.metrics.types import Floats, Integers
 
 
 def sample(seed: int) -> tuple[Integers, Integers, Floats, Floats]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.bootstrap import smaller_class
-from ccd_lightning.metrics.intervals import Integers
 from ccd_lightning.metrics.paired import paired_pixels
 from ccd_lightning.metrics.pixel_table import PIXELS, PixelTable, read_pixels
+from ccd_lightning.metrics.types import Integers
 from ccd_lightning.reporting.tested_runs import Compared, Tested, again
 
 METRICS = ("pixel/auroc", "pixel/aupro", "pixel/dice")

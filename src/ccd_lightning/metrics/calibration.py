@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd_lightning.metrics.intervals import Floats, false_positive_interval
+from ccd_lightning.metrics.intervals import false_positive_interval
+from ccd_lightning.metrics.types import Floats
 
 FEW = 20  # held-out images; with fewer, the usual quantile of 95% is about the largest of their scores
 

@@ -22,8 +22,9 @@ from torchmetrics.functional.classification import (
 
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.bootstrap import RESAMPLES, bootstrap, bootstrap_interval, is_grouped, smaller_class
-from ccd_lightning.metrics.intervals import Floats, Integers, delong_interval, wilson_interval
+from ccd_lightning.metrics.intervals import delong_interval, wilson_interval
 from ccd_lightning.metrics.records import NO_ABNORMAL, NO_NORMAL, Evaluation, ImageRecord
+from ccd_lightning.metrics.types import Floats, Integers
 
 # Of ranks (N,) in [0, 1] and labels (N,).
 CURVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import beta, norm, rankdata
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from ccd_lightning.metrics.types import Floats, Integers
+
 Z = float(norm.ppf(0.975))
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.bootstrap import RESAMPLES, bootstrap
-from ccd_lightning.metrics.intervals import Floats, Z
+from ccd_lightning.metrics.intervals import Z
 from ccd_lightning.metrics.pixel_table import PixelTable
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats
 
 # Of counts of normal and abnormal scores; the area has a test of its own, `intervals.delong_test`.
 PAIRED: dict[str, Callable[[Floats, Floats], Floats]] = {

@@ -13,7 +13,7 @@ import numpy as np
 from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics import threshold_metrics as curves
-from ccd_lightning.metrics.intervals import Floats, Integers
+from ccd_lightning.metrics.types import Floats, Integers
 from ccd_lightning.writing import atomic_write
 
 PIXELS = "pixels.npz"

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ccd_lightning.metrics.bootstrap import RESAMPLES, bootstrap, bootstrap_interval, smaller_class
 from ccd_lightning.metrics.histogram import BINS, float_bins
-from ccd_lightning.metrics.intervals import Floats
 from ccd_lightning.metrics.pixel_table import DECISIONS, PIXEL_METRICS, PixelTable, pixel_values
 from ccd_lightning.metrics.records import Evaluation, ImageRecord
+from ccd_lightning.metrics.types import Floats
 
 LIMIT = 4096  # occupied bins of an image; with more its bins are merged in pairs until it has no more
 GRID = 512  # at most so many bins, shared by all images, for resamples

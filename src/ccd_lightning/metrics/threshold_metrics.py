@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd_lightning.metrics.intervals import Floats, Integers
+from ccd_lightning.metrics.types import Floats, Integers
 
 
 def tied_counts(drawn: Floats, labels: Integers, scores: Floats) -> tuple[Floats, Floats]:

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from ccd_lightning.metrics.calibration import normal_percentile
 from ccd_lightning.metrics.detection import Evaluation, ImageRecord
-from ccd_lightning.metrics.intervals import Floats
 from ccd_lightning.metrics.names import MAIN
+from ccd_lightning.metrics.types import Floats
 from ccd_lightning.writing import atomic_write
 
 METRICS = "metrics.json"

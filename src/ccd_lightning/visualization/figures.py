@@ -20,7 +20,7 @@ from PIL import Image
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from ccd_lightning.data.images import Geometry
-from ccd_lightning.metrics.intervals import Floats
+from ccd_lightning.metrics.types import Floats
 from ccd_lightning.visualization.overlays import COLOURS, draw_overlay, scale_of
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
