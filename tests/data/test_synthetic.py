@@ -16,7 +16,6 @@ from scipy.ndimage import binary_dilation
 from ccd_lightning.cli import main
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.synthetic import SETS, baselines, folder, render, synthesize
-from ccd_lightning.data.synthetic.baselines import auroc
 from ccd_lightning.data.synthetic.eye import Eye
 from ccd_lightning.data.synthetic.noise import Scene
 from ccd_lightning.data.synthetic.wall import Wall
@@ -214,13 +213,6 @@ def test_folder_made_meanwhile_by_another_process(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(folder, "render", overtaken)
     synthesize(root, "fundus", **FEW)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
-
-
-def test_auroc_against_loops() -> None:
-    rng = np.random.default_rng(0)
-    scores, positive = rng.integers(0, 8, 40).astype(float), rng.random(40) < 0.4
-    wins = [(one > two) + 0.5 * (one == two) for one in scores[positive] for two in scores[~positive]]
-    assert auroc(scores, positive) == pytest.approx(np.mean(wins))
 
 
 @pytest.mark.parametrize("grey", [False, True])

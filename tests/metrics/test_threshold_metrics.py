@@ -13,6 +13,7 @@ def sample(seed: int) -> tuple[Integers, Integers, Floats, Floats]:
     scores = (rng.normal(size=110) + labels).round(1)
     distinct, place = np.unique(scores, return_inverse=True)
     normal, abnormal = (np.bincount(place[labels == y], minlength=len(distinct)).astype(float) for y in (0, 1))
+    assert np.array_equal(curves.score_counts(labels, scores), [normal, abnormal])
     return labels, scores, normal, abnormal
 
 
@@ -27,6 +28,14 @@ def test_areas_and_overlap_agree_with_sklearn(seed: int) -> None:
     assert dice == pytest.approx(max(f1_score(labels, called) for called in decisions), abs=1e-12)
     expected = max(jaccard_score(labels, called) for called in decisions)
     assert curves.dice_to_iou(dice) == pytest.approx(expected, abs=1e-12)
+
+
+def test_area_counts_pairs_and_half_of_the_ties() -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 8, 40).astype(float), rng.integers(0, 2, 40)
+    wins = [(one > two) + 0.5 * (one == two) for one in scores[labels == 1] for two in scores[labels == 0]]
+    area = curves.partial_area(*curves.score_counts(labels, scores))
+    assert area == pytest.approx(np.mean(wins), abs=1e-12)
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 0.31234, 1.0])

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ccd_lightning.data.synthetic.baselines import auroc
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.encoder import Encoder
@@ -133,7 +133,7 @@ def test_probe_tells_held_out_images_from_their_augmented_versions(factor: float
     module._trainer = SimpleNamespace(datamodule=data, global_rank=0, world_size=1)  # type: ignore[assignment]
     probed = module._probe_held_out()
     distances = module.probe(data.held_out).double().numpy()
-    assert probed["auroc"] == pytest.approx(auroc(distances, np.arange(200) >= 100), abs=1e-6)
+    assert probed["auroc"] == pytest.approx(roc_auc_score(np.arange(200) >= 100, distances), abs=1e-6)
     assert low <= probed["auroc"] <= high
     logs = np.log(distances)
     assert probed["separation"] == pytest.approx(logs[100:].mean() - logs[:100].mean(), abs=1e-5)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import beta, norm, rankdata
+from scipy.stats import beta, binomtest, norm, rankdata
 
 from ccd_lightning.metrics.types import Floats, Integers
 
@@ -127,11 +127,8 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
         successes: How many of the trials succeeded.
         count: The number of trials, > 0.
     """
-    share, spread = successes / count, Z**2 / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z / (1 + spread) * float(np.sqrt(share * (1 - share) / count + spread / (4 * count)))
-    low, high = centre - half, centre + half
-    return 0.0 if successes == 0 else low, 1.0 if successes == count else high  # rounding would miss these ends
+    low, high = binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def false_positive_interval(count: int, quantile: float) -> tuple[float, float]:

@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from ccd_lightning.data.images import Geometry
+from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.types import Floats
 from ccd_lightning.visualization.overlays import COLOURS, draw_overlay, scale_of
 
@@ -64,12 +63,6 @@ def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
     return axes
 
 
-def _ranked(scores: Floats, labels: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores as ranks in [0, 1], which have the same curves and pass through torchmetrics unchanged."""
-    ranks = np.unique(scores, return_inverse=True)[1] / len(scores)
-    return torch.from_numpy(ranks), torch.from_numpy(labels)
-
-
 def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, caption: str) -> Figure:
     """The ROC curve, with the point at which the threshold works.
 
@@ -79,7 +72,7 @@ def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, capt
         threshold: Images that score above it are called abnormal.
         caption: What to write beside the curve, such as the AUROC with its interval.
     """
-    false, true, _ = binary_roc(*_ranked(scores, labels))
+    false, true = curves.roc(*curves.score_counts(labels, scores))
     figure = Figure(figsize=(4.5, 4.2), layout="constrained")
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curve")
     axes.plot(false, true, color=BLUE, linewidth=2, label=caption)
@@ -101,9 +94,9 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
     figure = Figure(figsize=(5.2, 5.0 + 0.2 * len(scores)), layout="constrained")
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
     for name, own in scores.items():
-        false, true, _ = binary_roc(*_ranked(own, labels))
-        area = float(torch.trapezoid(true, false))
-        axes.plot(false, true, linewidth=1.8, alpha=0.85, label=f"{name}: AUROC {area:.3f}")
+        counts = curves.score_counts(labels, own)
+        label = f"{name}: AUROC {curves.partial_area(*counts):.3f}"
+        axes.plot(*curves.roc(*counts), linewidth=1.8, alpha=0.85, label=label)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)  # names of runs are long
@@ -112,9 +105,10 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
 
 def precision_recall_figure(scores: Floats, labels: NDArray[np.int64], caption: str) -> Figure:
     """The precision-recall curve; arguments as in `roc_figure`."""
-    precision, recall, _ = binary_precision_recall_curve(*_ranked(scores, labels))
+    precision, recall = curves.precision_recall(*curves.score_counts(labels, scores))
     figure = Figure(figsize=(4.5, 4.2), layout="constrained")
     axes = _axes(figure, "recall (sensitivity)", "precision", "Precision and recall")
+    recall, precision = np.append(recall[::-1], 0), np.append(precision[::-1], 1)
     axes.plot(recall, precision, color=BLUE, linewidth=2, drawstyle="steps-post", label=caption)
     axes.axhline(labels.mean(), color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
