@@ -121,7 +121,7 @@ def test_overlays_have_one_colour_scale_for_all_rows(tmp_path: Path) -> None:
     figure = overlay_figure(cases("polyp", "polyp", "good"), threshold=4.0, limits=(0.0, 100.0))
     assert len(figure.axes) == 3 * 4 + 1
     grid = np.array(figure.axes[:-1]).reshape(3, 4)
-    colours = [np.asarray(row[2].images[0].get_array()) for row in grid]
+    colours = [np.asarray(row[2].images[0].get_array()) / 255 for row in grid]
     for place, shown in enumerate(colours):  # the lesion's value is 1, 10, 100, where 100 is at 3/4 of the colours
         assert shown[6, 7, :3] == pytest.approx(np.array(colormaps[COLOURS](0.75 * 10**place / 100))[:3], abs=0.01)
         assert shown[0, 0, :3] == pytest.approx(np.array(colormaps[COLOURS](0.0))[:3], abs=0.01)
@@ -142,7 +142,7 @@ def test_many_cases_stand_in_two_blocks() -> None:
     grid = np.array(figure.axes[:-1]).reshape(3, 8)
     places = [*grid[:, 2], *grid[:2, 6]]  # down the left block, then down the right one
     for axes, case in zip(places, shown, strict=True):
-        lesion = np.asarray(axes.images[0].get_array())[6, 7, :3]
+        lesion = np.asarray(axes.images[0].get_array())[6, 7, :3] / 255
         assert lesion == pytest.approx(np.array(colormaps[COLOURS](0.75 * case.anomaly_map.max() / 1e5))[:3], abs=0.01)
     assert [axes.get_visible() for axes in grid[:, 4]] == [True, True, False]
 

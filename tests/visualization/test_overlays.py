@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
+from matplotlib.colors import Normalize
 from PIL import Image
 
 from ccd_lightning.data.images import Geometry
 from ccd_lightning.visualization.overlays import (
+    COLOURS,
     FULL,
     OUTLINE,
     PictureWriter,
+    colour_map,
     draw_overlay,
     encode_map,
 )
@@ -50,6 +54,13 @@ def test_an_image_that_is_used_as_a_whole_has_no_frame() -> None:
     left, top, right, bottom = changed(large, draw_overlay(large, quiet, Geometry(20), LIMITS, "normal"))
     assert left < right < 200
     assert top < bottom < 40
+
+
+def test_colours_are_those_of_matplotlib() -> None:
+    values = np.linspace(5, 35, 256, dtype=np.float32).reshape(16, 16)
+    expected = colormaps[COLOURS](Normalize(*LIMITS)(values))[..., :3]
+    assert np.abs(colour_map(values, LIMITS) / 255 - expected).max() < 0.02  # which has one level more
+    assert (colour_map(np.full((2, 2), 10, np.float32), (10.0, 10.0)) == colour_map(values, LIMITS)[0, 0]).all()
 
 
 @pytest.mark.parametrize(("value", "outlined"), [(29.9, False), (30.0, False), (30.5, True)])

@@ -18,6 +18,7 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.transforms.patches import CELLS
+from ccd_lightning.visualization.overlays import colour_map
 
 # TensorBoard shows pictures about 350 pixels wide, half of what these have, and there their text must be readable.
 DPI, TEXT = 160, 9
@@ -220,6 +221,6 @@ def reconstruction_figure(shown: dict[str, Tensor], maps: Tensor) -> Figure:
     low, high = float(maps.min()), float(maps.max())
     axes[-1][0].set_ylabel(f"map\n{low:.2f} to {high:.2f}", fontsize=TEXT)
     for place, one in zip(axes[-1], maps.float().cpu(), strict=True):
-        place.imshow(one.numpy(), cmap="inferno", vmin=low, vmax=high)
+        place.imshow(colour_map(one.numpy(), (low, high)))
         place.set(xticks=[], yticks=[])
     return figure

@@ -20,7 +20,7 @@ from PIL import Image
 from ccd_lightning.data.images import Geometry
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.types import Floats
-from ccd_lightning.visualization.overlays import COLOURS, draw_overlay, scale_of
+from ccd_lightning.visualization.overlays import COLOURS, colour_map, draw_overlay, scale_of
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 DPI = 160  # of files: twice the pixels, or nearly so, at which the report shows a figure
@@ -162,8 +162,8 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
     figure = Figure(figsize=(4.3 * blocks + 0.6, 1.02 * height + 0.3), layout="constrained")
     grid = figure.subplots(height, blocks * len(columns), squeeze=False)
     scaled = not math.isnan(limits[1])
-    own = np.quantile([case.anomaly_map for case in cases], (0.5, 0.995)).tolist()
-    scale = ScalarMappable(Normalize(*(scale_of(limits) if scaled else own)), COLOURS)
+    low, high = np.quantile([case.anomaly_map for case in cases], (0.5, 0.995)).tolist()
+    ends = scale_of(limits) if scaled else (low, high)
     for axes, title in zip(grid[0], columns * blocks, strict=True):
         axes.set_title(title, fontsize=9)
     rows = [row for block in np.split(grid, blocks, axis=1) for row in block]
@@ -173,7 +173,7 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
         pictures = (
             case.image,
             case.image,
-            scale.to_rgba(case.anomaly_map),
+            colour_map(case.anomaly_map.astype(np.float32), ends),
             overlay(case, limits) if scaled else case.image,
         )
         for axes, picture in zip(row, pictures, strict=True):
@@ -188,7 +188,7 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
             _note(row[3], "no threshold")
         row[0].set_ylabel(case.title(threshold), fontsize=7)
     label = "anomaly map" if scaled else "anomaly map, own scale"
-    bar = figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label=label)
+    bar = figure.colorbar(ScalarMappable(Normalize(*ends), COLOURS), ax=grid[:, -1], shrink=0.7, label=label)
     if scaled:
         bar.ax.axhline(limits[1], color="cyan", linewidth=1.2)  # where the line of the overlays is
     return figure

@@ -1,6 +1,7 @@
-"""Anomaly maps as pictures: laid over the original image, and as 16-bit PNG.
+"""Anomaly maps as pictures: coloured, laid over the original image, and as 16-bit PNG.
 
-The report and `ccd predict` draw by this rule; `examples/score_onnx.py`, which cannot import it, repeats it.
+Figures, predictions, TensorBoard and exported files take their colours from here; `examples/score_onnx.py`, which
+cannot import it, repeats it.
 """
 
 from __future__ import annotations
@@ -45,6 +46,24 @@ def palette() -> bytes:
     return (255 * colormaps[COLOURS](np.arange(256))[:, :3]).round().astype(np.uint8).tobytes()
 
 
+def map_levels(anomaly_map: Maps, ends: tuple[float, float]) -> Image.Image:
+    """A map (H, W) as 256 grey levels, from its value at the lower end to that at the upper end of the colours."""
+    low, high = ends
+    return Image.fromarray((255 * ((anomaly_map - low) / (high - low or 1.0)).clip(0, 1)).round().astype(np.uint8))
+
+
+def colour_levels(levels: Image.Image) -> Image.Image:
+    """The RGB image in the colours of a map's levels."""
+    colours = levels.copy()
+    colours.putpalette(palette())
+    return colours.convert("RGB")
+
+
+def colour_map(anomaly_map: Maps, ends: tuple[float, float]) -> NDArray[np.uint8]:
+    """A map (H, W) in its colours, (H, W, 3) in 0..255; see `map_levels`."""
+    return np.asarray(colour_levels(map_levels(anomaly_map, ends)))
+
+
 def draw_overlay(
     image: Image.Image, anomaly_map: Maps, geometry: Geometry, limits: tuple[float, float], label: str = ""
 ) -> Image.Image:
@@ -62,13 +81,9 @@ def draw_overlay(
     """
     image = image.copy()
     box = left, top, right, bottom = geometry.box(*image.size)
-    low, high = scale_of(limits)
-    spread = (anomaly_map - low) / (high - low or 1.0)
-    levels = Image.fromarray((255 * spread.clip(0, 1)).round().astype(np.uint8))
+    levels = map_levels(anomaly_map, scale_of(limits))
     levels = levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
-    colours = levels.copy()
-    colours.putpalette(palette())
-    image.paste(colours.convert("RGB"), box, levels.point(OPACITY))
+    image.paste(colour_levels(levels), box, levels.point(OPACITY))
     image.paste(OUTLINE, box, _rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
     draw = ImageDraw.Draw(image)
     width = max(1, min(image.size) // 400)
