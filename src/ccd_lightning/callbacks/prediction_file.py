@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.metrics.detection import ImageRecord
-from ccd_lightning.reporting.results import write_predictions
+from ccd_lightning.reporting.predictions_csv import write_predictions
 
 FILE = "unlabelled_predictions.csv"
 

@@ -21,7 +21,7 @@ from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.metrics.detection import ImageRecord
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.reporting.csv_writer import GrowingTables
-from ccd_lightning.reporting.results import PREDICTIONS, cells, columns
+from ccd_lightning.reporting.predictions_csv import PREDICTIONS, cells, columns
 from ccd_lightning.visualization.overlays import MAPS, OVERLAYS, MapFormat, Maps, PictureWriter
 from ccd_lightning.writing import atomic_write
 

@@ -34,7 +34,9 @@ from ccd_lightning.metrics.pixel_table import PIXELS, write_pixels
 from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
 from ccd_lightning.reporting.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.reporting.html import FIGURES, REPORT, Content, write_html
-from ccd_lightning.reporting.results import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
+from ccd_lightning.reporting.metrics_json import METRICS, write_metrics
+from ccd_lightning.reporting.predictions_csv import PREDICTIONS, write_predictions
+from ccd_lightning.reporting.summary import print_summary
 from ccd_lightning.runs import CONFIG
 from ccd_lightning.visualization.figures import (
     DPI,

@@ -13,15 +13,9 @@ from rich.table import Table
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.names import MAIN, partly_masked
-from ccd_lightning.reporting.tested_runs import (
-    Compared,
-    Tested,
-    again,
-    check_same_data,
-    read_results,
-    read_scores,
-    tested_run,
-)
+from ccd_lightning.reporting.comparison import Compared, read_scores
+from ccd_lightning.reporting.metrics_json import Results, check_same_data, read_metrics, tested_run
+from ccd_lightning.runs import how_to_test
 
 Difference = tuple[float, float, float]  # with the low and the high end of its interval
 FORMATS = (".png", ".pdf", ".svg")
@@ -44,7 +38,7 @@ def run_compare(words: list[str]) -> None:
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
     runs = {str(path): tested_run(path) for path in arguments.runs}
-    results = {name: read_results(run) for name, run in runs.items()}
+    results = {name: read_metrics(run) for name, run in runs.items()}
     check_same_data({name: result.data for name, result in results.items()})
     print_metrics(results, every=arguments.all)
     if len(runs) == 1 and not output:
@@ -56,7 +50,7 @@ def run_compare(words: list[str]) -> None:
         draw(compared, output)
 
 
-def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
+def print_metrics(results: Mapping[str, Results], every: bool) -> None:
     """Prints a table with a column a run."""
     table = _table("metric", results)
     known = {name: None for result in results.values() for name in result.evaluation.metrics}
@@ -75,7 +69,7 @@ def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
         print(note if len(runs) == len(results) else f"{', '.join(runs)}: {note}")
 
 
-def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Tested]) -> None:
+def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Results]) -> None:
     """Prints differences from the first run, and what is to be known of them.
 
     Args:
@@ -100,7 +94,7 @@ def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapp
             f"images of a patient or video count as dependent: {count} groups in the test (Obuchowski's) and bootstrap"
         )
     if not compared.groups_known and any(result.data.get("groups") != 0 for result in results.values()):
-        commands = ", ".join(map(again, runs.values()))
+        commands = ", ".join(map(how_to_test, runs.values()))
         print(
             f"no predictions.csv names patients or videos, so images count as independent; to change that: {commands}"
         )
@@ -171,7 +165,7 @@ def _table(title: str, names: Iterable[str]) -> Table:
     return table
 
 
-def _cell(result: Tested, metric: str) -> str:
+def _cell(result: Results, metric: str) -> str:
     found = result.evaluation
     if metric not in found.metrics:
         return f"- ({found.undefined.get(metric, 'not measured')})"

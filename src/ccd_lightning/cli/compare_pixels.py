@@ -12,14 +12,16 @@ from ccd_lightning.metrics.bootstrap import smaller_class
 from ccd_lightning.metrics.paired import paired_pixels
 from ccd_lightning.metrics.pixel_table import PIXELS, PixelTable, read_pixels
 from ccd_lightning.metrics.types import Integers
-from ccd_lightning.reporting.tested_runs import Compared, Tested, again
+from ccd_lightning.reporting.comparison import Compared
+from ccd_lightning.reporting.metrics_json import Results
+from ccd_lightning.runs import how_to_test
 
 METRICS = ("pixel/auroc", "pixel/aupro", "pixel/dice")
 Differences = dict[str, tuple[float, float, float]]
 
 
 def pixel_differences(
-    compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Tested]
+    compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Results]
 ) -> tuple[dict[str, Differences], list[str]]:
     """How each run's pixel metrics differ from the first run's.
 
@@ -76,7 +78,9 @@ def _kept(run: Path, files: list[str]) -> tuple[Integers, PixelTable]:
     """
     table, places = read_pixels(run), {file: place for place, file in enumerate(files)}
     if not places.keys() >= set(table.paths):
-        raise UserError(f"{run / PIXELS} has images that {run}/predictions.csv has not. Write both with: {again(run)}")
+        raise UserError(
+            f"{run / PIXELS} has images that {run}/predictions.csv has not. Write both with: {how_to_test(run)}"
+        )
     found = np.array([places[path] for path in table.paths], dtype=np.int64)
     order = np.argsort(found)
     return found[order], table.take(order)

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.types import Floats, Integers
+from ccd_lightning.runs import how_to_test
 from ccd_lightning.writing import atomic_write
 
 PIXELS = "pixels.npz"
@@ -95,7 +95,7 @@ def read_pixels(run: Path) -> PixelTable:
     Raises:
         UserError: If the file is missing or damaged.
     """
-    file, again = run / PIXELS, f"Write it with: {command('test', '--ckpt_path', run)}"
+    file, again = run / PIXELS, f"Write it with: {how_to_test(run)}"
     if not file.is_file():
         raise UserError(f"{file}: not there; an older version did not write it. {again}")
     try:
