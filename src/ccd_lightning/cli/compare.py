@@ -16,6 +16,7 @@ from ccd_lightning.metrics.names import MAIN, partly_masked
 from ccd_lightning.reporting.comparison import Compared, read_scores
 from ccd_lightning.reporting.metrics_json import Results, check_same_data, read_metrics, tested_run
 from ccd_lightning.runs import how_to_test
+from ccd_lightning.writing import atomic_write
 
 Difference = tuple[float, float, float]  # with the low and the high end of its interval
 FORMATS = (".png", ".pdf", ".svg")
@@ -151,7 +152,10 @@ def draw(compared: Compared, output: Path) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         figure = roc_comparison_figure(compared.scores, compared.labels)
-        figure.savefig(output, dpi=110, bbox_inches="tight")  # long names are wide
+        with atomic_write(output) as partial:
+            figure.savefig(
+                partial, format=output.suffix.lower()[1:], dpi=110, bbox_inches="tight"
+            )  # long names are wide
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error}).") from error
     print(f"\nROC curves: {output}")

@@ -15,6 +15,7 @@ from rich.console import Console
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
+from ccd_lightning.writing import put_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,7 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
                 f" maps' range ({TOLERANCE:.0e} is allowed). Try --format {'torch' if form == 'onnx' else 'onnx'}."
             )
         for part in sorted(Path(folder).iterdir(), reverse=True):  # weights before the file that refers to them
-            part.replace(file.parent / part.name)
+            put_in_place(part, file.parent / part.name)
     outputs = "score, decision and map" if metadata["threshold"] else "score and map (the run has no threshold)"
     side = metadata["size"]
     print(f"{os.path.relpath(file)}: images (batch, 3, {side}, {side}) of {metadata['input']} -> {outputs}")

@@ -150,7 +150,7 @@ class PictureWriter:
         return TOP * self.limits[1]
 
     def write(self, path: str, score: float, anomaly_map: Maps) -> None:
-        """Writes what is asked for of one image.
+        """Writes what is asked for of one image, in place: an image whose row is not written yet may lack a part of it.
 
         Raises:
             UserError: If the image cannot be read again.
