@@ -23,7 +23,7 @@ from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.metrics.threshold_metrics import partial_area, score_counts
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import whiten
+from ccd_lightning.models.igd.latents import whiten
 from ccd_lightning.models.igd.settings import WindowScale
 from ccd_lightning.transforms.patches import windows
 from detection import pretrained

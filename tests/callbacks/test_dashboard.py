@@ -15,16 +15,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 
-from ccd_lightning.callbacks.dashboard import (
-    COLLAPSED,
-    CollapseMonitor,
-    FamilyAdvice,
-    LearningRate,
-    PretextCharts,
-    Throughput,
-    tensorboard,
-)
+from ccd_lightning.callbacks.collapse import COLLAPSED, CollapseMonitor, FamilyAdvice
+from ccd_lightning.callbacks.dashboard import LearningRate, PretextCharts, tensorboard
 from ccd_lightning.callbacks.pictures import PretextPictures, held_out_features, pair_board, pairs_figure, views_figure
+from ccd_lightning.callbacks.throughput import Throughput
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.losses.contrastive import nt_xent

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from ccd_lightning.data.images import Geometry, load_images, read_image, read_mask
-from ccd_lightning.data.layouts import list_images, read_size
+from ccd_lightning.data.layouts import list_images
+from ccd_lightning.data.pairing import read_size
 from ccd_lightning.errors import UserError
 
 EIGHT = Geometry(8)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from ccd_lightning.models.gaussian import FeatureProbe, LatentGaussian, PatchGaussian, floor_centre, whiten
+from ccd_lightning.models.gaussian import FeatureProbe, PatchGaussian
+from ccd_lightning.models.igd.latents import LatentGaussian, floor_centre, whiten
 from tests.conftest import GOLDEN
 
 

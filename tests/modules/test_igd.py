@@ -10,8 +10,8 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses.igd import gaussian_score, reconstruction_errors
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import LatentGaussian
 from ccd_lightning.models.igd.descriptor import Descriptor
+from ccd_lightning.models.igd.latents import LatentGaussian
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
 from ccd_lightning.modules.igd import IGD, _partners
 

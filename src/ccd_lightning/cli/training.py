@@ -26,18 +26,14 @@ from ccd_lightning.callbacks.checkpointing import (
     ValidateLast,
     WholeCheckpoints,
 )
-from ccd_lightning.callbacks.dashboard import (
-    CollapseMonitor,
-    FamilyAdvice,
-    LearningRate,
-    PretextCharts,
-    Throughput,
-)
+from ccd_lightning.callbacks.collapse import CollapseMonitor, FamilyAdvice
+from ccd_lightning.callbacks.dashboard import LearningRate, PretextCharts
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
 from ccd_lightning.callbacks.test_report import TestReport
+from ccd_lightning.callbacks.throughput import Throughput
 from ccd_lightning.checkpoints import (
     CONFIG_KEY,
     DIVISION_KEY,

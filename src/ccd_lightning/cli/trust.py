@@ -8,35 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
-import torch
 import yaml
-from lightning.pytorch import Callback, callbacks, loggers
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from torch.optim import Optimizer, lr_scheduler
 
+from ccd_lightning.cli.known_classes import SYNTHETIC, TRAINING, mentionable, usable
+from ccd_lightning.cli.plain_types import argument_types, is_plain, takes_text
 from ccd_lightning.commands import expand
-from ccd_lightning.data import datasets as sets
-from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
-from ccd_lightning.modules.ccd import CCD
-from ccd_lightning.modules.loading import DETECTORS
-from ccd_lightning.transforms import strong
-from ccd_lightning.transforms.pretext import PretextViews
 
 OPTION = "--trust"
-SYNTHETIC = (sets.SyntheticColonoscopy, sets.SyntheticFundus)  # whose images are made where they are not there
-OWN: tuple[Any, ...] = (
-    *(CCD, *DETECTORS, PretextViews, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise),
-    *(AnomalyDataModule, sets.Folder, sets.HyperKvasir, sets.LAG, sets.LiuColonoscopy, *SYNTHETIC),
-)
-TRAINING = (callbacks.ModelCheckpoint, callbacks.EarlyStopping, callbacks.LearningRateMonitor)
 # Settings of the trainer that are taken over: numbers and words, none of which names a class, a file or a folder.
 TRAINER = (
     *("precision", "deterministic", "benchmark", "inference_mode", "use_distributed_sampler", "detect_anomaly"),
@@ -48,34 +31,6 @@ TRAINER = (
 MOVED = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}  # modules that older checkpoints name
 PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
 MOST_VALUES = 100_000  # of a config; one of this program has some hundred
-PLAIN = (int, float, bool, str, type(None), Path, timedelta)
-
-
-def _paths(*classes: Any) -> dict[str, type]:
-    """Classes by the import paths that configs name them by."""
-    names = {f"{value.__module__}.{value.__qualname__}": value for value in classes}
-    for package in ("callbacks", "loggers", "strategies"):
-        short = [value for value in classes if f".{package}." in f"{value.__module__}."]
-        names |= {f"lightning.pytorch.{package}.{value.__name__}": value for value in short}
-    return names
-
-
-def _of_package(package: Any, base: type) -> dict[str, type]:
-    """The classes of a package that are made of a base class, without that class itself, whose arguments can be any."""
-    classes = [value for value in vars(package).values() if isinstance(value, type) and value is not base]
-    found = [value for value in classes if issubclass(value, base)]
-    return _paths(*found) | {f"{package.__name__}.{value.__name__}": value for value in found}
-
-
-def _usable() -> dict[str, type]:
-    """The classes that a checkpoint's config may have made."""
-    return _paths(*OWN, *TRAINING) | _of_package(torch.optim, Optimizer)
-
-
-def _mentionable() -> dict[str, type]:
-    """Those that it may name besides, in parts that are not used."""
-    stock = [*_of_package(callbacks, Callback).values(), *_of_package(loggers, Logger).values()]
-    return _usable() | _paths(*stock, DDPStrategy) | _of_package(lr_scheduler, lr_scheduler.LRScheduler)
 
 
 def _refuse_special_nodes(config: Any) -> None:
@@ -135,8 +90,8 @@ class _Check:
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self.known = _usable()
-        self.mentionable = _mentionable()
+        self.known = usable()
+        self.mentionable = mentionable()
 
     def restricted(self, config: dict[str, Any]) -> dict[str, Any]:
         """Checks all of a config, and returns the parts that a checkpoint decides."""
@@ -168,7 +123,7 @@ class _Check:
             raise self._refused(sorted(map(str, unknown))[0], place)
         if not isinstance(arguments, dict):
             raise self._refused(arguments, place)
-        hints = _hints(self.known[name])
+        hints = argument_types(self.known[name])
         for key, value in arguments.items():
             if not (isinstance(key, str) and key.isidentifier()):
                 raise self._refused(key, place)
@@ -176,7 +131,7 @@ class _Check:
 
     def _value(self, value: Any, place: str, hint: Any) -> None:
         """Checks a value by the type that is expected; what is not plain may be a class, in one of several forms."""
-        if isinstance(value, dict) and "class_path" not in value and dataclasses.is_dataclass(hint) and _is_plain(hint):
+        if isinstance(value, dict) and "class_path" not in value and dataclasses.is_dataclass(hint) and is_plain(hint):
             fields = get_type_hints(hint)
             for key, part in value.items():
                 if key not in fields:
@@ -187,7 +142,7 @@ class _Check:
         elif isinstance(value, list):
             for part in value:
                 self._value(part, place, hint)
-        elif isinstance(value, str) and not (value in self.known or (_is_plain(hint) and _takes_text(hint))):
+        elif isinstance(value, str) and not (value in self.known or (is_plain(hint) and takes_text(hint))):
             raise self._refused(value, place)
 
     def _mentions(self, value: Any, place: str) -> None:
@@ -247,7 +202,7 @@ def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
     root = expand(str((data.get("init_args") or {}).get("root", "data")))
     inside = root.resolve().is_relative_to(Path.cwd().resolve())
     made = root.is_dir() and any(root.iterdir())
-    if _usable().get(str(data.get("class_path"))) in SYNTHETIC and not (inside or made):
+    if usable().get(str(data.get("class_path"))) in SYNTHETIC and not (inside or made):
         raise UserError(
             f"{checkpoint}: the config in it asks for images to be made in {root}. Give another folder with"
             f" --data.root, or add {OPTION} if you trust where the checkpoint comes from."
@@ -258,40 +213,6 @@ CLASSES = (
     *("optimizer", "lr_scheduler"),
     *(f"trainer.{key}" for key in ("logger", "callbacks", "strategy", "plugins", "profiler", "accelerator")),
 )
-
-
-def _hints(known: type) -> dict[str, Any]:
-    """Types of a constructor's arguments, those that base classes take included."""
-    found: dict[str, Any] = {}
-    for base in reversed(known.__mro__):
-        try:
-            found |= get_type_hints(vars(base)["__init__"]) if "__init__" in vars(base) else {}
-        except (NameError, TypeError):  # then none of its arguments counts as plain
-            continue
-    return found
-
-
-def _parts(hint: Any) -> tuple[Any, ...] | None:
-    """The types in a union or a container of types; None for any other type."""
-    if get_origin(hint) in (Union, types.UnionType, tuple, list, dict):
-        return tuple(part for part in get_args(hint) if part is not Ellipsis)
-    return None
-
-
-def _is_plain(hint: Any) -> bool:
-    """Whether values of a type are numbers, text or groups of them, for which nothing is ever imported."""
-    if (parts := _parts(hint)) is not None:
-        return all(map(_is_plain, parts))
-    if dataclasses.is_dataclass(hint):
-        return all(map(_is_plain, get_type_hints(hint).values()))
-    return hint in PLAIN or get_origin(hint) is Literal
-
-
-def _takes_text(hint: Any) -> bool:
-    """Whether a value of a plain type may be text."""
-    if (parts := _parts(hint)) is not None:
-        return any(map(_takes_text, parts))
-    return hint in (str, Path, timedelta) or get_origin(hint) is Literal
 
 
 def _shortened(name: Any) -> str:

@@ -17,8 +17,8 @@ from ccd_lightning.data.depth import DEEP, SIXTEEN
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import Look, look_at
 from ccd_lightning.data.images import Geometry, abnormal_pixels, open_image
-from ccd_lightning.data.layouts import read_size
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.pairing import read_size
 from ccd_lightning.data.regions import small_regions
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccd_lightning.data.layouts import normal_folder, pair_masks, read_images, subfolders
+from ccd_lightning.data.layouts import normal_folder, read_images, subfolders
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
 from ccd_lightning.data.naming import group_of, is_abnormal, is_junk, is_normal
+from ccd_lightning.data.pairing import pair_masks
 from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
 

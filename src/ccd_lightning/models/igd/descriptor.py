@@ -13,9 +13,10 @@ from torch.func import functional_call
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses import igd
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import AddUp, Batches, LatentGaussian, whiten
+from ccd_lightning.models.igd.latents import LatentGaussian, whiten
 from ccd_lightning.models.igd.networks import Critic, Decoder
 from ccd_lightning.models.igd.settings import Scale
+from ccd_lightning.models.means import AddUp, Batches
 
 
 class Descriptor(nn.Module):
