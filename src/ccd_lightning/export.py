@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ccd_lightning import __version__
 from ccd_lightning.checkpoints import fingerprint
-from ccd_lightning.data.datamodule import unit_range
+from ccd_lightning.data.loading import unit_range
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.visualization.overlays import palette

@@ -14,8 +14,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
-from ccd_lightning.data.datamodule import unit_range
 from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.loading import unit_range
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.histogram import binned_quantile, count_values
