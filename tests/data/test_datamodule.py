@@ -332,7 +332,7 @@ def test_runs_of_other_seeds_share_the_cache(folder: Path, tmp_path: Path) -> No
         assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
         for read in (data.datasets["train"], data.datasets["val"]):
             for index, row in enumerate(read.rows):
-                image = torch.from_numpy(read_image(row.path, data.geometry).copy()).permute(2, 0, 1)
+                image = torch.from_numpy(read_image(row.path, data.preprocessing).copy()).permute(2, 0, 1)
                 assert torch.equal(read[EpochIndex(0, index)]["image"], image)
                 assert torch.equal(torch.from_numpy(read.pixels(index, index + 1)[0]), image)
         held_out.append({row.path for row in data.datasets["val"].rows})

@@ -13,11 +13,11 @@ from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.file_info import look
 from ccd_lightning.data.image_files import FileBatches
-from ccd_lightning.data.images import Geometry, read_image, read_mask
+from ccd_lightning.data.images import Preprocessing, read_image, read_mask
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 
-SMALL = Geometry(16)
+SMALL = Preprocessing(16)
 
 
 def pages(path: Path, count: int, mode: str = "RGB") -> Path:
@@ -32,7 +32,7 @@ def pages(path: Path, count: int, mode: str = "RGB") -> Path:
 
 @pytest.mark.parametrize("reader", [read_image, read_mask, lambda path, _: look(path)])
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp", "a.gif"])
-def test_several_pages_are_refused(name: str, reader: Callable[[Path, Geometry], object], tmp_path: Path) -> None:
+def test_several_pages_are_refused(name: str, reader: Callable[[Path, Preprocessing], object], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{name}: 3 pages .* Split it into one file per image"):
         reader(pages(tmp_path / name, 3), SMALL)
     reader(pages(tmp_path / name, 1), SMALL)

@@ -152,7 +152,7 @@ def held_out_features(
     """
     features, thumbnails, labels = [], [], list[list[str]]()
     seen: Counter[int] = Counter()  # of each distribution; they come in the order of the images
-    tiles = (data.geometry.size // data.tile) ** 2 if data.tile else 1
+    tiles = (data.preprocessing.size // data.tile) ** 2 if data.tile else 1
     mode = module.encoder.training
     module.encoder.eval()
     for batch, index in data.held_out_distributions(module.device):

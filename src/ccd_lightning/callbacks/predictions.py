@@ -83,7 +83,7 @@ class ImagePredictions(BasePredictionWriter):
         self.tally, self.tables = Tally(), GrowingTables(folder, HEADS, trainer.global_rank)
         self.normal_scores = pl_module.normal_scores.cpu().double().numpy()
         self.pictures = PictureWriter(
-            folder, base, data.geometry, float(pl_module.threshold), (low, high), self.maps, self.overlays
+            folder, base, data.preprocessing, float(pl_module.threshold), (low, high), self.maps, self.overlays
         )
 
     def write_on_batch_end(

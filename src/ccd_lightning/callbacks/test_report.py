@@ -164,11 +164,11 @@ class TestReport(Callback):
 
 
 def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]) -> dict[str, Any]:
-    """Where the test images are, how many they are, and a digest of their names, labels and geometry."""
+    """Where the test images are, how many they are, and a digest of their names, labels and preprocessing."""
     root = datamodule.root
     base = datamodule.split.root if datamodule.split else root  # a table's folder, where the root is a table
     names = [f"{os.path.relpath(record.path, base)} {record.label}" for record in records]
-    digest = hashlib.sha256("\n".join([repr(datamodule.geometry), *names]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([datamodule.preprocessing.key, *names]).encode()).hexdigest()
     return {
         "root": str(root),
         "images": len(records),

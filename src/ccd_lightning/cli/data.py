@@ -14,7 +14,7 @@ from ccd_lightning.writing import atomic_write
 
 if TYPE_CHECKING:
     from ccd_lightning.data.checking import Check
-    from ccd_lightning.data.images import Geometry
+    from ccd_lightning.data.images import Preprocessing
     from ccd_lightning.data.manifest import Manifest
 
 PLACES = (  # where the shipped configs look for their data, and the end of these configs' names
@@ -77,7 +77,7 @@ def _check(arguments: argparse.Namespace) -> None:
     from ccd_lightning.data.preparing import pair_sheet
 
     manifest = _read(arguments)
-    result = check(manifest, read=not arguments.table_only, geometry=_geometry(arguments))
+    result = check(manifest, read=not arguments.table_only, preprocessing=_preprocessing(arguments))
     if result.looks:
         print(f"sizes: {common_sizes(result.looks)}")
     every, small = result.lesions
@@ -135,13 +135,13 @@ def _prepare(arguments: argparse.Namespace) -> None:
         )
     root = manifest.root
     if arguments.copy:
-        geometry = _geometry(arguments)
-        if geometry.range is None:
+        preprocessing = _preprocessing(arguments)
+        if preprocessing.range is None:
             training = [row.path for row in manifest.select("train")]
-            geometry = replace(geometry, range=measure_range(training, geometry)[0])
-        manifest, root = write_resized(manifest, arguments.copy, geometry), arguments.copy
-        if geometry.range:
-            low, high = geometry.range
+            preprocessing = replace(preprocessing, range=measure_range(training, preprocessing)[0])
+        manifest, root = write_resized(manifest, arguments.copy, preprocessing), arguments.copy
+        if preprocessing.range:
+            low, high = preprocessing.range
             print(f"Grey values from {low:g} to {high:g} of images of more than 8 bits became 0 to 255 (--range)")
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
@@ -149,11 +149,11 @@ def _prepare(arguments: argparse.Namespace) -> None:
     print(f"Next: {command('fit', *config, '--data.root', root, '--data.layout', table)}")
 
 
-def _geometry(arguments: argparse.Namespace) -> Geometry:
-    from ccd_lightning.data.images import Geometry
+def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:
+    from ccd_lightning.data.images import Preprocessing
 
     crop, limits = (tuple(given) if given else None for given in (arguments.crop, arguments.range))
-    return Geometry(arguments.size, crop, limits)
+    return Preprocessing(arguments.size, crop, limits)
 
 
 def _read(arguments: argparse.Namespace) -> Manifest:

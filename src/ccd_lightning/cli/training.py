@@ -55,7 +55,7 @@ from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
 from ccd_lightning.data.image_files import ImageFiles
-from ccd_lightning.data.images import Geometry
+from ccd_lightning.data.images import Preprocessing
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.modules.ccd import CCD
@@ -107,9 +107,9 @@ class KeepConfig(SaveConfigCallback):
     def _with_range(self, trainer: Trainer) -> Namespace:
         """The config with the range of grey values that was found in the training images, for test and predict."""
         config = self.config.clone()
-        geometry: Geometry | None = getattr(trainer.datamodule, "geometry", None)  # type: ignore[attr-defined]
-        if geometry and geometry.range and "data.init_args.range" in config:
-            config["data.init_args.range"] = geometry.range
+        preprocessing: Preprocessing | None = getattr(trainer.datamodule, "preprocessing", None)  # type: ignore[attr-defined]
+        if preprocessing and preprocessing.range and "data.init_args.range" in config:
+            config["data.init_args.range"] = preprocessing.range
         return config
 
 
@@ -173,7 +173,7 @@ class CLI(LightningCLI):
                 if isinstance(callback, Pace):
                     callback.thin = True
         if isinstance(self.model, OneClassDetector):
-            size = self.datamodule.geometry.size
+            size = self.datamodule.preprocessing.size
             self.model.check_size(size)
             self.model.check_memory(size, self.trainer.strategy.root_device, self.trainer.num_devices)
         self.datamodule.processes = self.trainer.num_devices if self.trainer.local_rank == 0 else 1
@@ -281,7 +281,7 @@ class CLI(LightningCLI):
         """Predicts, and keeps no map in memory; Ctrl-C is told with where the images are that were done before."""
         if self.paths is not None:
             data = self.datamodule
-            kwargs["datamodule"] = ImageFiles(self.paths, data.geometry, data.batch_size, data.num_workers)
+            kwargs["datamodule"] = ImageFiles(self.paths, data.preprocessing, data.batch_size, data.num_workers)
         try:
             self.trainer.predict(model, **kwargs | {"return_predictions": False})
         except SystemExit as stop:

@@ -16,7 +16,7 @@ import numpy as np
 from ccd_lightning.data.depth import DEEP, SIXTEEN
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import Look, look_at
-from ccd_lightning.data.images import Geometry, abnormal_pixels, open_image
+from ccd_lightning.data.images import Preprocessing, abnormal_pixels, open_image
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.pairing import read_size
 from ccd_lightning.data.regions import small_regions
@@ -71,13 +71,13 @@ class Check:
         return sum(finding.level == level for finding in self.findings)
 
 
-def check(manifest: Manifest, read: bool = True, geometry: Geometry = Geometry(256)) -> Check:  # noqa: B008  (frozen)
+def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = Preprocessing(256)) -> Check:  # noqa: B008  (frozen)
     """Checks a data set.
 
     Args:
         manifest: Its images, with the flaws found in reading them.
         read: Whether to open the files; without, only what the table says is checked.
-        geometry: Crop and size at which lesions can be too small, and the range of grey values, if one is given.
+        preprocessing: Crop and size at which lesions can be too small, and the range of grey values, if one is given.
     """
     findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
     if told := one_sided(manifest):
@@ -93,9 +93,9 @@ def check(manifest: Manifest, read: bool = True, geometry: Geometry = Geometry(2
             else:
                 findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
         pairs = copies(manifest, looks)
-        ranged = geometry.range is not None
+        ranged = preprocessing.range is not None
         findings += [*_repeated(manifest, looks), *_kinds_of_files(looks, ranged), *_sizes(looks)]
-        findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, geometry, lesions)
+        findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, preprocessing, lesions)
     findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
     findings += [
         _of_pair(pair, "copies on both sides" if pair.is_leak else "look-alikes on both sides") for pair in pairs
@@ -154,12 +154,12 @@ def _sizes(looks: Mapping[Path, Look]) -> Iterator[Finding]:
 
 
 def _masks(
-    manifest: Manifest, flawed: set[Path], geometry: Geometry, lesions: list[tuple[int, int]]
+    manifest: Manifest, flawed: set[Path], preprocessing: Preprocessing, lesions: list[tuple[int, int]]
 ) -> Iterator[Finding]:
     """What is wrong with masks; the counts of each one's lesions are appended to the list."""
     rows = [row for row in manifest.rows if row.mask and not {row.mask, row.path} & flawed]
     with ThreadPoolExecutor() as pool:
-        for found, counts in pool.map(partial(_mask, geometry=geometry), rows):
+        for found, counts in pool.map(partial(_mask, preprocessing=preprocessing), rows):
             yield from found
             lesions.append(counts)
     if any(row.mask for row in manifest.rows):
@@ -168,7 +168,7 @@ def _masks(
                 yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
 
 
-def _mask(row: Row, geometry: Geometry) -> tuple[list[Finding], tuple[int, int]]:
+def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], tuple[int, int]]:
     assert row.mask
     try:
         mask, image_size = open_image(row.mask), read_size(row.path)
@@ -180,9 +180,9 @@ def _mask(row: Row, geometry: Geometry) -> tuple[list[Finding], tuple[int, int]]
         told = f"{mask.width} x {mask.height} pixels, where its image has {image_size[0]} x {image_size[1]}."
         found.append(Finding("warning", "masks of another size", row.mask, told, row.path))
     abnormal = abnormal_pixels(mask)
-    every, small = small_regions(geometry.cropped(abnormal), geometry.size, SMALL)
+    every, small = small_regions(preprocessing.cropped(abnormal), preprocessing.size, SMALL)
     if small:
-        told = f"{small} of {every} lesions less than {SMALL} px across at {geometry.size} px."
+        told = f"{small} of {every} lesions less than {SMALL} px across at {preprocessing.size} px."
         found.append(Finding("warning", "small lesions", row.mask, told, row.path))
     if not abnormal.any():
         found.append(Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.kind}.", row.path))

@@ -13,7 +13,7 @@ from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, ViewTransform
 from ccd_lightning.data.division import Division, image_keys
 from ccd_lightning.data.file_info import measure_range
 from ccd_lightning.data.holdout import HoldOut
-from ccd_lightning.data.images import Geometry, load_images
+from ccd_lightning.data.images import Preprocessing, load_images
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
@@ -67,7 +67,7 @@ class AnomalyDataModule(ImageLoader):
         if not 0 < validation < 1:
             raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
         self.root = expand(root)
-        self.geometry = Geometry(size, crop, range)
+        self.preprocessing = Preprocessing(size, crop, range)
         self.validation = validation
         self.cache_dir = expand(cache_dir) if cache_dir else None
         self.check_leaks = check_leaks
@@ -128,8 +128,8 @@ class AnomalyDataModule(ImageLoader):
             raise UserError(
                 f"{self.root}: no test images; put normal ones into test/good, abnormal ones into test/KIND."
             )
-        images = load_images([row.path for row in rows], self.geometry, self.cache_dir)
-        self.datasets[SPLITS[stage][0]] = AnomalyDataset(rows, images, self.geometry, self.seed, self.views)
+        images = load_images([row.path for row in rows], self.preprocessing, self.cache_dir)
+        self.datasets[SPLITS[stage][0]] = AnomalyDataset(rows, images, self.preprocessing, self.seed, self.views)
 
     def _refuse_missing_masks(self, manifest: Manifest) -> None:
         abnormal = [row for row in manifest.select("test") if row.label]
@@ -147,19 +147,19 @@ class AnomalyDataModule(ImageLoader):
         held_out = HoldOut(self.root, self.validation, self.seed, self._followed, self._own).draw(rows, keys)
         learned = frozenset(key for index, key in enumerate(keys) if index not in held_out)
         self.division = Division(learned, frozenset(keys[index] for index in held_out))
-        if self.geometry.range is None:
+        if self.preprocessing.range is None:
             self._find_range(paths)
-        images = load_images(paths, self.geometry, self.cache_dir, self.processes)
+        images = load_images(paths, self.preprocessing, self.cache_dir, self.processes)
         for name, chosen in (("train", False), ("val", True)):
             places = [index for index in range(len(rows)) if (index in held_out) == chosen]
             own = [rows[index] for index in places]
-            self.datasets[name] = AnomalyDataset(own, images, self.geometry, self.seed, self.views, places)
+            self.datasets[name] = AnomalyDataset(own, images, self.preprocessing, self.seed, self.views, places)
 
     def _find_range(self, paths: list[Path]) -> None:
         """Sets the range of 16-bit images, if there are any, and says so; KeepConfig writes it into the config."""
-        found, count = measure_range(paths, self.geometry)
+        found, count = measure_range(paths, self.preprocessing)
         if found:
-            self.geometry = replace(self.geometry, range=found)
+            self.preprocessing = replace(self.preprocessing, range=found)
             rank_zero_only(print)(
                 f"data: {count} of {len(paths)} training images have 16 bits: grey values from {found[0]:g} to"
                 f" {found[1]:g} become 0 to 255, in all splits (set others with --data.range)"
@@ -170,4 +170,4 @@ class AnomalyDataModule(ImageLoader):
         try:
             self.datasets["train"][EpochIndex(0, 0)]
         except ValueError as error:
-            raise UserError(f"data.views does not go with images of {self.geometry.size} px: {error}.") from error
+            raise UserError(f"data.views does not go with images of {self.preprocessing.size} px: {error}.") from error

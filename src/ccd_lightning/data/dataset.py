@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ccd_lightning.data.images import Geometry, UInt8Array, read_mask
+from ccd_lightning.data.images import Preprocessing, UInt8Array, read_mask
 from ccd_lightning.data.manifest import Row
 
 ViewTransform = Callable[[Tensor, tuple[int, int, int]], dict[str, Any]]
@@ -100,7 +100,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
     Args:
         rows: The images' descriptions.
         images: Their pixels, (N, 3, H, W) uint8, perhaps among those of others.
-        geometry: What brought the images to this size; masks are treated alike.
+        preprocessing: What brought the images to this size; masks are treated alike.
         seed: Of the views.
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
         places: Where among the images each row's is; None where there are no others.
@@ -113,7 +113,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         self,
         rows: Sequence[Row],
         images: UInt8Array,
-        geometry: Geometry,
+        preprocessing: Preprocessing,
         seed: int = 0,
         views: ViewTransform | None = None,
         places: Sequence[int] | None = None,
@@ -121,7 +121,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         self.rows = rows
         self.images = images
         self.places = np.arange(len(rows)) if places is None else np.asarray(places)
-        self.geometry = geometry
+        self.preprocessing = preprocessing
         self.seed = seed
         self.views = views
 
@@ -151,5 +151,5 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def _mask(self, row: Row) -> Tensor:
         if row.mask is None:
-            return torch.zeros(self.geometry.size, self.geometry.size, dtype=torch.bool)
-        return torch.from_numpy(read_mask(row.mask, self.geometry))
+            return torch.zeros(self.preprocessing.size, self.preprocessing.size, dtype=torch.bool)
+        return torch.from_numpy(read_mask(row.mask, self.preprocessing))

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits, own_range
-from ccd_lightning.data.images import ORIENTATION, Geometry, UInt8Array, decoding, open_image, progress, refuse_pages
+from ccd_lightning.data.images import (
+    ORIENTATION,
+    Preprocessing,
+    UInt8Array,
+    decoding,
+    open_image,
+    progress,
+    refuse_pages,
+)
 from ccd_lightning.errors import UserError
 
 SIDE = 32  # of the thumbnails, in pixels
@@ -78,14 +86,14 @@ def _try(path: Path) -> Look | UserError:
         return error
 
 
-def measure_range(paths: Sequence[Path], geometry: Geometry) -> tuple[Range | None, int]:
+def measure_range(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[Range | None, int]:
     """Finds the range of 16-bit images: all of their grey values but a share of CUT at either end.
 
     Headers of all files are read; those with 16 bits are decoded, with a progress bar.
 
     Args:
         paths: The training images.
-        geometry: Its crop says which part of each counts.
+        preprocessing: Its crop says which part of each counts.
 
     Returns:
         The range, None without 16-bit images, and how many there are.
@@ -100,7 +108,7 @@ def measure_range(paths: Sequence[Path], geometry: Geometry) -> tuple[Range | No
                 eight_bits(open_image(unknown), unknown)  # which says why not
             deep = [path for path, mode in modes.items() if mode in SIXTEEN]
             counts = np.zeros(1 << 16, np.int64)
-            counted = pool.map(lambda path: _grey_values(path, geometry), deep)
+            counted = pool.map(lambda path: _grey_values(path, preprocessing), deep)
             for found in progress(counted, "Measuring grey values", len(deep)):
                 counts += found
         finally:
@@ -116,7 +124,7 @@ def _mode(path: Path) -> str:
         return image.mode
 
 
-def _grey_values(path: Path, geometry: Geometry) -> NDArray[np.int64]:
+def _grey_values(path: Path, preprocessing: Preprocessing) -> NDArray[np.int64]:
     image = open_image(path)
-    values = np.asarray(image.crop(geometry.box(*image.size)), np.uint16)
+    values = np.asarray(image.crop(preprocessing.box(*image.size)), np.uint16)
     return np.bincount(values.ravel(), minlength=1 << 16)

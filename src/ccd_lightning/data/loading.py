@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from ccd_lightning.data.dataset import AnomalyDataset, EpochSampler, EvenBatches, ViewTransform
-from ccd_lightning.data.images import Geometry
+from ccd_lightning.data.images import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
 
@@ -37,7 +37,7 @@ def unit_range(pixels: Tensor) -> Tensor:
 class ImageLoader(LightningDataModule):
     """Serves images that are in memory: in batches with their views, and in batches without any on a device.
 
-    A subclass's `setup` fills `datasets`, and sets `root` and `geometry`.
+    A subclass's `setup` fills `datasets`, and sets `root` and `preprocessing`.
 
     Args:
         batch_size: Images in a batch.
@@ -47,7 +47,7 @@ class ImageLoader(LightningDataModule):
     """
 
     root: Path
-    geometry: Geometry
+    preprocessing: Preprocessing
 
     def __init__(self, batch_size: int, views: ViewTransform | None, num_workers: int, seed: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ccd_lightning.data.depth import eight_bits, own_range
 from ccd_lightning.data.duplicates import Pair
-from ccd_lightning.data.images import Geometry, open_image, progress, read_image, read_mask
+from ccd_lightning.data.images import Preprocessing, open_image, progress, read_image, read_mask
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import beside
@@ -29,13 +29,13 @@ def without_leaks(manifest: Manifest, pairs: Iterable[Pair]) -> Manifest:
     return Manifest(manifest.root, [row for row in manifest.rows if not leaves(row)], manifest.flaws)
 
 
-def write_resized(manifest: Manifest, folder: Path, geometry: Geometry) -> Manifest:
+def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing) -> Manifest:
     """Writes images and masks as PNG files at working size, in the common layout.
 
     Args:
         manifest: The images.
         folder: Where to; it must not be there yet.
-        geometry: Crop and size.
+        preprocessing: Crop and size.
 
     Returns:
         The manifest of what was written.
@@ -48,7 +48,7 @@ def write_resized(manifest: Manifest, folder: Path, geometry: Geometry) -> Manif
     partial = beside(folder)
     try:
         for row in progress(manifest.rows, "Writing images", len(manifest.rows)):
-            _write_row(row, _flat_name(row.path, manifest.root), partial, geometry)
+            _write_row(row, _flat_name(row.path, manifest.root), partial, preprocessing)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -61,13 +61,13 @@ def _written(row: Row, name: str, folder: Path) -> Row:
     return Row(folder / row.split / row.kind / name, row.split, row.kind, mask, row.group)
 
 
-def _write_row(row: Row, name: str, folder: Path, geometry: Geometry) -> None:
+def _write_row(row: Row, name: str, folder: Path, preprocessing: Preprocessing) -> None:
     new = _written(row, name, folder)
     new.path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(read_image(row.path, geometry)).save(new.path)
+    Image.fromarray(read_image(row.path, preprocessing)).save(new.path)
     if row.mask and new.mask:
         new.mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(read_mask(row.mask, geometry).astype(np.uint8) * 255).save(new.mask)
+        Image.fromarray(read_mask(row.mask, preprocessing).astype(np.uint8) * 255).save(new.mask)
 
 
 def _flat_name(path: Path, root: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ccd_lightning.checkpoints import CONFIG_KEY, model_of, read_checkpoint
-from ccd_lightning.data.images import Geometry
+from ccd_lightning.data.images import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.igd import IGD
@@ -47,7 +47,7 @@ def load(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file}: its settings or weights do not fit {kind.__name__} ({reason}).") from error
-    detector.geometry = _geometry(checkpoint, file)
+    detector.preprocessing = _preprocessing(checkpoint, file)
     return detector.requires_grad_(False).eval()
 
 
@@ -84,12 +84,12 @@ def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
         yield from _subclasses(kind)
 
 
-def _geometry(checkpoint: dict[str, Any], file: Path) -> Geometry | None:
+def _preprocessing(checkpoint: dict[str, Any], file: Path) -> Preprocessing | None:
     """Size, crop and range of the images, of the config that a checkpoint carries; None where it carries none."""
     try:
         settings = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")["data"]["init_args"]
         crop, limits = (tuple(map(float, settings[name])) if settings.get(name) else None for name in ("crop", "range"))
-        return Geometry(int(settings["size"]), crop, limits)  # type: ignore[arg-type]
+        return Preprocessing(int(settings["size"]), crop, limits)  # type: ignore[arg-type]
     except KeyError:
         return None
     except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -17,7 +17,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from ccd_lightning.data.images import Geometry, open_rgb
+from ccd_lightning.data.images import Preprocessing, open_rgb
 
 COLOURS = "inferno"
 MapFormat = Literal["png", "npy", "none"]
@@ -65,7 +65,7 @@ def colour_map(anomaly_map: Maps, ends: tuple[float, float]) -> NDArray[np.uint8
 
 
 def draw_overlay(
-    image: Image.Image, anomaly_map: Maps, geometry: Geometry, limits: tuple[float, float], label: str = ""
+    image: Image.Image, anomaly_map: Maps, preprocessing: Preprocessing, limits: tuple[float, float], label: str = ""
 ) -> Image.Image:
     """Lays a map over the image it is of, at the image's own size.
 
@@ -74,13 +74,13 @@ def draw_overlay(
 
     Args:
         image: The original, RGB, of any size.
-        anomaly_map: (size, size), of the part that `geometry` crops.
-        geometry: What brought the image to the map's size.
+        anomaly_map: (size, size), of the part that `preprocessing` crops.
+        preprocessing: What brought the image to the map's size.
         limits: Median and threshold of normal images' maps.
         label: Written into the upper left corner, if the image is large enough.
     """
     image = image.copy()
-    box = left, top, right, bottom = geometry.box(*image.size)
+    box = left, top, right, bottom = preprocessing.box(*image.size)
     levels = map_levels(anomaly_map, scale_of(limits))
     levels = levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
     image.paste(colour_levels(levels), box, levels.point(OPACITY))
@@ -124,7 +124,7 @@ class PictureWriter:
     Attributes:
         folder: Where `overlays` and `maps` are; below them files are named and nested as the images are.
         base: The folder that all images are in.
-        geometry: What brought images to the maps' size.
+        preprocessing: What brought images to the maps' size.
         threshold: Of image scores; NaN where there is none.
         limits: Median and threshold of normal images' maps; without them (NaN) there are no overlays.
         maps: How to write the maps.
@@ -133,7 +133,7 @@ class PictureWriter:
 
     folder: Path
     base: str
-    geometry: Geometry
+    preprocessing: Preprocessing
     threshold: float
     limits: tuple[float, float]
     maps: MapFormat
@@ -163,7 +163,7 @@ class PictureWriter:
             decision = "abnormal" if score > self.threshold else "normal"
             label = f"{decision}: score {score:.4g}, threshold {self.threshold:.4g}"
             overlay = draw_overlay(
-                open_rgb(Path(path), self.geometry.range), anomaly_map, self.geometry, self.limits, label
+                open_rgb(Path(path), self.preprocessing.range), anomaly_map, self.preprocessing, self.limits, label
             )
             overlay.save(self._place(OVERLAYS, f"{path}.png"))
 
@@ -175,8 +175,8 @@ class PictureWriter:
             **(scale if self.maps == "png" else {"value": "as it is, float32"}),
             "normal_median": _number(self.limits[0]),
             "normal_threshold": _number(self.limits[1]),
-            "size": self.geometry.size,
-            "crop": list(self.geometry.crop or (0, 0, 1, 1)),
+            "size": self.preprocessing.size,
+            "crop": list(self.preprocessing.crop or (0, 0, 1, 1)),
         }
 
     def _place(self, kind: str, path: str) -> Path:
