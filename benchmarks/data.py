@@ -24,8 +24,9 @@ from PIL import Image
 
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
-from ccd_lightning.data.images import Preprocessing, read_image
+from ccd_lightning.data.images import read_image
 from ccd_lightning.data.layouts import scan_folder
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.synthetic import render
 
 BASES = 12  # different scenes; each file is one of them, shifted, with noise of its own

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from ccd_lightning.data.images import Preprocessing
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.export import open_onnx, write_onnx
 from ccd_lightning.modules.ccd import CCD

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.data.images import Preprocessing, open_rgb
+from ccd_lightning.data.images import open_rgb
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.visualization.overlays import OUTLINE, draw_overlay, palette
 from tests.runs import ROOT
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccd_lightning import __version__
 from ccd_lightning.checkpoints import fingerprint
-from ccd_lightning.data.images import Preprocessing
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.export import METADATA, Scorer, describe, greatest_difference, write_onnx, write_torch
 from ccd_lightning.models.igd.settings import Scale, WindowScale

@@ -9,7 +9,8 @@ import torch
 from ccd_lightning import memory
 from ccd_lightning.cli import main
 from ccd_lightning.data import images
-from ccd_lightning.data.images import Preprocessing, load_images
+from ccd_lightning.data.images import load_images
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules import padim
 from ccd_lightning.modules.padim import PaDiM

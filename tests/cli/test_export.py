@@ -17,7 +17,8 @@ from PIL import Image
 from ccd_lightning import load
 from ccd_lightning.cli import main
 from ccd_lightning.cli.export import images_to_try
-from ccd_lightning.data.images import Preprocessing, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.padim import PaDiM

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ccd_lightning import load
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
-from ccd_lightning.data.images import Preprocessing, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from tests.cli.test_resume import CutOff, saved
 from tests.runs import CCD_LOCAL, IGD
 

@@ -16,7 +16,8 @@ from ccd_lightning.callbacks.predictions import ImagePredictions
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.data.datasets import Folder
-from ccd_lightning.data.images import Preprocessing, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.synthetic import synthesize
 from tests.processes import RANKS, run
 from tests.runs import CONFIGS

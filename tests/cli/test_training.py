@@ -15,7 +15,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # typ
 from ccd_lightning import load, runs
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
-from ccd_lightning.data.images import Preprocessing, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.reporting.html import FIGURES
 from tests.runs import CCD, CONFIGS, DATA, PADIM, VIEWS, metrics

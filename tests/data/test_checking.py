@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from ccd_lightning.cli import main
 from ccd_lightning.data.checking import Check, by_topic, check
-from ccd_lightning.data.images import Preprocessing, read_image, read_mask
+from ccd_lightning.data.images import read_image, read_mask
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from tests.data.fakes import FAKES, hyper_kvasir, lag, picture, spot, two_folders
 

@@ -17,7 +17,8 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.data.duplicates import find_pairs
 from ccd_lightning.data.file_info import measure_range
-from ccd_lightning.data.images import Preprocessing, load_images, read_image
+from ccd_lightning.data.images import load_images, read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from tests.runs import CONFIGS

@@ -9,7 +9,8 @@ from PIL import Image
 
 from ccd_lightning.cli.predicting import take_images
 from ccd_lightning.data.image_files import FileBatches, ImageFiles, find_files, look_for
-from ccd_lightning.data.images import Preprocessing, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
 

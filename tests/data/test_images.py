@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.data.images import Preprocessing, load_images, read_image, read_mask
+from ccd_lightning.data.images import load_images, read_image, read_mask
 from ccd_lightning.data.layouts import list_images
 from ccd_lightning.data.pairing import read_size
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
 EIGHT = Preprocessing(8)

@@ -13,7 +13,8 @@ from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.file_info import look
 from ccd_lightning.data.image_files import FileBatches
-from ccd_lightning.data.images import Preprocessing, read_image, read_mask
+from ccd_lightning.data.images import read_image, read_mask
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 

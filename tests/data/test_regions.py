@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import ndimage
 
 from ccd_lightning.cli import main
-from ccd_lightning.data.images import Preprocessing, read_mask
+from ccd_lightning.data.images import read_mask
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import resize_regions
 from tests.data.fakes import picture
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from ccd_lightning.data.images import Preprocessing
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.visualization.figures import (
     Case,
     histogram_figure,

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from PIL import Image
 
-from ccd_lightning.data.images import Preprocessing
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.visualization.overlays import (
     COLOURS,
     FULL,

@@ -14,8 +14,8 @@ from ccd_lightning.writing import atomic_write
 
 if TYPE_CHECKING:
     from ccd_lightning.data.checking import Check
-    from ccd_lightning.data.images import Preprocessing
     from ccd_lightning.data.manifest import Manifest
+    from ccd_lightning.data.preprocessing import Preprocessing
 
 PLACES = (  # where the shipped configs look for their data, and the end of these configs' names
     ("synthetic_colonoscopy", "synthetic"),
@@ -150,7 +150,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:
-    from ccd_lightning.data.images import Preprocessing
+    from ccd_lightning.data.preprocessing import Preprocessing
 
     crop, limits = (tuple(given) if given else None for given in (arguments.crop, arguments.range))
     return Preprocessing(arguments.size, crop, limits)

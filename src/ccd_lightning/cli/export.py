@@ -20,7 +20,7 @@ from ccd_lightning.writing import put_in_place
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ccd_lightning.data.images import Preprocessing
+    from ccd_lightning.data.preprocessing import Preprocessing
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}

@@ -55,8 +55,8 @@ from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
 from ccd_lightning.data.image_files import ImageFiles
-from ccd_lightning.data.images import Preprocessing
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.detector import OneClassDetector

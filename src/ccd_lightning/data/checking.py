@@ -16,9 +16,10 @@ import numpy as np
 from ccd_lightning.data.depth import DEEP, SIXTEEN
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import Look, look_at
-from ccd_lightning.data.images import Preprocessing, abnormal_pixels, open_image
+from ccd_lightning.data.images import abnormal_pixels, open_image
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.pairing import read_size
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import small_regions
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write

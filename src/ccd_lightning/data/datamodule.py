@@ -13,11 +13,12 @@ from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, ViewTransform
 from ccd_lightning.data.division import Division, image_keys
 from ccd_lightning.data.file_info import measure_range
 from ccd_lightning.data.holdout import HoldOut
-from ccd_lightning.data.images import Preprocessing, load_images
+from ccd_lightning.data.images import load_images
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}

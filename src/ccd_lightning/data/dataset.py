@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ccd_lightning.data.images import Preprocessing, UInt8Array, read_mask
+from ccd_lightning.data.images import UInt8Array, read_mask
 from ccd_lightning.data.manifest import Row
+from ccd_lightning.data.preprocessing import Preprocessing
 
 ViewTransform = Callable[[Tensor, tuple[int, int, int]], dict[str, Any]]
 

@@ -15,15 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits, own_range
-from ccd_lightning.data.images import (
-    ORIENTATION,
-    Preprocessing,
-    UInt8Array,
-    decoding,
-    open_image,
-    progress,
-    refuse_pages,
-)
+from ccd_lightning.data.images import ORIENTATION, UInt8Array, decoding, open_image, progress, refuse_pages
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
 SIDE = 32  # of the thumbnails, in pixels

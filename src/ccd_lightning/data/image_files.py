@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ccd_lightning.commands import expand
-from ccd_lightning.data.images import Preprocessing, UInt8Array, read_image
+from ccd_lightning.data.images import UInt8Array, read_image
 from ccd_lightning.data.loading import Batch, possible_workers, unit_range
 from ccd_lightning.data.naming import SUFFIXES, is_image, is_junk, unread_suffix
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.walking import Found, count, count_unread, sort_files, walk
 from ccd_lightning.errors import UserError
 

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import resize_regions
 from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
@@ -32,59 +32,6 @@ DECODING = 3  # of what a file's pixels are: an array kept by another version is
 SUBFILE = 254  # TIFF's tag of what a page is; its lowest bit marks a smaller version of another page
 ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layers of the first
 LABELS = 16  # a mask of at most so many different values, all dark, holds labels
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a file becomes a square image.
-
-    Attributes:
-        size: Side of the square, in pixels.
-        crop: Left, top, right and bottom as fractions of width and height; None keeps the whole image.
-        range: The values of images of more than 8 bits that become 0 and 255; None takes all 16 bits.
-    """
-
-    size: int
-    crop: tuple[float, float, float, float] | None = None
-    range: Range | None = None
-
-    def __post_init__(self) -> None:
-        """Checks all.
-
-        Raises:
-            UserError: If there is no pixel, the crop is empty or not inside of the image, or the range is empty.
-        """
-        if self.size < 1:
-            raise UserError(f"data.size is {self.size}, but must be 1 or more.")
-        if self.crop is not None:
-            left, top, right, bottom = self.crop
-            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-                raise UserError(
-                    f"data.crop is {list(self.crop)}, but must be left < right and top < bottom, all within [0, 1]."
-                )
-        if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
-            raise UserError(f"data.range is {list(self.range)}, but must be two finite numbers, low < high.")
-
-    @property
-    def key(self) -> str:
-        """Size and crop as text for digests of caches and test sets, whose first word is that of the first version."""
-        return f"Geometry(size={self.size}, crop={self.crop})"
-
-    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The part to use of an image: left, top, right and bottom in whole pixels."""
-        left, top, right, bottom = self.crop or (0, 0, 1, 1)
-        return round(left * width), round(top * height), round(right * width), round(bottom * height)
-
-    def apply(self, image: Image.Image) -> Image.Image:
-        """Crops, to whole pixels, and resizes."""
-        if self.crop is not None:
-            image = image.crop(self.box(*image.size))
-        return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-
-    def cropped(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """The part of a mask (H, W) to use."""
-        left, top, right, bottom = self.box(mask.shape[1], mask.shape[0])
-        return mask[top:bottom, left:right]
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> UInt8Array:

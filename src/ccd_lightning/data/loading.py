@@ -14,7 +14,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from ccd_lightning.data.dataset import AnomalyDataset, EpochSampler, EvenBatches, ViewTransform
-from ccd_lightning.data.images import Preprocessing
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
 

@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from ccd_lightning.data.depth import eight_bits, own_range
 from ccd_lightning.data.duplicates import Pair
-from ccd_lightning.data.images import Preprocessing, open_image, progress, read_image, read_mask
+from ccd_lightning.data.images import open_image, progress, read_image, read_mask
 from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import beside
 

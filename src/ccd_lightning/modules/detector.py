@@ -14,8 +14,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
-from ccd_lightning.data.images import Preprocessing, read_image
+from ccd_lightning.data.images import read_image
 from ccd_lightning.data.loading import unit_range
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.histogram import binned_quantile, count_values
@@ -38,7 +39,7 @@ class OneClassDetector(LightningModule, ABC):
         threshold: A scalar: an image is abnormal whose score is above it. NaN where nothing was held out.
         normal_scores: Of the held-out images, rising, (N,).
         normal_maxima: Of their maps, rising, (N,); empty where an older version fitted the detector.
-        preprocessing: Size, crop and range of the images that it was fitted to, where `load` found it in the checkpoint.
+        preprocessing: Size, crop and range of the images that it was fitted to, as `load` found it in the checkpoint.
         score_settings: Options on which scores and maps depend, and which can be changed after a fit.
         changed: Those of them that are not as in the checkpoint, with their values.
     """

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ccd_lightning.checkpoints import CONFIG_KEY, model_of, read_checkpoint
-from ccd_lightning.data.images import Preprocessing
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.igd import IGD

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from ccd_lightning.data.images import Preprocessing
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.types import Floats
 from ccd_lightning.visualization.overlays import COLOURS, colour_map, draw_overlay, scale_of

@@ -17,7 +17,8 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from ccd_lightning.data.images import Preprocessing, open_rgb
+from ccd_lightning.data.images import open_rgb
+from ccd_lightning.data.preprocessing import Preprocessing
 
 COLOURS = "inferno"
 MapFormat = Literal["png", "npy", "none"]
