@@ -48,7 +48,7 @@ def test_test_images_are_decoded_to_look_for_leaks_alone(
 
         return decode_and_note
 
-    for reader, name in ((images, "read_image"), (inspection, "look"), (dataset, "read_mask")):
+    for reader, name in ((images, "read_image"), (inspection, "inspect"), (dataset, "read_mask")):
         monkeypatch.setattr(reader, name, watched(getattr(reader, name)))
     module(folder, check_leaks=check_leaks).setup("fit")
     parts = ("train", "test") if check_leaks else ("train",)
@@ -59,13 +59,13 @@ def test_with_a_cache_only_changed_test_images_are_decoded_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     decoded: list[Path] = []
-    look = inspection.look
+    look = inspection.inspect
 
-    def noted(path: Path) -> inspection.Look:
+    def noted(path: Path) -> inspection.ImageInfo:
         decoded.append(path)
         return look(path)
 
-    monkeypatch.setattr(inspection, "look", noted)
+    monkeypatch.setattr(inspection, "inspect", noted)
     cache = tmp_path / "cache"
     module(folder, cache_dir=str(cache)).setup("fit")
     assert len(decoded) == 12 + 11
@@ -88,8 +88,8 @@ def test_with_a_cache_only_changed_test_images_are_decoded_again(
 def compare_splits(rank: int, root: Path, out: Path) -> None:
     """What a rank of two does; writes how many images it looked at, and what it was told."""
     looked: list[Path] = []
-    look = inspection.look
-    inspection.look = lambda path: looked.append(path) or look(path)  # type: ignore[func-returns-value]
+    look = inspection.inspect
+    inspection.inspect = lambda path: looked.append(path) or look(path)  # type: ignore[func-returns-value]
     torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=2)
     try:
         module(root).setup("fit")

@@ -78,8 +78,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
     manifest = _read(arguments)
     result = check(manifest, read=not arguments.table_only, preprocessing=_preprocessing(arguments))
-    if result.looks:
-        print(f"sizes: {common_sizes(result.looks)}")
+    if result.infos:
+        print(f"sizes: {common_sizes(result.infos)}")
     every, small = result.lesions
     if every:
         print(f"lesions: {every}, of which {small} less than {SMALL} px across at {arguments.size} px (--size)")
@@ -87,7 +87,7 @@ def _check(arguments: argparse.Namespace) -> None:
     table: Path = arguments.output / "findings.csv"
     write_findings(table, result.findings)
     written = [str(table)]
-    if sheet := pair_sheet([pair for pair in result.pairs if {pair.train, pair.test} <= result.looks.keys()][:PAIRS]):
+    if sheet := pair_sheet([pair for pair in result.pairs if {pair.train, pair.test} <= result.infos.keys()][:PAIRS]):
         with atomic_write(arguments.output / "pairs.png") as partial:
             sheet.save(partial, format="PNG")
         written.append(str(arguments.output / "pairs.png"))

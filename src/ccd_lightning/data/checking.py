@@ -15,7 +15,7 @@ import numpy as np
 
 from ccd_lightning.data.depth import DEEP, SIXTEEN
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
-from ccd_lightning.data.file_info import Look, look_at
+from ccd_lightning.data.file_info import ImageInfo, inspect_files
 from ccd_lightning.data.images import abnormal_pixels, open_image
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.pairing import read_size
@@ -57,13 +57,13 @@ class Check:
 
     Attributes:
         findings: Sorted by level and topic.
-        looks: At the images that can be read.
+        infos: Of the images that can be read.
         pairs: Of training and test images that are or nearly are one.
         lesions: How many connected regions all masks have, and how many are less than SMALL pixels across.
     """
 
     findings: list[Finding]
-    looks: dict[Path, Look]
+    infos: dict[Path, ImageInfo]
     pairs: list[Pair] = field(default_factory=list)
     lesions: tuple[int, int] = 0, 0
 
@@ -84,18 +84,18 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     if told := one_sided(manifest):
         findings.append(Finding("warning", "test images of one sort alone", manifest.root, told))
     groups = shared_groups(manifest)
-    looks: dict[Path, Look] = {}
+    infos: dict[Path, ImageInfo] = {}
     pairs: list[Pair] = []
     lesions = [(0, 0)]
     if read:
-        for path, seen in look_at([row.path for row in manifest.rows]):
-            if isinstance(seen, Look):
-                looks[path] = seen
+        for path, seen in inspect_files([row.path for row in manifest.rows]):
+            if isinstance(seen, ImageInfo):
+                infos[path] = seen
             else:
                 findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
-        pairs = copies(manifest, looks)
+        pairs = copies(manifest, infos)
         ranged = preprocessing.range is not None
-        findings += [*_repeated(manifest, looks), *_kinds_of_files(looks, ranged), *_sizes(looks)]
+        findings += [*_repeated(manifest, infos), *_kinds_of_files(infos, ranged), *_sizes(infos)]
         findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, preprocessing, lesions)
     findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
     findings += [
@@ -104,7 +104,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     order = ("error", "warning", "note")
     findings.sort(key=lambda one: (order.index(one.level), one.topic, one.path))
     every, small = (sum(counts) for counts in zip(*lesions, strict=True))
-    return Check(findings, looks, groups + pairs, (every, small))
+    return Check(findings, infos, groups + pairs, (every, small))
 
 
 def _of_pair(pair: Pair, topic: str) -> Finding:
@@ -116,19 +116,19 @@ def _without_name(error: UserError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
-def _repeated(manifest: Manifest, looks: Mapping[Path, Look]) -> Iterator[Finding]:
+def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     """The same bytes twice on one side."""
     first: dict[tuple[str, bytes], Path] = {}
     for row in manifest.rows:
-        if row.path in looks:
-            other = first.setdefault((row.split, looks[row.path].digest), row.path)
+        if row.path in infos:
+            other = first.setdefault((row.split, infos[row.path].digest), row.path)
             if other != row.path:
                 told = f"the same file as {other}, and counts twice."
                 yield Finding("warning", "files twice on one side", row.path, told, other)
 
 
-def _kinds_of_files(looks: Mapping[Path, Look], ranged: bool) -> Iterator[Finding]:
-    for path, seen in looks.items():
+def _kinds_of_files(infos: Mapping[Path, ImageInfo], ranged: bool) -> Iterator[Finding]:
+    for path, seen in infos.items():
         if seen.mode in SIXTEEN:
             yield Finding("note", "16 bits", path, "scaled to 8 bits, by one range for all images.")
         elif seen.mode in DEEP and not ranged:
@@ -141,15 +141,15 @@ def _kinds_of_files(looks: Mapping[Path, Look], ranged: bool) -> Iterator[Findin
             yield Finding("warning", "EXIF orientation", path, told)
 
 
-def _sizes(looks: Mapping[Path, Look]) -> Iterator[Finding]:
+def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     """Images of another shape than most: brought to a square, they are distorted otherwise."""
-    if not looks:
+    if not infos:
         return
-    ratios = {path: seen.size[0] / seen.size[1] for path, seen in looks.items()}
+    ratios = {path: seen.size[0] / seen.size[1] for path, seen in infos.items()}
     usual = float(np.median(list(ratios.values())))
     for path, ratio in ratios.items():
         if not 0.8 < ratio / usual < 1.25:
-            width, height = looks[path].size
+            width, height = infos[path].size
             told = f"{width} x {height} pixels, of another shape than most ({usual:.2f} as wide as high)."
             yield Finding("warning", "odd shapes", path, told)
 
@@ -213,8 +213,8 @@ def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Findin
     return sorts
 
 
-def common_sizes(looks: Mapping[Path, Look], most: int = 3) -> str:
+def common_sizes(infos: Mapping[Path, ImageInfo], most: int = 3) -> str:
     """The commonest sizes in words, such as "720 x 576 (40), 1280 x 1024 (2) and 3 more"."""
-    sizes = Counter(seen.size for seen in looks.values()).most_common()
+    sizes = Counter(seen.size for seen in infos.values()).most_common()
     told = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes[:most])
     return told + (f" and {len(sizes) - most} more" if len(sizes) > most else "")

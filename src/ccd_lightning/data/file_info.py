@@ -1,4 +1,4 @@
-"""Looking at image files, many at once: what they are, and small enough a picture of each to compare them by."""
+"""Inspecting image files, many at once: what they are, and small enough a picture of each to compare them by."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CUT = 1e-4  # share of the training pixels below the range of grey values, and a
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class ImageInfo:
     """What one image file is.
 
     Attributes:
@@ -42,7 +42,7 @@ class Look:
     thumbnail: UInt8Array
 
 
-def look(path: Path) -> Look:
+def inspect(path: Path) -> ImageInfo:
     """Reads one file to its end.
 
     JPEG files are decoded at an eighth of their size, which reads all of their data in less time.
@@ -60,11 +60,13 @@ def look(path: Path) -> Look:
             image.load()
             upright = eight_bits(ImageOps.exif_transpose(image), path, own_range(image))
     grey = upright.convert("RGB").convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return Look(size, mode, orientation, hashlib.sha256(content).digest()[:16], np.asarray(grey))
+    return ImageInfo(size, mode, orientation, hashlib.sha256(content).digest()[:16], np.asarray(grey))
 
 
-def look_at(paths: Sequence[Path], what: str = "Looking at images") -> Iterator[tuple[Path, Look | UserError]]:
-    """Looks at many files in parallel, with a progress bar; what is wrong with one is returned in its place."""
+def inspect_files(
+    paths: Sequence[Path], what: str = "Inspecting images"
+) -> Iterator[tuple[Path, ImageInfo | UserError]]:
+    """Inspects many files in parallel, with a progress bar; what is wrong with one is returned in its place."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             yield from zip(paths, progress(pool.map(_try, paths), what, len(paths)), strict=True)
@@ -72,9 +74,9 @@ def look_at(paths: Sequence[Path], what: str = "Looking at images") -> Iterator[
             pool.shutdown(cancel_futures=True)
 
 
-def _try(path: Path) -> Look | UserError:
+def _try(path: Path) -> ImageInfo | UserError:
     try:
-        return look(path)
+        return inspect(path)
     except UserError as error:
         return error
 
