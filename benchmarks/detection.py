@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccd_lightning.cli import main
-from ccd_lightning.metrics.threshold_metrics import partial_area, score_counts
+from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
 from intervals import Floats, interval
 
 CONFIGS = {"colonoscopy": "synthetic", "fundus": "synthetic_fundus", "folder": "folder"}
@@ -108,7 +108,7 @@ def bootstrap(pairs: list[tuple[Path, Path]], rounds: int = 2000) -> str:
     drawn = []
     for _ in range(rounds):
         chosen = np.concatenate([rng.choice(members, len(members)) for members in classes])
-        areas = [[partial_area(*score_counts(labels[chosen], one[chosen])) for one in pair] for pair in columns]
+        areas = [[partial_auc(*score_counts(labels[chosen], one[chosen])) for one in pair] for pair in columns]
         drawn.append(np.mean([first - second for first, second in areas]))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return f"[{low:.3f}, {high:.3f}]"

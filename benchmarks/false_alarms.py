@@ -49,7 +49,7 @@ def main() -> None:
                 wrong[0] += delong_test(labels, first, second).p < 0.05
                 wrong[1] += delong_test(labels, first, second, units(records)).p < 0.05
                 if seed % 4 == 0:
-                    area = {"auroc": curves.partial_area}
+                    area = {"auroc": curves.partial_auc}
                     _, low, high = paired_differences(records, first, second, area, 500)["auroc"]
                     wrong[2] += 4 * (not low <= 0 <= high)
             cells = " | ".join(f"{share:.1%}" for share in wrong / rounds)

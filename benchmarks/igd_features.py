@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
 from ccd_lightning.data.datasets import Folder
-from ccd_lightning.metrics.threshold_metrics import partial_area, score_counts
+from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.latents import whiten
 from ccd_lightning.models.igd.settings import WindowScale
@@ -66,7 +66,7 @@ def tell(encoder: Encoder, data: Folder, cut: bool) -> list[list[float]]:
         fitted, tested = normal[..., layers], others[..., layers]
         sizes = (min(LATENTS, fitted.shape[-1]), fitted.shape[-1])
         scores = [distances(fitted, tested, size).double().numpy() for size in sizes]
-        found.append([float(partial_area(*score_counts(labels, one))) for one in scores])
+        found.append([float(partial_auc(*score_counts(labels, one))) for one in scores])
     return found
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from ccd_lightning.data import dataset, images
 from ccd_lightning.data import file_info as inspection
 from ccd_lightning.data.datamodule import AnomalyDataModule
-from ccd_lightning.data.dataset import EpochIndex, EpochSampler, EvenBatches
+from ccd_lightning.data.dataset import DistributedBatchSampler, EpochIndex, EpochSampler
 from ccd_lightning.data.datasets import SyntheticColonoscopy
 from ccd_lightning.data.images import read_image
 from ccd_lightning.errors import UserError
@@ -246,14 +246,17 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 
 def dealt(length: int, batch_size: int, ranks: int, shuffle: bool = True) -> list[list[list[EpochIndex]]]:
-    return [list(EvenBatches(EpochSampler(length, 0, shuffle), batch_size, rank, ranks)) for rank in range(ranks)]
+    return [
+        list(DistributedBatchSampler(EpochSampler(length, 0, shuffle), batch_size, rank, ranks))
+        for rank in range(ranks)
+    ]
 
 
 @pytest.mark.parametrize(("length", "batch_size", "ranks"), [(257, 32, 2), (9, 4, 2), (50, 16, 1), (7, 7, 3)])
 def test_ranks_make_as_many_steps_and_leave_nothing_out(length: int, batch_size: int, ranks: int) -> None:
     batches = dealt(length, batch_size, ranks)
     assert len({len(share) for share in batches}) == 1
-    assert len(batches[0]) == len(EvenBatches(EpochSampler(length, 0, True), batch_size, 0, ranks))
+    assert len(batches[0]) == len(DistributedBatchSampler(EpochSampler(length, 0, True), batch_size, 0, ranks))
     sizes = [len(batch) for share in batches for batch in share]
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
@@ -270,10 +273,10 @@ def test_ranks_see_together_what_one_process_sees(shuffle: bool) -> None:
 
 
 def test_an_epoch_goes_on_where_it_was_left() -> None:
-    batches = EvenBatches(EpochSampler(20, 0, True), 4)
+    batches = DistributedBatchSampler(EpochSampler(20, 0, True), 4)
     batches.sampler.set_epoch(3)
     whole = list(batches)
-    resumed = EvenBatches(EpochSampler(20, 0, True), 4)
+    resumed = DistributedBatchSampler(EpochSampler(20, 0, True), 4)
     resumed.start_at(3, 2)
     assert len(resumed) == 5
     assert list(resumed) == whole[2:]

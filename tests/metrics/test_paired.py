@@ -36,7 +36,7 @@ def test_differences_are_those_of_sklearn() -> None:
 
 
 def test_the_interval_of_the_area_is_nearly_delongs() -> None:
-    found = paired_differences(IMAGES, FIRST, SECOND, {"auroc": curves.partial_area})["auroc"]
+    found = paired_differences(IMAGES, FIRST, SECOND, {"auroc": curves.partial_auc})["auroc"]
     expected = delong_test(LABELS, FIRST, SECOND)
     assert found[0] == pytest.approx(roc_auc_score(LABELS, FIRST) - roc_auc_score(LABELS, SECOND))
     assert found == pytest.approx(expected[:3], abs=0.1 * (expected.high - expected.low))

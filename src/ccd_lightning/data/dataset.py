@@ -59,7 +59,7 @@ class EpochSampler(Sampler[EpochIndex]):
         return (EpochIndex(self.epoch, int(index)) for index in order)
 
 
-class EvenBatches(Sampler[list[EpochIndex]]):
+class DistributedBatchSampler(Sampler[list[EpochIndex]]):
     """Batches of nearly equal size, each dealt out to the ranks, so that together they see what one process would.
 
     Every rank gets as many batches, none of them empty, and no image is left out.

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
-from ccd_lightning.data.dataset import AnomalyDataset, EpochSampler, EvenBatches, ViewTransform
+from ccd_lightning.data.dataset import AnomalyDataset, DistributedBatchSampler, EpochSampler, ViewTransform
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
@@ -64,7 +64,7 @@ class ImageLoader(LightningDataModule):
             raise UserError(
                 f"{self.root}: {len(dataset)} images for {ranks} processes. Ask for fewer --trainer.devices."
             )
-        batches = EvenBatches(EpochSampler(len(dataset), self.seed, shuffle), self.batch_size, rank, ranks)
+        batches = DistributedBatchSampler(EpochSampler(len(dataset), self.seed, shuffle), self.batch_size, rank, ranks)
         if shuffle:
             batches.start_at(*self._go_on_at)
         workers = possible_workers(self.num_workers)
@@ -163,7 +163,7 @@ class ImageLoader(LightningDataModule):
             batch_size: Images in a batch; None for those of this data module.
         """
         count, ranks, size = len(self.datasets["train"]), trainer.world_size, batch_size or self.batch_size
-        batches = len(EvenBatches(EpochSampler(count, self.seed, shuffle=True), size, ranks=ranks))
+        batches = len(DistributedBatchSampler(EpochSampler(count, self.seed, shuffle=True), size, ranks=ranks))
         limit: int | float = trainer.limit_train_batches
         return {
             "batches": min(batches, limit) if isinstance(limit, int) else int(batches * limit),

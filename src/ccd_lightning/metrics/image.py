@@ -16,7 +16,7 @@ from ccd_lightning.metrics.types import Floats, Integers
 
 # Of counts of normal and abnormal scores, (R, K) each.
 CURVES: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "image/auroc": curves.partial_area,
+    "image/auroc": curves.partial_auc,
     "image/average_precision": curves.average_precision,
     "image/sensitivity_at_specificity_90": partial(curves.sensitivity_at, specificity=0.90),
     "image/sensitivity_at_specificity_95": partial(curves.sensitivity_at, specificity=0.95),

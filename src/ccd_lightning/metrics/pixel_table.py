@@ -21,9 +21,9 @@ AUPRO_LIMIT = 0.3  # of the false-positive rate, as Bergmann et al. integrate to
 
 # Of counts of normal pixels, of abnormal pixels, and of abnormal pixels each as a share of its region.
 CURVES: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
-    "pixel/auroc": lambda normal, abnormal, _: curves.partial_area(normal, abnormal),
+    "pixel/auroc": lambda normal, abnormal, _: curves.partial_auc(normal, abnormal),
     "pixel/average_precision": lambda normal, abnormal, _: curves.average_precision(normal, abnormal),
-    "pixel/aupro": lambda normal, _, regions: curves.partial_area(normal, regions, AUPRO_LIMIT),
+    "pixel/aupro": lambda normal, _, regions: curves.partial_auc(normal, regions, AUPRO_LIMIT),
     "pixel/dice_best": lambda normal, abnormal, _: curves.best_dice(normal, abnormal),
     "pixel/iou_best": lambda normal, abnormal, _: curves.dice_to_iou(curves.best_dice(normal, abnormal)),
 }

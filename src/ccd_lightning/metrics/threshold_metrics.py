@@ -43,7 +43,7 @@ def precision_recall(normal: Floats, abnormal: Floats) -> tuple[Floats, Floats]:
     return true / np.maximum(true + false, 1), true / true[..., -1:]
 
 
-def partial_area(normal: Floats, found: Floats, limit: float = 1.0) -> Floats:
+def partial_auc(normal: Floats, found: Floats, limit: float = 1.0) -> Floats:
     """Area below the share found as a function of the false-positive rate up to a limit, divided by the limit.
 
     With the counts of abnormal values it is, up to 1, the AUROC, ties counting half. With each abnormal pixel counted

@@ -95,7 +95,7 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
     for name, own in scores.items():
         counts = curves.score_counts(labels, own)
-        label = f"{name}: AUROC {curves.partial_area(*counts):.3f}"
+        label = f"{name}: AUROC {curves.partial_auc(*counts):.3f}"
         axes.plot(*curves.roc(*counts), linewidth=1.8, alpha=0.85, label=label)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")

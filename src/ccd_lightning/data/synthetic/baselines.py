@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.metrics.threshold_metrics import partial_area, score_counts
+from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
 
 Floats = npt.NDArray[np.floating]
 
@@ -39,7 +39,7 @@ def baselines(root: Path) -> dict[str, float]:
     labels = np.repeat([int(folder.name != "good") for folder in folders], [len(images) for images in tests])
     distances = {"nearest_pixel": _nearest_pixel(train, test), "mean_colour": _mean_colour(train, test)}
     return {
-        name: float(partial_area(*score_counts(labels, found.astype(np.float64)))) for name, found in distances.items()
+        name: float(partial_auc(*score_counts(labels, found.astype(np.float64)))) for name, found in distances.items()
     }
 
 
