@@ -92,8 +92,10 @@ def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module:
 
 @pytest.mark.parametrize(("family", "told"), [(Cutout(), True), (Permutation(), False), (None, False)])
 def test_a_hole_that_the_family_leaves_out_is_told(family: Any, told: bool) -> None:
-    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(views=PretextViews(family, hole=9)))
+    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(views=PretextViews(family, cutout_size=9)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         FamilyAdvice().on_fit_start(trainer, CCD())
-    assert [str(warning.message)[:40] for warning in caught] == ["data.views.hole 9 is ignored: with Cutou"] * told
+    assert [str(warning.message)[:48] for warning in caught] == [
+        "data.views.cutout_size 9 is ignored: with Cutout"
+    ] * told

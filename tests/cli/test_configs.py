@@ -47,7 +47,7 @@ def test_published_settings(config: str, capsys: pytest.CaptureFixture[str], gol
     instances = data["batch_size"] * Permutation.count
     assert instances == data["batch_size"] * views["pairs"] == 32
     assert data["validation"] == 0.05  # as the docs say
-    assert (views["size"], views["tile"], views["hole"]) == ((32, 32, 0) if local else (256, 0, 75))
+    assert (views["size"], views["tile"], views["cutout_size"]) == ((32, 32, 0) if local else (256, 0, 75))
     assert (
         data["crop"] is None if "lag" in config else [round(512 * edge) for edge in data["crop"]] == [45, 45, 475, 475]
     )
@@ -122,7 +122,7 @@ def small(config: str, images: Path) -> list[str]:
         words += ["--data.root", str(images)]
     if config.startswith("ccd"):
         words += ["--data.views.size=16", "--data.views.patch_size=16"]
-        words += ["--data.views.tile=16", "--data.views.weak=device"] if config.endswith("_local") else []
+        words += ["--data.views.tile=16", "--data.views.augment_on=device"] if config.endswith("_local") else []
     if config.startswith("igd"):
         words += ["--model.local_encoder.weights=null", "--model.latent_size=16", "--model.local_scale.width=8"]
         words += ["--model.global_scale.size=64", "--model.global_scale.width=8"]

@@ -246,7 +246,7 @@ def test_a_run_goes_on_with_its_own_split_and_names_it(
     views = [
         "--data.views.size=16",
         "--data.views.patch_size=16",
-        "--data.views.hole=0",
+        "--data.views.cutout_size=0",
         "--model.encoder.weights=null",
     ]
     words = ["fit", "--config", "configs/ccd_lag.yaml", *small, *views]

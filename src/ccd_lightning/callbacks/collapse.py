@@ -69,10 +69,10 @@ class FamilyAdvice(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tells when the family leaves out what the config asks for."""
         views = getattr(getattr(trainer, "datamodule", None), "views", None)
-        if isinstance(views, PretextViews) and views.hole and not views.settings.hole:
+        if isinstance(views, PretextViews) and views.cutout_size and not views.settings.cutout_size:
             rank_zero_warn(
-                f"data.views.hole {views.hole} is ignored: with {type(views.family).__name__} weak views have no hole,"
-                " which would look like one of the strong augmentations."
+                f"data.views.cutout_size {views.cutout_size} is ignored: with {type(views.family).__name__} weak views"
+                " have no hole, which would look like one of the strong augmentations."
             )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -18,6 +18,7 @@ from ccd_lightning.cli.known_classes import SYNTHETIC, TRAINING, mentionable, us
 from ccd_lightning.cli.plain_types import argument_types, is_plain, takes_text
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.renamed import current_config, current_modules
 
 OPTION = "--trust"
 # Settings of the trainer that are taken over: numbers and words, none of which names a class, a file or a folder.
@@ -28,7 +29,6 @@ TRAINER = (
     *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
     *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 )
-MOVED = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}  # modules that older checkpoints name
 PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
 MOST_VALUES = 100_000  # of a config; one of this program has some hundred
 
@@ -67,9 +67,7 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[st
         UserError: If it is not readable, or names something that is not known to be harmless.
     """
     try:
-        for old, new in MOVED.items():
-            text = text.replace(old, new)
-        config = yaml.safe_load(text)
+        config = current_config(yaml.safe_load(current_modules(text)))
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")
         if not trust:

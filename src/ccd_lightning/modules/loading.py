@@ -15,6 +15,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.padim import PaDiM
+from ccd_lightning.renamed import current_hyperparameters
 from ccd_lightning.runs import find_checkpoint
 
 DETECTORS: tuple[type[OneClassDetector], ...] = (PaDiM, IGD)
@@ -39,7 +40,7 @@ def load(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:
     file = find_checkpoint(Path(run_or_file))
     checkpoint = read_checkpoint(file)
     kind = _class_of(checkpoint, file, trust)
-    settings = dict(checkpoint.get("hyper_parameters", {}))
+    settings = current_hyperparameters(checkpoint.get("hyper_parameters", {}))
     try:
         detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
         detector.on_load_checkpoint(checkpoint)

@@ -51,7 +51,7 @@ class Descriptor(nn.Module):
         self.gaussian = LatentGaussian(latent_size, floor=0.0 if whitened else 0.1)
 
     @property
-    def drawn(self) -> int:
+    def views_per_image(self) -> int:
         """How many views of an image a training step sees."""
         return 1
 
@@ -65,7 +65,7 @@ class Descriptor(nn.Module):
             own: Places of these images in it, (B,).
 
         Returns:
-            (B drawn, C, size, size): here the images themselves.
+            (B V, C, size, size) for V views per image: here the images themselves.
         """
         return images
 
