@@ -44,9 +44,10 @@ def test_a_detector_of_another_seed_learns_its_threshold_from_images_that_the_en
     assert division(file) == own
     seen = []
 
-    def watch(self: HoldOut, *rest: Any) -> set[int]:
-        seen.append(usual(self, *rest))
-        return seen[-1]
+    def watch(self: HoldOut, *rest: Any) -> tuple[set[int], str]:
+        held_out, source = usual(self, *rest)
+        seen.append(held_out)
+        return held_out, source
 
     usual = HoldOut.draw
     monkeypatch.setattr(HoldOut, "draw", watch)

@@ -110,7 +110,15 @@ class AnomalyDataModule(ImageLoader):
         if SPLITS[stage][0] not in self.datasets:
             self._read(stage)
         if stage == "fit" and self.check_leaks and self.split:
-            self._leaks.refuse(self.split, self.root, self.cache_dir, self.trainer)
+            ranks = self.trainer.world_size if self.trainer else 1
+            self._leaks.refuse(self.split, self.root, self.cache_dir, ranks, self._has_company())
+
+    def _has_company(self) -> bool:
+        """Whether other ranks run already, started by what started this one."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            return False
+        environment = getattr(self.trainer.strategy, "cluster_environment", None)
+        return environment is not None and environment.creates_processes_externally
 
     def _read(self, stage: str) -> None:
         manifest = self.split = self.manifest(masks=stage != "predict")
@@ -145,7 +153,9 @@ class AnomalyDataModule(ImageLoader):
         """Reads the images to train on and those held out as one array, which runs of other seeds divide otherwise."""
         paths = [row.path for row in rows]
         keys = image_keys(rows, self.split.root if self.split else self.root)
-        held_out = HoldOut(self.root, self.validation, self.seed, self._followed, self._own).draw(rows, keys)
+        held_out, source = HoldOut(self.root, self.validation, self.seed, self._followed).draw(rows, keys)
+        if source and not self._own:
+            rank_zero_only(print)(f"held out: {source}")
         learned = frozenset(key for index, key in enumerate(keys) if index not in held_out)
         self.division = Division(learned, frozenset(keys[index] for index in held_out))
         if self.preprocessing.range is None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning.data.division import Division, inherited
 from ccd_lightning.data.manifest import GOOD, Row
@@ -23,16 +22,14 @@ class HoldOut:
         share: Of the images.
         seed: Of the draw.
         followed: Divisions of the runs to follow; None for one whose checkpoint is too old to tell.
-        own: Whether it is the run itself that is resumed or evaluated, not those that gave the encoders.
     """
 
     root: Path
     share: float
     seed: int
     followed: Sequence[Division | None] = ()
-    own: bool = False
 
-    def draw(self, rows: Sequence[Row], keys: Sequence[int]) -> set[int]:
+    def draw(self, rows: Sequence[Row], keys: Sequence[int]) -> tuple[set[int], str]:
         """Draws the images, or takes those of the runs to follow; a patient's or video's stay together.
 
         Args:
@@ -40,7 +37,7 @@ class HoldOut:
             keys: Their digests (`image_keys`).
 
         Returns:
-            Indices of the held-out images.
+            Indices of the held-out images, and where they come from, in words; "" where there is no run to follow.
 
         Raises:
             UserError: If there are too few images.
@@ -54,8 +51,7 @@ class HoldOut:
         members, held_out = list(groups.values()), set[int]()
         known = [division for division in self.followed if division and division.knows(keys)]
         if (followed := inherited(members, keys, known)) and len(followed) <= len(rows) - 2:
-            self._say(f"the {len(followed)} images that the encoder's run held out")
-            return followed
+            return followed, f"the {len(followed)} images that the encoder's run held out"
         for group in np.random.default_rng(self.seed).permutation(len(members)).tolist():
             if len(held_out) + len(members[group]) <= count:
                 held_out.update(members[group])
@@ -67,9 +63,9 @@ class HoldOut:
                 f"{len(rows) - len(held_out)} to train on and {len(held_out)} to validate on; at least 2 and 1 are"
                 f" needed.{together}"
             )
-        if self.followed:
-            self._say(f"{len(held_out)} images drawn by the seed; {self._relation(held_out, keys, known)}")
-        return held_out
+        if not self.followed:
+            return held_out, ""
+        return held_out, f"{len(held_out)} images drawn by the seed; {self._relation(held_out, keys, known)}"
 
     def _relation(self, held_out: set[int], keys: Sequence[int], known: Sequence[Division]) -> str:
         """What the encoders' runs have to do with images that the seed drew."""
@@ -86,7 +82,3 @@ class HoldOut:
                 "the encoder's run names none of them: if it saw them under other names, the threshold may be too low"
             )
         return "the encoder has learned none of them"
-
-    def _say(self, text: str) -> None:
-        if self.followed and not self.own:
-            rank_zero_only(print)(f"held out: {text}")

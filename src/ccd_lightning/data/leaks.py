@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lightning.pytorch import Trainer
 from torch import distributed
 
 from ccd_lightning.commands import command
@@ -24,7 +23,9 @@ class LeakCheck:
         self._leak: str | None = None  # once it is looked for; empty where there is none
         self._compared = False  # and all ranks know
 
-    def refuse(self, manifest: Manifest, root: Path, cache_dir: Path | None, trainer: Trainer | None) -> None:
+    def refuse(
+        self, manifest: Manifest, root: Path, cache_dir: Path | None, ranks: int = 1, begun: bool = False
+    ) -> None:
         """Refuses a split in which training images are test images too.
 
         Where other processes run already it waits until they can hear of the outcome, which is in Lightning's own call.
@@ -33,29 +34,22 @@ class LeakCheck:
             manifest: The split; labels are not looked at.
             root: What --data.root names, for the message.
             cache_dir: Where thumbnails are kept; None keeps none.
-            trainer: Of the fit, which knows of other ranks; None where there is none.
+            ranks: Number of processes that fit.
+            begun: Whether the others run already, started by what started this one.
 
         Raises:
             UserError: On every rank, if an image is in both, or a patient or video is.
         """
         together = distributed.is_available() and distributed.is_initialized()
-        if self._compared or (not together and _has_company(trainer)):
+        if self._compared or (not together and begun):
             return
         if self._leak is None:
             self._leak = first_rank_does(lambda: find_leak(manifest, root, cache_dir))
         elif together:  # as the first rank found before it started the others
             self._leak = first_rank_does(lambda: self._leak or "")
-        self._compared = together or not trainer or trainer.world_size == 1
+        self._compared = together or ranks == 1
         if self._leak:
             raise UserError(self._leak)
-
-
-def _has_company(trainer: Trainer | None) -> bool:
-    """Whether other ranks run already, started by what started this one."""
-    if trainer is None or trainer.world_size == 1:
-        return False
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    return environment is not None and environment.creates_processes_externally
 
 
 def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
