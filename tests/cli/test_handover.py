@@ -42,7 +42,7 @@ def test_a_detector_of_another_seed_learns_its_threshold_from_images_that_the_en
     assert f"held out: the {len(own.held_out)} images that the encoder's run held out" in capsys.readouterr().out
     file = Path("runs/other/version_0/checkpoints/best.ckpt")
     assert division(file) == own
-    seen = []
+    seen: list[set[int]] = []
 
     def watch(self: HoldOut, *rest: Any) -> tuple[set[int], str]:
         held_out, source = usual(self, *rest)

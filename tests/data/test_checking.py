@@ -258,7 +258,9 @@ def test_prepare_writes_images_at_working_size(
     assert sorted(after, key=lambda row: row.path) == sorted(
         read_layout(tmp_path / "small")[0].rows, key=lambda row: row.path
     )
-    assert [(row.split, row.kind, row.group) for row in before] == [(row.split, row.kind, row.group) for row in after]
+    assert [(row.split, row.anomaly_type, row.group) for row in before] == [
+        (row.split, row.anomaly_type, row.group) for row in after
+    ]
     preprocessing = Preprocessing(16, (0.25, 0, 1, 1))
     for old, new in zip(before, after, strict=True):
         assert np.array_equal(read_image(old.path, preprocessing), np.asarray(Image.open(new.path)))

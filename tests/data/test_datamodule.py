@@ -140,7 +140,7 @@ def test_items(folder: Path) -> None:
         assert batch["image"].shape[1:] == (3, 32, 32)
         assert batch["views"].shape[1:] == (2, 4, 3, 16, 16)
         assert torch.equal(batch["mask"].flatten(1).any(dim=1), batch["label"].bool())
-        assert [int(kind != "good") for kind in batch["kind"]] == batch["label"].tolist()
+        assert [int(kind != "good") for kind in batch["anomaly_type"]] == batch["label"].tolist()
         assert batch["has_mask"].all()
         moved = data.on_after_batch_transfer(batch, 0)
         assert 0.1 < moved["image"].max() <= 1

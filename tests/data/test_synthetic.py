@@ -119,7 +119,7 @@ def read_all(root: Path) -> dict[str, bytes]:
 
 def test_folder_has_the_common_layout(made: Path) -> None:
     rows = scan_folder(made).rows
-    kinds = [row.kind for row in rows if row.split == "test"]
+    kinds = [row.anomaly_type for row in rows if row.split == "test"]
     assert sum(row.split == "train" for row in rows) == 4
     assert Counter(kinds) == {"good": 3, "polyp_subtle": 3, "polyp_moderate": 2, "polyp_obvious": 2}
     for path in (made / "ground_truth").rglob("*.png"):

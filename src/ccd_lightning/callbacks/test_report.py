@@ -105,7 +105,7 @@ class TestReport(Callback):
         if writer := tensorboard(trainer):
             log_hyperparameters(writer, hyperparameters(config) | {"data": data["root"]}, evaluation.metrics)
         save_figures(folder / "figures", figures, trainer.logger)
-        kinds = Counter(part_of(record.kind) for record in records if record.label)
+        kinds = Counter(part_of(record.anomaly_type) for record in records if record.label)
         content = Content(os.path.relpath(folder), evaluation, kinds, data, run, config, pl_module.device)
         write_html(folder / REPORT, content, [folder / "figures" / name for name in figures])
         print_summary(evaluation, note=partly_masked(data) if "pixel/auroc" in evaluation.metrics else "")
@@ -126,7 +126,8 @@ class TestReport(Callback):
         records, threshold = total.records, float(torch.as_tensor(module.threshold))
         scores, labels = np.array([row.score for row in records]), np.array([row.label for row in records])
         groups = {
-            kind: scores[[row.kind == kind for row in records]] for kind in dict.fromkeys(r.kind for r in records)
+            anomaly_type: scores[[row.anomaly_type == anomaly_type for row in records]]
+            for anomaly_type in dict.fromkeys(r.anomaly_type for r in records)
         }
         figures = {"histogram.png": histogram_figure(groups, threshold)}
         if "image/auroc" in evaluation.metrics:
@@ -154,7 +155,7 @@ class TestReport(Callback):
                 image.permute(1, 2, 0).double().numpy(),
                 anomaly_map.double().numpy(),
                 item["mask"].numpy() if item["has_mask"] else None,
-                item["kind"],
+                item["anomaly_type"],
                 float(score),
             )
             for item, image, anomaly_map, score in zip(

@@ -186,7 +186,9 @@ def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], tuple[
         told = f"{small} of {every} lesions less than {SMALL} px across at {preprocessing.size} px."
         found.append(Finding("warning", "small lesions", row.mask, told, row.path))
     if not abnormal.any():
-        found.append(Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.kind}.", row.path))
+        found.append(
+            Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.anomaly_type}.", row.path)
+        )
     values = np.asarray(mask.convert("L"), np.float32)
     low, high = float(values.min()), float(values.max())
     between = (values > low + (high - low) / 4) & (values < high - (high - low) / 4)

@@ -106,8 +106,8 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
         places: Where among the images each row's is; None where there are no others.
 
-    An item holds `image` (3, H, W) uint8, `label` 0 or 1, `kind`, `group` ("" where not known), `path`, `mask` (H, W)
-    bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
+    An item holds `image` (3, H, W) uint8, `label` 0 or 1, `anomaly_type`, `group` ("" where not known), `path`, `mask`
+    (H, W) bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         item = {
             "image": image,
             "label": row.label,
-            "kind": row.kind,
+            "anomaly_type": row.anomaly_type,
             "group": row.group or "",
             "path": str(row.path),
             "mask": self._mask(row),

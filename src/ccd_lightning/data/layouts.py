@@ -53,9 +53,10 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
     kinds, beside = _test_images(test)
     paired, flaws = _test_masks(root, kinds, beside) if masks else ({}, [])
     for folder, images in kinds.items():
-        kind = GOOD if is_normal(folder.name) else folder.name
+        anomaly_type = GOOD if is_normal(folder.name) else folder.name
         rows += [
-            Row(path, "test", kind, paired.get(path), group_of(path, folder) if groups else None) for path in images
+            Row(path, "test", anomaly_type, paired.get(path), group_of(path, folder) if groups else None)
+            for path in images
         ]
     return Manifest(root, rows, flaws)
 

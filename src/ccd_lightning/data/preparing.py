@@ -58,8 +58,8 @@ def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing
 
 def _written(row: Row, name: str, folder: Path) -> Row:
     """What an image's row becomes in a folder of the common layout."""
-    mask = folder / "ground_truth" / row.kind / name if row.mask else None
-    return Row(folder / row.split / row.kind / name, row.split, row.kind, mask, row.group)
+    mask = folder / "ground_truth" / row.anomaly_type / name if row.mask else None
+    return Row(folder / row.split / row.anomaly_type / name, row.split, row.anomaly_type, mask, row.group)
 
 
 def _write_row(row: Row, name: str, folder: Path, preprocessing: Preprocessing) -> None:

@@ -99,7 +99,7 @@ def authors(root: Path, reading: Reading) -> Manifest:
 
 
 def _abnormal(
-    root: Path, folder: Path, kind: str, reading: Reading, truth: Path | None = None, what: str = "mask"
+    root: Path, folder: Path, anomaly_type: str, reading: Reading, truth: Path | None = None, what: str = "mask"
 ) -> tuple[list[Row], list[Flaw]]:
     """The abnormal images of a folder, with masks from another one or from among them, and what is wrong."""
     images = read_images(folder)
@@ -110,7 +110,7 @@ def _abnormal(
         masks, flaws = pair_masks(images, folder, found, truth or folder, what)
         if truth is None and not masks:  # this layout asks for no masks
             masks, flaws = {}, []
-    rows = [Row(path, "test", kind, masks.get(path), reading.group_of(path, root)) for path in images]
+    rows = [Row(path, "test", anomaly_type, masks.get(path), reading.group_of(path, root)) for path in images]
     return rows, flaws
 
 

@@ -35,24 +35,25 @@ class Case:
         image: (H, W, 3) in [0, 1].
         anomaly_map: (H, W).
         mask: (H, W) bool; None where it is not known.
-        kind: "good" or the kind of abnormality.
+        anomaly_type: "good" or the kind of abnormality.
         score: The image's.
     """
 
     image: Floats
     anomaly_map: Floats
     mask: NDArray[np.bool_] | None
-    kind: str
+    anomaly_type: str
     score: float
 
     def title(self, threshold: float) -> str:
         """Kind, score, and what was decided, a line each, such as "polyp", "12.3 > 10.9", "found"."""
-        kind = "normal" if self.kind == "good" else textwrap.fill(self.kind, 16)  # as long as a row is high
+        normal = self.anomaly_type == "good"
+        name = "normal" if normal else textwrap.fill(self.anomaly_type, 16)  # as long as a row is high
         if math.isnan(threshold):
-            return f"{kind}\n{self.score:.3g}"
+            return f"{name}\n{self.score:.3g}"
         called = self.score > threshold
-        verdict = ("found" if called else "missed") if self.kind != "good" else ("false alarm" if called else "cleared")
-        return f"{kind}\n{self.score:.3g} {'>' if called else '≤'} {threshold:.3g}\n{verdict}"
+        verdict = ("false alarm" if called else "cleared") if normal else ("found" if called else "missed")
+        return f"{name}\n{self.score:.3g} {'>' if called else '≤'} {threshold:.3g}\n{verdict}"
 
 
 def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
@@ -134,11 +135,11 @@ def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
         edges[[0, -1]] = every.min(), every.max()  # geomspace may round past the extremes
         axes.set_xscale("log")
     shades = itertools.cycle(KINDS)
-    for kind, scores in groups.items():
-        normal = kind == "good"
+    for anomaly_type, scores in groups.items():
+        normal = anomaly_type == "good"
         colour = BLUE if normal else next(shades)
         weights = np.full(len(scores), 1 / len(scores))
-        label = f"{'normal' if normal else kind} ({len(scores)})"
+        label = f"{'normal' if normal else anomaly_type} ({len(scores)})"
         bins, opacity = edges.tolist(), 0.5 if normal else 1
         style: Literal["stepfilled", "step"] = "stepfilled" if normal else "step"
         axes.hist(scores, bins, weights=weights, histtype=style, color=colour, alpha=opacity, lw=2, label=label)
