@@ -42,7 +42,7 @@ def test_copies_saved_again_mirrored_or_turned_are_found(
     train, test = [tmp_path / f"{index}.png" for index in (0, 1, 2)], [tmp_path / "3.png", tmp_path / "copy.jpg"]
     infos = {path: inspect(path) for path in train + test}
     (pair,) = copies(manifest(tmp_path, train, test), infos)
-    assert (pair.train, pair.test, pair.told) == (train[2], test[1], told)
+    assert (pair.train, pair.test, pair.reason) == (train[2], test[1], told)
     assert pair.is_leak
     assert pair.similarity >= COPY
 
@@ -58,7 +58,7 @@ def test_the_same_bytes_are_found_even_without_anything_to_see(tmp_path: Path) -
         {path: one for path, one in infos.items() if isinstance(one, ImageInfo)},
     )
     assert pair[:2] == (paths[0], paths[1])
-    assert pair.told == "are the same file"
+    assert pair.reason == "are the same file"
 
 
 def test_every_pair_of_many_is_compared_by_correlation() -> None:
@@ -90,7 +90,7 @@ def test_groups_on_both_sides() -> None:
     ]
     rows += [Row(Path("d"), "test", "polyp", group="patient2"), Row(Path("e"), "train", group="patient3")]
     (pair,) = shared_groups(Manifest(Path(), rows))
-    assert (str(pair.train), str(pair.test), pair.told, pair.is_leak) == ("a", "c", "are both of patient1", True)
+    assert (str(pair.train), str(pair.test), pair.reason, pair.is_leak) == ("a", "c", "are both of patient1", True)
 
 
 def test_a_fit_with_a_leak_is_refused(tmp_path: Path) -> None:

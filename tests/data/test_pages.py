@@ -64,7 +64,7 @@ def test_fit_test_check_and_predict_agree(folder: Path) -> None:
     with pytest.raises(UserError, match=told):
         data.setup("test")
     (finding,) = (one for one in check(read_layout(folder)[0]).findings if one.path == stack)
-    assert (finding.level, finding.told[:7]) == ("error", "4 pages")
+    assert (finding.level, finding.message[:7]) == ("error", "4 pages")
     batch = FileBatches([str(stack), str(folder / "test/good/0001.png")], SMALL, 2)[0]
     assert [reason[:7] for reason in batch["reason"]] == ["4 pages", ""]
     shutil.move(stack, folder / "train/good/stack.tif")

@@ -26,14 +26,14 @@ class CollapseMonitor(Callback):
         self.patience = patience
         self.readings = 0  # in a row, of a collapse
         self.seen = -1  # the step of the last one
-        self.told = False
+        self.warned = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Watches the spreads, when they are logged and hence read from the device anyway."""
         interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.told or not interval or trainer.global_step == self.seen or trainer.global_step % interval:
+        if self.warned or not interval or trainer.global_step == self.seen or trainer.global_step % interval:
             return
         self.seen = trainer.global_step
         spreads = {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLLAPSED}
@@ -43,7 +43,7 @@ class CollapseMonitor(Callback):
         self.readings = self.readings + 1 if collapsed else 0
         steps = self.readings * interval
         if steps >= self.patience and self.readings > 1:
-            self.told = True
+            self.warned = True
             rank_zero_warn(
                 f"COLLAPSED: for {steps} steps {' or '.join(COLLAPSED)} has been too low (now"
                 f" {min(collapsed.values()):.3f}): the encoder maps all images to one point and will not recover."

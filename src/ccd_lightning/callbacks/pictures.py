@@ -216,11 +216,11 @@ def reconstruction_figure(shown: dict[str, Tensor], maps: Tensor) -> Figure:
     axes = figure.subplots(rows, count, squeeze=False)
     for line, (title, pictures) in zip(axes, shown.items(), strict=False):
         line[0].set_ylabel(title, fontsize=TEXT)
-        for place, picture in zip(line, pictures.float().cpu(), strict=True):
-            _show(place, picture.permute(1, 2, 0))
+        for axis, picture in zip(line, pictures.float().cpu(), strict=True):
+            _show(axis, picture.permute(1, 2, 0))
     low, high = float(maps.min()), float(maps.max())
     axes[-1][0].set_ylabel(f"map\n{low:.2f} to {high:.2f}", fontsize=TEXT)
-    for place, one in zip(axes[-1], maps.float().cpu(), strict=True):
-        place.imshow(colour_map(one.numpy(), (low, high)))
-        place.set(xticks=[], yticks=[])
+    for axis, one in zip(axes[-1], maps.float().cpu(), strict=True):
+        axis.imshow(colour_map(one.numpy(), (low, high)))
+        axis.set(xticks=[], yticks=[])
     return figure

@@ -100,9 +100,9 @@ class ImagePredictions(BasePredictionWriter):
         scores, maps = prediction["scores"].cpu().double().tolist(), prediction["maps"].float().cpu()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             reasons = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), batch["reason"]))
-        told = list(zip(batch["path"], scores, reasons, strict=True))
-        good = [ImageRecord(path, -1, "", score) for path, score, reason in told if not reason]
-        bad = [(path, reason) for path, _, reason in told if reason]
+        results = list(zip(batch["path"], scores, reasons, strict=True))
+        good = [ImageRecord(path, -1, "", score) for path, score, reason in results if not reason]
+        bad = [(path, reason) for path, _, reason in results if reason]
         threshold = self.pictures.threshold
         self.tables.append(
             PREDICTIONS, [cells(record, threshold, self.normal_scores, labelled=False) for record in good]

@@ -145,8 +145,8 @@ class TestReport(Callback):
     def _cases(trainer: Trainer, module: OneClassDetector, paths: list[str]) -> list[Case]:
         """Scores a few images once more, so that no map has to be kept for all of them."""
         dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]
-        places = {str(row.path): index for index, row in enumerate(dataset.rows)}
-        items = [dataset[EpochIndex(0, places[path])] for path in paths]
+        indices = {str(row.path): index for index, row in enumerate(dataset.rows)}
+        items = [dataset[EpochIndex(0, indices[path])] for path in paths]
         images = torch.stack([item["image"] for item in items]).float() / 255
         with torch.no_grad():
             output = module.evaluate({"image": images.to(module.device)})

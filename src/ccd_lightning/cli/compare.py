@@ -22,7 +22,7 @@ Difference = tuple[float, float, float]  # with the low and the high end of its 
 FORMATS = (".png", ".pdf", ".svg")
 
 
-def run_compare(words: list[str]) -> None:
+def run_compare(argv: list[str]) -> None:
     """Prints a table with a column a run, and one of their differences from the first run."""
     parser = argparse.ArgumentParser(
         "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
@@ -34,7 +34,7 @@ def run_compare(words: list[str]) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
     )
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     output: Path | None = arguments.output and expand(arguments.output)
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")

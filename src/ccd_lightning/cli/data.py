@@ -28,9 +28,9 @@ SHOWN = 3  # files of each sort of finding that are printed; the table has all
 PAIRS = 12  # pairs in the picture
 
 
-def run_data(words: list[str]) -> None:
+def run_data(argv: list[str]) -> None:
     """Runs one of the data commands."""
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(argv)
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "synthesize": _synthesize,
         "list": _list,
@@ -61,10 +61,10 @@ def _list(arguments: argparse.Namespace) -> None:
         place: Path = arguments.root / name
         try:
             manifest, layout = read_layout(place) if place.exists() else (None, "")
-            told = describe(manifest, layout) if manifest else "not there"
+            message = describe(manifest, layout) if manifest else "not there"
         except UserError as error:
-            told = str(error).splitlines()[0].removeprefix(f"{place}: ")
-        print(f"{place!s:28} configs/*_{config}.yaml\n  {told}")
+            message = str(error).splitlines()[0].removeprefix(f"{place}: ")
+        print(f"{place!s:28} configs/*_{config}.yaml\n  {message}")
     print("\nLayouts that are recognised:")
     for one in LAYOUTS:
         print(f"  {one.name:12} {one.shape}")
@@ -92,16 +92,16 @@ def _check(arguments: argparse.Namespace) -> None:
             sheet.save(partial, format="PNG")
         written.append(str(arguments.output / "pairs.png"))
     errors = result.count("error")
-    told = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"
+    message = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"
     if not errors:
-        print(told)
+        print(message)
         return
     way_out = "Fix these files, or leave them out"
     if any(pair.is_leak for pair in result.pairs):
         way_out += (
             f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
         )
-    raise UserError(f"{arguments.root}: {told}. Training or its test would be unsound. {way_out}.")
+    raise UserError(f"{arguments.root}: {message}. Training or its test would be unsound. {way_out}.")
 
 
 def _print_findings(result: Check) -> None:
@@ -110,7 +110,7 @@ def _print_findings(result: Check) -> None:
     for (level, topic), findings in by_topic(result.findings).items():
         print(f"{level + ':':9}{topic}: {len(findings)}")
         for finding in findings[: SHOWN if level != "note" else 1]:
-            print(f"           {finding.path}: {finding.told}")
+            print(f"           {finding.path}: {finding.message}")
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

@@ -27,13 +27,13 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 CHECKED = 3  # images
 
 
-def run_export(words: list[str]) -> None:
+def run_export(argv: list[str]) -> None:
     """Writes the file, and checks it against torch.
 
     Raises:
         UserError: If there is no such detector, a package is missing, or the file scores differently.
     """
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(argv)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if arguments.format == "onnx" and missing:
         raise UserError(f"ONNX needs {', '.join(missing)}. Get it with: pip install 'ccd-lightning[export]'")

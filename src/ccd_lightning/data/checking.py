@@ -40,14 +40,14 @@ class Finding(NamedTuple):
         level: An error makes training or its test unsound, a warning may; a note says what is done with such files.
         topic: What it is about, the same words for all of a sort.
         path: The file.
-        told: What is wrong with it.
+        message: What is wrong with it.
         other: The other file of a pair.
     """
 
     level: Level
     topic: str
     path: Path
-    told: str
+    message: str
     other: Path | None = None
 
 
@@ -81,8 +81,8 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
         preprocessing: Crop and size at which lesions can be too small, and the range of grey values, if one is given.
     """
     findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
-    if told := one_sided(manifest):
-        findings.append(Finding("warning", "test images of one sort alone", manifest.root, told))
+    if message := one_sided(manifest):
+        findings.append(Finding("warning", "test images of one sort alone", manifest.root, message))
     groups = shared_groups(manifest)
     infos: dict[Path, ImageInfo] = {}
     pairs: list[Pair] = []
@@ -109,7 +109,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
 
 def _of_pair(pair: Pair, topic: str) -> Finding:
     level: Level = "error" if pair.is_leak else "warning"
-    return Finding(level, topic, pair.train, f"trained on, and {pair.test}, tested on, {pair.told}.", pair.test)
+    return Finding(level, topic, pair.train, f"trained on, and {pair.test}, tested on, {pair.reason}.", pair.test)
 
 
 def _without_name(error: UserError, path: Path) -> str:
@@ -123,8 +123,8 @@ def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[F
         if row.path in infos:
             other = first.setdefault((row.split, infos[row.path].digest), row.path)
             if other != row.path:
-                told = f"the same file as {other}, and counts twice."
-                yield Finding("warning", "files twice on one side", row.path, told, other)
+                message = f"the same file as {other}, and counts twice."
+                yield Finding("warning", "files twice on one side", row.path, message, other)
 
 
 def _kinds_of_files(infos: Mapping[Path, ImageInfo], ranged: bool) -> Iterator[Finding]:
@@ -132,13 +132,13 @@ def _kinds_of_files(infos: Mapping[Path, ImageInfo], ranged: bool) -> Iterator[F
         if seen.mode in SIXTEEN:
             yield Finding("note", "16 bits", path, "scaled to 8 bits, by one range for all images.")
         elif seen.mode in DEEP and not ranged:
-            told = "pixels of more than 16 bits, whose range is not known; give it with --data.range."
-            yield Finding("error", "images that cannot be read", path, told)
+            message = "pixels of more than 16 bits, whose range is not known; give it with --data.range."
+            yield Finding("error", "images that cannot be read", path, message)
         elif seen.mode != "RGB":
             yield Finding("note", MODES.get(seen.mode, seen.mode), path, "read as RGB.")
         if seen.orientation != 1:
-            told = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
-            yield Finding("warning", "EXIF orientation", path, told)
+            message = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
+            yield Finding("warning", "EXIF orientation", path, message)
 
 
 def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
@@ -150,8 +150,8 @@ def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     for path, ratio in ratios.items():
         if not 0.8 < ratio / usual < 1.25:
             width, height = infos[path].size
-            told = f"{width} x {height} pixels, of another shape than most ({usual:.2f} as wide as high)."
-            yield Finding("warning", "odd shapes", path, told)
+            message = f"{width} x {height} pixels, of another shape than most ({usual:.2f} as wide as high)."
+            yield Finding("warning", "odd shapes", path, message)
 
 
 def _masks(
@@ -174,17 +174,17 @@ def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], tuple[
     try:
         mask, image_size = open_image(row.mask), read_size(row.path)
     except UserError as error:
-        told = _without_name(error, row.mask)
-        return [Finding("error", "masks that cannot be read", row.mask, told, row.path)], (0, 0)
+        message = _without_name(error, row.mask)
+        return [Finding("error", "masks that cannot be read", row.mask, message, row.path)], (0, 0)
     found = []
     if mask.size != image_size:
-        told = f"{mask.width} x {mask.height} pixels, where its image has {image_size[0]} x {image_size[1]}."
-        found.append(Finding("warning", "masks of another size", row.mask, told, row.path))
+        message = f"{mask.width} x {mask.height} pixels, where its image has {image_size[0]} x {image_size[1]}."
+        found.append(Finding("warning", "masks of another size", row.mask, message, row.path))
     abnormal = abnormal_pixels(mask)
     every, small = small_regions(preprocessing.cropped(abnormal), preprocessing.size, SMALL)
     if small:
-        told = f"{small} of {every} lesions less than {SMALL} px across at {preprocessing.size} px."
-        found.append(Finding("warning", "small lesions", row.mask, told, row.path))
+        message = f"{small} of {every} lesions less than {SMALL} px across at {preprocessing.size} px."
+        found.append(Finding("warning", "small lesions", row.mask, message, row.path))
     if not abnormal.any():
         found.append(
             Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.anomaly_type}.", row.path)
@@ -193,8 +193,8 @@ def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], tuple[
     low, high = float(values.min()), float(values.max())
     between = (values > low + (high - low) / 4) & (values < high - (high - low) / 4)
     if between.mean() > BETWEEN:
-        told = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
-        found.append(Finding("warning", "grey masks", row.mask, told, row.path))
+        message = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
+        found.append(Finding("warning", "grey masks", row.mask, message, row.path))
     return found, (every, small)
 
 
@@ -204,7 +204,7 @@ def write_findings(file: Path, findings: Sequence[Finding]) -> None:
     with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("level", "topic", "path", "other", "told"))
-        writer.writerows((one.level, one.topic, one.path, one.other or "", one.told) for one in findings)
+        writer.writerows((one.level, one.topic, one.path, one.other or "", one.message) for one in findings)
 
 
 def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Finding]]:
@@ -218,5 +218,5 @@ def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Findin
 def common_sizes(infos: Mapping[Path, ImageInfo], most: int = 3) -> str:
     """The commonest sizes in words, such as "720 x 576 (40), 1280 x 1024 (2) and 3 more"."""
     sizes = Counter(seen.size for seen in infos.values()).most_common()
-    told = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes[:most])
-    return told + (f" and {len(sizes) - most} more" if len(sizes) > most else "")
+    message = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes[:most])
+    return message + (f" and {len(sizes) - most} more" if len(sizes) > most else "")

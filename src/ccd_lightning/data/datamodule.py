@@ -129,8 +129,8 @@ class AnomalyDataModule(ImageLoader):
         if stage in ("fit", "validate"):
             self._read_training_images(manifest.select("train"))
             self._try_views()
-            if stage == "fit" and (told := one_sided(manifest)):
-                rank_zero_warn(f"{self.root}: {told}")
+            if stage == "fit" and (message := one_sided(manifest)):
+                rank_zero_warn(f"{self.root}: {message}")
             return
         rows = manifest.select("test")
         if not rows:
@@ -162,9 +162,9 @@ class AnomalyDataModule(ImageLoader):
             self._find_range(paths)
         images = load_images(paths, self.preprocessing, self.cache_dir, self.processes)
         for name, chosen in (("train", False), ("val", True)):
-            places = [index for index in range(len(rows)) if (index in held_out) == chosen]
-            own = [rows[index] for index in places]
-            self.datasets[name] = AnomalyDataset(own, images, self.preprocessing, self.seed, self.views, places)
+            indices = [index for index in range(len(rows)) if (index in held_out) == chosen]
+            own = [rows[index] for index in indices]
+            self.datasets[name] = AnomalyDataset(own, images, self.preprocessing, self.seed, self.views, indices)
 
     def _find_range(self, paths: list[Path]) -> None:
         """Sets the range of 16-bit images, if there are any, and says so; KeepConfig writes it into the config."""

@@ -104,7 +104,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         preprocessing: What brought the images to this size; masks are treated alike.
         seed: Of the views.
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
-        places: Where among the images each row's is; None where there are no others.
+        indices: Where among the images each row's is; None where there are no others.
 
     An item holds `image` (3, H, W) uint8, `label` 0 or 1, `anomaly_type`, `group` ("" where not known), `path`, `mask`
     (H, W) bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
@@ -117,11 +117,11 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         preprocessing: Preprocessing,
         seed: int = 0,
         views: ViewTransform | None = None,
-        places: Sequence[int] | None = None,
+        indices: Sequence[int] | None = None,
     ) -> None:
         self.rows = rows
         self.images = images
-        self.places = np.arange(len(rows)) if places is None else np.asarray(places)
+        self.indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
         self.preprocessing = preprocessing
         self.seed = seed
         self.views = views
@@ -131,7 +131,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: EpochIndex) -> dict[str, Any]:
         row = self.rows[key.item]
-        image = torch.from_numpy(np.array(self.images[self.places[key.item]]))
+        image = torch.from_numpy(np.array(self.images[self.indices[key.item]]))
         item = {
             "image": image,
             "label": row.label,
@@ -147,7 +147,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def pixels(self, start: int, stop: int, step: int = 1) -> UInt8Array:
         """A copy of the images of the rows `start:stop:step`, (N, 3, H, W)."""
-        pixels: UInt8Array = self.images[self.places[start:stop:step]]
+        pixels: UInt8Array = self.images[self.indices[start:stop:step]]
         return pixels
 
     def _mask(self, row: Row) -> Tensor:

@@ -32,13 +32,13 @@ class Pair(NamedTuple):
         train: The training image.
         test: The test image.
         similarity: Correlation of their thumbnails, in the orientation that agrees best; 1 for the same bytes.
-        told: In what they agree, in words that go on after both names.
+        reason: In what they agree, in words that go on after both names.
     """
 
     train: Path
     test: Path
     similarity: float
-    told: str
+    reason: str
 
     @property
     def is_leak(self) -> bool:

@@ -56,8 +56,8 @@ class HoldOut:
             if len(held_out) + len(members[group]) <= count:
                 held_out.update(members[group])
         if not 0 < len(held_out) <= len(rows) - 2:
-            told = f" They are of {len(groups)} patients or videos; --data.groups false takes every image by itself."
-            together = told if len(groups) < len(rows) else ""
+            advice = f" They are of {len(groups)} patients or videos; --data.groups false takes every image by itself."
+            together = advice if len(groups) < len(rows) else ""
             raise UserError(
                 f"{self.root}: {len(rows)} training images with data.validation {self.share} leave "
                 f"{len(rows) - len(held_out)} to train on and {len(held_out)} to validate on; at least 2 and 1 are"

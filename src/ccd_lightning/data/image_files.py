@@ -58,8 +58,8 @@ def look_for(places: Sequence[str]) -> tuple[list[str], str]:
             what = "no images in this folder" if os.path.isdir(path) else "no such file, and no image that it matches"
             others = f"; there is {count_unread(files.unread)}" if files.unread else ""
             raise UserError(f"{place}: {what} ({', '.join(sorted(SUFFIXES))} are read){others}.")
-    told = [count(len(set(masks)), "mask")] * bool(masks) + [count_unread(set(unread))] * bool(unread)
-    return list(found.values()), ", ".join(told)
+    parts = [count(len(set(masks)), "mask")] * bool(masks) + [count_unread(set(unread))] * bool(unread)
+    return list(found.values()), ", ".join(parts)
 
 
 def _files_of(place: str) -> Found:

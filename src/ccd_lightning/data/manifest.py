@@ -46,10 +46,10 @@ class Flaw(NamedTuple):
     """What is wrong with a file, in words that go on after its name."""
 
     path: Path
-    told: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.told}"
+        return f"{self.path}: {self.message}"
 
 
 @dataclass(frozen=True)

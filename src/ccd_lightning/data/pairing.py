@@ -108,16 +108,16 @@ def settle(
         The masks by image, and the flaws: an image with several masks, a mask without an image, sizes that differ, and,
         of what is not called a mask, an image without one.
     """
-    told = "Add it; only without any masks are images tested without."
+    advice = "Add it; only without any masks are images tested without."
     optional = what == "mask"  # pixel metrics leave out the images without one
     missing = [path for path in images if path not in found] if (found or stray) and not optional else []
-    flaws = [Flaw(path, f"no {what} for this image in {places[path]}. {told}") for path in missing]
+    flaws = [Flaw(path, f"no {what} for this image in {places[path]}. {advice}") for path in missing]
     for path, masks in found.items():
         if len(masks) > 1:
             names = ", ".join(mask.name for mask in masks)
             flaws.append(Flaw(path, f"{len(masks)} {what}s for this image ({names}). Merge them into one file."))
-    told = f"Add the image or remove the {what}."
-    flaws += [Flaw(mask, f"no image for this {what} in {where}. {told}") for mask, where in stray.items()]
+    advice = f"Add the image or remove the {what}."
+    flaws += [Flaw(mask, f"no image for this {what} in {where}. {advice}") for mask, where in stray.items()]
     chosen = {path: masks[0] for path, masks in found.items()}
     return chosen, flaws + [flaw for one in chosen.items() for flaw in compare_sizes(*one)]
 
@@ -136,12 +136,12 @@ def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
     try:
         (width, height), (mask_width, mask_height) = read_size(image), read_size(mask)
     except UserError as error:
-        path, _, told = str(error).partition(": ")
-        yield Flaw(Path(path), told)
+        path, _, message = str(error).partition(": ")
+        yield Flaw(Path(path), message)
         return
     if (width, height) != (mask_width, mask_height):
-        told = f"the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
-        yield Flaw(mask, f"{told} Export the mask at the size of the image.")
+        message = f"the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
+        yield Flaw(mask, f"{message} Export the mask at the size of the image.")
 
 
 def read_size(path: Path) -> tuple[int, int]:

@@ -128,9 +128,9 @@ class DetectionMetrics:
         }
         if bounds := self.size_bounds():
             measured = [record for record in abnormal if record.area]
-            places = np.searchsorted(bounds, np.array([record.area for record in measured]))
-            for place, size in enumerate(SIZES):
-                parts[size] = [record for record, at in zip(measured, places, strict=True) if at == place]
+            indices = np.searchsorted(bounds, np.array([record.area for record in measured]))
+            for index, size in enumerate(SIZES):
+                parts[size] = [record for record, at in zip(measured, indices, strict=True) if at == index]
         for part, records in parts.items():
             result.include(self._evaluate(records, threshold, SUBSET_METRICS), part)
         return result

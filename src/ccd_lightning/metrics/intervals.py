@@ -145,7 +145,7 @@ def false_positive_interval(count: int, quantile: float) -> tuple[float, float]:
     Returns:
         Low and high end of the 95% interval, in [0, 1].
     """
-    place = round((count - 1) * quantile, 9)
-    lower, upper = int(np.floor(place)) + 1, int(np.ceil(place)) + 1
+    position = round((count - 1) * quantile, 9)
+    lower, upper = int(np.floor(position)) + 1, int(np.ceil(position)) + 1
     low, high = beta.ppf(0.025, count - upper + 1, upper), beta.ppf(0.975, count - lower + 1, lower)
     return float(low), float(high)

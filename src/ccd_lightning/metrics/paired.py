@@ -88,7 +88,7 @@ def _intervals(found: Mapping[str, float], resampled: Mapping[str, Floats]) -> d
 def holm(values: Sequence[float]) -> list[float]:
     """P values corrected for their number (Holm, Scandinavian Journal of Statistics 1979), in the same order."""
     corrected, least = [0.0] * len(values), 0.0
-    for rank, place in enumerate(np.argsort(values, kind="stable")):
-        least = max(least, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = least
+    for rank, index in enumerate(np.argsort(values, kind="stable")):
+        least = max(least, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = least
     return corrected

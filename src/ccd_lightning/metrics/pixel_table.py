@@ -68,9 +68,9 @@ class PixelTable(NamedTuple):
         with np.errstate(invalid="ignore"):  # of resamples that drew images with empty masks only
             return pixel_values(names, counts, drawn @ self.above)
 
-    def take(self, places: Integers) -> PixelTable:
+    def take(self, indices: Integers) -> PixelTable:
         """Some of the images, in the order asked for."""
-        return PixelTable([self.paths[place] for place in places], *(array[places] for array in self[1:]))
+        return PixelTable([self.paths[index] for index in indices], *(array[indices] for array in self[1:]))
 
 
 def write_pixels(file: Path, table: PixelTable | None) -> None:

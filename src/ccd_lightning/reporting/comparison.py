@@ -57,9 +57,9 @@ def read_scores(runs: Mapping[str, Path]) -> Compared:
             )
     columns = {name: [rows[path].group for path in labels] for name, rows in predictions.items()}
     known = {name: groups for name, groups in columns.items() if None not in groups}
-    told = {name: groups for name, groups in known.items() if any(groups)}
-    groups = next(iter(told.values()), [""] * len(labels))
+    named = {name: groups for name, groups in known.items() if any(groups)}
+    groups = next(iter(named.values()), [""] * len(labels))
     images = [ImageRecord(path, labels[path], "", 0.0, group or "") for path, group in zip(labels, groups, strict=True)]
     scores = {name: np.array([rows[path].score for path in labels]) for name, rows in predictions.items()}
     files = {name: [rows[path].file for path in labels] for name, rows in predictions.items()}
-    return Compared(images, scores, files, bool(known), [name for name, own in told.items() if own != groups])
+    return Compared(images, scores, files, bool(known), [name for name, own in named.items() if own != groups])

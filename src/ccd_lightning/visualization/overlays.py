@@ -106,11 +106,11 @@ def _rim(inside: Image.Image) -> Image.Image:
 
 def _write(draw: ImageDraw.ImageDraw, label: str, size: int) -> None:
     font: Any = ImageFont.load_default(size)
-    place = (size // 2, size // 2)
-    left, top, right, bottom = draw.textbbox(place, label, font=font)
+    corner = (size // 2, size // 2)
+    left, top, right, bottom = draw.textbbox(corner, label, font=font)
     pad = size // 4
     draw.rectangle((left - pad, top - pad, right + pad, bottom + pad), fill="black")
-    draw.text(place, label, font=font, fill="white")
+    draw.text(corner, label, font=font, fill="white")
 
 
 def encode_map(anomaly_map: Maps, top: float) -> Image.Image:
@@ -180,10 +180,10 @@ class PictureWriter:
             "crop": list(self.preprocessing.crop or (0, 0, 1, 1)),
         }
 
-    def _place(self, kind: str, path: str) -> Path:
-        place = self.folder / kind / os.path.relpath(os.path.abspath(path), self.base)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
+    def _place(self, subfolder: str, path: str) -> Path:
+        file = self.folder / subfolder / os.path.relpath(os.path.abspath(path), self.base)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
 
 
 def _number(value: float) -> float | None:
