@@ -67,7 +67,7 @@ def test_published_settings_of_igd(config: str, capsys: pytest.CaptureFixture[st
     assert whole["structure"] == local["structure"] == 0.85
     assert training == {"gaussian": 1.0, "interpolation": 0.1, "estimate_every": 10, "fine_tune": False, "mirror": True}
     assert (whole["width"], local["width"]) == (64, 64)
-    assert (local["drawn"], content["data"]["init_args"]["validation"]) == (16, 0.05)  # as the docs say
+    assert (local["windows_per_image"], content["data"]["init_args"]["validation"]) == (16, 0.05)  # as the docs say
     assert model["latent_size"] == 128
     wanted = {"lr": 1e-4, "betas": (0, 0.9), "weight_decay": 1e-6}
     given = model["optimizer"]["init_args"]
