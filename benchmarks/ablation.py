@@ -3,7 +3,7 @@
     python benchmarks/ablation.py                     # the embedded sets
     python benchmarks/ablation.py --head_ct DIR       # and head CT slices: train/good, test/good, test/hemorrhage
     python benchmarks/ablation.py --report            # only write the document, from what is there
-    python benchmarks/ablation.py --size 128 --steps 1000 --workers 4 -- --data.num_workers 4 --data.views.weak=device
+    python benchmarks/ablation.py --size 128 --workers 4 -- --data.num_workers 4 --data.views.augment_on=device
 
 The words after `--` are added to each `ccd` command; those that begin with --data.views. (written with a =) to
 pretraining alone. Finished cells are kept in .bench/ablation/ and not run again; an interrupted one begins anew.

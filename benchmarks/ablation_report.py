@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ablation_grid import ALL, BATCH, FAMILIES, LOSSES, SETS, TERMS, Cell, Settings, grid
-from ccd_lightning.reporting.tested_runs import check_same_data
+from ccd_lightning.reporting.metrics_json import check_same_data
 from intervals import interval
 
 MARK = "<!-- reading -->"

@@ -24,8 +24,9 @@ from PIL import Image
 
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
-from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.images import read_image
 from ccd_lightning.data.layouts import scan_folder
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.synthetic import render
 
 BASES = 12  # different scenes; each file is one of them, shifted, with noise of its own
@@ -88,7 +89,7 @@ def cached_epochs(folder: Path) -> None:
     data = AnomalyDataModule(str(folder), batch_size=32, validation=0.1, check_leaks=False)
     data.setup("fit")
     paths = [row.path for row in data.datasets["train"].rows]
-    decoding = cpu(lambda: [read_image(path, Geometry(256)) for path in paths[:400]]) / min(400, len(paths))
+    decoding = cpu(lambda: [read_image(path, Preprocessing(256)) for path in paths[:400]]) / min(400, len(paths))
     loading = min(cpu(lambda: deque(data.train_dataloader(), maxlen=0)) for _ in range(3)) / len(paths)
     print(
         f"| loader on decoded images, 256 px | {decoding / loading:.1f} times"

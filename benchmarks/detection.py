@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccd_lightning.cli import main
-from ccd_lightning.data.synthetic.baselines import auroc
+from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
 from intervals import Floats, interval
 
 CONFIGS = {"colonoscopy": "synthetic", "fundus": "synthetic_fundus", "folder": "folder"}
@@ -93,10 +93,10 @@ def run(words: list[str]) -> None:
         raise SystemExit(f"ccd {' '.join(words)} failed")
 
 
-def scores(folder: Path) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def scores(folder: Path) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Image scores and labels of a tested run, sorted by path."""
     rows = sorted(csv.DictReader((folder / "predictions.csv").read_text().splitlines()), key=lambda row: row["path"])
-    return np.array([float(row["score"]) for row in rows]), np.array([row["label"] == "1" for row in rows])
+    return np.array([float(row["score"]) for row in rows]), np.array([int(row["label"]) for row in rows])
 
 
 def bootstrap(pairs: list[tuple[Path, Path]], rounds: int = 2000) -> str:
@@ -104,11 +104,12 @@ def bootstrap(pairs: list[tuple[Path, Path]], rounds: int = 2000) -> str:
     rng = np.random.default_rng(0)
     columns = [(scores(first)[0], scores(second)[0]) for first, second in pairs]
     labels = scores(pairs[0][0])[1]
-    classes = [np.flatnonzero(labels == value) for value in (False, True)]
+    classes = [np.flatnonzero(labels == value) for value in (0, 1)]
     drawn = []
     for _ in range(rounds):
         chosen = np.concatenate([rng.choice(members, len(members)) for members in classes])
-        drawn.append(np.mean([auroc(a[chosen], labels[chosen]) - auroc(b[chosen], labels[chosen]) for a, b in columns]))
+        areas = [[partial_auc(*score_counts(labels[chosen], one[chosen])) for one in pair] for pair in columns]
+        drawn.append(np.mean([first - second for first, second in areas]))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return f"[{low:.3f}, {high:.3f}]"
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.bootstrap import units
-from ccd_lightning.metrics.intervals import Floats, Integers, delong_test
+from ccd_lightning.metrics.intervals import delong_test
 from ccd_lightning.metrics.paired import paired_differences
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats, Integers
 
 SORTS = ("all normal or all abnormal", "half and half", "a third of each sort")
 SIZES = ((12, 6), (20, 6), (40, 4), (100, 4))  # patients, and images of each
@@ -48,7 +49,7 @@ def main() -> None:
                 wrong[0] += delong_test(labels, first, second).p < 0.05
                 wrong[1] += delong_test(labels, first, second, units(records)).p < 0.05
                 if seed % 4 == 0:
-                    area = {"auroc": curves.partial_area}
+                    area = {"auroc": curves.partial_auc}
                     _, low, high = paired_differences(records, first, second, area, 500)["auroc"]
                     wrong[2] += 4 * (not low <= 0 <= high)
             cells = " | ".join(f"{share:.1%}" for share in wrong / rounds)

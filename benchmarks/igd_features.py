@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
 from ccd_lightning.data.datasets import Folder
-from ccd_lightning.data.synthetic.baselines import auroc
+from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import whiten
+from ccd_lightning.models.igd.latents import whiten
 from ccd_lightning.models.igd.settings import WindowScale
 from ccd_lightning.transforms.patches import windows
 from detection import pretrained
@@ -59,12 +59,13 @@ def tell(encoder: Encoder, data: Folder, cut: bool) -> list[list[float]]:
     normal = describe(encoder, data.normal_images(torch.device("cpu"))[0], cut)
     batches = [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
     others = describe(encoder, (batch["image"] for batch in batches), cut)
-    abnormal = np.concatenate([np.asarray(batch["label"]) for batch in batches]) == 1
+    labels = np.concatenate([np.asarray(batch["label"]) for batch in batches])
     found = []
     for layers in LAYERS.values():
         fitted, tested = normal[..., layers], others[..., layers]
         sizes = (min(LATENTS, fitted.shape[-1]), fitted.shape[-1])
-        found.append([auroc(distances(fitted, tested, size).double().numpy(), abnormal) for size in sizes])
+        scores = [distances(fitted, tested, size).double().numpy() for size in sizes]
+        found.append([float(partial_auc(*score_counts(labels, one))) for one in scores])
     return found
 
 

@@ -18,10 +18,11 @@ import torch
 from ccd_lightning.metrics.bootstrap import RESAMPLES, units
 from ccd_lightning.metrics.detection import Evaluation, ImageRecord
 from ccd_lightning.metrics.image import IMAGE_METRICS, image_metrics
-from ccd_lightning.metrics.intervals import Floats, delong_test
+from ccd_lightning.metrics.intervals import delong_test
 from ccd_lightning.metrics.paired import PAIRED, paired_differences, paired_pixels
 from ccd_lightning.metrics.pixel_table import PIXEL_METRICS
 from ccd_lightning.metrics.pixels import PixelRecord, coarse, pixel_metrics, pooled, record_pixels
+from ccd_lightning.metrics.types import Floats
 
 Draw = Callable[[np.random.Generator, int, int], Evaluation]
 PAIR_METRICS = ("image/auroc", *PAIRED)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from ccd_lightning.data.images import Geometry
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.export import open_onnx, write_onnx
 from ccd_lightning.modules.ccd import CCD
@@ -107,7 +107,7 @@ def exported() -> None:
         for descriptor in (igd.whole, igd.local):
             descriptor.gaussian.scale.fill_(1.0)
         for name, detector in (("PaDiM", padim), ("IGD", igd)):
-            detector.geometry = Geometry(SIZE)
+            detector.preprocessing = Preprocessing(SIZE)
             write_onnx(detector, file := Path(folder) / "detector.onnx", "float")
             runtime = open_onnx(file, threads=1)
             for batch in (1, BATCH):

@@ -27,7 +27,7 @@ IGD = [
     *("fit", "--config", "configs/igd_synthetic.yaml", *DATA, "--data.batch_size=4", "--trainer.max_epochs=3"),
     *("--trainer.check_val_every_n_epoch=1", "--model.training.estimate_every=2", "--model.training.interpolation=0.1"),
     *("--model.latent_size=16", "--model.global_scale.size=64", "--model.global_scale.width=8"),
-    *("--model.local_scale.width=8", "--model.local_scale.drawn=2"),
+    *("--model.local_scale.width=8", "--model.local_scale.windows_per_image=2"),
 ]
 
 

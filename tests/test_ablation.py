@@ -170,11 +170,11 @@ def test_of_a_finished_cell_results_stay_and_checkpoints_go(
         return 0
 
     monkeypatch.setattr(ablation, "main", pretend)
-    ablation.run_cell(cell, settings, ["--data.views.weak=device", "--trainer.accelerator=cpu"])
+    ablation.run_cell(cell, settings, ["--data.views.augment_on=device", "--trainer.accelerator=cpu"])
     assert {path.name for path in settings.place(cell).iterdir()} == {"metrics.json", "predictions.csv"}
     assert [words[0] for words in commands] == ["fit", "test"]
     assert all(words[-1] == "--trainer.accelerator=cpu" for words in commands)
-    assert not any("--data.views.weak=device" in words for words in commands)
+    assert not any("--data.views.augment_on=device" in words for words in commands)
 
 
 @pytest.mark.parametrize(("code", "error"), [(2, RuntimeError), (130, KeyboardInterrupt), (143, KeyboardInterrupt)])

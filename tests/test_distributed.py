@@ -134,14 +134,14 @@ def fine_tuned(data: AnomalyDataModule) -> LightningModule:
 
 def igd(data: AnomalyDataModule) -> LightningModule:
     """Fine-tuned, and with centre and scale estimated within the steps."""
-    scales = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, drawn=2)}
+    scales = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, windows_per_image=2)}
     training = Training(estimate_every=2, fine_tune=True)
     return IGD(**scales, latent_size=16, training=training, optimizer=sgd).double()  # type: ignore[arg-type]
 
 
 def whitened(data: AnomalyDataModule) -> LightningModule:
     """On principal components; more of them than there are images."""
-    scales = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, drawn=2)}
+    scales = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, windows_per_image=2)}
     return IGD(**scales, latent_size=16, whitened=True, optimizer=sgd).double()  # type: ignore[arg-type]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.data.images import Geometry, open_rgb
+from ccd_lightning.data.images import open_rgb
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.visualization.overlays import OUTLINE, draw_overlay, palette
 from tests.runs import ROOT
 
@@ -26,8 +27,12 @@ def example() -> ModuleType:
     return module
 
 
-def metadata(geometry: Geometry, limits: tuple[float, float] | None = LIMITS) -> dict[str, str]:
-    own = {"crop": json.dumps(geometry.crop), "range": json.dumps(geometry.range), "map_limits": json.dumps(limits)}
+def metadata(preprocessing: Preprocessing, limits: tuple[float, float] | None = LIMITS) -> dict[str, str]:
+    own = {
+        "crop": json.dumps(preprocessing.crop),
+        "range": json.dumps(preprocessing.range),
+        "map_limits": json.dumps(limits),
+    }
     return own | {"map_colours": palette().hex()}
 
 
@@ -36,19 +41,19 @@ def metadata(geometry: Geometry, limits: tuple[float, float] | None = LIMITS) ->
 def test_overlays_are_those_of_predict(
     size: tuple[int, int], crop: tuple[float, float, float, float] | None, example: ModuleType
 ) -> None:
-    rng, geometry = np.random.default_rng(0), Geometry(24, crop)
+    rng, preprocessing = np.random.default_rng(0), Preprocessing(24, crop)
     small = rng.uniform(0, 10, (6, 6)).astype(np.float32)
     anomaly_map = np.asarray(Image.fromarray(small).resize((24, 24), Image.Resampling.BICUBIC))
     image = Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8))
-    expected = draw_overlay(image, anomaly_map, geometry, LIMITS)
-    found = example.draw_overlay(image, anomaly_map, metadata(geometry))
+    expected = draw_overlay(image, anomaly_map, preprocessing, LIMITS)
+    found = example.draw_overlay(image, anomaly_map, metadata(preprocessing))
     assert found.tobytes() == expected.tobytes()
     assert (np.asarray(expected) == OUTLINE).all(axis=2).any()
 
 
 def test_without_limits_it_draws_nothing(example: ModuleType) -> None:
     image = Image.new("RGB", (24, 24), "grey")
-    assert example.draw_overlay(image, np.ones((24, 24), np.float32), metadata(Geometry(24), None)) is image
+    assert example.draw_overlay(image, np.ones((24, 24), np.float32), metadata(Preprocessing(24), None)) is image
 
 
 @pytest.mark.parametrize("limits", [None, (1000.0, 3000.0)])
@@ -57,5 +62,5 @@ def test_images_of_16_bits_are_read_alike(
 ) -> None:
     ramp = np.linspace(0, 65535 if limits is None else 5000, 64).astype(np.uint16)[None].repeat(64, axis=0)
     Image.fromarray(ramp).save(tmp_path / "a.png")
-    found = np.asarray(example.open_rgb(str(tmp_path / "a.png"), metadata(Geometry(24, None, limits))), np.int64)
+    found = np.asarray(example.open_rgb(str(tmp_path / "a.png"), metadata(Preprocessing(24, None, limits))), np.int64)
     assert np.abs(found - np.asarray(open_rgb(tmp_path / "a.png", limits))).max() <= (1 if limits is None else 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccd_lightning import __version__
 from ccd_lightning.checkpoints import fingerprint
-from ccd_lightning.data.images import Geometry
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.export import METADATA, Scorer, describe, greatest_difference, write_onnx, write_torch
 from ccd_lightning.models.igd.settings import Scale, WindowScale
@@ -39,7 +39,7 @@ def make(name: str) -> OneClassDetector:
         detector = IGD(global_scale=Scale(SIZE, 8, ssim_weights=weights), local_scale=local, latent_size=16).eval()
         detector.whole.gaussian.scale.fill_(3.0)
         detector.local.gaussian.scale.fill_(3.0)
-    detector.geometry = Geometry(SIZE, (0.1, 0, 1, 0.5), (0.0, 4000.0))
+    detector.preprocessing = Preprocessing(SIZE, (0.1, 0, 1, 0.5), (0.0, 4000.0))
     with torch.no_grad():
         detector.normal_scores = detector(pixels() / 255)[0].sort().values
     detector.threshold = detector.normal_scores[2]
@@ -159,6 +159,6 @@ def test_a_difference_is_told_whatever_it_is_in() -> None:
 
 def test_a_detector_of_no_known_size_is_refused(tmp_path: Path) -> None:
     detector = make("padim")
-    detector.geometry = None
+    detector.preprocessing = None
     with pytest.raises(UserError, match="the size of its images is not known"):
         write_onnx(detector, tmp_path / "detector.onnx", "uint8")

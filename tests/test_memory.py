@@ -9,7 +9,8 @@ import torch
 from ccd_lightning import memory
 from ccd_lightning.cli import main
 from ccd_lightning.data import images
-from ccd_lightning.data.images import Geometry, load_images
+from ccd_lightning.data.images import load_images
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules import padim
 from ccd_lightning.modules.padim import PaDiM
@@ -67,16 +68,16 @@ def test_images_that_do_not_fit_name_the_cache(processes: int, monkeypatch: pyte
     needed = processes * 5 * 3 * 64**2
     monkeypatch.setattr(images, "available_memory", lambda: needed - 1)
     with pytest.raises(UserError, match=r"5 decoded images of 64 px in memory: .* --data\.cache_dir DIR"):
-        load_images([Path("gone.png")] * 5, Geometry(64), processes=processes)
+        load_images([Path("gone.png")] * 5, Preprocessing(64), processes=processes)
     monkeypatch.setattr(images, "available_memory", lambda: needed)
     with pytest.raises(UserError, match=r"gone\.png: cannot be decoded"):
-        load_images([Path("gone.png")] * 5, Geometry(64), processes=processes)
+        load_images([Path("gone.png")] * 5, Preprocessing(64), processes=processes)
 
 
 def test_a_full_disk_is_told_before_the_cache_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(UserError, match=r"1 decoded images of 64 px in .*cache: .* a larger disk"):
-        load_images([folder / "train/good/0000.png"], Geometry(64), folder / "cache")
+        load_images([folder / "train/good/0000.png"], Preprocessing(64), folder / "cache")
     assert list((folder / "cache").iterdir()) == []
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ccd_lightning import __version__
 from ccd_lightning.checkpoints import fingerprint
-from ccd_lightning.data.datamodule import unit_range
+from ccd_lightning.data.loading import unit_range
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.visualization.overlays import palette
@@ -67,7 +67,7 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
     Raises:
         UserError: If the detector does not know the size.
     """
-    if detector.geometry is None:
+    if detector.preprocessing is None:
         raise UserError("The checkpoint holds no config, so the size of its images is not known. Fit the run again.")
     decides = not bool(detector.threshold.isnan())
     held_out = f"the {detector.quantile:g} quantile of the scores of {len(detector.normal_scores)} held-out images"
@@ -77,9 +77,9 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
         "model": type(detector).__name__,
         "encoder": fingerprint(*detector.encoders),
         "input": "uint8, 0 to 255" if kind == "uint8" else "float32, 0 to 1",
-        "size": str(detector.geometry.size),
-        "crop": json.dumps(detector.geometry.crop),
-        "range": json.dumps(detector.geometry.range),
+        "size": str(detector.preprocessing.size),
+        "crop": json.dumps(detector.preprocessing.crop),
+        "range": json.dumps(detector.preprocessing.range),
         "resize": "crop, then bilinear with antialiasing, as Pillow's Image.resize",
         "map_limits": json.dumps(None if math.isnan(limits[1]) else limits),
         "map_colours": palette().hex(),
@@ -132,8 +132,8 @@ def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
 
 
 def _example(detector: OneClassDetector, kind: str) -> Tensor:
-    assert detector.geometry is not None
-    return torch.zeros(2, 3, detector.geometry.size, detector.geometry.size, dtype=INPUTS[kind])
+    assert detector.preprocessing is not None
+    return torch.zeros(2, 3, detector.preprocessing.size, detector.preprocessing.size, dtype=INPUTS[kind])
 
 
 def open_onnx(file: Path, threads: int = 0) -> Scoring:

@@ -90,6 +90,11 @@ def read_record(run: Path) -> dict[str, Any]:
     return record
 
 
+def how_to_test(run: Path) -> str:
+    """The command that tests a run, perhaps once more."""
+    return command("test", "--ckpt_path", run)
+
+
 def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
     """The checkpoint that a path stands for.
 

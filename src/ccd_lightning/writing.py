@@ -22,11 +22,16 @@ def atomic_write(file: Path) -> Iterator[Path]:
     partial = beside(file)
     try:
         yield partial
-        with partial.open("rb") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(file)
+        put_in_place(partial, file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, file: Path) -> None:
+    """Replaces a file by one on the same disk, whose content is there even if the power fails right after."""
+    with partial.open("rb") as stream:
+        os.fsync(stream.fileno())
+    partial.replace(file)
 
 
 def atomic_link(link: Path, target: str) -> None:

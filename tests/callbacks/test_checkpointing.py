@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ccd_lightning.callbacks.checkpointing import SaveWhenTerminated, WholeCheckpoints
+from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO, SaveWhenTerminated
 from ccd_lightning.errors import Terminated
 
 
@@ -48,7 +48,7 @@ def test_a_run_goes_on_to_the_end_of_a_step_and_of_an_epoch(change: dict[str, An
 
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "last.ckpt"
-    writer = WholeCheckpoints()
+    writer = AtomicCheckpointIO()
     writer.save_checkpoint({"step": 1}, file)
 
     def break_off(*_: Any, **__: Any) -> None:
@@ -67,7 +67,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: py
 
 def test_checkpoints_are_removed_where_they_were_written_alone(tmp_path: Path) -> None:
     file, other = tmp_path / "run/old.ckpt", tmp_path / "other.ckpt"
-    writer = WholeCheckpoints()
+    writer = AtomicCheckpointIO()
     for path in (file, other):
         path.parent.mkdir(exist_ok=True)
         path.touch()

@@ -1,7 +1,5 @@
 import math
 import re
-import time
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,25 +14,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2  # type: ignore[import-untyped]
 
 from ccd_lightning.callbacks.charts import PretextCharts
-from ccd_lightning.callbacks.dashboard import (
-    COLLAPSED,
-    CollapseMonitor,
-    FamilyAdvice,
-    LearningRate,
-    Throughput,
-    tensorboard,
-)
+from ccd_lightning.callbacks.collapse import COLLAPSED
+from ccd_lightning.callbacks.dashboard import LearningRate, tensorboard
 from ccd_lightning.callbacks.pictures import PretextPictures, held_out_features, pair_board, pairs_figure, views_figure
+from ccd_lightning.callbacks.throughput import Throughput
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.losses.contrastive import nt_xent
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.heads import feature_std
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.schedule import cosine_with_warmup
 from ccd_lightning.transforms.patches import CELLS
 from ccd_lightning.transforms.pretext import PretextViews
-from ccd_lightning.transforms.strong import Cutout, Identity, Permutation
+from ccd_lightning.transforms.strong import Identity, Permutation
 
 
 def small_views() -> PretextViews:
@@ -105,59 +97,6 @@ def curve(events: EventAccumulator, name: str) -> dict[int, float]:
     return {event.step: event.value for event in events.Scalars(name)}
 
 
-class Fake:
-    """A trainer that has just logged a standard deviation."""
-
-    def __init__(self, value: float, name: str = "train/projection_std") -> None:
-        self.global_step, self.log_every_n_steps = 1, 1
-        self.callback_metrics = {"train/projection_std": torch.tensor(1.0), "train/loss": torch.tensor(0.0)}
-        self.callback_metrics[name] = torch.tensor(value)
-
-
-def watch(values: list[float], patience: int = 3, name: str = "train/projection_std") -> list[str]:
-    monitor = CollapseMonitor(patience)
-    module: Any = None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for step, value in enumerate(values, start=1):
-            trainer: Any = Fake(value, name)
-            trainer.global_step = step
-            monitor.on_train_batch_end(trainer, module, None, None, 0)
-    return [str(warning.message) for warning in caught if "COLLAPSED" in str(warning.message)]
-
-
-def test_collapse_is_told_once_and_says_what_to_change() -> None:
-    told = watch([0.003] * 10)
-    assert len(told) == 1
-    for way_out in ("--model.optimizer.lr", "--model.warmup_steps", "--model.encoder.weights imagenet"):
-        assert way_out in told[0]
-
-
-def test_a_healthy_or_shortly_low_deviation_is_not_a_collapse() -> None:
-    assert watch([1.0] * 10) == []
-    assert watch([0.01, 0.01, 0.7, 0.01, 0.01, 0.6]) == []
-
-
-def test_features_are_watched_beside_projections() -> None:
-    assert watch([0.2] * 10, name="train/feature_std") == []
-    assert len(watch([0.01] * 10, name="train/feature_std")) == 1
-
-
-def test_a_loss_that_is_no_number_is_told_too() -> None:
-    assert len(watch([float("nan")] * 3)) == 1
-
-
-def test_the_line_separates_collapsed_from_healthy_projections() -> None:
-    generator = torch.Generator().manual_seed(0)
-    point = torch.ones(64, 128) + 0.001 * torch.randn(64, 128, generator=generator)
-    assert (
-        feature_std(point)
-        < min(COLLAPSED.values())
-        < max(COLLAPSED.values())
-        < feature_std(torch.randn(64, 128, generator=generator))
-    )
-
-
 def charts(events: EventAccumulator) -> dict[str, list[str]]:
     layout = layout_pb2.Layout()
     (event,) = events.Tensors("custom_scalars__config__")
@@ -206,64 +145,6 @@ def test_images_per_second_begin_after_the_warm_up(events: EventAccumulator) -> 
     speed = curve(events, "train/images_per_second")
     assert list(speed) == [2, 3, 4]
     assert all(0 < value < 10_000 for value in speed.values())
-
-
-class Recorder:
-    """A logger that remembers."""
-
-    def __init__(self) -> None:
-        self.logged: dict[int, float] = {}
-
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        (self.logged[step],) = metrics.values()
-
-
-def run_clock(
-    monkeypatch: pytest.MonkeyPatch, seconds: list[float], ranks: int = 1, accumulate: int = 1, every: int = 1
-) -> dict[int, float]:
-    """Throughput of batches of 6 images that take so long, 2 batches an epoch, 100 seconds of validation after each."""
-    clock, recorder = [0.0], Recorder()
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    trainer: Any = SimpleNamespace(global_step=0, world_size=ranks, log_every_n_steps=every, loggers=[recorder])
-    module: Any = None
-    monitor, batch = Throughput(warmup=1, window=2), {"image": torch.zeros(6, 1)}
-    monitor.on_train_start(trainer, module)
-    for number, duration in enumerate(seconds):
-        if number % 2 == 0:
-            monitor.on_train_epoch_start(trainer, module)
-        clock[0] += duration
-        trainer.global_step = (number + 1) // accumulate
-        monitor.on_train_batch_end(trainer, module, None, batch, number % 2)
-        if number % 2 == 1:
-            clock[0] += 100
-    return recorder.logged
-
-
-def test_throughput_leaves_out_warm_up_and_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_clock(monkeypatch, [50, 2, 2, 1]) == pytest.approx({2: 6 / 2, 3: 12 / 4, 4: 12 / 3})
-    assert run_clock(monkeypatch, [50, 2, 2, 1], ranks=3) == pytest.approx({2: 18 / 2, 3: 36 / 4, 4: 36 / 3})
-    assert run_clock(monkeypatch, [50, 2, 2, 1], every=4) == pytest.approx({4: 12 / 3})
-
-
-def test_throughput_counts_all_batches_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run_clock(monkeypatch, [50, 50, 2, 1], accumulate=2) == pytest.approx({2: 12 / 3})
-
-
-def test_validation_within_an_epoch_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 9.0, 12.0, 112.0, 115.0])  # training and epoch begin, batch and validation end, batch ends
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    recorder = Recorder()
-    module: Any = None
-    trainer: Any = SimpleNamespace(global_step=0, world_size=1, log_every_n_steps=1, loggers=[recorder])
-    monitor, batch = Throughput(warmup=0), {"image": torch.zeros(6, 1)}
-    monitor.on_train_start(trainer, module)
-    monitor.on_train_epoch_start(trainer, module)
-    for step in (1, 2):
-        trainer.global_step = step
-        monitor.on_train_batch_end(trainer, module, None, batch, step)
-        if step == 1:
-            monitor.on_validation_end(trainer, module)
-    assert recorder.logged == pytest.approx({1: 2.0, 2: 2.0})
 
 
 def test_pictures_are_drawn_once(events: EventAccumulator) -> None:
@@ -377,38 +258,6 @@ def test_each_class_of_position_is_shown_where_the_batch_has_it() -> None:
     assert titles == ["0: above left", "3: left", "6: below"]
     left = torch.as_tensor(np.array(figure.axes[3].images[0].get_array()))
     assert torch.equal(left[4:8, :4].permute(2, 0, 1), patches[2, 1, 0])
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "module", "told"),
-    [
-        (0.26, CCD(), True),
-        (0.56, CCD(), False),
-        (0.26, CCD(augmentation_weight=0), False),
-        (None, CCD(), False),
-        (0.3, CCD(distributions=5), False),
-    ],
-)
-def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module: CCD, told: bool) -> None:
-    found = {} if accuracy is None else {"val/augmentation_accuracy": torch.tensor(accuracy)}
-    trainer: Any = SimpleNamespace(callback_metrics=found)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        FamilyAdvice().on_fit_end(trainer, module)
-    assert [str(warning.message).split("(")[0] for warning in caught] == [
-        "On held-out images the strong augmentations cannot be told from each other "
-    ] * told
-    for warning in caught:  # whichever is in use, others are named
-        assert all(family in str(warning.message) for family in ("Permutation", "Rotation", "Cutout", "Noise"))
-
-
-@pytest.mark.parametrize(("family", "told"), [(Cutout(), True), (Permutation(), False), (None, False)])
-def test_a_hole_that_the_family_leaves_out_is_told(family: Any, told: bool) -> None:
-    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(views=PretextViews(family, hole=9)))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        FamilyAdvice().on_fit_start(trainer, CCD())
-    assert [str(warning.message)[:40] for warning in caught] == ["data.views.hole 9 is ignored: with Cutou"] * told
 
 
 @pytest.mark.fit

@@ -49,7 +49,7 @@ def test_published_settings(config: str, capsys: pytest.CaptureFixture[str], gol
     instances = data["batch_size"] * Permutation.count
     assert instances == data["batch_size"] * views["pairs"] == 32
     assert data["validation"] == 0.05  # as the docs say
-    assert (views["size"], views["tile"], views["hole"]) == ((32, 32, 0) if local else (256, 0, 75))
+    assert (views["size"], views["tile"], views["cutout_size"]) == ((32, 32, 0) if local else (256, 0, 75))
     assert (
         data["crop"] is None if "lag" in config else [round(512 * edge) for edge in data["crop"]] == [45, 45, 475, 475]
     )
@@ -69,7 +69,7 @@ def test_published_settings_of_igd(config: str, capsys: pytest.CaptureFixture[st
     assert whole["structure"] == local["structure"] == 0.85
     assert training == {"gaussian": 1.0, "interpolation": 0.1, "estimate_every": 10, "fine_tune": False, "mirror": True}
     assert (whole["width"], local["width"]) == (64, 64)
-    assert (local["drawn"], content["data"]["init_args"]["validation"]) == (16, 0.05)  # as the docs say
+    assert (local["windows_per_image"], content["data"]["init_args"]["validation"]) == (16, 0.05)  # as the docs say
     assert model["latent_size"] == 128
     wanted = {"lr": 1e-4, "betas": (0, 0.9), "weight_decay": 1e-6}
     given = model["optimizer"]["init_args"]
@@ -124,7 +124,7 @@ def small(config: str, images: Path) -> list[str]:
         words += ["--data.root", str(images)]
     if config.startswith(PRETRAININGS):
         words += ["--data.views.size=16", "--data.views.patch_size=16"]
-        words += ["--data.views.tile=16", "--data.views.weak=device"] if config.endswith("_local") else []
+        words += ["--data.views.tile=16", "--data.views.augment_on=device"] if config.endswith("_local") else []
     if config.startswith("igd"):
         words += ["--model.local_encoder.weights=null", "--model.latent_size=16", "--model.local_scale.width=8"]
         words += ["--model.global_scale.size=64", "--model.global_scale.width=8"]

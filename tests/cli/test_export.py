@@ -17,7 +17,8 @@ from PIL import Image
 from ccd_lightning import load
 from ccd_lightning.cli import main
 from ccd_lightning.cli.export import images_to_try
-from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.padim import PaDiM
@@ -112,12 +113,12 @@ def test_test_images_are_found_where_the_split_says(root: str, tmp_path: Path) -
     split.write(tmp_path / "run/manifest.csv")
     settings = {"data": {"init_args": {"root": str(tmp_path / root)}}}
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(settings))
-    found, origin = images_to_try(tmp_path / "run", Geometry(64))
+    found, origin = images_to_try(tmp_path / "run", Preprocessing(64))
     assert origin == "3 test images"
     paths = [row.path for row in split.select("test")]
-    assert torch.equal(found[0], torch.tensor(read_image(paths[0], Geometry(64))).permute(2, 0, 1))
+    assert torch.equal(found[0], torch.tensor(read_image(paths[0], Preprocessing(64))).permute(2, 0, 1))
     paths[0].unlink()
-    assert images_to_try(tmp_path / "run", Geometry(64))[1].startswith("3 images of noise")
+    assert images_to_try(tmp_path / "run", Preprocessing(64))[1].startswith("3 images of noise")
 
 
 def test_a_run_without_a_threshold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

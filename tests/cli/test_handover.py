@@ -15,6 +15,7 @@ from ccd_lightning.checkpoints import CONFIG_KEY, DIVISION_KEY, read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
+from ccd_lightning.data.holdout import HoldOut
 from tests.runs import IGD, PADIM, metrics
 from tests.tiny import NAME
 
@@ -42,14 +43,15 @@ def test_a_detector_of_another_seed_learns_its_threshold_from_images_that_the_en
     assert f"held out: the {len(own.held_out)} images that the encoder's run held out" in capsys.readouterr().out
     file = Path("runs/other/version_0/checkpoints/best.ckpt")
     assert division(file) == own
-    seen = []
+    seen: list[set[int]] = []
 
-    def watch(self: AnomalyDataModule, *rest: Any) -> set[int]:
-        seen.append(usual(self, *rest))
-        return seen[-1]
+    def watch(self: HoldOut, *rest: Any) -> tuple[set[int], str]:
+        held_out, source = usual(self, *rest)
+        seen.append(held_out)
+        return held_out, source
 
-    usual = AnomalyDataModule._hold_out
-    monkeypatch.setattr(AnomalyDataModule, "_hold_out", watch)
+    usual = HoldOut.draw
+    monkeypatch.setattr(HoldOut, "draw", watch)
     for command in ("validate", "fit"):
         resumed = [*PADIM[1:], *words, "--trainer.max_epochs=2", "--seed_everything=3"]
         options = resumed if command == "fit" else ["--seed_everything=7"]

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ccd_lightning import load
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
-from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from tests.cli.test_resume import CutOff, saved
 from tests.runs import CCD_LOCAL, IGD
 
@@ -41,7 +42,7 @@ def test_the_same_evaluation_as_other_detectors() -> None:
 
 def test_a_checkpoint_is_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = list(csv.DictReader(Path("runs/igd_synthetic/latest/predictions.csv").read_text().splitlines()))
-    images = np.stack([read_image(Path(row["path"]), Geometry(64)) for row in rows])
+    images = np.stack([read_image(Path(row["path"]), Preprocessing(64)) for row in rows])
     shutil.copy("runs/igd_synthetic/latest/checkpoints/last.ckpt", tmp_path / "moved.ckpt")
     monkeypatch.chdir(tmp_path)
     detector = load("moved.ckpt")

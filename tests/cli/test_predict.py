@@ -16,12 +16,13 @@ from ccd_lightning.callbacks.predictions import ImagePredictions
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.data.datasets import Folder
-from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.synthetic import synthesize
 from tests.processes import RANKS, run
 from tests.runs import CONFIGS
 
-GEOMETRY = Geometry(64, (0.1, 0.0, 0.9, 1.0))
+PREPROCESSING = Preprocessing(64, (0.1, 0.0, 0.9, 1.0))
 RUN = "runs/padim_folder/version_0"
 pytestmark = pytest.mark.fit
 
@@ -73,7 +74,7 @@ def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     predict("--images", "images", "--output", str(tmp_path), "--maps", "npy", "--data.batch_size", "4")
     detector = load(RUN)
     paths = sorted(str(path.relative_to(inside)) for path in (inside / "images").rglob("*.*"))
-    images = np.stack([read_image(Path(path), GEOMETRY) for path in paths])
+    images = np.stack([read_image(Path(path), PREPROCESSING) for path in paths])
     with torch.no_grad():
         expected, maps = detector(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
     predicted = scores(tmp_path)
@@ -87,7 +88,7 @@ def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert np.load(tmp_path / "maps" / f"{name}.npy") == pytest.approx(one.numpy(), rel=1e-4, abs=1e-4)
         with Image.open(path) as image, Image.open(tmp_path / "overlays" / f"{name}.png") as overlay:
             assert image.size == overlay.size
-            edge = (0, 0, GEOMETRY.box(*image.size)[0], 70)  # outside of the crop
+            edge = (0, 0, PREPROCESSING.box(*image.size)[0], 70)  # outside of the crop
             assert image.convert("RGB").crop(edge).tobytes() == overlay.crop(edge).tobytes()
             assert image.convert("RGB").tobytes() != overlay.tobytes()
     told = capsys.readouterr().out
@@ -97,7 +98,7 @@ def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_colours_are_measured_by_the_held_out_images(inside: Path) -> None:
-    detector, data = load(RUN), Folder("set", size=64, crop=GEOMETRY.crop)
+    detector, data = load(RUN), Folder("set", size=64, crop=PREPROCESSING.crop)
     data.setup("validate")
     images = torch.from_numpy(data.datasets["val"].pixels(0, 3)) / 255
     with torch.no_grad():

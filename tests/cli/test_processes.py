@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("ranks")
     synthesize(place / "images", "colonoscopy", size=64, train=13, test_good=5, test_abnormal=8)
     split = scan_folder(place / "images")
-    test = [replace(row, group=f"{row.kind} {number // 2}") for number, row in enumerate(split.select("test"))]
+    test = [replace(row, group=f"{row.anomaly_type} {number // 2}") for number, row in enumerate(split.select("test"))]
     Manifest(split.root, [*split.select("train"), *test]).write(split.root / "table.csv")
     return place
 

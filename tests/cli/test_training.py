@@ -15,7 +15,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # typ
 from ccd_lightning import load, runs
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
-from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.reporting.html import FIGURES
 from tests.runs import CCD, CONFIGS, DATA, PADIM, VIEWS, metrics
@@ -293,7 +294,7 @@ def test_load_in_python(workspace: Path) -> None:
     detector = load("runs/padim_synthetic")
     table = Path("runs/padim_synthetic/latest/predictions.csv").read_text().splitlines()
     rows = list(csv.DictReader(table))
-    images = np.stack([read_image(Path(row["path"]), Geometry(64)) for row in rows])
+    images = np.stack([read_image(Path(row["path"]), Preprocessing(64)) for row in rows])
     scores, maps = detector(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
     assert maps.shape == (11, 64, 64)
     assert scores.tolist() == pytest.approx([float(row["score"]) for row in rows], rel=1e-4)

@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from ccd_lightning.cli import main
 from ccd_lightning.data.checking import Check, by_topic, check
-from ccd_lightning.data.images import Geometry, read_image, read_mask
+from ccd_lightning.data.images import read_image, read_mask
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from tests.data.fakes import FAKES, hyper_kvasir, lag, picture, spot, two_folders
 
@@ -257,12 +258,14 @@ def test_prepare_writes_images_at_working_size(
     assert sorted(after, key=lambda row: row.path) == sorted(
         read_layout(tmp_path / "small")[0].rows, key=lambda row: row.path
     )
-    assert [(row.split, row.kind, row.group) for row in before] == [(row.split, row.kind, row.group) for row in after]
-    geometry = Geometry(16, (0.25, 0, 1, 1))
+    assert [(row.split, row.anomaly_type, row.group) for row in before] == [
+        (row.split, row.anomaly_type, row.group) for row in after
+    ]
+    preprocessing = Preprocessing(16, (0.25, 0, 1, 1))
     for old, new in zip(before, after, strict=True):
-        assert np.array_equal(read_image(old.path, geometry), np.asarray(Image.open(new.path)))
+        assert np.array_equal(read_image(old.path, preprocessing), np.asarray(Image.open(new.path)))
         if old.mask and new.mask:
-            assert np.array_equal(read_mask(old.mask, geometry), read_mask(new.mask, Geometry(16)))
+            assert np.array_equal(read_mask(old.mask, preprocessing), read_mask(new.mask, Preprocessing(16)))
     assert main(["data", "prepare", "--root", "raw", "--copy", "small", "--output", "other.csv"]) == 2
     assert "small: there is such a folder already" in capsys.readouterr().err
 

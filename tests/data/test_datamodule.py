@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from ccd_lightning.data import dataset, images
 from ccd_lightning.data import file_info as inspection
 from ccd_lightning.data.datamodule import AnomalyDataModule
-from ccd_lightning.data.dataset import EpochIndex, EpochSampler, EvenBatches
+from ccd_lightning.data.dataset import DistributedBatchSampler, EpochIndex, EpochSampler
 from ccd_lightning.data.datasets import SyntheticColonoscopy
 from ccd_lightning.data.images import read_image
 from ccd_lightning.errors import UserError
@@ -48,7 +48,7 @@ def test_test_images_are_decoded_to_look_for_leaks_alone(
 
         return decode_and_note
 
-    for reader, name in ((images, "read_image"), (inspection, "look"), (dataset, "read_mask")):
+    for reader, name in ((images, "read_image"), (inspection, "inspect"), (dataset, "read_mask")):
         monkeypatch.setattr(reader, name, watched(getattr(reader, name)))
     module(folder, check_leaks=check_leaks).setup("fit")
     parts = ("train", "test") if check_leaks else ("train",)
@@ -59,13 +59,13 @@ def test_with_a_cache_only_changed_test_images_are_decoded_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     decoded: list[Path] = []
-    look = inspection.look
+    look = inspection.inspect
 
-    def noted(path: Path) -> inspection.Look:
+    def noted(path: Path) -> inspection.ImageInfo:
         decoded.append(path)
         return look(path)
 
-    monkeypatch.setattr(inspection, "look", noted)
+    monkeypatch.setattr(inspection, "inspect", noted)
     cache = tmp_path / "cache"
     module(folder, cache_dir=str(cache)).setup("fit")
     assert len(decoded) == 12 + 11
@@ -88,8 +88,8 @@ def test_with_a_cache_only_changed_test_images_are_decoded_again(
 def compare_splits(rank: int, root: Path, out: Path) -> None:
     """What a rank of two does; writes how many images it looked at, and what it was told."""
     looked: list[Path] = []
-    look = inspection.look
-    inspection.look = lambda path: looked.append(path) or look(path)  # type: ignore[func-returns-value]
+    look = inspection.inspect
+    inspection.inspect = lambda path: looked.append(path) or look(path)  # type: ignore[func-returns-value]
     torch.distributed.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=2)
     try:
         module(root).setup("fit")
@@ -140,7 +140,7 @@ def test_items(folder: Path) -> None:
         assert batch["image"].shape[1:] == (3, 32, 32)
         assert batch["views"].shape[1:] == (2, 4, 3, 16, 16)
         assert torch.equal(batch["mask"].flatten(1).any(dim=1), batch["label"].bool())
-        assert [int(kind != "good") for kind in batch["kind"]] == batch["label"].tolist()
+        assert [int(kind != "good") for kind in batch["anomaly_type"]] == batch["label"].tolist()
         assert batch["has_mask"].all()
         moved = data.on_after_batch_transfer(batch, 0)
         assert 0.1 < moved["image"].max() <= 1
@@ -246,14 +246,17 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 
 def dealt(length: int, batch_size: int, ranks: int, shuffle: bool = True) -> list[list[list[EpochIndex]]]:
-    return [list(EvenBatches(EpochSampler(length, 0, shuffle), batch_size, rank, ranks)) for rank in range(ranks)]
+    return [
+        list(DistributedBatchSampler(EpochSampler(length, 0, shuffle), batch_size, rank, ranks))
+        for rank in range(ranks)
+    ]
 
 
 @pytest.mark.parametrize(("length", "batch_size", "ranks"), [(257, 32, 2), (9, 4, 2), (50, 16, 1), (7, 7, 3)])
 def test_ranks_make_as_many_steps_and_leave_nothing_out(length: int, batch_size: int, ranks: int) -> None:
     batches = dealt(length, batch_size, ranks)
     assert len({len(share) for share in batches}) == 1
-    assert len(batches[0]) == len(EvenBatches(EpochSampler(length, 0, True), batch_size, 0, ranks))
+    assert len(batches[0]) == len(DistributedBatchSampler(EpochSampler(length, 0, True), batch_size, 0, ranks))
     sizes = [len(batch) for share in batches for batch in share]
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
@@ -270,10 +273,10 @@ def test_ranks_see_together_what_one_process_sees(shuffle: bool) -> None:
 
 
 def test_an_epoch_goes_on_where_it_was_left() -> None:
-    batches = EvenBatches(EpochSampler(20, 0, True), 4)
+    batches = DistributedBatchSampler(EpochSampler(20, 0, True), 4)
     batches.sampler.set_epoch(3)
     whole = list(batches)
-    resumed = EvenBatches(EpochSampler(20, 0, True), 4)
+    resumed = DistributedBatchSampler(EpochSampler(20, 0, True), 4)
     resumed.start_at(3, 2)
     assert len(resumed) == 5
     assert list(resumed) == whole[2:]
@@ -332,7 +335,7 @@ def test_runs_of_other_seeds_share_the_cache(folder: Path, tmp_path: Path) -> No
         assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
         for read in (data.datasets["train"], data.datasets["val"]):
             for index, row in enumerate(read.rows):
-                image = torch.from_numpy(read_image(row.path, data.geometry).copy()).permute(2, 0, 1)
+                image = torch.from_numpy(read_image(row.path, data.preprocessing).copy()).permute(2, 0, 1)
                 assert torch.equal(read[EpochIndex(0, index)]["image"], image)
                 assert torch.equal(torch.from_numpy(read.pixels(index, index + 1)[0]), image)
         held_out.append({row.path for row in data.datasets["val"].rows})

@@ -17,7 +17,8 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.data.duplicates import find_pairs
 from ccd_lightning.data.file_info import measure_range
-from ccd_lightning.data.images import Geometry, load_images, read_image
+from ccd_lightning.data.images import load_images, read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from tests.runs import CONFIGS
@@ -59,7 +60,7 @@ def fitted(root: Path, **options: Any) -> AnomalyDataModule:
 
 def test_a_set_keeps_its_range(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = fitted(scans)
-    assert data.geometry == Geometry(SIDE, None, (BASE - 1000, BASE + 1500))
+    assert data.preprocessing == Preprocessing(SIDE, None, (BASE - 1000, BASE + 1500))
     assert "10 of 10 training images have 16 bits: grey values from 31768 to 34268 become 0 to 255" in (
         capsys.readouterr().out
     )
@@ -74,32 +75,32 @@ def test_a_dark_image_refuses_no_set(scans: Path) -> None:
     write(scans / "test/good/dark.png", slice_of(51, 0, 300))
     data = fitted(scans)
     data.setup("test")
-    assert data.geometry.range == (0, BASE + 1500)
+    assert data.preprocessing.range == (0, BASE + 1500)
 
 
 def test_single_hot_pixels_do_not_stretch_the_range(scans: Path) -> None:
     values = slice_of(3)
     values[0, 0] = 65535
-    assert measure_range([write(scans / "train/good/3.png", values)], Geometry(SIDE))[0][1] == 65535  # type: ignore[index]
+    assert measure_range([write(scans / "train/good/3.png", values)], Preprocessing(SIDE))[0][1] == 65535  # type: ignore[index]
     large = np.full((1024, 1024), BASE, np.uint16)
     large[:512] += 200
     large[0, :5], large[1, :5] = 65535, 0
-    assert measure_range([write(scans / "large.png", large)], Geometry(SIDE)) == ((BASE, BASE + 200), 1)
+    assert measure_range([write(scans / "large.png", large)], Preprocessing(SIDE)) == ((BASE, BASE + 200), 1)
 
 
 def test_a_crop_says_which_pixels_count(scans: Path) -> None:
     values = slice_of(0)
     values[:, :8] = 60000
     path = write(scans / "train/good/0.png", values)
-    assert measure_range([path], Geometry(SIDE, (0.25, 0, 1, 1)))[0][1] < BASE + 2000  # type: ignore[index]
+    assert measure_range([path], Preprocessing(SIDE, (0.25, 0, 1, 1)))[0][1] < BASE + 2000  # type: ignore[index]
 
 
 def test_images_of_8_bits_have_no_range(folder: Path) -> None:
     data = fitted(folder)
-    assert data.geometry.range is None
+    assert data.preprocessing.range is None
     paths = [row.path for row in data.datasets["train"].rows]
-    with_one = load_images(paths, Geometry(SIDE, None, (10, 20)))
-    assert np.array_equal(with_one, load_images(paths, Geometry(SIDE)))
+    with_one = load_images(paths, Preprocessing(SIDE, None, (10, 20)))
+    assert np.array_equal(with_one, load_images(paths, Preprocessing(SIDE)))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32, np.uint16])
@@ -108,14 +109,14 @@ def test_a_range_that_is_given_holds_for_every_depth(kind: type[np.generic], tmp
     path = write(tmp_path / "a.tif", ramp.astype(kind))
     low, high = (1000, 1200) if kind is np.uint16 else (0, 200)
     expected = np.clip(np.linspace(-100, 300, 8) / 200, 0, 1) * 255
-    assert np.abs(read_image(path, Geometry(8, None, (low, high)))[:, 0, 0] - expected).max() <= 1.5
+    assert np.abs(read_image(path, Preprocessing(8, None, (low, high)))[:, 0, 0] - expected).max() <= 1.5
 
 
 def test_what_is_not_a_number_is_dark(tmp_path: Path) -> None:
     values = np.full((8, 8), np.nan, np.float32)
     values[:4] = 1
     path = write(tmp_path / "a.tif", values)
-    assert read_image(path, Geometry(8, None, (0.0, 1.0)))[:, 0, 0].tolist() == [255] * 4 + [0] * 4
+    assert read_image(path, Preprocessing(8, None, (0.0, 1.0)))[:, 0, 0].tolist() == [255] * 4 + [0] * 4
 
 
 def test_floating_point_at_another_scale_is_told(scans: Path) -> None:
@@ -152,7 +153,7 @@ def test_floating_point_is_an_error_of_the_check_but_with_a_range(scans: Path) -
     write(scans / "train/good/f.tif", slice_of(70).astype(np.float32))
     found = {one.topic: one.level for one in check(read_layout(scans)[0]).findings}
     assert found == {"images that cannot be read": "error", "16 bits": "note"}
-    assert check(read_layout(scans)[0], geometry=Geometry(64, range=(0, 1))).count("error") == 0
+    assert check(read_layout(scans)[0], preprocessing=Preprocessing(64, range=(0, 1))).count("error") == 0
     with pytest.raises(UserError, match=r"f\.tif: pixels of floating point"):
         fitted(scans)
     fitted(scans, range=(BASE - 1000, BASE + 1500))
@@ -177,8 +178,8 @@ def test_test_predict_load_and_prepare_use_the_range_of_the_fit(
     config = yaml.safe_load(Path("runs/mine/latest/config.yaml").read_text())
     assert config["data"]["init_args"]["range"] == expected
     detector = load("runs/mine")
-    assert detector.geometry == Geometry(SIDE, None, (expected[0], expected[1]))
-    assert detector.geometry.range == tuple(expected)
+    assert detector.preprocessing == Preprocessing(SIDE, None, (expected[0], expected[1]))
+    assert detector.preprocessing.range == tuple(expected)
     assert main(["test"]) == 0
     assert main(["predict", "--images", str(scans / "test"), "--output", "out"]) == 0
     tables = [Path("runs/mine/latest/predictions.csv"), Path("out/predictions.csv")]
@@ -193,4 +194,4 @@ def test_test_predict_load_and_prepare_use_the_range_of_the_fit(
         assert np.asarray(overlay.convert("L")).std() > 20  # of the image below the colours
     assert main(["data", "prepare", "--root", str(scans), "--copy", "copy", "--size", str(SIDE)]) == 0
     written = np.asarray(Image.open("copy/test/good/test__good__0.png"))
-    assert np.array_equal(written, read_image(scans / "test/good/0.png", detector.geometry))
+    assert np.array_equal(written, read_image(scans / "test/good/0.png", detector.preprocessing))

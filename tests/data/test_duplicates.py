@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.duplicates import CHUNK, COPY, copies, shared_groups
-from ccd_lightning.data.file_info import SIDE, Look, look, look_at
+from ccd_lightning.data.file_info import SIDE, ImageInfo, inspect, inspect_files
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.data.synthetic import render
 from ccd_lightning.errors import UserError
@@ -40,11 +40,11 @@ def test_copies_saved_again_mirrored_or_turned_are_found(
     other = frame(2) if turn is None else frame(2).transpose(turn)
     other.save(tmp_path / "copy.jpg", quality=75)
     train, test = [tmp_path / f"{index}.png" for index in (0, 1, 2)], [tmp_path / "3.png", tmp_path / "copy.jpg"]
-    looks = {path: look(path) for path in train + test}
-    (pair,) = copies(manifest(tmp_path, train, test), looks)
-    assert (pair.train, pair.test, pair.told) == (train[2], test[1], told)
+    infos = {path: inspect(path) for path in train + test}
+    (pair,) = copies(manifest(tmp_path, train, test), infos)
+    assert (pair.train, pair.test, pair.reason) == (train[2], test[1], told)
     assert pair.is_leak
-    assert pair.likeness >= COPY
+    assert pair.similarity >= COPY
 
 
 def test_the_same_bytes_are_found_even_without_anything_to_see(tmp_path: Path) -> None:
@@ -52,12 +52,13 @@ def test_the_same_bytes_are_found_even_without_anything_to_see(tmp_path: Path) -
         Image.new("RGB", (40, 40), "black").save(tmp_path / name)
     Image.new("RGB", (44, 40), "black").save(tmp_path / "c.png")
     paths = [tmp_path / f"{name}.png" for name in "abc"]
-    looks = dict(look_at(paths))
+    infos = dict(inspect_files(paths))
     (pair,) = copies(
-        manifest(tmp_path, [paths[0]], paths[1:]), {path: one for path, one in looks.items() if isinstance(one, Look)}
+        manifest(tmp_path, [paths[0]], paths[1:]),
+        {path: one for path, one in infos.items() if isinstance(one, ImageInfo)},
     )
     assert pair[:2] == (paths[0], paths[1])
-    assert pair.told == "are the same file"
+    assert pair.reason == "are the same file"
 
 
 def test_every_pair_of_many_is_compared_by_correlation() -> None:
@@ -68,17 +69,17 @@ def test_every_pair_of_many_is_compared_by_correlation() -> None:
         for _ in range(CHUNK + 60)
     ]
     paths = [Path(f"{index}") for index in range(len(thumbnails))]
-    looks = {
-        path: Look((1, 1), "RGB", 1, str(path).encode(), thumbnail)
+    infos = {
+        path: ImageInfo((1, 1), "RGB", 1, str(path).encode(), thumbnail)
         for path, thumbnail in zip(paths, thumbnails, strict=True)
     }
-    found = copies(manifest(Path(), paths[:-40], paths[-40:]), looks)
+    found = copies(manifest(Path(), paths[:-40], paths[-40:]), infos)
     assert len(found) > 100
     values = np.corrcoef([thumbnail.ravel() for thumbnail in thumbnails])[:-40, -40:]
     assert {(int(str(pair.train)), int(str(pair.test)) - len(paths) + 40) for pair in found} == {
         (int(row), int(column)) for row, column in np.argwhere(values >= 0.99)
     }
-    assert [pair.likeness for pair in found] == sorted((pair.likeness for pair in found), reverse=True)
+    assert [pair.similarity for pair in found] == sorted((pair.similarity for pair in found), reverse=True)
 
 
 def test_groups_on_both_sides() -> None:
@@ -89,7 +90,7 @@ def test_groups_on_both_sides() -> None:
     ]
     rows += [Row(Path("d"), "test", "polyp", group="patient2"), Row(Path("e"), "train", group="patient3")]
     (pair,) = shared_groups(Manifest(Path(), rows))
-    assert (str(pair.train), str(pair.test), pair.told, pair.is_leak) == ("a", "c", "are both of patient1", True)
+    assert (str(pair.train), str(pair.test), pair.reason, pair.is_leak) == ("a", "c", "are both of patient1", True)
 
 
 def test_a_fit_with_a_leak_is_refused(tmp_path: Path) -> None:
@@ -114,11 +115,11 @@ def test_a_look_says_what_a_file_is(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
-    seen = look(tmp_path / "turned.jpg")
+    seen = inspect(tmp_path / "turned.jpg")
     assert (seen.size, seen.mode, seen.orientation) == ((160, 120), "RGB", 6)
     upright = np.asarray(image.rotate(-90, expand=True).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     assert np.corrcoef(seen.thumbnail.ravel(), upright.ravel())[0, 1] > 0.999
     content = (tmp_path / "turned.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"cut\.jpg: cannot be decoded"):
-        look(tmp_path / "cut.jpg")
+        inspect(tmp_path / "cut.jpg")

@@ -27,7 +27,7 @@ def pictures(root: Path, **folders: int) -> None:
 
 
 def counts(manifest: Manifest) -> dict[tuple[str, str], int]:
-    return dict(Counter((row.split, row.kind) for row in manifest.rows))
+    return dict(Counter((row.split, row.anomaly_type) for row in manifest.rows))
 
 
 @pytest.mark.parametrize("train", ["good", "Good", "NORMAL", "healthy", "No_Finding"])

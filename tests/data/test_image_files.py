@@ -9,7 +9,8 @@ from PIL import Image
 
 from ccd_lightning.cli.predicting import take_images
 from ccd_lightning.data.image_files import FileBatches, ImageFiles, find_files, look_for
-from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
 
@@ -100,8 +101,8 @@ def test_nothing_found(place: Path, nothing: str) -> None:
 
 def test_batches_are_the_images_in_order_and_bad_ones_are_told(place: Path) -> None:
     (place / "a/2.JPG").write_bytes((place / "a/2.JPG").read_bytes()[:150])
-    paths, geometry = find_files(["a", "b"]), Geometry(8, (0.25, 0, 1, 1))
-    dataset = FileBatches(paths, geometry, 2)
+    paths, preprocessing = find_files(["a", "b"]), Preprocessing(8, (0.25, 0, 1, 1))
+    dataset = FileBatches(paths, preprocessing, 2)
     batches = [dataset[number] for number in range(len(dataset))]
     assert [len(batch["path"]) for batch in batches] == [2, 2, 1]
     assert [path for batch in batches for path in batch["path"]] == paths
@@ -110,7 +111,7 @@ def test_batches_are_the_images_in_order_and_bad_ones_are_told(place: Path) -> N
     assert reasons.pop("a/2.JPG").startswith("cannot be decoded")
     assert set(reasons.values()) == {""}
     for path in reasons:
-        assert np.array_equal(images[path].permute(1, 2, 0).numpy(), read_image(Path(path), geometry))
+        assert np.array_equal(images[path].permute(1, 2, 0).numpy(), read_image(Path(path), preprocessing))
 
 
 def test_whatever_a_decoder_raises_is_a_reason(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,13 +119,13 @@ def test_whatever_a_decoder_raises_is_a_reason(place: Path, monkeypatch: pytest.
         raise IndexError("off the end")
 
     monkeypatch.setattr("ccd_lightning.data.image_files.read_image", stumble)
-    assert FileBatches(["a/1.png"], Geometry(8), 2)[0]["reason"] == ["IndexError: off the end"]
+    assert FileBatches(["a/1.png"], Preprocessing(8), 2)[0]["reason"] == ["IndexError: off the end"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_keeps_the_order(place: Path, workers: int) -> None:
     paths = find_files(["."])
-    batches = list(ImageFiles(paths, Geometry(8), 2, workers).predict_dataloader())
+    batches = list(ImageFiles(paths, Preprocessing(8), 2, workers).predict_dataloader())
     assert [path for batch in batches for path in batch["path"]] == paths
 
 
@@ -132,14 +133,14 @@ def test_loader_keeps_the_order(place: Path, workers: int) -> None:
 def test_ranks_get_every_image_once(place: Path, ranks: int) -> None:
     paths, seen = find_files(["."]), list[str]()
     for rank in range(ranks):
-        data = ImageFiles(paths, Geometry(8), 2, 0)
+        data = ImageFiles(paths, Preprocessing(8), 2, 0)
         data.trainer = Fake(rank, ranks)  # type: ignore[assignment]
         seen += [path for batch in data.predict_dataloader() for path in batch["path"]]
     assert seen == paths
 
 
 def test_fewer_images_than_ranks(place: Path) -> None:
-    data = ImageFiles(["a/1.png"], Geometry(8), 2, 0)
+    data = ImageFiles(["a/1.png"], Preprocessing(8), 2, 0)
     data.trainer = Fake(1, 2)  # type: ignore[assignment]
     with pytest.raises(UserError, match="1 images for 2 processes"):
         data.predict_dataloader()

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.data.images import Geometry, load_images, read_image, read_mask
-from ccd_lightning.data.layouts import list_images, read_size
+from ccd_lightning.data.images import load_images, read_image, read_mask
+from ccd_lightning.data.layouts import list_images
+from ccd_lightning.data.pairing import read_size
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
-EIGHT = Geometry(8)
+EIGHT = Preprocessing(8)
 
 
 def ramp(top: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -82,7 +84,7 @@ def test_what_lies_outside_of_the_crop_decides_too(tmp_path: Path) -> None:
     values = np.full((8, 8), 20, np.uint8)
     values[:, 4:] = 255
     Image.fromarray(values).save(tmp_path / "mask.png")
-    assert not read_mask(tmp_path / "mask.png", Geometry(8, (0.0, 0.0, 0.5, 1.0))).any()
+    assert not read_mask(tmp_path / "mask.png", Preprocessing(8, (0.0, 0.0, 0.5, 1.0))).any()
 
 
 def test_an_empty_mask_stays_empty(tmp_path: Path) -> None:
@@ -94,20 +96,20 @@ def test_crop_is_a_fraction_and_mask_follows(tmp_path: Path) -> None:
     pixels = np.zeros((100, 200, 3), np.uint8)
     pixels[25:75, 50:150] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    geometry = Geometry(10, (0.25, 0.25, 0.75, 0.75))
-    assert (read_image(tmp_path / "a.png", geometry) == 255).all()
-    assert read_mask(tmp_path / "a.png", geometry).all()
-    assert read_mask(tmp_path / "a.png", Geometry(20)).mean() == 0.25
+    preprocessing = Preprocessing(10, (0.25, 0.25, 0.75, 0.75))
+    assert (read_image(tmp_path / "a.png", preprocessing) == 255).all()
+    assert read_mask(tmp_path / "a.png", preprocessing).all()
+    assert read_mask(tmp_path / "a.png", Preprocessing(20)).mean() == 0.25
 
 
 def test_cache_on_disk_is_the_same_and_follows_changes(folder: Path, tmp_path: Path) -> None:
     paths, cache = list_images(folder / "train/good"), tmp_path / "cache"
-    plain = load_images(paths, Geometry(16))
+    plain = load_images(paths, Preprocessing(16))
     for _ in range(2):
-        assert np.array_equal(load_images(paths, Geometry(16), cache), plain)
+        assert np.array_equal(load_images(paths, Preprocessing(16), cache), plain)
     assert len(list(cache.iterdir())) == 1
     Image.new("RGB", (64, 64), (255, 0, 0)).save(paths[0])
-    changed = load_images(paths, Geometry(16), cache)
+    changed = load_images(paths, Preprocessing(16), cache)
     assert (changed[0].transpose(1, 2, 0) == (255, 0, 0)).all()
     assert np.array_equal(changed[1:], plain[1:])
 
@@ -116,7 +118,7 @@ def test_cache_of_a_broken_file_leaves_nothing(folder: Path, tmp_path: Path) -> 
     paths, cache = list_images(folder / "train/good"), tmp_path / "cache"
     paths[4].write_bytes(b"\x89PNG")
     with pytest.raises(UserError, match=r"0004\.png"):
-        load_images(paths, Geometry(16), cache)
+        load_images(paths, Preprocessing(16), cache)
     assert list(cache.iterdir()) == []
 
 
@@ -139,3 +141,8 @@ def test_a_dim_attention_map_is_cut_at_half_of_its_own_maximum(tmp_path: Path) -
     assert read_mask(tmp_path / "few.png", EIGHT)[:, 0].tolist() == [False] + [True] * 7  # eight values: labels
     Image.fromarray(np.linspace(0, 100, 64, dtype=np.uint8)[:, None].repeat(64, 1)).save(tmp_path / "map.png")
     assert read_mask(tmp_path / "map.png", EIGHT)[:, 0].tolist() == [False] * 4 + [True] * 4
+
+
+def test_digests_of_older_versions_stay_as_they_are() -> None:
+    assert Preprocessing(64, (0.1, 0, 0.9, 1), (0.0, 9.0)).key == "Geometry(size=64, crop=(0.1, 0, 0.9, 1))"
+    assert Preprocessing(64).key == "Geometry(size=64, crop=None)"

@@ -15,7 +15,7 @@ from ccd_lightning.errors import UserError
 
 def test_the_common_layout(folder: Path) -> None:
     manifest = scan_folder(folder)
-    kinds = Counter((row.split, row.kind) for row in manifest.rows)
+    kinds = Counter((row.split, row.anomaly_type) for row in manifest.rows)
     assert kinds == {
         ("train", "good"): 12,
         ("test", "good"): 5,

@@ -11,13 +11,14 @@ from PIL import Image
 
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
-from ccd_lightning.data.file_info import look
+from ccd_lightning.data.file_info import inspect
 from ccd_lightning.data.image_files import FileBatches
-from ccd_lightning.data.images import Geometry, read_image, read_mask
+from ccd_lightning.data.images import read_image, read_mask
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 
-SMALL = Geometry(16)
+SMALL = Preprocessing(16)
 
 
 def pages(path: Path, count: int, mode: str = "RGB") -> Path:
@@ -30,9 +31,9 @@ def pages(path: Path, count: int, mode: str = "RGB") -> Path:
     return path
 
 
-@pytest.mark.parametrize("reader", [read_image, read_mask, lambda path, _: look(path)])
+@pytest.mark.parametrize("reader", [read_image, read_mask, lambda path, _: inspect(path)])
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp", "a.gif"])
-def test_several_pages_are_refused(name: str, reader: Callable[[Path, Geometry], object], tmp_path: Path) -> None:
+def test_several_pages_are_refused(name: str, reader: Callable[[Path, Preprocessing], object], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{name}: 3 pages .* Split it into one file per image"):
         reader(pages(tmp_path / name, 3), SMALL)
     reader(pages(tmp_path / name, 1), SMALL)
@@ -53,7 +54,7 @@ def test_previews_are_no_pages(tmp_path: Path) -> None:
         with Image.open(tmp_path / name) as opened:
             assert opened.n_frames == 2  # type: ignore[attr-defined]
         assert read_image(tmp_path / name, SMALL)[8, 8].tolist() == pytest.approx([255, 0, 0], abs=3)
-        look(tmp_path / name)
+        inspect(tmp_path / name)
 
 
 def test_fit_test_check_and_predict_agree(folder: Path) -> None:
@@ -63,7 +64,7 @@ def test_fit_test_check_and_predict_agree(folder: Path) -> None:
     with pytest.raises(UserError, match=told):
         data.setup("test")
     (finding,) = (one for one in check(read_layout(folder)[0]).findings if one.path == stack)
-    assert (finding.level, finding.told[:7]) == ("error", "4 pages")
+    assert (finding.level, finding.message[:7]) == ("error", "4 pages")
     batch = FileBatches([str(stack), str(folder / "test/good/0001.png")], SMALL, 2)[0]
     assert [reason[:7] for reason in batch["reason"]] == ["4 pages", ""]
     shutil.move(stack, folder / "train/good/stack.tif")

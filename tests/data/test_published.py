@@ -45,7 +45,7 @@ def test_kvasir_s_polyps_are_the_segmented_ones_and_nothing_else_is_normal(tmp_p
     picture(tmp_path / "segmented-images/images/._cju0.jpg", 0)
     rows = read_layout(tmp_path)[0].rows
     assert {row.path.parent.name for row in rows if not row.label} == {"cecum", "ileum", "bbps-2-3"}
-    assert {row.kind for row in rows if row.label} == {"polyp"}
+    assert {row.anomaly_type for row in rows if row.label} == {"polyp"}
     assert all(row.mask and row.mask.stem == row.path.stem for row in rows if row.label)
     nested = tmp_path / "unpacked" / "hyper-kvasir"
     nested.mkdir(parents=True)
@@ -246,7 +246,7 @@ def test_a_run_goes_on_with_its_own_split_and_names_it(
     views = [
         "--data.views.size=16",
         "--data.views.patch_size=16",
-        "--data.views.hole=0",
+        "--data.views.cutout_size=0",
         "--model.encoder.weights=null",
     ]
     words = ["fit", "--config", "configs/ccd_lag.yaml", *small, *views]
@@ -267,7 +267,9 @@ def test_tables_as_people_write_them(tmp_path: Path) -> None:
         "path,split,kind\n0.png,train, Normal \n1.png , test,good\n2.png,test,polyp\n", encoding="utf-8-sig"
     )
     manifest, _ = read_layout(table)
-    assert [(row.path, row.kind) for row in manifest.rows] == list(zip(paths, ("good", "good", "polyp"), strict=True))
+    assert [(row.path, row.anomaly_type) for row in manifest.rows] == list(
+        zip(paths, ("good", "good", "polyp"), strict=True)
+    )
     for content, told in (
         ("path,split,kind\n0.png,train,good\n0.png,test,good\n", "0.png: this image is in the table twice"),
         ("path,split,kind\n0.png,train,\n", "table.csv, line 2: there is no kind"),

@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import ndimage
 
 from ccd_lightning.cli import main
-from ccd_lightning.data.images import Geometry, read_mask
+from ccd_lightning.data.images import read_mask
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import resize_regions
 from tests.data.fakes import picture
 
@@ -41,9 +42,9 @@ def test_a_file_keeps_a_lesion_that_is_smaller_than_a_pixel(mode: str, tmp_path:
     values: dict[str, np.ndarray[Any, Any]] = {"I;16": mask.astype(np.uint16) * 65535, "one": mask.astype(np.uint8)}
     image = Image.fromarray(values.get(mode, mask.astype(np.uint8) * 255))
     (image.convert("P") if mode == "P" else image).save(tmp_path / "a.png")
-    for geometry in (Geometry(128), Geometry(16), Geometry(128, (0.25, 0.25, 0.75, 1))):
-        assert 1 <= read_mask(tmp_path / "a.png", geometry).sum() <= 2
-    assert not read_mask(tmp_path / "a.png", Geometry(128, (0, 0, 0.4, 1))).any()  # the lesion is not in there
+    for preprocessing in (Preprocessing(128), Preprocessing(16), Preprocessing(128, (0.25, 0.25, 0.75, 1))):
+        assert 1 <= read_mask(tmp_path / "a.png", preprocessing).sum() <= 2
+    assert not read_mask(tmp_path / "a.png", Preprocessing(128, (0, 0, 0.4, 1))).any()  # the lesion is not in there
 
 
 @pytest.mark.parametrize("size", [32, 50, 64, 100, 300])

@@ -16,7 +16,6 @@ from scipy.ndimage import binary_dilation
 from ccd_lightning.cli import main
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.synthetic import SETS, baselines, folder, render, synthesize
-from ccd_lightning.data.synthetic.baselines import auroc
 from ccd_lightning.data.synthetic.eye import Eye
 from ccd_lightning.data.synthetic.noise import Scene
 from ccd_lightning.data.synthetic.wall import Wall
@@ -120,7 +119,7 @@ def read_all(root: Path) -> dict[str, bytes]:
 
 def test_folder_has_the_common_layout(made: Path) -> None:
     rows = scan_folder(made).rows
-    kinds = [row.kind for row in rows if row.split == "test"]
+    kinds = [row.anomaly_type for row in rows if row.split == "test"]
     assert sum(row.split == "train" for row in rows) == 4
     assert Counter(kinds) == {"good": 3, "polyp_subtle": 3, "polyp_moderate": 2, "polyp_obvious": 2}
     for path in (made / "ground_truth").rglob("*.png"):
@@ -214,13 +213,6 @@ def test_folder_made_meanwhile_by_another_process(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(folder, "render", overtaken)
     synthesize(root, "fundus", **FEW)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
-
-
-def test_auroc_against_loops() -> None:
-    rng = np.random.default_rng(0)
-    scores, positive = rng.integers(0, 8, 40).astype(float), rng.random(40) < 0.4
-    wins = [(one > two) + 0.5 * (one == two) for one in scores[positive] for two in scores[~positive]]
-    assert auroc(scores, positive) == pytest.approx(np.mean(wins))
 
 
 @pytest.mark.parametrize("grey", [False, True])

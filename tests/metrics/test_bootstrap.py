@@ -3,8 +3,9 @@ import pytest
 from scipy.special import expit
 
 from ccd_lightning.metrics.bootstrap import bootstrap, bootstrap_interval, is_grouped, smaller_class, units
-from ccd_lightning.metrics.intervals import Floats, wilson_interval
+from ccd_lightning.metrics.intervals import wilson_interval
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats
 
 
 def records(labels: list[int], groups: list[str] | None = None) -> list[ImageRecord]:

@@ -31,7 +31,7 @@ def batch(
     known = [label == 0 or masks is not None for label in labels]
     return {
         "label": torch.tensor(labels),
-        "kind": list(kinds),
+        "anomaly_type": list(kinds),
         "group": [""] * len(labels),
         "path": [f"{first + index:03d}.png" for index in range(len(labels))],
         "mask": torch.zeros(len(labels), size, size, dtype=torch.bool) if masks is None else masks,
@@ -70,7 +70,7 @@ def test_parts_agree_with_sklearn(full: tuple[dict[str, Any], Tensor, Tensor]) -
     metrics = DetectionMetrics(2.0)
     metrics.update(rows, scores, maps)
     found = metrics.compute(threshold=70.0)
-    truth, values, kinds = rows["label"].numpy(), scores.numpy(), np.array(rows["kind"])
+    truth, values, kinds = rows["label"].numpy(), scores.numpy(), np.array(rows["anomaly_type"])
     areas = rows["mask"].double().mean(dim=(1, 2)).numpy()
     low, high = np.quantile(areas[truth == 1], (1 / 3, 2 / 3))
     chosen = {kind: kinds == kind for kind in ("polyp", "ulcer")}
@@ -164,7 +164,7 @@ def test_an_image_that_two_ranks_tested_is_refused(full: tuple[dict[str, Any], T
 
 def test_images_without_masks_leave_the_pixel_metrics(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
     rows, scores, maps = full
-    hidden = rows | {"has_mask": torch.tensor([kind != "ulcer" for kind in rows["kind"]])}
+    hidden = rows | {"has_mask": torch.tensor([kind != "ulcer" for kind in rows["anomaly_type"]])}
     metrics = DetectionMetrics()
     metrics.update(hidden, scores, maps)
     found = metrics.compute(70.0)

@@ -1,16 +1,42 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_f1_score,
+    binary_recall,
+    binary_sensitivity_at_specificity,
+    binary_specificity,
+    binary_specificity_at_sensitivity,
+)
 
 from ccd_lightning.metrics.bootstrap import bootstrap, bootstrap_interval
-from ccd_lightning.metrics.image import DECISIONS, IMAGE_METRICS, RESAMPLED, decisions, image_metrics
-from ccd_lightning.metrics.intervals import Floats, Integers, delong_interval, wilson_interval
+from ccd_lightning.metrics.image import IMAGE_METRICS, image_metrics, image_values
+from ccd_lightning.metrics.intervals import delong_interval, wilson_interval
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats, Integers
 
 THRESHOLD = 1.5
+ON_DECISIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "image/f1": binary_f1_score,
+    "image/sensitivity": binary_recall,
+    "image/specificity": binary_specificity,
+}
+ON_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "image/auroc": binary_auroc,
+    "image/average_precision": binary_average_precision,
+    "image/sensitivity_at_specificity_90": lambda p, y: binary_sensitivity_at_specificity(p, y, 0.90)[0],
+    "image/sensitivity_at_specificity_95": lambda p, y: binary_sensitivity_at_specificity(p, y, 0.95)[0],
+    "image/specificity_at_sensitivity_90": lambda p, y: binary_specificity_at_sensitivity(p, y, 0.90)[0],
+    "image/specificity_at_sensitivity_95": lambda p, y: binary_specificity_at_sensitivity(p, y, 0.95)[0],
+}
 CLOSED = ("image/auroc", "image/sensitivity", "image/specificity")
 
 
@@ -56,30 +82,18 @@ def test_a_specificity_of_exactly_95_percent_is_enough(count: int) -> None:
     assert image_metrics(records, 0.0, resamples=0).metrics["image/sensitivity_at_specificity_95"] == 0
 
 
-def test_what_is_resampled_is_what_is_reported() -> None:
-    _, scores, records = sample()
-    distinct, place = np.unique(scores, return_inverse=True)
-    labels = np.array([row.label for row in records])
-    normal, abnormal = (np.bincount(place[labels == y], minlength=len(distinct)).astype(float) for y in (0, 1))
-    found = image_metrics(records, THRESHOLD, resamples=0).metrics
-    for name, function in RESAMPLED.items():
-        assert float(function(normal, abnormal)) == pytest.approx(found[name], abs=1e-6)
-    for name, values in decisions(np.ones((1, 100)), scores > THRESHOLD, labels).items():
-        assert values.tolist() == pytest.approx([found[name]], abs=1e-6)
-
-
-def test_decisions_of_resamples_are_those_of_torchmetrics() -> None:
+def test_metrics_of_resamples_are_those_of_torchmetrics_on_the_rows_that_were_drawn() -> None:
     labels, scores, _ = sample()
-    called = scores > THRESHOLD
+    ranks = torch.from_numpy(np.unique(scores, return_inverse=True)[1] / 100)  # others pass through a sigmoid
     drawn = np.random.default_rng(1).multinomial(100, np.full(100, 0.01), size=20)
-    found = decisions(drawn.astype(float), called, labels)
-    assert set(found) == set(DECISIONS)
-    for name, function in DECISIONS.items():
-        rows = [np.repeat(np.arange(100), times) for times in drawn]
-        expected = [
-            float(function(torch.from_numpy(called[row]).long(), torch.from_numpy(labels[row]))) for row in rows
-        ]
-        assert found[name].tolist() == pytest.approx(expected, abs=1e-6)
+    found = image_values(IMAGE_METRICS, drawn.astype(float), labels, scores, THRESHOLD)
+    assert set(found) == set(IMAGE_METRICS) == {*ON_DECISIONS, *ON_SCORES}
+    for number, times in enumerate(drawn):
+        rows = np.repeat(np.arange(100), times)
+        target, decided = torch.from_numpy(labels[rows]), torch.from_numpy(scores[rows] > THRESHOLD).long()
+        expected = {name: float(function(decided, target)) for name, function in ON_DECISIONS.items()}
+        expected |= {name: float(function(ranks[rows], target)) for name, function in ON_SCORES.items()}
+        assert {name: values[number] for name, values in found.items()} == pytest.approx(expected, abs=1e-6)
 
 
 def test_independent_images_have_the_closed_intervals() -> None:

@@ -5,9 +5,10 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ccd_lightning.metrics import threshold_metrics as curves
-from ccd_lightning.metrics.intervals import Integers, delong_test
+from ccd_lightning.metrics.intervals import delong_test
 from ccd_lightning.metrics.paired import holm, paired_differences
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Integers
 
 
 def images(labels: Integers, groups: Integers | None = None) -> list[ImageRecord]:
@@ -35,7 +36,7 @@ def test_differences_are_those_of_sklearn() -> None:
 
 
 def test_the_interval_of_the_area_is_nearly_delongs() -> None:
-    found = paired_differences(IMAGES, FIRST, SECOND, {"auroc": curves.partial_area})["auroc"]
+    found = paired_differences(IMAGES, FIRST, SECOND, {"auroc": curves.partial_auc})["auroc"]
     expected = delong_test(LABELS, FIRST, SECOND)
     assert found[0] == pytest.approx(roc_auc_score(LABELS, FIRST) - roc_auc_score(LABELS, SECOND))
     assert found == pytest.approx(expected[:3], abs=0.1 * (expected.high - expected.low))

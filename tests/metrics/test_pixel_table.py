@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.metrics.intervals import Floats
 from ccd_lightning.metrics.paired import paired_pixels
 from ccd_lightning.metrics.pixel_table import PIXEL_METRICS, PIXELS, PixelTable, read_pixels, write_pixels
 from ccd_lightning.metrics.pixels import PixelRecord, coarse, pixel_metrics, pooled, record_pixels
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats
 
 NAMES = ("pixel/auroc", "pixel/aupro", "pixel/dice")
 THRESHOLDS = (4.0, 5.0)  # each detector has its own

@@ -10,8 +10,8 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses.igd import gaussian_score, reconstruction_errors
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import LatentGaussian
 from ccd_lightning.models.igd.descriptor import Descriptor
+from ccd_lightning.models.igd.latents import LatentGaussian
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
 from ccd_lightning.modules.igd import IGD, _partners
 
@@ -21,7 +21,7 @@ QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable
 def small(**changes: Any) -> IGD:
     torch.manual_seed(0)
     whole = Scale(size=64, width=8)
-    local = WindowScale(size=32, width=8, stride=16, drawn=3)
+    local = WindowScale(size=32, width=8, stride=16, windows_per_image=3)
     options: dict[str, Any] = {"global_scale": whole, "local_scale": local, "latent_size": 16}
     return IGD(**options | changes)
 
@@ -94,11 +94,11 @@ def test_neither_the_batch_nor_the_chunk_matters(detector: IGD, images: torch.Te
     with torch.no_grad():
         scores, maps = detector(images)
         for chunk, batch in ((512, 1), (3, 32), (1, 5), (20, 32)):
-            detector.local_scale.chunk = chunk
+            detector.local_scale.chunk_size = chunk
             parts = [detector(part) for part in torch.split(images, batch)]
             assert torch.allclose(scores, torch.cat([part for part, _ in parts]), atol=1e-5)
             assert torch.allclose(maps, torch.cat([part for _, part in parts]), atol=1e-5)
-    detector.local_scale.chunk = 512
+    detector.local_scale.chunk_size = 512
     assert maps.shape == (32, 64, 64)
     assert float(maps.min()) >= 0
 
@@ -116,7 +116,7 @@ def test_memory_follows_the_chunk(detector: IGD, images: torch.Tensor, monkeypat
     with torch.no_grad():
         for chunk, count, most in ((20, 32, 18), (20, 1, 9), (7, 2, 6), (1, 2, 3)):  # at least a row of 3
             seen.clear()
-            monkeypatch.setattr(detector.local_scale, "chunk", chunk)
+            monkeypatch.setattr(detector.local_scale, "chunk_size", chunk)
             detector.local.score(detector.local_encoder, images[:count])
             assert max(seen) == most
             assert sum(seen) == 9 * count
@@ -251,7 +251,7 @@ def test_gradients_are_clipped(folder: Path, precision: Any) -> None:
             norms.append((float(before), float(after)))
 
     torch.manual_seed(0)
-    module = Watched(global_scale=Scale(64, 8), local_scale=WindowScale(32, 8, drawn=2))
+    module = Watched(global_scale=Scale(64, 8), local_scale=WindowScale(32, 8, windows_per_image=2))
     options: dict[str, Any] = QUIET | {"use_distributed_sampler": False, "limit_val_batches": 0}
     trainer = Trainer(accelerator="cpu", max_epochs=1, precision=precision, gradient_clip_val=0.01, **options)
     trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=5))
@@ -280,7 +280,7 @@ def test_centre_and_scale_are_those_of_the_training_images(folder: Path) -> None
     torch.manual_seed(0)
     module: LightningModule = Watched(
         global_scale=Scale(64, 8),
-        local_scale=WindowScale(32, 8, drawn=3, chunk=7),
+        local_scale=WindowScale(32, 8, windows_per_image=3, chunk_size=7),
         training=Training(estimate_every=10),
     )
     trainer = Trainer(accelerator="cpu", max_epochs=2, limit_val_batches=0, use_distributed_sampler=False, **QUIET)
@@ -333,7 +333,7 @@ def test_the_loss_of_a_step_is_that_of_the_paper(folder: Path) -> None:
         return total.detach()
 
     torch.manual_seed(0)
-    module = Watched(global_scale=Scale(64, 8), local_scale=WindowScale(32, 8, drawn=2))
+    module = Watched(global_scale=Scale(64, 8), local_scale=WindowScale(32, 8, windows_per_image=2))
     trainer = Trainer(accelerator="cpu", max_steps=1, limit_val_batches=0, use_distributed_sampler=False, **QUIET)
     trainer.fit(module, datamodule=AnomalyDataModule(str(folder), size=64, batch_size=4))
     assert float(seen["found"]) == pytest.approx(float(seen["expected"]), rel=1e-5)
@@ -360,7 +360,7 @@ def test_whitened_latents_are_found_once_and_stay(folder: Path, fine_tune: bool)
                 expected = latents.square().sum(dim=1).clamp(min=1).mean()
                 assert float(self.whole.gaussian.scale) == pytest.approx(float(expected), rel=1e-3)
 
-    scales: dict[str, Any] = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, drawn=3)}
+    scales: dict[str, Any] = {"global_scale": Scale(64, 8), "local_scale": WindowScale(32, 8, windows_per_image=3)}
     training = Training(estimate_every=1, fine_tune=fine_tune)
     module = Watched(**scales, latent_size=16, whitened=True, training=training)
     options: dict[str, Any] = QUIET | {"num_sanity_val_steps": 0, "use_distributed_sampler": False}
@@ -395,8 +395,8 @@ def test_what_was_not_trained_is_not_used() -> None:
 
 def test_instances_share_no_settings() -> None:
     small_one, other = IGD(), IGD()
-    small_one.local_scale.chunk = 7
-    assert other.local_scale.chunk == IGD().local_scale.chunk == 512
+    small_one.local_scale.chunk_size = 7
+    assert other.local_scale.chunk_size == IGD().local_scale.chunk_size == 512
 
 
 @pytest.mark.parametrize(
@@ -418,8 +418,14 @@ def test_instances_share_no_settings() -> None:
         ),
         ({"local_scale": WindowScale(16, 8, stride=24)}, r"local_scale\.stride is 24, but must be at most .* 16 px"),
         ({"local_scale": WindowScale(32, 8, stride=0)}, r"model\.local_scale\.stride is 0, but must be 1 or more"),
-        ({"local_scale": WindowScale(32, 8, chunk=0)}, r"model\.local_scale\.chunk is 0, but must be 1 or more"),
-        ({"local_scale": WindowScale(32, 8, drawn=0)}, r"model\.local_scale\.drawn is 0, but must be 1 or more"),
+        (
+            {"local_scale": WindowScale(32, 8, chunk_size=0)},
+            r"model\.local_scale\.chunk_size is 0, but must be 1 or more",
+        ),
+        (
+            {"local_scale": WindowScale(32, 8, windows_per_image=0)},
+            r"model\.local_scale\.windows_per_image is 0, but must be 1 or more",
+        ),
         ({"global_scale": Scale(64, 8, -1)}, r"model\.global_scale\.weight is -1, but must be 0 or more"),
         ({"global_scale": Scale(64, 8, gaussian=3)}, r"model\.global_scale\.gaussian is 3, but must be a share"),
         ({"global_scale": Scale(64, 8, ssim_weights=())}, r"model\.global_scale\.ssim_weights is empty"),

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from sklearn.metrics import roc_auc_score
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from ccd_lightning.checkpoints import TrainedEncoderConfig
-from ccd_lightning.data.datamodule import unit_range_batch
 from ccd_lightning.data.datasets import Folder
-from ccd_lightning.data.synthetic.baselines import auroc
+from ccd_lightning.data.loading import unit_range_batch
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import calibrate
 from ccd_lightning.models.encoder import Encoder
@@ -68,7 +68,7 @@ def test_probe_tells_held_out_images_from_their_augmented_versions(factor: float
     attach(module, data)
     probed = module._probe_held_out(data)
     distances = module.probe(data.held_out).double().numpy()
-    assert probed["auroc"] == pytest.approx(auroc(distances, np.arange(200) >= 100), abs=1e-6)
+    assert probed["auroc"] == pytest.approx(roc_auc_score(np.arange(200) >= 100, distances), abs=1e-6)
     assert low <= probed["auroc"] <= high
     logs = np.log(distances)
     assert probed["separation"] == pytest.approx(logs[100:].mean() - logs[:100].mean(), abs=1e-5)
@@ -176,7 +176,7 @@ def test_a_plain_loader_will_do() -> None:
     ("views", "options", "missing"),
     [
         (PretextViews(size=32, patch_size=16, pairs=0), {}, "no patches and no position"),
-        (PretextViews(size=32, patch_size=16, weak="device"), {}, "no views"),
+        (PretextViews(size=32, patch_size=16, augment_on="device"), {}, "no views"),
         (PretextViews(size=32, patch_size=16, pairs=0), {"position_weight": 0}, ""),
         (PretextViews(Identity(), 32, patch_size=16, pairs=0), {"position_weight": 0, "augmentation_weight": 0}, ""),
     ],

@@ -39,11 +39,11 @@ def test_no_pairs_are_no_patches() -> None:
         PretextViews(pairs=-1)
 
 
-@pytest.mark.parametrize("weak", ["cpu", "device"])
-def test_one_distribution_that_changes_nothing(weak: Literal["cpu", "device"]) -> None:
-    views = PretextViews(Identity(), size=32, pairs=0, weak=weak)
+@pytest.mark.parametrize("augment_on", ["cpu", "device"])
+def test_one_distribution_that_changes_nothing(augment_on: Literal["cpu", "device"]) -> None:
+    views = PretextViews(Identity(), size=32, pairs=0, augment_on=augment_on)
     item = views(IMAGE, (0, 0, 0))
-    if weak == "device":
+    if augment_on == "device":
         batch = {"image": IMAGE[None], "draws": [item["draws"]], "augmentation": item["augmentation"][None]}
         item = views.complete(batch)
     assert item["views"].shape[-5:] == (2, 1, 3, 32, 32)

@@ -33,7 +33,7 @@ class Shift(nn.Module):
 
 
 def on_device(**settings: Any) -> PretextViews:
-    defaults: dict[str, Any] = {"size": 16, "patch_size": 16, "hole": 6, "weak": "device"}
+    defaults: dict[str, Any] = {"size": 16, "patch_size": 16, "cutout_size": 6, "augment_on": "device"}
     return PretextViews(**defaults | settings)
 
 
@@ -64,7 +64,7 @@ def test_views_are_a_function_of_the_seed_and_not_of_the_batch(family: type[nn.M
 @pytest.mark.parametrize("family", [*FAMILIES, Shift])
 @pytest.mark.parametrize("draw", ["all", "one"])
 def test_all_but_the_views_is_as_on_the_cpu(family: type[nn.Module], draw: Any) -> None:
-    device, cpu = (on_device(family=family(), tile=32, draw=draw, weak=weak) for weak in ("device", "cpu"))
+    device, cpu = (on_device(family=family(), tile=32, draw=draw, augment_on=weak) for weak in ("device", "cpu"))
     for index, image in enumerate(IMAGES):
         ours, theirs = device(image, (0, 1, index)), cpu(image, (0, 1, index))
         assert all(torch.equal(ours[name], theirs[name]) for name in ("augmentation", "patches", "position"))
@@ -86,14 +86,14 @@ def levels(views: PretextViews, image: Tensor) -> Tensor:
 def test_distributions_are_in_order() -> None:
     tones = torch.tensor([[50, 100], [150, 200]], dtype=torch.uint8)
     image = tones.repeat_interleave(32, 0).repeat_interleave(32, 1).expand(3, -1, -1).contiguous()
-    made = levels(plain(on_device(scale=(1.0, 1.0), hole=0)), image)
+    made = levels(plain(on_device(scale=(1.0, 1.0), cutout_size=0)), image)
     assert torch.equal(made[:, :, 0, 2, 2], torch.tensor([50.0, 100, 150, 200]).expand(40, -1))
 
 
 def test_tiles_are_those_of_the_cpu() -> None:
     tones = torch.arange(16, dtype=torch.uint8).view(4, 4) * 10
     image = tones.repeat_interleave(16, 0).repeat_interleave(16, 1).expand(3, -1, -1).contiguous()
-    ours, theirs = (plain(on_device(tile=16, hole=0, weak=weak)) for weak in ("device", "cpu"))
+    ours, theirs = (plain(on_device(tile=16, cutout_size=0, augment_on=weak)) for weak in ("device", "cpu"))
     made = levels(ours, image)
     assert len(set(made.flatten().tolist())) > 8
     for epoch, views in enumerate(made):
@@ -103,7 +103,7 @@ def test_tiles_are_those_of_the_cpu() -> None:
 @pytest.mark.parametrize("family", [Cutout, Noise, Shift])
 def test_a_family_draws_anew_each_time(family: type[nn.Module]) -> None:
     grey = torch.full((3, 64, 64), 90, dtype=torch.uint8)
-    made = levels(plain(on_device(family=family(), scale=(1.0, 1.0), hole=0)), grey)
+    made = levels(plain(on_device(family=family(), scale=(1.0, 1.0), cutout_size=0)), grey)
     assert len(made[:, 0].unique(dim=0)) == 1  # type: ignore[no-untyped-call]
     assert len(made[:, 1].unique(dim=0)) > 6  # type: ignore[no-untyped-call]
 

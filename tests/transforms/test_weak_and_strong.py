@@ -18,13 +18,13 @@ ALONE = {
     "flip": 0.0,
     "jitter": 0.0,
     "grey": 0.0,
-    "hole": 0,
+    "cutout_size": 0,
 }  # no weak view but the crop, which is then all of the image
 EVERY: dict[str, dict[str, Any]] = {
     "flip": {"flip": 0.5},
     "colour": {"jitter": 1.0},
     "grey": {"grey": 0.5},
-    "hole": {"hole": 8},
+    "hole": {"cutout_size": 8},
 }
 
 
@@ -39,9 +39,9 @@ def symmetric() -> Tensor:
 
 def drawn(family: nn.Module, weak: Any, image: Tensor, change: dict[str, Any], count: int = 24) -> Tensor:
     """The views (N, K, 3, S, S) of an image in whole grey levels, in some epochs, without other weak views."""
-    settings: dict[str, Any] = {"patch_size": 8, "pairs": 1, "hole": change.get("hole", 0)}
+    settings: dict[str, Any] = {"patch_size": 8, "pairs": 1, "cutout_size": change.get("cutout_size", 0)}
     settings["scale"] = change.get("scale", (1.0, 1.0))
-    views = PretextViews(family, change.get("size", SIDE), weak=weak, **settings)
+    views = PretextViews(family, change.get("size", SIDE), augment_on=weak, **settings)
     own = {key: value for key, value in (ALONE | change).items() if getattr(views.settings, key)}  # not those left out
     views.settings = replace(views.settings, **own, ratio=(1.0, 1.0))
     batch = default_collate([{"image": image} | views(image, (0, epoch, 0)) for epoch in range(count)])
@@ -82,7 +82,7 @@ def test_no_view_of_a_class_is_one_of_another(family: type[nn.Module], change: d
 
 @pytest.mark.parametrize("weak", WEAK)
 def test_what_cutout_tells_its_classes_by_is_no_weak_view(weak: str) -> None:
-    made = drawn(Cutout(), weak, symmetric(), {"hole": 8}).amax(dim=2).flatten(2)
+    made = drawn(Cutout(), weak, symmetric(), {"cutout_size": 8}).amax(dim=2).flatten(2)
     assert [bool((views == 0).any()) for views in made.transpose(0, 1)] == [False, True, True, True]
 
 
@@ -156,7 +156,7 @@ def test_a_family_leaves_weak_views_out(weak: str) -> None:
         def forward(self, images: Tensor, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
             return images
 
-    views = PretextViews(Plain(), SIDE, (1.0, 1.0), 8, 1, hole=9, weak=weak)  # type: ignore[arg-type]
+    views = PretextViews(Plain(), SIDE, (1.0, 1.0), 8, 1, cutout_size=9, augment_on=weak)  # type: ignore[arg-type]
     views.settings = replace(views.settings, ratio=(1.0, 1.0))
     image = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     batch = default_collate([{"image": image} | views(image, (0, epoch, 0)) for epoch in range(12)])
@@ -182,6 +182,6 @@ def test_impossible_attributes_are_refused(attributes: dict[str, Any], expected:
 
 
 def test_settings_without_some_weak_views() -> None:
-    settings = WeakSettings(16, (0.2, 1.0), hole=8)
+    settings = WeakSettings(16, (0.2, 1.0), cutout_size=8)
     assert settings.without(()) == settings
-    assert settings.without(("hole", "colour")) == replace(settings, hole=0, jitter=0.0)
+    assert settings.without(("hole", "colour")) == replace(settings, cutout_size=0, jitter=0.0)

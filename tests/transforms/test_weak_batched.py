@@ -13,7 +13,7 @@ from ccd_lightning.transforms import weak_batched
 from ccd_lightning.transforms.weak_batched import crop_and_resize, cut_hole, to_grey, weak_views
 from ccd_lightning.transforms.weak_draws import UNCHANGED, VIEW, WeakSettings, draw_views
 
-SETTINGS = WeakSettings(24, (0.2, 1.0), hole=10)
+SETTINGS = WeakSettings(24, (0.2, 1.0), cutout_size=10)
 LEVEL = 1.5 / 255  # albumentations rounds to whole grey levels, once on the way in and once on the way out
 ODD_COLOURS = [[0, 0, 0], [255, 255, 255], [90, 90, 90], [255, 0, 0], [0, 255, 255], [255, 0, 255], [200, 200, 7]]
 
@@ -127,7 +127,9 @@ def test_whole_views_are_torchvisions() -> None:
     assert (made - torch.stack(expected)).abs().max() < 0.5 / 255
 
 
-@pytest.mark.parametrize("change", [{}, {"hole": 0}, {"grey": 0.0}, {"jitter": 0.0}, {"grey": 1.0, "jitter": 1.0}])
+@pytest.mark.parametrize(
+    "change", [{}, {"cutout_size": 0}, {"grey": 0.0}, {"jitter": 0.0}, {"grey": 1.0, "jitter": 1.0}]
+)
 def test_groups_may_be_empty_or_hold_all(change: dict[str, float]) -> None:
     images = photos(2)
     settings = replace(SETTINGS, **change)  # type: ignore[arg-type]

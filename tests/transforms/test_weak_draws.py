@@ -15,7 +15,7 @@ from ccd_lightning.transforms.weak import WeakViews
 from ccd_lightning.transforms.weak_draws import UNCHANGED, WeakSettings, draw_views, pack, unpack
 
 SIDE, SIZE = 64, 24
-SETTINGS = WeakSettings(SIZE, (0.2, 1.0), hole=12)
+SETTINGS = WeakSettings(SIZE, (0.2, 1.0), cutout_size=12)
 SAME, OTHER = 1e-3, 1e-6  # p-values above and below which samples are of the same and of different distributions
 Samples = dict[str, npt.NDArray[np.float64]]
 
@@ -38,7 +38,7 @@ def made(
     weak: Any, image: Tensor, settings: WeakSettings, first: tuple[str, ...] = (), count: int = 80
 ) -> npt.NDArray[np.float64]:
     """32 count views (N, 3, S, S) of an image in grey levels, made on the CPU or as on a device."""
-    views = PretextViews(Untouched(first), patch_size=8, pairs=1, weak=weak)
+    views = PretextViews(Untouched(first), patch_size=8, pairs=1, augment_on=weak)
     views.settings = settings
     items = [views(image, (0, 0, index)) for index in range(count)]
     if weak == "cpu":
@@ -56,7 +56,7 @@ def crops(weak: Any, first: tuple[str, ...] = (), **change: Any) -> Samples:
     """Recovers the boxes from views of an image whose pixels say where they are."""
     line = 4 * torch.arange(SIDE, dtype=torch.uint8)
     image = torch.stack([*torch.meshgrid(line, line, indexing="ij"), torch.zeros(SIDE, SIDE, dtype=torch.uint8)])
-    views = made(weak, image, replace(SETTINGS, jitter=0.0, grey=0.0, hole=0, **change), first) / 4
+    views = made(weak, image, replace(SETTINGS, jitter=0.0, grey=0.0, cutout_size=0, **change), first) / 4
     near, far = SIZE // 8, SIZE - SIZE // 8 - 1  # away from the border, where pixels stand for half of their width
     middle, found = SIZE // 2, {}
     for name, places in {"height": views[:, 0, :, middle], "width": views[:, 1, middle]}.items():
@@ -78,7 +78,7 @@ def colours(weak: Any, **change: Any) -> Samples:
     Neither contrast nor saturation changes its luma, and of all operations only that on the hue changes its hue.
     """
     image = torch.tensor([140, 70, 100], dtype=torch.uint8).view(3, 1, 1).expand(-1, 16, 16).contiguous()
-    views = made(weak, image, replace(SETTINGS, size=4, hole=0, **change))[:, :, 0, 0]
+    views = made(weak, image, replace(SETTINGS, size=4, cutout_size=0, **change))[:, :, 0, 0]
     plain, greyed = np.all(np.abs(views - [140, 70, 100]) < 0.1, axis=1), np.ptp(views, axis=1) < 0.1
     coloured = views[~plain & ~greyed]
     red, green, blue = coloured.T
@@ -150,7 +150,7 @@ def test_what_comes_before_the_family_is_drawn_alike(
         (colours, {"grey": 0.35}, ("greyed",)),
         (colours, {"strength": (0.7, 1.3)}, ("luma", "chroma")),
         (colours, {"hue": (-0.07, 0.07)}, ("hue",)),
-        (holes, {"hole": 10}, ("height", "width")),
+        (holes, {"cutout_size": 10}, ("height", "width")),
     ],
 )
 def test_a_difference_would_be_seen(
@@ -204,7 +204,7 @@ def test_what_is_packed_is_unpacked() -> None:
     ("wrong", "expected"),
     [
         ({"size": 0}, "Views of 0 px"),
-        ({"hole": -1}, "holes of -1 px"),
+        ({"cutout_size": -1}, "holes of -1 px"),
         ({"scale": (0.0, 1.0)}, "scale must rise within"),
         ({"scale": (0.5, 0.2)}, "scale must rise within"),
         ({"scale": (0.5, 1.1)}, "scale must rise within"),

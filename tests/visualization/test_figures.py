@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from ccd_lightning.data.images import Geometry
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.visualization.figures import (
     Case,
     histogram_figure,
@@ -121,7 +121,7 @@ def test_overlays_have_one_colour_scale_for_all_rows(tmp_path: Path) -> None:
     figure = overlay_figure(cases("polyp", "polyp", "good"), threshold=4.0, limits=(0.0, 100.0))
     assert len(figure.axes) == 3 * 4 + 1
     grid = np.array(figure.axes[:-1]).reshape(3, 4)
-    colours = [np.asarray(row[2].images[0].get_array()) for row in grid]
+    colours = [np.asarray(row[2].images[0].get_array()) / 255 for row in grid]
     for place, shown in enumerate(colours):  # the lesion's value is 1, 10, 100, where 100 is at 3/4 of the colours
         assert shown[6, 7, :3] == pytest.approx(np.array(colormaps[COLOURS](0.75 * 10**place / 100))[:3], abs=0.01)
         assert shown[0, 0, :3] == pytest.approx(np.array(colormaps[COLOURS](0.0))[:3], abs=0.01)
@@ -142,7 +142,7 @@ def test_many_cases_stand_in_two_blocks() -> None:
     grid = np.array(figure.axes[:-1]).reshape(3, 8)
     places = [*grid[:, 2], *grid[:2, 6]]  # down the left block, then down the right one
     for axes, case in zip(places, shown, strict=True):
-        lesion = np.asarray(axes.images[0].get_array())[6, 7, :3]
+        lesion = np.asarray(axes.images[0].get_array())[6, 7, :3] / 255
         assert lesion == pytest.approx(np.array(colormaps[COLOURS](0.75 * case.anomaly_map.max() / 1e5))[:3], abs=0.01)
     assert [axes.get_visible() for axes in grid[:, 4]] == [True, True, False]
 
@@ -183,7 +183,7 @@ def test_overlays_are_those_of_predict() -> None:
     limits, shown = (0.5, 12.0), cases("polyp", "polyp", "good")
     for case, found in zip(shown, shown_overlays(overlay_figure(shown, 4.0, limits), 3), strict=True):
         image = Image.fromarray(np.rint(255 * case.image).astype(np.uint8))
-        expected = draw_overlay(image, case.anomaly_map.astype(np.float32), Geometry(image.width), limits)
+        expected = draw_overlay(image, case.anomaly_map.astype(np.float32), Preprocessing(image.width), limits)
         assert np.array_equal(found, np.asarray(expected))
     assert (np.asarray(expected) == OUTLINE).all(axis=2).any()  # of the last one, whose lesion is above the threshold
 

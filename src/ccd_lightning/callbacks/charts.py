@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ccd_lightning.callbacks.dashboard import COLLAPSED, log_interval, tensorboard
+from ccd_lightning.callbacks.collapse import COLLAPSED
+from ccd_lightning.callbacks.dashboard import log_interval, tensorboard
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.transforms.patches import CELLS
 

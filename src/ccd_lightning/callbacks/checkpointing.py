@@ -20,7 +20,7 @@ from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.writing import atomic_write, remove_leftovers
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the file and renames, so that a run killed while it saves keeps the checkpoint before.
 
     Lightning's own writes into the system's temporary folder and moves, which copies where that is another disk. Only

@@ -73,6 +73,6 @@ def forecast(steps: int, rate: float) -> str:
     units = (("seconds", 1, 90), ("minutes", 60, 90), ("hours", 3600, 48), ("days", 86400, math.inf))
     unit, length = next((unit, length) for unit, length, most in units if seconds / length < most)
     count = seconds / length
-    told = f"{count:.1f}" if unit in ("hours", "days") else f"{math.ceil(count)}"
+    number = f"{count:.1f}" if unit in ("hours", "days") else f"{math.ceil(count)}"
     speed = f"at {rate:.1f} steps per second" if rate >= 1 else f"of {1 / rate:.1f} seconds"
-    return f"about {told} {unit}: {steps:,} steps {speed}"
+    return f"about {number} {unit}: {steps:,} steps {speed}"

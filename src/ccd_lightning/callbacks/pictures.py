@@ -19,6 +19,7 @@ from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.pretraining import EncoderPretraining
 from ccd_lightning.transforms.patches import CELLS
+from ccd_lightning.visualization.overlays import colour_map
 
 # TensorBoard shows pictures about 350 pixels wide, half of what these have, and there their text must be readable.
 DPI, TEXT = 160, 9
@@ -153,7 +154,7 @@ def held_out_features(
     """
     features, thumbnails, labels = [], [], list[list[str]]()
     seen: Counter[int] = Counter()  # of each distribution; they come in the order of the images
-    tiles = (data.geometry.size // data.tile) ** 2 if data.tile else 1
+    tiles = (data.preprocessing.size // data.tile) ** 2 if data.tile else 1
     mode = module.encoder.training
     module.encoder.eval()
     for batch, index in data.held_out_distributions(module.device):
@@ -217,11 +218,11 @@ def reconstruction_figure(shown: dict[str, Tensor], maps: Tensor) -> Figure:
     axes = figure.subplots(rows, count, squeeze=False)
     for line, (title, pictures) in zip(axes, shown.items(), strict=False):
         line[0].set_ylabel(title, fontsize=TEXT)
-        for place, picture in zip(line, pictures.float().cpu(), strict=True):
-            _show(place, picture.permute(1, 2, 0))
+        for axis, picture in zip(line, pictures.float().cpu(), strict=True):
+            _show(axis, picture.permute(1, 2, 0))
     low, high = float(maps.min()), float(maps.max())
     axes[-1][0].set_ylabel(f"map\n{low:.2f} to {high:.2f}", fontsize=TEXT)
-    for place, one in zip(axes[-1], maps.float().cpu(), strict=True):
-        place.imshow(one.numpy(), cmap="inferno", vmin=low, vmax=high)
-        place.set(xticks=[], yticks=[])
+    for axis, one in zip(axes[-1], maps.float().cpu(), strict=True):
+        axis.imshow(colour_map(one.numpy(), (low, high)))
+        axis.set(xticks=[], yticks=[])
     return figure

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.metrics.detection import ImageRecord
-from ccd_lightning.reporting.results import write_predictions
+from ccd_lightning.reporting.predictions_csv import write_predictions
 
 FILE = "unlabelled_predictions.csv"
 
 
-class PredictionFile(Callback):
+class PredictionFile(BasePredictionWriter):
     """Writes path, score, percentile and decision of every image into the run's folder, and keeps no map.
 
     Its records stay in memory, a few hundred bytes each, where the data module keeps the images themselves.
@@ -27,6 +29,7 @@ class PredictionFile(Callback):
     """
 
     def __init__(self, run: Path) -> None:
+        super().__init__("batch")
         self.run = run
         self.records: list[ImageRecord] = []
         self._summary = ""
@@ -35,17 +38,18 @@ class PredictionFile(Callback):
         """Forgets earlier images."""
         self.records = []
 
-    def on_predict_batch_end(
+    def write_on_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        dataloader_idx: int,
     ) -> None:
         """Collects a batch."""
-        scores = outputs["scores"].cpu().double().tolist()
+        scores = prediction["scores"].cpu().double().tolist()
         self.records += [ImageRecord(path, -1, "", score) for path, score in zip(batch["path"], scores, strict=True)]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

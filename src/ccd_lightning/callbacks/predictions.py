@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 
 from ccd_lightning.data.image_files import ImageFiles
 from ccd_lightning.distributed import gather_ranks
@@ -21,7 +22,7 @@ from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.metrics.detection import ImageRecord
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.reporting.csv_writer import GrowingTables
-from ccd_lightning.reporting.results import PREDICTIONS, cells, columns
+from ccd_lightning.reporting.predictions_csv import PREDICTIONS, cells, columns
 from ccd_lightning.visualization.overlays import MAPS, OVERLAYS, MapFormat, Maps, PictureWriter
 from ccd_lightning.writing import atomic_write
 
@@ -43,7 +44,7 @@ class Tally(NamedTuple):
         return Tally(*map(sum, zip(self, *others, strict=True)))
 
 
-class ImagePredictions(Callback):
+class ImagePredictions(BasePredictionWriter):
     """Writes predictions.csv, errors.csv, overlays and maps batch by batch, and keeps nothing.
 
     The data module is `ImageFiles`. Each rank writes tables of its own, which the first one joins at the end.
@@ -59,6 +60,7 @@ class ImagePredictions(Callback):
     pictures: PictureWriter
 
     def __init__(self, run: Path, output: Path | None = None, maps: MapFormat = "none", overlays: bool = True) -> None:
+        super().__init__("batch")
         self.run = run
         self.output = output
         self.maps = maps
@@ -82,25 +84,26 @@ class ImagePredictions(Callback):
         self.tally, self.tables = Tally(), GrowingTables(folder, HEADS, trainer.global_rank)
         self.normal_scores = pl_module.normal_scores.cpu().double().numpy()
         self.pictures = PictureWriter(
-            folder, base, data.geometry, float(pl_module.threshold), (low, high), self.maps, self.overlays
+            folder, base, data.preprocessing, float(pl_module.threshold), (low, high), self.maps, self.overlays
         )
 
-    def on_predict_batch_end(
+    def write_on_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        dataloader_idx: int,
     ) -> None:
         """Writes a batch: pictures first, so that an image which has a row has them."""
-        scores, maps = outputs["scores"].cpu().double().tolist(), outputs["maps"].float().cpu()
+        scores, maps = prediction["scores"].cpu().double().tolist(), prediction["maps"].float().cpu()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             reasons = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), batch["reason"]))
-        told = list(zip(batch["path"], scores, reasons, strict=True))
-        good = [ImageRecord(path, -1, "", score) for path, score, reason in told if not reason]
-        bad = [(path, reason) for path, _, reason in told if reason]
+        results = list(zip(batch["path"], scores, reasons, strict=True))
+        good = [ImageRecord(path, -1, "", score) for path, score, reason in results if not reason]
+        bad = [(path, reason) for path, _, reason in results if reason]
         threshold = self.pictures.threshold
         self.tables.append(
             PREDICTIONS, [cells(record, threshold, self.normal_scores, labelled=False) for record in good]

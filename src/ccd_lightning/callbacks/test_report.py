@@ -35,7 +35,9 @@ from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
 from ccd_lightning.modules.normal_images import anomaly_data
 from ccd_lightning.reporting.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.reporting.html import FIGURES, REPORT, Content, write_html
-from ccd_lightning.reporting.results import METRICS, PREDICTIONS, print_summary, write_metrics, write_predictions
+from ccd_lightning.reporting.metrics_json import METRICS, write_metrics
+from ccd_lightning.reporting.predictions_csv import PREDICTIONS, write_predictions
+from ccd_lightning.reporting.summary import print_summary
 from ccd_lightning.runs import CONFIG
 from ccd_lightning.visualization.figures import (
     DPI,
@@ -104,7 +106,7 @@ class TestReport(Callback):
         if writer := tensorboard(trainer):
             log_hyperparameters(writer, hyperparameters(config) | {"data": data["root"]}, evaluation.metrics)
         save_figures(folder / "figures", figures, trainer.logger)
-        kinds = Counter(part_of(record.kind) for record in records if record.label)
+        kinds = Counter(part_of(record.anomaly_type) for record in records if record.label)
         content = Content(os.path.relpath(folder), evaluation, kinds, data, run, config, pl_module.device)
         write_html(folder / REPORT, content, [folder / "figures" / name for name in figures])
         print_summary(evaluation, note=partly_masked(data) if "pixel/auroc" in evaluation.metrics else "")
@@ -125,7 +127,8 @@ class TestReport(Callback):
         records, threshold = total.records, float(torch.as_tensor(module.threshold))
         scores, labels = np.array([row.score for row in records]), np.array([row.label for row in records])
         groups = {
-            kind: scores[[row.kind == kind for row in records]] for kind in dict.fromkeys(r.kind for r in records)
+            anomaly_type: scores[[row.anomaly_type == anomaly_type for row in records]]
+            for anomaly_type in dict.fromkeys(r.anomaly_type for r in records)
         }
         figures = {"histogram.png": histogram_figure(groups, threshold)}
         if "image/auroc" in evaluation.metrics:
@@ -143,8 +146,8 @@ class TestReport(Callback):
     def _cases(trainer: Trainer, module: OneClassDetector, paths: list[str]) -> list[Case]:
         """Scores a few images once more, so that no map has to be kept for all of them."""
         dataset = anomaly_data(trainer).datasets["test"]
-        places = {str(row.path): index for index, row in enumerate(dataset.rows)}
-        items = [dataset[EpochIndex(0, places[path])] for path in paths]
+        indices = {str(row.path): index for index, row in enumerate(dataset.rows)}
+        items = [dataset[EpochIndex(0, indices[path])] for path in paths]
         images = torch.stack([item["image"] for item in items]).float() / 255
         with torch.no_grad():
             output = module.evaluate({"image": images.to(module.device)})
@@ -153,7 +156,7 @@ class TestReport(Callback):
                 image.permute(1, 2, 0).double().numpy(),
                 anomaly_map.double().numpy(),
                 item["mask"].numpy() if item["has_mask"] else None,
-                item["kind"],
+                item["anomaly_type"],
                 float(score),
             )
             for item, image, anomaly_map, score in zip(
@@ -163,11 +166,11 @@ class TestReport(Callback):
 
 
 def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]) -> dict[str, Any]:
-    """Where the test images are, how many they are, and a digest of their names, labels and geometry."""
+    """Where the test images are, how many they are, and a digest of their names, labels and preprocessing."""
     root = datamodule.root
     base = datamodule.split.root if datamodule.split else root  # a table's folder, where the root is a table
     names = [f"{os.path.relpath(record.path, base)} {record.label}" for record in records]
-    digest = hashlib.sha256("\n".join([repr(datamodule.geometry), *names]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([datamodule.preprocessing.key, *names]).encode()).hexdigest()
     return {
         "root": str(root),
         "images": len(records),

@@ -12,12 +12,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ccd_lightning.callbacks.charts import PretextCharts
 from ccd_lightning.callbacks.checkpointing import SaveWhenTerminated, StopWhenBroken, ValidateLast
-from ccd_lightning.callbacks.dashboard import CollapseMonitor, FamilyAdvice, LearningRate, Throughput
+from ccd_lightning.callbacks.collapse import CollapseMonitor, FamilyAdvice
+from ccd_lightning.callbacks.dashboard import LearningRate
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
 from ccd_lightning.callbacks.test_report import TestReport
+from ccd_lightning.callbacks.throughput import Throughput
 from ccd_lightning.modules.pretraining import EncoderPretraining
 from ccd_lightning.modules.statistics import StatisticsDetector
 

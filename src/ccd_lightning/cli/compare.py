@@ -13,21 +13,16 @@ from rich.table import Table
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.names import MAIN, partly_masked
-from ccd_lightning.reporting.tested_runs import (
-    Compared,
-    Tested,
-    again,
-    check_same_data,
-    read_results,
-    read_scores,
-    tested_run,
-)
+from ccd_lightning.reporting.comparison import Compared, read_scores
+from ccd_lightning.reporting.metrics_json import Results, check_same_data, read_metrics, tested_run
+from ccd_lightning.runs import how_to_test
+from ccd_lightning.writing import atomic_write
 
 Difference = tuple[float, float, float]  # with the low and the high end of its interval
 FORMATS = (".png", ".pdf", ".svg")
 
 
-def run_compare(words: list[str]) -> None:
+def run_compare(argv: list[str]) -> None:
     """Prints a table with a column a run, and one of their differences from the first run."""
     parser = argparse.ArgumentParser(
         "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
@@ -39,12 +34,12 @@ def run_compare(words: list[str]) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
     )
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(argv)
     output: Path | None = arguments.output and expand(arguments.output)
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
     runs = {str(path): tested_run(path) for path in arguments.runs}
-    results = {name: read_results(run) for name, run in runs.items()}
+    results = {name: read_metrics(run) for name, run in runs.items()}
     check_same_data({name: result.data for name, result in results.items()})
     print_metrics(results, every=arguments.all)
     if len(runs) == 1 and not output:
@@ -56,7 +51,7 @@ def run_compare(words: list[str]) -> None:
         draw(compared, output)
 
 
-def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
+def print_metrics(results: Mapping[str, Results], every: bool) -> None:
     """Prints a table with a column a run."""
     table = _table("metric", results)
     known = {name: None for result in results.values() for name in result.evaluation.metrics}
@@ -75,7 +70,7 @@ def print_metrics(results: Mapping[str, Tested], every: bool) -> None:
         print(note if len(runs) == len(results) else f"{', '.join(runs)}: {note}")
 
 
-def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Tested]) -> None:
+def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Results]) -> None:
     """Prints differences from the first run, and what is to be known of them.
 
     Args:
@@ -100,7 +95,7 @@ def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapp
             f"images of a patient or video count as dependent: {count} groups in the test (Obuchowski's) and bootstrap"
         )
     if not compared.groups_known and any(result.data.get("groups") != 0 for result in results.values()):
-        commands = ", ".join(map(again, runs.values()))
+        commands = ", ".join(map(how_to_test, runs.values()))
         print(
             f"no predictions.csv names patients or videos, so images count as independent; to change that: {commands}"
         )
@@ -157,7 +152,10 @@ def draw(compared: Compared, output: Path) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         figure = roc_comparison_figure(compared.scores, compared.labels)
-        figure.savefig(output, dpi=110, bbox_inches="tight")  # long names are wide
+        with atomic_write(output) as partial:
+            figure.savefig(
+                partial, format=output.suffix.lower()[1:], dpi=110, bbox_inches="tight"
+            )  # long names are wide
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error}).") from error
     print(f"\nROC curves: {output}")
@@ -171,7 +169,7 @@ def _table(title: str, names: Iterable[str]) -> Table:
     return table
 
 
-def _cell(result: Tested, metric: str) -> str:
+def _cell(result: Results, metric: str) -> str:
     found = result.evaluation
     if metric not in found.metrics:
         return f"- ({found.undefined.get(metric, 'not measured')})"

@@ -9,17 +9,19 @@ import numpy as np
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.bootstrap import smaller_class
-from ccd_lightning.metrics.intervals import Integers
 from ccd_lightning.metrics.paired import paired_pixels
 from ccd_lightning.metrics.pixel_table import PIXELS, PixelTable, read_pixels
-from ccd_lightning.reporting.tested_runs import Compared, Tested, again
+from ccd_lightning.metrics.types import Integers
+from ccd_lightning.reporting.comparison import Compared
+from ccd_lightning.reporting.metrics_json import Results
+from ccd_lightning.runs import how_to_test
 
 METRICS = ("pixel/auroc", "pixel/aupro", "pixel/dice")
 Differences = dict[str, tuple[float, float, float]]
 
 
 def pixel_differences(
-    compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Tested]
+    compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Results]
 ) -> tuple[dict[str, Differences], list[str]]:
     """How each run's pixel metrics differ from the first run's.
 
@@ -53,12 +55,12 @@ def _differences(compared: Compared, runs: Mapping[str, Path], exact: Mapping[st
     Raises:
         UserError: If they cannot be compared.
     """
-    (places, reference), (others, own) = (_kept(run, compared.files[name]) for name, run in runs.items())
+    (indices, reference), (others, own) = (_kept(run, compared.files[name]) for name, run in runs.items())
     first, second = runs.values()
     masks = [table.abnormal.sum(axis=1) for table in (reference, own)]  # whose sums bins do not change
-    if not (np.array_equal(places, others) and np.array_equal(*masks)):
+    if not (np.array_equal(indices, others) and np.array_equal(*masks)):
         raise UserError(f"{second} was tested with other masks than {first}.")
-    images = [compared.images[place] for place in places]
+    images = [compared.images[index] for index in indices]
     if smaller_class(images) < 2:
         raise UserError("it takes at least two normal and two abnormal images, or groups of them, with known masks.")
     return paired_pixels(images, own, reference, exact)
@@ -74,9 +76,11 @@ def _kept(run: Path, files: list[str]) -> tuple[Integers, PixelTable]:
     Raises:
         UserError: If the pixels are missing, damaged, or of other images.
     """
-    table, places = read_pixels(run), {file: place for place, file in enumerate(files)}
-    if not places.keys() >= set(table.paths):
-        raise UserError(f"{run / PIXELS} has images that {run}/predictions.csv has not. Write both with: {again(run)}")
-    found = np.array([places[path] for path in table.paths], dtype=np.int64)
+    table, indices = read_pixels(run), {file: index for index, file in enumerate(files)}
+    if not indices.keys() >= set(table.paths):
+        raise UserError(
+            f"{run / PIXELS} has images that {run}/predictions.csv has not. Write both with: {how_to_test(run)}"
+        )
+    found = np.array([indices[path] for path in table.paths], dtype=np.int64)
     order = np.argsort(found)
     return found[order], table.take(order)

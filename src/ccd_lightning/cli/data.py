@@ -14,8 +14,8 @@ from ccd_lightning.writing import atomic_write
 
 if TYPE_CHECKING:
     from ccd_lightning.data.checking import Check
-    from ccd_lightning.data.images import Geometry
     from ccd_lightning.data.manifest import Manifest
+    from ccd_lightning.data.preprocessing import Preprocessing
 
 PLACES = (  # where the shipped configs look for their data, and the end of these configs' names
     ("synthetic_colonoscopy", "synthetic"),
@@ -28,9 +28,9 @@ SHOWN = 3  # files of each sort of finding that are printed; the table has all
 PAIRS = 12  # pairs in the picture
 
 
-def run_data(words: list[str]) -> None:
+def run_data(argv: list[str]) -> None:
     """Runs one of the data commands."""
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(argv)
     commands: dict[str, Callable[[argparse.Namespace], None]] = {
         "synthesize": _synthesize,
         "list": _list,
@@ -61,10 +61,10 @@ def _list(arguments: argparse.Namespace) -> None:
         place: Path = arguments.root / name
         try:
             manifest, layout = read_layout(place) if place.exists() else (None, "")
-            told = describe(manifest, layout) if manifest else "not there"
+            message = describe(manifest, layout) if manifest else "not there"
         except UserError as error:
-            told = str(error).splitlines()[0].removeprefix(f"{place}: ")
-        print(f"{place!s:28} --config ccd_{config}, padim_{config} or igd_{config}\n  {told}")
+            message = str(error).splitlines()[0].removeprefix(f"{place}: ")
+        print(f"{place!s:28} --config ccd_{config}, padim_{config} or igd_{config}\n  {message}")
     print("\nLayouts that are recognised:")
     for one in LAYOUTS:
         print(f"  {one.name:12} {one.shape}")
@@ -77,9 +77,9 @@ def _check(arguments: argparse.Namespace) -> None:
     from ccd_lightning.data.preparing import pair_sheet
 
     manifest = _read(arguments)
-    result = check(manifest, read=not arguments.table_only, geometry=_geometry(arguments))
-    if result.looks:
-        print(f"sizes: {common_sizes(result.looks)}")
+    result = check(manifest, read=not arguments.table_only, preprocessing=_preprocessing(arguments))
+    if result.infos:
+        print(f"sizes: {common_sizes(result.infos)}")
     every, small = result.lesions
     if every:
         print(f"lesions: {every}, of which {small} less than {SMALL} px across at {arguments.size} px (--size)")
@@ -87,21 +87,21 @@ def _check(arguments: argparse.Namespace) -> None:
     table: Path = arguments.output / "findings.csv"
     write_findings(table, result.findings)
     written = [str(table)]
-    if sheet := pair_sheet([pair for pair in result.pairs if {pair.train, pair.test} <= result.looks.keys()][:PAIRS]):
+    if sheet := pair_sheet([pair for pair in result.pairs if {pair.train, pair.test} <= result.infos.keys()][:PAIRS]):
         with atomic_write(arguments.output / "pairs.png") as partial:
             sheet.save(partial, format="PNG")
         written.append(str(arguments.output / "pairs.png"))
     errors = result.count("error")
-    told = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"
+    message = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"
     if not errors:
-        print(told)
+        print(message)
         return
     way_out = "Fix these files, or leave them out"
     if any(pair.is_leak for pair in result.pairs):
         way_out += (
             f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
         )
-    raise UserError(f"{arguments.root}: {told}. Training or its test would be unsound. {way_out}.")
+    raise UserError(f"{arguments.root}: {message}. Training or its test would be unsound. {way_out}.")
 
 
 def _print_findings(result: Check) -> None:
@@ -110,7 +110,7 @@ def _print_findings(result: Check) -> None:
     for (level, topic), findings in by_topic(result.findings).items():
         print(f"{level + ':':9}{topic}: {len(findings)}")
         for finding in findings[: SHOWN if level != "note" else 1]:
-            print(f"           {finding.path}: {finding.told}")
+            print(f"           {finding.path}: {finding.message}")
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -135,13 +135,13 @@ def _prepare(arguments: argparse.Namespace) -> None:
         )
     root = manifest.root
     if arguments.copy:
-        geometry = _geometry(arguments)
-        if geometry.range is None:
+        preprocessing = _preprocessing(arguments)
+        if preprocessing.range is None:
             training = [row.path for row in manifest.select("train")]
-            geometry = replace(geometry, range=measure_range(training, geometry)[0])
-        manifest, root = write_resized(manifest, arguments.copy, geometry), arguments.copy
-        if geometry.range:
-            low, high = geometry.range
+            preprocessing = replace(preprocessing, range=measure_range(training, preprocessing)[0])
+        manifest, root = write_resized(manifest, arguments.copy, preprocessing), arguments.copy
+        if preprocessing.range:
+            low, high = preprocessing.range
             print(f"Grey values from {low:g} to {high:g} of images of more than 8 bits became 0 to 255 (--range)")
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
@@ -149,11 +149,11 @@ def _prepare(arguments: argparse.Namespace) -> None:
     print(f"Next: {command('fit', *config, '--data.root', root, '--data.layout', table)}")
 
 
-def _geometry(arguments: argparse.Namespace) -> Geometry:
-    from ccd_lightning.data.images import Geometry
+def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:
+    from ccd_lightning.data.preprocessing import Preprocessing
 
     crop, limits = (tuple(given) if given else None for given in (arguments.crop, arguments.range))
-    return Geometry(arguments.size, crop, limits)
+    return Preprocessing(arguments.size, crop, limits)
 
 
 def _read(arguments: argparse.Namespace) -> Manifest:

@@ -15,24 +15,25 @@ from rich.console import Console
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
+from ccd_lightning.writing import put_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ccd_lightning.data.images import Geometry
+    from ccd_lightning.data.preprocessing import Preprocessing
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 CHECKED = 3  # images
 
 
-def run_export(words: list[str]) -> None:
+def run_export(argv: list[str]) -> None:
     """Writes the file, and checks it against torch.
 
     Raises:
         UserError: If there is no such detector, a package is missing, or the file scores differently.
     """
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(argv)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if arguments.format == "onnx" and missing:
         raise UserError(f"ONNX needs {', '.join(missing)}. Get it with: pip install 'ccd-lightning[export]'")
@@ -63,8 +64,8 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
 
     detector = load(checkpoint, trust)
     metadata = describe(detector, kind)
-    assert detector.geometry is not None
-    images, origin = images_to_try(run_folder(checkpoint), detector.geometry)
+    assert detector.preprocessing is not None
+    images, origin = images_to_try(run_folder(checkpoint), detector.preprocessing)
     if kind == "float":
         images = images / 255
     # In a folder of its own, because an ONNX file refers to its weights by name.
@@ -79,19 +80,19 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
                 f" maps' range ({TOLERANCE:.0e} is allowed). Try --format {'torch' if form == 'onnx' else 'onnx'}."
             )
         for part in sorted(Path(folder).iterdir(), reverse=True):  # weights before the file that refers to them
-            part.replace(file.parent / part.name)
+            put_in_place(part, file.parent / part.name)
     outputs = "score, decision and map" if metadata["threshold"] else "score and map (the run has no threshold)"
     side = metadata["size"]
     print(f"{os.path.relpath(file)}: images (batch, 3, {side}, {side}) of {metadata['input']} -> {outputs}")
     print(f"Checked against torch on {origin}, together and one alone: differs by {difference:.1e} of the maps' range")
 
 
-def images_to_try(run: Path, geometry: Geometry) -> tuple[Tensor, str]:
+def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, str]:
     """A few of a run's test images, whatever they show, or noise where they are not at hand.
 
     Args:
         run: Its folder.
-        geometry: The detector's.
+        preprocessing: The detector's.
 
     Returns:
         (3, 3, size, size) uint8, and what they are.
@@ -104,12 +105,12 @@ def images_to_try(run: Path, geometry: Geometry) -> tuple[Tensor, str]:
     try:
         paths = _test_images(run)
         chosen = paths[:: max(1, len(paths) // CHECKED)][:CHECKED]
-        pixels = [torch.tensor(read_image(path, geometry)).permute(2, 0, 1) for path in chosen]
+        pixels = [torch.tensor(read_image(path, preprocessing)).permute(2, 0, 1) for path in chosen]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, UserError):  # whatever a damaged file holds
         pixels = []
     if len(pixels) == CHECKED:
         return torch.stack(pixels).contiguous(), f"{CHECKED} test images"
-    shape = (CHECKED, 3, geometry.size, geometry.size)
+    shape = (CHECKED, 3, preprocessing.size, preprocessing.size)
     noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return noise, f"{CHECKED} images of noise (the run's test images are not here)"
 

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
-from ccd_lightning.callbacks.checkpointing import TrainingBroken, WholeCheckpoints
+from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO, TrainingBroken
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
@@ -79,7 +79,7 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
-            self.trainer.strategy.checkpoint_io = WholeCheckpoints()
+            self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         self.datamodule.trainer = self.trainer  # which knows of other ranks
         if self.config["fit"]["trainer"]["log_every_n_steps"] is None:
             self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # until the number of steps is known

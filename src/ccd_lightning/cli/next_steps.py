@@ -103,11 +103,11 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
         options |= {"data.layout": data.layout} if data.layout != AUTO else {}
         options |= {"data.split_seed": data.split_seed} if data.split_seed != 0 else {}
         options |= {} if data.groups else {"data.groups": "false"}
-    options |= _size(data.geometry.size, config, detector)
-    if data.geometry.crop and (not named or isinstance(data, Folder)):
-        options["data.crop"] = list(data.geometry.crop)
-    if data.geometry.range:
-        options["data.range"] = list(data.geometry.range)
+    options |= _size(data.preprocessing.size, config, detector)
+    if data.preprocessing.crop and (not named or isinstance(data, Folder)):
+        options["data.crop"] = list(data.preprocessing.crop)
+    if data.preprocessing.range:
+        options["data.range"] = list(data.preprocessing.range)
     if not named or kind != PRETRAININGS[0]:
         options[f"model.{weights}.weights"] = os.path.relpath(run)
     if not named:

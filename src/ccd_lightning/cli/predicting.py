@@ -52,19 +52,19 @@ class ImagesRequest:
     overlays: bool
 
 
-def take_images(words: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
-    """Takes the options of `--images` out of a command's words.
+def take_images(argv: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
+    """Takes the options of `--images` out of a command's arguments.
 
     Args:
-        words: `predict` and its options.
+        argv: `predict` and its options.
 
     Returns:
-        What is asked for, None without `--images`, and the other words.
+        What is asked for, None without `--images`, and the other arguments.
 
     Raises:
         UserError: If an option's value cannot be, or no image is found.
     """
-    given, rest = _take(words, ("--images", "--output", *CHOICES))
+    given, rest = _take(argv, ("--images", "--output", *CHOICES))
     if "--images" not in given:
         if given:
             raise UserError(f"{next(iter(given))} goes with --images FILE, FOLDER or 'PATTERN'.")
@@ -90,12 +90,12 @@ def take_images(words: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
     return ImagesRequest(files, output, maps, single["--overlays"] == "true"), rest
 
 
-def _take(words: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Divides words into the values of some options, which reach to the next option, and the rest."""
+def _take(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Divides arguments into the values of some options, which reach to the next option, and the rest."""
     given: dict[str, list[str]] = {}
     rest: list[str] = []
     current = rest
-    for word in words:
+    for word in argv:
         name, equals, value = word.partition("=")
         if name in names:
             current = given.setdefault(name, [])

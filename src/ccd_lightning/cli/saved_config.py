@@ -61,9 +61,9 @@ class KeepConfig(SaveConfigCallback):
     def _with_range(self, trainer: Trainer) -> Namespace:
         """The config with the range of grey values that was found in the training images, for test and predict."""
         config = self.config.clone()
-        geometry = anomaly_data(trainer).geometry
-        if geometry.range and "data.init_args.range" in config:
-            config["data.init_args.range"] = geometry.range
+        preprocessing = anomaly_data(trainer).preprocessing
+        if preprocessing.range and "data.init_args.range" in config:
+            config["data.init_args.range"] = preprocessing.range
         return config
 
 

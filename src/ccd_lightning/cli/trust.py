@@ -11,32 +11,16 @@ import re
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import torch
 import yaml
-from lightning.pytorch import Callback, callbacks, loggers
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from torch.optim import Optimizer, lr_scheduler
 
 from ccd_lightning.cli.config_values import argument_hints, is_plain, refuse_special_nodes, takes_text
+from ccd_lightning.cli.known_classes import SYNTHETIC, TRAINING, mentionable, usable
 from ccd_lightning.commands import expand
-from ccd_lightning.data import datasets as sets
-from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
-from ccd_lightning.modules.ccd import CCD
-from ccd_lightning.modules.loading import DETECTORS
-from ccd_lightning.transforms import strong
-from ccd_lightning.transforms.pretext import PretextViews
+from ccd_lightning.renamed import current_config, current_modules
 
 OPTION = "--trust"
-SYNTHETIC = (sets.SyntheticColonoscopy, sets.SyntheticFundus)  # whose images are made where they are not there
-OWN: tuple[Any, ...] = (
-    *(CCD, *DETECTORS, PretextViews),
-    *(strong.Identity, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise),
-    *(AnomalyDataModule, sets.Folder, sets.HyperKvasir, sets.LAG, sets.LiuColonoscopy, *SYNTHETIC),
-)
-TRAINING = (callbacks.ModelCheckpoint, callbacks.EarlyStopping, callbacks.LearningRateMonitor)
 # Settings of the trainer that are taken over: numbers and words, none of which names a class, a file or a folder.
 TRAINER = (
     *("precision", "deterministic", "benchmark", "inference_mode", "use_distributed_sampler", "detect_anomaly"),
@@ -45,35 +29,7 @@ TRAINER = (
     *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
     *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 )
-MOVED = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}  # modules that older checkpoints name
 PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
-
-
-def _paths(*classes: Any) -> dict[str, type]:
-    """Classes by the import paths that configs name them by."""
-    names = {f"{value.__module__}.{value.__qualname__}": value for value in classes}
-    for package in ("callbacks", "loggers", "strategies"):
-        short = [value for value in classes if f".{package}." in f"{value.__module__}."]
-        names |= {f"lightning.pytorch.{package}.{value.__name__}": value for value in short}
-    return names
-
-
-def _of_package(package: Any, base: type) -> dict[str, type]:
-    """The classes of a package that are made of a base class, without that class itself, whose arguments can be any."""
-    classes = [value for value in vars(package).values() if isinstance(value, type) and value is not base]
-    found = [value for value in classes if issubclass(value, base)]
-    return _paths(*found) | {f"{package.__name__}.{value.__name__}": value for value in found}
-
-
-def _usable() -> dict[str, type]:
-    """The classes that a checkpoint's config may have made."""
-    return _paths(*OWN, *TRAINING) | _of_package(torch.optim, Optimizer)
-
-
-def _mentionable() -> dict[str, type]:
-    """Those that it may name besides, in parts that are not used."""
-    stock = [*_of_package(callbacks, Callback).values(), *_of_package(loggers, Logger).values()]
-    return _usable() | _paths(*stock, DDPStrategy) | _of_package(lr_scheduler, lr_scheduler.LRScheduler)
 
 
 def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[str, Any]:
@@ -91,9 +47,7 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[st
         UserError: If it is not readable, or names something that is not known to be harmless.
     """
     try:
-        for old, new in MOVED.items():
-            text = text.replace(old, new)
-        config = yaml.safe_load(text)
+        config = current_config(yaml.safe_load(current_modules(text)))
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")
         if not trust:
@@ -114,8 +68,8 @@ class _Check:
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self.known = _usable()
-        self.mentionable = _mentionable()
+        self.known = usable()
+        self.mentionable = mentionable()
 
     def restricted(self, config: dict[str, Any]) -> dict[str, Any]:
         """Checks all of a config, and returns the parts that a checkpoint decides."""
@@ -226,7 +180,7 @@ def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
     root = expand(str((data.get("init_args") or {}).get("root", "data")))
     inside = root.resolve().is_relative_to(Path.cwd().resolve())
     made = root.is_dir() and any(root.iterdir())
-    if _usable().get(str(data.get("class_path"))) in SYNTHETIC and not (inside or made):
+    if usable().get(str(data.get("class_path"))) in SYNTHETIC and not (inside or made):
         raise UserError(
             f"{checkpoint}: the config in it asks for images to be made in {root}. Give another folder with"
             f" --data.root, or add {OPTION} if you trust where the checkpoint comes from."

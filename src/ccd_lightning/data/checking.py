@@ -15,10 +15,11 @@ import numpy as np
 
 from ccd_lightning.data.depth import DEEP, SIXTEEN
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
-from ccd_lightning.data.file_info import Look, look_at
-from ccd_lightning.data.images import Geometry, abnormal_pixels, open_image
-from ccd_lightning.data.layouts import read_size
+from ccd_lightning.data.file_info import ImageInfo, inspect_files
+from ccd_lightning.data.images import abnormal_pixels, open_image
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.pairing import read_size
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import small_regions
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write
@@ -39,14 +40,14 @@ class Finding(NamedTuple):
         level: An error makes training or its test unsound, a warning may; a note says what is done with such files.
         topic: What it is about, the same words for all of a sort.
         path: The file.
-        told: What is wrong with it.
+        message: What is wrong with it.
         other: The other file of a pair.
     """
 
     level: Level
     topic: str
     path: Path
-    told: str
+    message: str
     other: Path | None = None
 
 
@@ -56,13 +57,13 @@ class Check:
 
     Attributes:
         findings: Sorted by level and topic.
-        looks: At the images that can be read.
+        infos: Of the images that can be read.
         pairs: Of training and test images that are or nearly are one.
         lesions: How many connected regions all masks have, and how many are less than SMALL pixels across.
     """
 
     findings: list[Finding]
-    looks: dict[Path, Look]
+    infos: dict[Path, ImageInfo]
     pairs: list[Pair] = field(default_factory=list)
     lesions: tuple[int, int] = 0, 0
 
@@ -71,31 +72,31 @@ class Check:
         return sum(finding.level == level for finding in self.findings)
 
 
-def check(manifest: Manifest, read: bool = True, geometry: Geometry = Geometry(256)) -> Check:  # noqa: B008  (frozen)
+def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = Preprocessing(256)) -> Check:  # noqa: B008  (frozen)
     """Checks a data set.
 
     Args:
         manifest: Its images, with the flaws found in reading them.
         read: Whether to open the files; without, only what the table says is checked.
-        geometry: Crop and size at which lesions can be too small, and the range of grey values, if one is given.
+        preprocessing: Crop and size at which lesions can be too small, and the range of grey values, if one is given.
     """
     findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
-    if told := one_sided(manifest):
-        findings.append(Finding("warning", "test images of one sort alone", manifest.root, told))
+    if message := one_sided(manifest):
+        findings.append(Finding("warning", "test images of one sort alone", manifest.root, message))
     groups = shared_groups(manifest)
-    looks: dict[Path, Look] = {}
+    infos: dict[Path, ImageInfo] = {}
     pairs: list[Pair] = []
     lesions = [(0, 0)]
     if read:
-        for path, seen in look_at([row.path for row in manifest.rows]):
-            if isinstance(seen, Look):
-                looks[path] = seen
+        for path, seen in inspect_files([row.path for row in manifest.rows]):
+            if isinstance(seen, ImageInfo):
+                infos[path] = seen
             else:
                 findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
-        pairs = copies(manifest, looks)
-        ranged = geometry.range is not None
-        findings += [*_repeated(manifest, looks), *_kinds_of_files(looks, ranged), *_sizes(looks)]
-        findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, geometry, lesions)
+        pairs = copies(manifest, infos)
+        ranged = preprocessing.range is not None
+        findings += [*_repeated(manifest, infos), *_kinds_of_files(infos, ranged), *_sizes(infos)]
+        findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, preprocessing, lesions)
     findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
     findings += [
         _of_pair(pair, "copies on both sides" if pair.is_leak else "look-alikes on both sides") for pair in pairs
@@ -103,63 +104,63 @@ def check(manifest: Manifest, read: bool = True, geometry: Geometry = Geometry(2
     order = ("error", "warning", "note")
     findings.sort(key=lambda one: (order.index(one.level), one.topic, one.path))
     every, small = (sum(counts) for counts in zip(*lesions, strict=True))
-    return Check(findings, looks, groups + pairs, (every, small))
+    return Check(findings, infos, groups + pairs, (every, small))
 
 
 def _of_pair(pair: Pair, topic: str) -> Finding:
     level: Level = "error" if pair.is_leak else "warning"
-    return Finding(level, topic, pair.train, f"trained on, and {pair.test}, tested on, {pair.told}.", pair.test)
+    return Finding(level, topic, pair.train, f"trained on, and {pair.test}, tested on, {pair.reason}.", pair.test)
 
 
 def _without_name(error: UserError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
-def _repeated(manifest: Manifest, looks: Mapping[Path, Look]) -> Iterator[Finding]:
+def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     """The same bytes twice on one side."""
     first: dict[tuple[str, bytes], Path] = {}
     for row in manifest.rows:
-        if row.path in looks:
-            other = first.setdefault((row.split, looks[row.path].digest), row.path)
+        if row.path in infos:
+            other = first.setdefault((row.split, infos[row.path].digest), row.path)
             if other != row.path:
-                told = f"the same file as {other}, and counts twice."
-                yield Finding("warning", "files twice on one side", row.path, told, other)
+                message = f"the same file as {other}, and counts twice."
+                yield Finding("warning", "files twice on one side", row.path, message, other)
 
 
-def _kinds_of_files(looks: Mapping[Path, Look], ranged: bool) -> Iterator[Finding]:
-    for path, seen in looks.items():
+def _kinds_of_files(infos: Mapping[Path, ImageInfo], ranged: bool) -> Iterator[Finding]:
+    for path, seen in infos.items():
         if seen.mode in SIXTEEN:
             yield Finding("note", "16 bits", path, "scaled to 8 bits, by one range for all images.")
         elif seen.mode in DEEP and not ranged:
-            told = "pixels of more than 16 bits, whose range is not known; give it with --data.range."
-            yield Finding("error", "images that cannot be read", path, told)
+            message = "pixels of more than 16 bits, whose range is not known; give it with --data.range."
+            yield Finding("error", "images that cannot be read", path, message)
         elif seen.mode != "RGB":
             yield Finding("note", MODES.get(seen.mode, seen.mode), path, "read as RGB.")
         if seen.orientation != 1:
-            told = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
-            yield Finding("warning", "EXIF orientation", path, told)
+            message = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
+            yield Finding("warning", "EXIF orientation", path, message)
 
 
-def _sizes(looks: Mapping[Path, Look]) -> Iterator[Finding]:
+def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     """Images of another shape than most: brought to a square, they are distorted otherwise."""
-    if not looks:
+    if not infos:
         return
-    ratios = {path: seen.size[0] / seen.size[1] for path, seen in looks.items()}
+    ratios = {path: seen.size[0] / seen.size[1] for path, seen in infos.items()}
     usual = float(np.median(list(ratios.values())))
     for path, ratio in ratios.items():
         if not 0.8 < ratio / usual < 1.25:
-            width, height = looks[path].size
-            told = f"{width} x {height} pixels, of another shape than most ({usual:.2f} as wide as high)."
-            yield Finding("warning", "odd shapes", path, told)
+            width, height = infos[path].size
+            message = f"{width} x {height} pixels, of another shape than most ({usual:.2f} as wide as high)."
+            yield Finding("warning", "odd shapes", path, message)
 
 
 def _masks(
-    manifest: Manifest, flawed: set[Path], geometry: Geometry, lesions: list[tuple[int, int]]
+    manifest: Manifest, flawed: set[Path], preprocessing: Preprocessing, lesions: list[tuple[int, int]]
 ) -> Iterator[Finding]:
     """What is wrong with masks; the counts of each one's lesions are appended to the list."""
     rows = [row for row in manifest.rows if row.mask and not {row.mask, row.path} & flawed]
     with ThreadPoolExecutor() as pool:
-        for found, counts in pool.map(partial(_mask, geometry=geometry), rows):
+        for found, counts in pool.map(partial(_mask, preprocessing=preprocessing), rows):
             yield from found
             lesions.append(counts)
     if any(row.mask for row in manifest.rows):
@@ -168,30 +169,32 @@ def _masks(
                 yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
 
 
-def _mask(row: Row, geometry: Geometry) -> tuple[list[Finding], tuple[int, int]]:
+def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], tuple[int, int]]:
     assert row.mask
     try:
         mask, image_size = open_image(row.mask), read_size(row.path)
     except UserError as error:
-        told = _without_name(error, row.mask)
-        return [Finding("error", "masks that cannot be read", row.mask, told, row.path)], (0, 0)
+        message = _without_name(error, row.mask)
+        return [Finding("error", "masks that cannot be read", row.mask, message, row.path)], (0, 0)
     found = []
     if mask.size != image_size:
-        told = f"{mask.width} x {mask.height} pixels, where its image has {image_size[0]} x {image_size[1]}."
-        found.append(Finding("warning", "masks of another size", row.mask, told, row.path))
+        message = f"{mask.width} x {mask.height} pixels, where its image has {image_size[0]} x {image_size[1]}."
+        found.append(Finding("warning", "masks of another size", row.mask, message, row.path))
     abnormal = abnormal_pixels(mask)
-    every, small = small_regions(geometry.cropped(abnormal), geometry.size, SMALL)
+    every, small = small_regions(preprocessing.cropped(abnormal), preprocessing.size, SMALL)
     if small:
-        told = f"{small} of {every} lesions less than {SMALL} px across at {geometry.size} px."
-        found.append(Finding("warning", "small lesions", row.mask, told, row.path))
+        message = f"{small} of {every} lesions less than {SMALL} px across at {preprocessing.size} px."
+        found.append(Finding("warning", "small lesions", row.mask, message, row.path))
     if not abnormal.any():
-        found.append(Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.kind}.", row.path))
+        found.append(
+            Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.anomaly_type}.", row.path)
+        )
     values = np.asarray(mask.convert("L"), np.float32)
     low, high = float(values.min()), float(values.max())
     between = (values > low + (high - low) / 4) & (values < high - (high - low) / 4)
     if between.mean() > BETWEEN:
-        told = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
-        found.append(Finding("warning", "grey masks", row.mask, told, row.path))
+        message = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
+        found.append(Finding("warning", "grey masks", row.mask, message, row.path))
     return found, (every, small)
 
 
@@ -201,7 +204,7 @@ def write_findings(file: Path, findings: Sequence[Finding]) -> None:
     with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("level", "topic", "path", "other", "told"))
-        writer.writerows((one.level, one.topic, one.path, one.other or "", one.told) for one in findings)
+        writer.writerows((one.level, one.topic, one.path, one.other or "", one.message) for one in findings)
 
 
 def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Finding]]:
@@ -212,8 +215,8 @@ def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Findin
     return sorts
 
 
-def common_sizes(looks: Mapping[Path, Look], most: int = 3) -> str:
+def common_sizes(infos: Mapping[Path, ImageInfo], most: int = 3) -> str:
     """The commonest sizes in words, such as "720 x 576 (40), 1280 x 1024 (2) and 3 more"."""
-    sizes = Counter(seen.size for seen in looks.values()).most_common()
-    told = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes[:most])
-    return told + (f" and {len(sizes) - most} more" if len(sizes) > most else "")
+    sizes = Counter(seen.size for seen in infos.values()).most_common()
+    message = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes[:most])
+    return message + (f" and {len(sizes) - most} more" if len(sizes) > most else "")

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ccd_lightning.data.images import Geometry, UInt8Array, read_mask
+from ccd_lightning.data.images import UInt8Array, read_mask
 from ccd_lightning.data.manifest import Row
+from ccd_lightning.data.preprocessing import Preprocessing
 
 ViewTransform = Callable[[Tensor, tuple[int, int, int]], dict[str, Any]]
 
@@ -58,7 +59,7 @@ class EpochSampler(Sampler[EpochIndex]):
         return (EpochIndex(self.epoch, int(index)) for index in order)
 
 
-class EvenBatches(Sampler[list[EpochIndex]]):
+class DistributedBatchSampler(Sampler[list[EpochIndex]]):
     """Batches of nearly equal size, each dealt out to the ranks, so that together they see what one process would.
 
     Every rank gets as many batches, none of them empty, and no image is left out.
@@ -100,28 +101,28 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
     Args:
         rows: The images' descriptions.
         images: Their pixels, (N, 3, H, W) uint8, perhaps among those of others.
-        geometry: What brought the images to this size; masks are treated alike.
+        preprocessing: What brought the images to this size; masks are treated alike.
         seed: Of the views.
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
-        places: Where among the images each row's is; None where there are no others.
+        indices: Where among the images each row's is; None where there are no others.
 
-    An item holds `image` (3, H, W) uint8, `label` 0 or 1, `kind`, `group` ("" where not known), `path`, `mask` (H, W)
-    bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
+    An item holds `image` (3, H, W) uint8, `label` 0 or 1, `anomaly_type`, `group` ("" where not known), `path`, `mask`
+    (H, W) bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
     """
 
     def __init__(
         self,
         rows: Sequence[Row],
         images: UInt8Array,
-        geometry: Geometry,
+        preprocessing: Preprocessing,
         seed: int = 0,
         views: ViewTransform | None = None,
-        places: Sequence[int] | None = None,
+        indices: Sequence[int] | None = None,
     ) -> None:
         self.rows = rows
         self.images = images
-        self.places = np.arange(len(rows)) if places is None else np.asarray(places)
-        self.geometry = geometry
+        self.indices = np.arange(len(rows)) if indices is None else np.asarray(indices)
+        self.preprocessing = preprocessing
         self.seed = seed
         self.views = views
 
@@ -130,11 +131,11 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: EpochIndex) -> dict[str, Any]:
         row = self.rows[key.item]
-        image = torch.from_numpy(np.array(self.images[self.places[key.item]]))
+        image = torch.from_numpy(np.array(self.images[self.indices[key.item]]))
         item = {
             "image": image,
             "label": row.label,
-            "kind": row.kind,
+            "anomaly_type": row.anomaly_type,
             "group": row.group or "",
             "path": str(row.path),
             "mask": self._mask(row),
@@ -146,10 +147,10 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def pixels(self, start: int, stop: int, step: int = 1) -> UInt8Array:
         """A copy of the images of the rows `start:stop:step`, (N, 3, H, W)."""
-        pixels: UInt8Array = self.images[self.places[start:stop:step]]
+        pixels: UInt8Array = self.images[self.indices[start:stop:step]]
         return pixels
 
     def _mask(self, row: Row) -> Tensor:
         if row.mask is None:
-            return torch.zeros(self.geometry.size, self.geometry.size, dtype=torch.bool)
-        return torch.from_numpy(read_mask(row.mask, self.geometry))
+            return torch.zeros(self.preprocessing.size, self.preprocessing.size, dtype=torch.bool)
+        return torch.from_numpy(read_mask(row.mask, self.preprocessing))

@@ -126,7 +126,7 @@ class _Synthetic(AnomalyDataModule):
         synthesize(
             self.root,
             self.name,
-            size=self.geometry.size,
+            size=self.preprocessing.size,
             seed=self.render_seed,
             train=train,
             test_good=test_good,

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ccd_lightning.data.file_info import SIDE, Look
+from ccd_lightning.data.file_info import SIDE, ImageInfo
 from ccd_lightning.data.images import UInt8Array
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.thumbnails import kept_looks
+from ccd_lightning.data.thumbnails import cached_infos
 
 # Correlations of thumbnails. Files saved again, mirrored or turned reach 0.997, resized ones 0.994; different images of
 # aligned fundi stay below 0.985, different head CT slices below 0.98 (docs/benchmarks.md).
@@ -31,19 +31,19 @@ class Pair(NamedTuple):
     Attributes:
         train: The training image.
         test: The test image.
-        likeness: Correlation of their thumbnails, in the orientation that agrees best; 1 for the same bytes.
-        told: In what they agree, in words that go on after both names.
+        similarity: Correlation of their thumbnails, in the orientation that agrees best; 1 for the same bytes.
+        reason: In what they agree, in words that go on after both names.
     """
 
     train: Path
     test: Path
-    likeness: float
-    told: str
+    similarity: float
+    reason: str
 
     @property
     def is_leak(self) -> bool:
         """Whether they are taken for one image, rather than for two that look alike."""
-        return self.likeness >= COPY
+        return self.similarity >= COPY
 
 
 def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
@@ -56,10 +56,10 @@ def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
         cache_dir: Where thumbnails are kept, so that only new and changed files are decoded; None keeps none.
     """
     paths = [row.path for row in manifest.rows]
-    looks = dict(kept_looks(paths, cache_dir, "Comparing with test images"))
-    if missing := [path for path in paths if path not in looks]:
+    infos = dict(cached_infos(paths, cache_dir, "Comparing with test images"))
+    if missing := [path for path in paths if path not in infos]:
         print(f"data: {len(missing)} images cannot be read and were not compared, such as {missing[0]}")
-    return shared_groups(manifest) + copies(manifest, looks)
+    return shared_groups(manifest) + copies(manifest, infos)
 
 
 def shared_groups(manifest: Manifest) -> list[Pair]:
@@ -70,36 +70,36 @@ def shared_groups(manifest: Manifest) -> list[Pair]:
     return [Pair(train[group], test[group], 1.0, f"are both of {group}") for group in train if group in test]
 
 
-def copies(manifest: Manifest, looks: Mapping[Path, Look]) -> list[Pair]:
+def copies(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> list[Pair]:
     """Pairs of a training and a test image with the same bytes, or with pixels that agree in one of 8 orientations.
 
     Time grows with the product of both sides: some seconds for 16,000 x 4,000.
 
     Args:
         manifest: The split.
-        looks: At its images; those that are missing are passed over.
+        infos: Of its images; those that are missing are passed over.
 
     Returns:
         The pairs whose thumbnails correlate by NEAR or more, the most alike first.
     """
-    train, test = ([row.path for row in manifest.select(split) if row.path in looks] for split in ("train", "test"))
-    found = {(pair.train, pair.test): pair for pair in _alike(train, test, looks)}
-    tested = {looks[path].digest: path for path in test}
+    train, test = ([row.path for row in manifest.select(split) if row.path in infos] for split in ("train", "test"))
+    found = {(pair.train, pair.test): pair for pair in _alike(train, test, infos)}
+    tested = {infos[path].digest: path for path in test}
     for path in train:
-        if other := tested.get(looks[path].digest):
+        if other := tested.get(infos[path].digest):
             found[path, other] = Pair(path, other, 1.0, "are the same file")
-    return sorted(found.values(), key=lambda pair: (-pair.likeness, pair.train, pair.test))
+    return sorted(found.values(), key=lambda pair: (-pair.similarity, pair.train, pair.test))
 
 
-def _alike(train: Sequence[Path], test: Sequence[Path], looks: Mapping[Path, Look]) -> Iterator[Pair]:
-    tested = [_standardised(turned) for turned in _orientations(_thumbnails(test, looks))]
+def _alike(train: Sequence[Path], test: Sequence[Path], infos: Mapping[Path, ImageInfo]) -> Iterator[Pair]:
+    tested = [_standardised(turned) for turned in _orientations(_thumbnails(test, infos))]
     for start in range(0, len(train), CHUNK):
-        chunk = _standardised(_thumbnails(train[start : start + CHUNK], looks))
+        chunk = _standardised(_thumbnails(train[start : start + CHUNK], infos))
         best, turn = np.full((len(chunk), len(test)), -1, np.float32), np.zeros((len(chunk), len(test)), np.int8)
         for number, turned in enumerate(tested):
-            likeness = chunk @ turned.T
-            turn[likeness > best] = number
-            np.maximum(best, likeness, out=best)
+            similarity = chunk @ turned.T
+            turn[similarity > best] = number
+            np.maximum(best, similarity, out=best)
         for row, column in np.argwhere(best >= NEAR):
             mirrored, quarter = divmod(int(turn[row, column]), 4)
             words = (
@@ -110,8 +110,8 @@ def _alike(train: Sequence[Path], test: Sequence[Path], looks: Mapping[Path, Loo
             yield Pair(train[start + row], test[column], float(best[row, column]), words)
 
 
-def _thumbnails(paths: Sequence[Path], looks: Mapping[Path, Look]) -> UInt8Array:
-    return np.array([looks[path].thumbnail for path in paths], np.uint8).reshape(-1, SIDE, SIDE)
+def _thumbnails(paths: Sequence[Path], infos: Mapping[Path, ImageInfo]) -> UInt8Array:
+    return np.array([infos[path].thumbnail for path in paths], np.uint8).reshape(-1, SIDE, SIDE)
 
 
 def _orientations(thumbnails: UInt8Array) -> list[UInt8Array]:

@@ -1,4 +1,4 @@
-"""Looking at image files, many at once: what they are, and small enough a picture of each to compare them by."""
+"""Inspecting image files, many at once: what they are, and small enough a picture of each to compare them by."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits, own_range
-from ccd_lightning.data.images import ORIENTATION, Geometry, UInt8Array, decoding, open_image, progress, refuse_pages
+from ccd_lightning.data.images import ORIENTATION, UInt8Array, decoding, open_image, progress, refuse_pages
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
 SIDE = 32  # of the thumbnails, in pixels
@@ -23,7 +24,7 @@ CUT = 1e-4  # share of the training pixels below the range of grey values, and a
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
+class ImageInfo:
     """What one image file is.
 
     Attributes:
@@ -41,7 +42,7 @@ class Look:
     thumbnail: UInt8Array
 
 
-def look(path: Path) -> Look:
+def inspect(path: Path) -> ImageInfo:
     """Reads one file to its end.
 
     JPEG files are decoded at an eighth of their size, which reads all of their data in less time.
@@ -59,11 +60,13 @@ def look(path: Path) -> Look:
             image.load()
             upright = eight_bits(ImageOps.exif_transpose(image), path, own_range(image))
     grey = upright.convert("RGB").convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return Look(size, mode, orientation, hashlib.sha256(content).digest()[:16], np.asarray(grey))
+    return ImageInfo(size, mode, orientation, hashlib.sha256(content).digest()[:16], np.asarray(grey))
 
 
-def look_at(paths: Sequence[Path], what: str = "Looking at images") -> Iterator[tuple[Path, Look | UserError]]:
-    """Looks at many files in parallel, with a progress bar; what is wrong with one is returned in its place."""
+def inspect_files(
+    paths: Sequence[Path], what: str = "Inspecting images"
+) -> Iterator[tuple[Path, ImageInfo | UserError]]:
+    """Inspects many files in parallel, with a progress bar; what is wrong with one is returned in its place."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             yield from zip(paths, progress(pool.map(_try, paths), what, len(paths)), strict=True)
@@ -71,21 +74,21 @@ def look_at(paths: Sequence[Path], what: str = "Looking at images") -> Iterator[
             pool.shutdown(cancel_futures=True)
 
 
-def _try(path: Path) -> Look | UserError:
+def _try(path: Path) -> ImageInfo | UserError:
     try:
-        return look(path)
+        return inspect(path)
     except UserError as error:
         return error
 
 
-def measure_range(paths: Sequence[Path], geometry: Geometry) -> tuple[Range | None, int]:
+def measure_range(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[Range | None, int]:
     """Finds the range of 16-bit images: all of their grey values but a share of CUT at either end.
 
     Headers of all files are read; those with 16 bits are decoded, with a progress bar.
 
     Args:
         paths: The training images.
-        geometry: Its crop says which part of each counts.
+        preprocessing: Its crop says which part of each counts.
 
     Returns:
         The range, None without 16-bit images, and how many there are.
@@ -100,7 +103,7 @@ def measure_range(paths: Sequence[Path], geometry: Geometry) -> tuple[Range | No
                 eight_bits(open_image(unknown), unknown)  # which says why not
             deep = [path for path, mode in modes.items() if mode in SIXTEEN]
             counts = np.zeros(1 << 16, np.int64)
-            counted = pool.map(lambda path: _grey_values(path, geometry), deep)
+            counted = pool.map(lambda path: _grey_values(path, preprocessing), deep)
             for found in progress(counted, "Measuring grey values", len(deep)):
                 counts += found
         finally:
@@ -116,7 +119,7 @@ def _mode(path: Path) -> str:
         return image.mode
 
 
-def _grey_values(path: Path, geometry: Geometry) -> NDArray[np.int64]:
+def _grey_values(path: Path, preprocessing: Preprocessing) -> NDArray[np.int64]:
     image = open_image(path)
-    values = np.asarray(image.crop(geometry.box(*image.size)), np.uint16)
+    values = np.asarray(image.crop(preprocessing.box(*image.size)), np.uint16)
     return np.bincount(values.ravel(), minlength=1 << 16)

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ccd_lightning.commands import expand
-from ccd_lightning.data.datamodule import Batch, possible_workers, unit_range
-from ccd_lightning.data.images import Geometry, UInt8Array, read_image
+from ccd_lightning.data.images import UInt8Array, read_image
+from ccd_lightning.data.loading import Batch, possible_workers, unit_range
 from ccd_lightning.data.naming import SUFFIXES, is_image, is_junk, unread_suffix
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.walking import Found, count, count_unread, sort_files, walk
 from ccd_lightning.errors import UserError
 
@@ -57,8 +58,8 @@ def look_for(places: Sequence[str]) -> tuple[list[str], str]:
             what = "no images in this folder" if os.path.isdir(path) else "no such file, and no image that it matches"
             others = f"; there is {count_unread(files.unread)}" if files.unread else ""
             raise UserError(f"{place}: {what} ({', '.join(sorted(SUFFIXES))} are read){others}.")
-    told = [count(len(set(masks)), "mask")] * bool(masks) + [count_unread(set(unread))] * bool(unread)
-    return list(found.values()), ", ".join(told)
+    parts = [count(len(set(masks)), "mask")] * bool(masks) + [count_unread(set(unread))] * bool(unread)
+    return list(found.values()), ", ".join(parts)
 
 
 def _files_of(place: str) -> Found:
@@ -93,13 +94,13 @@ class FileBatches(Dataset[Batch]):
 
     Args:
         paths: The files.
-        geometry: What brings images to working size.
+        preprocessing: What brings images to working size.
         batch_size: Images in a batch.
     """
 
-    def __init__(self, paths: Sequence[str], geometry: Geometry, batch_size: int) -> None:
+    def __init__(self, paths: Sequence[str], preprocessing: Preprocessing, batch_size: int) -> None:
         self.paths = paths
-        self.geometry = geometry
+        self.preprocessing = preprocessing
         self.batch_size = batch_size
 
     def __len__(self) -> int:
@@ -114,12 +115,12 @@ class FileBatches(Dataset[Batch]):
 
     def _read(self, path: str) -> tuple[UInt8Array, str]:
         try:
-            return read_image(Path(path), self.geometry), ""
+            return read_image(Path(path), self.preprocessing), ""
         except UserError as error:
             reason = str(error).removeprefix(f"{Path(path)}: ")
         except Exception as error:  # whatever a decoder stumbles over in one file, the others are to be scored
             reason = f"{type(error).__name__}: {error}"
-        return np.zeros((self.geometry.size, self.geometry.size, 3), np.uint8), reason
+        return np.zeros((self.preprocessing.size, self.preprocessing.size, 3), np.uint8), reason
 
 
 class ImageFiles(LightningDataModule):
@@ -127,15 +128,15 @@ class ImageFiles(LightningDataModule):
 
     Args:
         paths: The files.
-        geometry: What brings images to working size.
+        preprocessing: What brings images to working size.
         batch_size: Images in a batch.
         num_workers: Processes that load; 0 loads in the main one.
     """
 
-    def __init__(self, paths: Sequence[str], geometry: Geometry, batch_size: int, num_workers: int) -> None:
+    def __init__(self, paths: Sequence[str], preprocessing: Preprocessing, batch_size: int, num_workers: int) -> None:
         super().__init__()
         self.paths = paths
-        self.geometry = geometry
+        self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.num_workers = num_workers
 
@@ -151,7 +152,7 @@ class ImageFiles(LightningDataModule):
             raise UserError(f"{count} images for {ranks} processes. Ask for fewer --trainer.devices.")
         mine = self.paths[count * rank // ranks : count * (rank + 1) // ranks]
         return DataLoader(
-            FileBatches(mine, self.geometry, self.batch_size),
+            FileBatches(mine, self.preprocessing, self.batch_size),
             batch_size=None,  # an item is a batch
             num_workers=possible_workers(self.num_workers),
             pin_memory=torch.cuda.is_available(),

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import resize_regions
 from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
@@ -34,61 +34,13 @@ ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layer
 LABELS = 16  # a mask of at most so many different values, all dark, holds labels
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """How a file becomes a square image.
-
-    Attributes:
-        size: Side of the square, in pixels.
-        crop: Left, top, right and bottom as fractions of width and height; None keeps the whole image.
-        range: The values of images of more than 8 bits that become 0 and 255; None takes all 16 bits.
-    """
-
-    size: int
-    crop: tuple[float, float, float, float] | None = None
-    range: Range | None = field(default=None, repr=False)  # digests of a test set are of its names, labels and geometry
-
-    def __post_init__(self) -> None:
-        """Checks all.
-
-        Raises:
-            UserError: If there is no pixel, the crop is empty or not inside of the image, or the range is empty.
-        """
-        if self.size < 1:
-            raise UserError(f"data.size is {self.size}, but must be 1 or more.")
-        if self.crop is not None:
-            left, top, right, bottom = self.crop
-            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-                raise UserError(
-                    f"data.crop is {list(self.crop)}, but must be left < right and top < bottom, all within [0, 1]."
-                )
-        if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
-            raise UserError(f"data.range is {list(self.range)}, but must be two finite numbers, low < high.")
-
-    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The part to use of an image: left, top, right and bottom in whole pixels."""
-        left, top, right, bottom = self.crop or (0, 0, 1, 1)
-        return round(left * width), round(top * height), round(right * width), round(bottom * height)
-
-    def apply(self, image: Image.Image) -> Image.Image:
-        """Crops, to whole pixels, and resizes."""
-        if self.crop is not None:
-            image = image.crop(self.box(*image.size))
-        return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-
-    def cropped(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """The part of a mask (H, W) to use."""
-        left, top, right, bottom = self.box(mask.shape[1], mask.shape[0])
-        return mask[top:bottom, left:right]
-
-
-def read_image(path: Path, geometry: Geometry) -> UInt8Array:
+def read_image(path: Path, preprocessing: Preprocessing) -> UInt8Array:
     """Reads one image as (size, size, 3) uint8 RGB.
 
     Raises:
         UserError: If the file cannot be decoded, or has more than 8 bits and cannot be scaled.
     """
-    return np.asarray(geometry.apply(open_rgb(path, geometry.range)))
+    return np.asarray(preprocessing.apply(open_rgb(path, preprocessing.range)))
 
 
 def open_rgb(path: Path, limits: Range | None = None) -> Image.Image:
@@ -100,7 +52,7 @@ def open_rgb(path: Path, limits: Range | None = None) -> Image.Image:
     return eight_bits(open_image(path), path, limits).convert("RGB")
 
 
-def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:
+def read_mask(path: Path, preprocessing: Preprocessing) -> npt.NDArray[np.bool_]:
     """Reads one mask as (size, size) bool.
 
     Abnormal is what is brighter than half of the range in any channel. In a file that holds nothing as bright it is
@@ -112,7 +64,7 @@ def read_mask(path: Path, geometry: Geometry) -> npt.NDArray[np.bool_]:
     Raises:
         UserError: If the file cannot be decoded.
     """
-    return resize_regions(geometry.cropped(abnormal_pixels(open_image(path))), geometry.size)
+    return resize_regions(preprocessing.cropped(abnormal_pixels(open_image(path))), preprocessing.size)
 
 
 def abnormal_pixels(mask: Image.Image) -> npt.NDArray[np.bool_]:
@@ -183,13 +135,13 @@ def decoding(path: Path) -> Iterator[None]:
 
 
 def load_images(
-    paths: Sequence[Path], geometry: Geometry, cache_dir: Path | None = None, processes: int = 1
+    paths: Sequence[Path], preprocessing: Preprocessing, cache_dir: Path | None = None, processes: int = 1
 ) -> UInt8Array:
     """Decodes images into one array, in parallel, with a progress bar.
 
     Args:
         paths: The files.
-        geometry: The size and crop to bring them to.
+        preprocessing: The size and crop to bring them to.
         cache_dir: Where to keep the array on disk, memory-mapped, so that workers, ranks and later runs share it. A
             changed file, size, crop or range makes a new one. None keeps the array in memory.
         processes: On this machine that load the same images; without a cache each keeps an array of its own.
@@ -200,15 +152,15 @@ def load_images(
     Raises:
         UserError: If a file cannot be decoded, which is named, or memory or disk does not suffice.
     """
-    shape = (len(paths), 3, geometry.size, geometry.size)
-    what = f"{len(paths)} decoded images of {geometry.size} px"
+    shape = (len(paths), 3, preprocessing.size, preprocessing.size)
+    what = f"{len(paths)} decoded images of {preprocessing.size} px"
     if cache_dir is None:
         way_out = "Keep them on disk with --data.cache_dir DIR, or choose a smaller --data.size."
         require(processes * math.prod(shape), available_memory(), f"{what} in memory", way_out)
         images = np.empty(shape, np.uint8)
-        _decode_into(images, paths, geometry)
+        _decode_into(images, paths, preprocessing)
         return images
-    file = cache_dir / f"{_fingerprint(paths, geometry)}.npy"
+    file = cache_dir / f"{_fingerprint(paths, preprocessing)}.npy"
     if not file.is_file():
         cache_dir.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache_dir).free
@@ -216,7 +168,7 @@ def load_images(
         require(math.prod(shape), free, f"{what} in {cache_dir}", way_out)
         with atomic_write(file) as partial:
             images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            _decode_into(images, paths, geometry)
+            _decode_into(images, paths, preprocessing)
             images.flush()
     return np.load(file, mmap_mode="r")  # type: ignore[no-any-return]
 
@@ -227,9 +179,9 @@ def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     yield from track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 
 
-def _decode_into(images: UInt8Array, paths: Sequence[Path], geometry: Geometry) -> None:
+def _decode_into(images: UInt8Array, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(lambda path: read_image(path, geometry), paths)
+        decoded = pool.map(lambda path: read_image(path, preprocessing), paths)
         try:
             for index, image in enumerate(progress(decoded, "Reading images", len(paths))):
                 images[index] = image.transpose(2, 0, 1)
@@ -238,9 +190,9 @@ def _decode_into(images: UInt8Array, paths: Sequence[Path], geometry: Geometry) 
             raise
 
 
-def _fingerprint(paths: Sequence[Path], geometry: Geometry) -> str:
-    limits = "" if geometry.range is None else f" {geometry.range}"  # other images keep their cache
-    digest = hashlib.sha256(f"{DECODING} {geometry!r}{limits}".encode())
+def _fingerprint(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
+    limits = "" if preprocessing.range is None else f" {preprocessing.range}"  # other images keep their cache
+    digest = hashlib.sha256(f"{DECODING} {preprocessing.key}{limits}".encode())
     for path in paths:
         stat: Any = path.stat()
         digest.update(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())

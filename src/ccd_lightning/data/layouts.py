@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image
-
-from ccd_lightning.data.images import decoding, upright_size
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
 from ccd_lightning.data.naming import SUFFIXES, group_of, is_image, is_junk, is_mask_folder, is_normal
-from ccd_lightning.data.pairing import folders_below, pair
+from ccd_lightning.data.pairing import folders_below, pair, settle
 from ccd_lightning.data.walking import count, count_unread, find, sort_files, walk
 from ccd_lightning.errors import UserError
 
@@ -56,9 +53,10 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
     kinds, beside = _test_images(test)
     paired, flaws = _test_masks(root, kinds, beside) if masks else ({}, [])
     for folder, images in kinds.items():
-        kind = GOOD if is_normal(folder.name) else folder.name
+        anomaly_type = GOOD if is_normal(folder.name) else folder.name
         rows += [
-            Row(path, "test", kind, paired.get(path), group_of(path, folder) if groups else None) for path in images
+            Row(path, "test", anomaly_type, paired.get(path), group_of(path, folder) if groups else None)
+            for path in images
         ]
     return Manifest(root, rows, flaws)
 
@@ -178,49 +176,6 @@ def _mask_pools(
     return pools, stray
 
 
-def settle(
-    images: Iterable[Path],
-    found: Mapping[Path, list[Path]],
-    stray: Mapping[Path, Path],
-    places: Mapping[Path, Path],
-    what: str = "mask",
-) -> tuple[dict[Path, Path], list[Flaw]]:
-    """The mask of each image, and what is wrong.
-
-    Args:
-        images: The abnormal images.
-        found: The masks of those that have some.
-        stray: Masks without an image, each with the folder where it would be.
-        places: For each image the folder where its mask would be.
-        what: What masks are called, in messages.
-
-    Returns:
-        The masks by image, and the flaws: an image with several masks, a mask without an image, sizes that differ, and,
-        of what is not called a mask, an image without one.
-    """
-    told = "Add it; only without any masks are images tested without."
-    optional = what == "mask"  # pixel metrics leave out the images without one
-    missing = [path for path in images if path not in found] if (found or stray) and not optional else []
-    flaws = [Flaw(path, f"no {what} for this image in {places[path]}. {told}") for path in missing]
-    for path, masks in found.items():
-        if len(masks) > 1:
-            names = ", ".join(mask.name for mask in masks)
-            flaws.append(Flaw(path, f"{len(masks)} {what}s for this image ({names}). Merge them into one file."))
-    told = f"Add the image or remove the {what}."
-    flaws += [Flaw(mask, f"no image for this {what} in {where}. {told}") for mask, where in stray.items()]
-    chosen = {path: masks[0] for path, masks in found.items()}
-    return chosen, flaws + [flaw for one in chosen.items() for flaw in compare_sizes(*one)]
-
-
-def pair_masks(
-    images: list[Path], folder: Path, masks: list[Path], truth: Path, what: str = "mask"
-) -> tuple[dict[Path, Path], list[Flaw]]:
-    """Pairs images below one folder with masks below another, as `settle` does."""
-    files = {path: folders_below(path, folder) for path in images}
-    found, orphans = pair(files, {mask: folders_below(mask, truth) for mask in masks})
-    return settle(images, found, dict.fromkeys(orphans, folder), dict.fromkeys(images, truth), what)
-
-
 def read_images(folder: Path) -> list[Path]:
     """The images of a folder and its subfolders, sorted; masks are left out.
 
@@ -248,26 +203,3 @@ def list_images(folder: Path) -> list[Path]:
 def mask_folders(folder: Path) -> list[Path]:
     """The folders of masks directly below, sorted."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and is_mask_folder(path))
-
-
-def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
-    """What is wrong with the sizes that two files state in their headers; nothing is decoded."""
-    try:
-        (width, height), (mask_width, mask_height) = read_size(image), read_size(mask)
-    except UserError as error:
-        path, _, told = str(error).partition(": ")
-        yield Flaw(Path(path), told)
-        return
-    if (width, height) != (mask_width, mask_height):
-        told = f"the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
-        yield Flaw(mask, f"{told} Export the mask at the size of the image.")
-
-
-def read_size(path: Path) -> tuple[int, int]:
-    """Width and height from a file's header, in pixels, turned as its EXIF orientation says.
-
-    Raises:
-        UserError: If the file is no readable image.
-    """
-    with decoding(path), Image.open(path) as image:
-        return upright_size(image)

@@ -16,6 +16,42 @@ from ccd_lightning.errors import UserError
 Result = TypeVar("Result")
 
 
+class LeakCheck:
+    """Compares training with test images once, on the first rank for all."""
+
+    def __init__(self) -> None:
+        self._leak: str | None = None  # once it is looked for; empty where there is none
+        self._compared = False  # and all ranks know
+
+    def refuse(
+        self, manifest: Manifest, root: Path, cache_dir: Path | None, ranks: int = 1, begun: bool = False
+    ) -> None:
+        """Refuses a split in which training images are test images too.
+
+        Where other processes run already it waits until they can hear of the outcome, which is in Lightning's own call.
+
+        Args:
+            manifest: The split; labels are not looked at.
+            root: What --data.root names, for the message.
+            cache_dir: Where thumbnails are kept; None keeps none.
+            ranks: Number of processes that fit.
+            begun: Whether the others run already, started by what started this one.
+
+        Raises:
+            UserError: On every rank, if an image is in both, or a patient or video is.
+        """
+        together = distributed.is_available() and distributed.is_initialized()
+        if self._compared or (not together and begun):
+            return
+        if self._leak is None:
+            self._leak = first_rank_does(lambda: find_leak(manifest, root, cache_dir))
+        elif together:  # as the first rank found before it started the others
+            self._leak = first_rank_does(lambda: self._leak or "")
+        self._compared = together or ranks == 1
+        if self._leak:
+            raise UserError(self._leak)
+
+
 def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
     """Compares training with test images; labels are not looked at.
 
@@ -37,9 +73,9 @@ def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
     prepare = command("data", "prepare", "--root", root)
     more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
     return (
-        f"{leaks[0].train}, trained on, and {leaks[0].test}, tested on, {leaks[0].told}{more}. `{prepare}`"
+        f"{leaks[0].train}, trained on, and {leaks[0].test}, tested on, {leaks[0].reason}{more}. `{prepare}`"
         f" writes a split without such training images; --data.check_leaks false skips this check."
-        f"{' --data.groups false takes every image by itself.' * leaks[0].told.startswith('are both of ')}"
+        f"{' --data.groups false takes every image by itself.' * leaks[0].reason.startswith('are both of ')}"
     )
 
 

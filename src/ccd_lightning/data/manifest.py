@@ -25,31 +25,31 @@ class Row:
     Attributes:
         path: The image file.
         split: "train" or "test"; held-out validation images are drawn from "train" later, by seed.
-        kind: "good" for a normal image, else the kind of abnormality ("polyp", "glaucoma", ...).
+        anomaly_type: "good" for a normal image, else the kind of abnormality ("polyp", "glaucoma", ...).
         mask: The ground-truth mask, for abnormal images that have one.
         group: Patient or video, where known.
     """
 
     path: Path
     split: Split
-    kind: str = GOOD
+    anomaly_type: str = GOOD
     mask: Path | None = None
     group: str | None = None
 
     @property
     def label(self) -> int:
         """0 for a normal image, 1 for an abnormal one."""
-        return int(self.kind != GOOD)
+        return int(self.anomaly_type != GOOD)
 
 
 class Flaw(NamedTuple):
     """What is wrong with a file, in words that go on after its name."""
 
     path: Path
-    told: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.told}"
+        return f"{self.path}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Manifest:
             writer.writerow(COLUMNS)
             for row in self.rows:
                 mask = self._relative(row.mask) if row.mask else ""
-                writer.writerow([self._relative(row.path), row.split, row.kind, mask, row.group or ""])
+                writer.writerow([self._relative(row.path), row.split, row.anomaly_type, mask, row.group or ""])
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path.resolve())
@@ -143,13 +143,13 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
         if not values:
             continue
         whole = values + empty[len(values) :]
-        path, split, kind, mask, group = (whole[column].strip() for column in columns)
+        path, split, anomaly_type, mask, group = (whole[column].strip() for column in columns)
         if split not in splits:
             raise UserError(f"{table}, line {line}: split is {split!r}, but must be 'train' or 'test'.")
-        if not (path and kind):
+        if not (path and anomaly_type):
             what = "kind" if path else "path"
             raise UserError(f"{table}, line {line}: there is no {what}; normal images have the kind {GOOD!r}.")
-        kind = GOOD if is_normal(kind) else sys.intern(kind)
+        anomaly_type = GOOD if is_normal(anomaly_type) else sys.intern(anomaly_type)
         if "group" not in header:
             group = group_of(root / path, root) or ""
-        yield Row(root / path, splits[split], kind, root / mask if mask else None, sys.intern(group) or None)
+        yield Row(root / path, splits[split], anomaly_type, root / mask if mask else None, sys.intern(group) or None)

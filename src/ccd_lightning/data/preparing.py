@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw
 
 from ccd_lightning.data.depth import eight_bits, own_range
 from ccd_lightning.data.duplicates import Pair
-from ccd_lightning.data.images import Geometry, open_image, progress, read_image, read_mask
+from ccd_lightning.data.images import open_image, progress, read_image, read_mask
 from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import beside
 
@@ -29,13 +30,13 @@ def without_leaks(manifest: Manifest, pairs: Iterable[Pair]) -> Manifest:
     return Manifest(manifest.root, [row for row in manifest.rows if not leaves(row)], manifest.flaws)
 
 
-def write_resized(manifest: Manifest, folder: Path, geometry: Geometry) -> Manifest:
+def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing) -> Manifest:
     """Writes images and masks as PNG files at working size, in the common layout.
 
     Args:
         manifest: The images.
         folder: Where to; it must not be there yet.
-        geometry: Crop and size.
+        preprocessing: Crop and size.
 
     Returns:
         The manifest of what was written.
@@ -48,7 +49,7 @@ def write_resized(manifest: Manifest, folder: Path, geometry: Geometry) -> Manif
     partial = beside(folder)
     try:
         for row in progress(manifest.rows, "Writing images", len(manifest.rows)):
-            _write_row(row, _flat_name(row.path, manifest.root), partial, geometry)
+            _write_row(row, _flat_name(row.path, manifest.root), partial, preprocessing)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -57,17 +58,17 @@ def write_resized(manifest: Manifest, folder: Path, geometry: Geometry) -> Manif
 
 def _written(row: Row, name: str, folder: Path) -> Row:
     """What an image's row becomes in a folder of the common layout."""
-    mask = folder / "ground_truth" / row.kind / name if row.mask else None
-    return Row(folder / row.split / row.kind / name, row.split, row.kind, mask, row.group)
+    mask = folder / "ground_truth" / row.anomaly_type / name if row.mask else None
+    return Row(folder / row.split / row.anomaly_type / name, row.split, row.anomaly_type, mask, row.group)
 
 
-def _write_row(row: Row, name: str, folder: Path, geometry: Geometry) -> None:
+def _write_row(row: Row, name: str, folder: Path, preprocessing: Preprocessing) -> None:
     new = _written(row, name, folder)
     new.path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(read_image(row.path, geometry)).save(new.path)
+    Image.fromarray(read_image(row.path, preprocessing)).save(new.path)
     if row.mask and new.mask:
         new.mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(read_mask(row.mask, geometry).astype(np.uint8) * 255).save(new.mask)
+        Image.fromarray(read_mask(row.mask, preprocessing).astype(np.uint8) * 255).save(new.mask)
 
 
 def _flat_name(path: Path, root: Path) -> str:
@@ -91,7 +92,7 @@ def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:
         for place, (path, what) in enumerate(((pair.train, "train"), (pair.test, "test"))):
             sheet.paste(_picture(path, side), (left + place * side, top))
             pen.text((left, top + side + place * line), f"{what}: {_shortened(path)}", "black")
-        pen.text((left, top + side + 2 * line), f"{pair.told} ({pair.likeness:.3f})", "firebrick")
+        pen.text((left, top + side + 2 * line), f"{pair.reason} ({pair.similarity:.3f})", "firebrick")
     return sheet
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccd_lightning.data.layouts import normal_folder, pair_masks, read_images, subfolders
+from ccd_lightning.data.layouts import normal_folder, read_images, subfolders
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
 from ccd_lightning.data.naming import group_of, is_abnormal, is_junk, is_normal
+from ccd_lightning.data.pairing import pair_masks
 from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
 
@@ -98,7 +99,7 @@ def authors(root: Path, reading: Reading) -> Manifest:
 
 
 def _abnormal(
-    root: Path, folder: Path, kind: str, reading: Reading, truth: Path | None = None, what: str = "mask"
+    root: Path, folder: Path, anomaly_type: str, reading: Reading, truth: Path | None = None, what: str = "mask"
 ) -> tuple[list[Row], list[Flaw]]:
     """The abnormal images of a folder, with masks from another one or from among them, and what is wrong."""
     images = read_images(folder)
@@ -109,7 +110,7 @@ def _abnormal(
         masks, flaws = pair_masks(images, folder, found, truth or folder, what)
         if truth is None and not masks:  # this layout asks for no masks
             masks, flaws = {}, []
-    rows = [Row(path, "test", kind, masks.get(path), reading.group_of(path, root)) for path in images]
+    rows = [Row(path, "test", anomaly_type, masks.get(path), reading.group_of(path, root)) for path in images]
     return rows, flaws
 
 

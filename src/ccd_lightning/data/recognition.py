@@ -165,12 +165,12 @@ def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
     found = find(root)
     images = Counter(_part(path, root) for path in found.images if place(path) not in used)
     others = [path for path in found.masks if masks and place(path) not in used]
-    told = [f"{count(number, 'image')} in {part}" for part, number in images.most_common(PARTS)]
+    parts = [f"{count(number, 'image')} in {part}" for part, number in images.most_common(PARTS)]
     if len(images) > PARTS:
-        told.append(f"{count(images.total() - sum(n for _, n in images.most_common(PARTS)), 'image')} elsewhere")
-    told += [count(len(others), "mask")] * bool(others)
-    told += [count_unread(found.unread)] * bool(found.unread)
-    return tuple(told)
+        parts.append(f"{count(images.total() - sum(n for _, n in images.most_common(PARTS)), 'image')} elsewhere")
+    parts += [count(len(others), "mask")] * bool(others)
+    parts += [count_unread(found.unread)] * bool(found.unread)
+    return tuple(parts)
 
 
 def _part(path: Path, root: Path) -> str:
@@ -207,13 +207,13 @@ def describe(manifest: Manifest, layout: str = "") -> str:
     """How many images of what there are, of how many patients, and what is left out, in words."""
     train, normal, abnormal = sizes(manifest)
     masks = sum(row.mask is not None for row in manifest.rows)
-    told = f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
+    message = f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
     if 0 < masks < abnormal:
-        told += f" ({abnormal - masks} abnormal images have none: pixel metrics leave them out)"
-    told += f" ({layout})" if layout else ""
+        message += f" ({abnormal - masks} abnormal images have none: pixel metrics leave them out)"
+    message += f" ({layout})" if layout else ""
     if groups := {row.group for row in manifest.rows if row.group}:
         what = "video" if all(map(RECORDING.match, groups)) else "patient"
         alone = sum(row.group is None for row in manifest.rows)
-        told += f"; grouped by {what}: {count(len(groups), 'group')}"
-        told += f" and {count(alone, 'image')} of none" if alone else ""
-    return told + (f"; left out: {', '.join(manifest.left_out)}" if manifest.left_out else "")
+        message += f"; grouped by {what}: {count(len(groups), 'group')}"
+        message += f" and {count(alone, 'image')} of none" if alone else ""
+    return message + (f"; left out: {', '.join(manifest.left_out)}" if manifest.left_out else "")

@@ -8,28 +8,30 @@ from pathlib import Path
 
 import numpy as np
 
-from ccd_lightning.data.file_info import Look, look_at
+from ccd_lightning.data.file_info import ImageInfo, inspect_files
 from ccd_lightning.writing import atomic_write
 
 FILE = "thumbnails_1.npz"  # with the version of what a thumbnail is
 
 
-def kept_looks(paths: Sequence[Path], cache_dir: Path | None, what: str = "Looking at images") -> dict[Path, Look]:
+def cached_infos(
+    paths: Sequence[Path], cache_dir: Path | None, what: str = "Inspecting images"
+) -> dict[Path, ImageInfo]:
     """Looks at files, of which those that are kept are not opened.
 
     Args:
         paths: The files.
-        cache_dir: Where looks are kept, by path, size and time of change; None keeps none.
+        cache_dir: Where they are kept, by path, size and time of change; None keeps none.
         what: Beside the progress bar.
 
     Returns:
-        The looks; files that cannot be read are missing.
+        What was found; files that cannot be read are missing.
     """
     file = cache_dir / FILE if cache_dir else None
     kept = _read(file) if file and file.is_file() else {}
     keys = {path: key for path in paths if (key := _key(path))}
     fresh = [path for path, key in keys.items() if key not in kept]
-    seen = {path: one for path, one in look_at(fresh, what) if isinstance(one, Look)}
+    seen = {path: one for path, one in inspect_files(fresh, what) if isinstance(one, ImageInfo)}
     if file and seen:
         changed = {str(path.resolve()) for path in seen}
         others = {key: one for key, one in kept.items() if key.rpartition("|")[0].rpartition("|")[0] not in changed}
@@ -45,7 +47,7 @@ def _key(path: Path) -> str:
     return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
-def _read(file: Path) -> dict[str, Look]:
+def _read(file: Path) -> dict[str, ImageInfo]:
     """What was kept; nothing where the file is damaged."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -53,19 +55,19 @@ def _read(file: Path) -> dict[str, Look]:
     except (OSError, EOFError, LookupError, ValueError, zipfile.BadZipFile):
         return {}
     return {
-        str(key): Look((int(size[0]), int(size[1])), str(mode), int(orientation), digest.tobytes(), thumbnail)
+        str(key): ImageInfo((int(size[0]), int(size[1])), str(mode), int(orientation), digest.tobytes(), thumbnail)
         for key, size, mode, orientation, digest, thumbnail in zip(*columns, strict=True)
     }
 
 
-def _write(file: Path, looks: dict[str, Look]) -> None:
+def _write(file: Path, infos: dict[str, ImageInfo]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    rows = list(looks.values())
+    rows = list(infos.values())
     with atomic_write(file) as partial, partial.open("wb") as stream:
         np.savez(
             stream,
             allow_pickle=False,
-            keys=np.array(list(looks)),
+            keys=np.array(list(infos)),
             sizes=np.array([row.size for row in rows], np.int64),
             modes=np.array([row.mode for row in rows]),
             orientations=np.array([row.orientation for row in rows], np.int64),

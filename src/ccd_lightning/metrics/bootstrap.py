@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.special import expit, logit
 
-from ccd_lightning.metrics.intervals import Floats, Integers, Z, wilson_interval
+from ccd_lightning.metrics.intervals import Z, wilson_interval
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats, Integers
 
 RESAMPLES = 2000
 SEED = 0

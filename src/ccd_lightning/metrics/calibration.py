@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd_lightning.metrics.intervals import Floats, false_positive_interval
+from ccd_lightning.metrics.types import Floats
 
 FEW = 20  # held-out images; with fewer, the usual quantile of 95% is about the largest of their scores
 
@@ -41,6 +41,8 @@ def few_held_out(count: int, quantile: float | None) -> str:
     """
     if quantile is None or not 0 < count < FEW:
         return ""
+    from ccd_lightning.metrics.intervals import false_positive_interval  # SciPy takes a second
+
     low, high = false_positive_interval(count, quantile)
     images = "1 held-out image" if count == 1 else f"{count} held-out images"
     return (

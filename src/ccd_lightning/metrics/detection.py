@@ -27,9 +27,9 @@ TAKEN = re.compile(rf"(kind_)*({'|'.join(SIZES)})")  # kinds by these names get 
 SUBSET_METRICS = ("image/auroc", "image/sensitivity", "pixel/auroc", "pixel/aupro")
 
 
-def part_of(kind: str) -> str:
+def part_of(anomaly_type: str) -> str:
     """What the part of a kind's images is called: as the kind, or `kind_size_small` where a size is called so."""
-    return f"kind_{kind}" if TAKEN.fullmatch(kind) else kind
+    return f"kind_{anomaly_type}" if TAKEN.fullmatch(anomaly_type) else anomaly_type
 
 
 class DetectionMetrics:
@@ -57,8 +57,8 @@ class DetectionMetrics:
         """Adds one batch.
 
         Args:
-            batch: `label` (B,) 0 or 1, `kind`, `path` and `group` (B names each), `mask` (B, H, W) bool and `has_mask`
-                (B,).
+            batch: `label` (B,) 0 or 1, `anomaly_type`, `path` and `group` (B names each), `mask` (B, H, W) bool and
+                `has_mask` (B,).
             scores: Image scores (B,), finite.
             maps: Anomaly maps (B, H, W), finite and not negative; None from what scores whole images only.
 
@@ -68,7 +68,7 @@ class DetectionMetrics:
         labels, flat = batch["label"].tolist(), scores.detach().cpu().double().tolist()
         known, covered = batch["has_mask"].tolist(), batch["mask"].flatten(1).double().mean(dim=1).tolist()
         areas = [area if label and has else None for label, has, area in zip(labels, known, covered, strict=True)]
-        for row in zip(batch["path"], labels, batch["kind"], flat, batch["group"], areas, strict=True):
+        for row in zip(batch["path"], labels, batch["anomaly_type"], flat, batch["group"], areas, strict=True):
             record = ImageRecord(*row)
             if not math.isfinite(record.score):
                 raise ValueError(f"the score of {record.path} is {record.score}")
@@ -120,13 +120,17 @@ class DetectionMetrics:
         """
         abnormal = [record for record in self.records if record.label]
         result = self._evaluate(abnormal, threshold, (*IMAGE_METRICS, *PIXEL_METRICS))
-        kinds = sorted({record.kind for record in abnormal})
-        parts = {part_of(kind): [row for row in abnormal if row.kind == kind] for kind in kinds if len(kinds) > 1}
+        kinds = sorted({record.anomaly_type for record in abnormal})
+        parts = {
+            part_of(anomaly_type): [row for row in abnormal if row.anomaly_type == anomaly_type]
+            for anomaly_type in kinds
+            if len(kinds) > 1
+        }
         if bounds := self.size_bounds():
             measured = [record for record in abnormal if record.area]
-            places = np.searchsorted(bounds, np.array([record.area for record in measured]))
-            for place, size in enumerate(SIZES):
-                parts[size] = [record for record, at in zip(measured, places, strict=True) if at == place]
+            indices = np.searchsorted(bounds, np.array([record.area for record in measured]))
+            for index, size in enumerate(SIZES):
+                parts[size] = [record for record, at in zip(measured, indices, strict=True) if at == index]
         for part, records in parts.items():
             result.include(self._evaluate(records, threshold, SUBSET_METRICS), part)
         return result

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
-import torch
-from scipy.stats import rankdata
-from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_f1_score,
-    binary_recall,
-    binary_sensitivity_at_specificity,
-    binary_specificity,
-    binary_specificity_at_sensitivity,
-)
 
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.bootstrap import RESAMPLES, bootstrap, bootstrap_interval, is_grouped, smaller_class
-from ccd_lightning.metrics.intervals import Floats, Integers, delong_interval, wilson_interval
+from ccd_lightning.metrics.intervals import delong_interval, wilson_interval
 from ccd_lightning.metrics.records import NO_ABNORMAL, NO_NORMAL, Evaluation, ImageRecord
+from ccd_lightning.metrics.types import Floats, Integers
 
-# Of ranks (N,) in [0, 1] and labels (N,).
-CURVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "image/auroc": binary_auroc,
-    "image/average_precision": binary_average_precision,
-    "image/sensitivity_at_specificity_90": lambda p, y: binary_sensitivity_at_specificity(p, y, 0.90)[0],
-    "image/sensitivity_at_specificity_95": lambda p, y: binary_sensitivity_at_specificity(p, y, 0.95)[0],
-    "image/specificity_at_sensitivity_90": lambda p, y: binary_specificity_at_sensitivity(p, y, 0.90)[0],
-    "image/specificity_at_sensitivity_95": lambda p, y: binary_specificity_at_sensitivity(p, y, 0.95)[0],
-}
-# Of decisions (N,) 0 or 1 and labels (N,).
-DECISIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "image/f1": binary_f1_score,
-    "image/sensitivity": binary_recall,
-    "image/specificity": binary_specificity,
-}
-IMAGE_METRICS = (*CURVES, *DECISIONS)
-# CURVES of counts of normal and abnormal scores: of thousands of resamples at once, where torchmetrics would have to be
-# called for each. So it is with `decisions`.
-RESAMPLED: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "image/auroc": curves.partial_area,
+# Of counts of normal and abnormal scores, (R, K) each.
+CURVES: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "image/auroc": curves.partial_auc,
     "image/average_precision": curves.average_precision,
     "image/sensitivity_at_specificity_90": partial(curves.sensitivity_at, specificity=0.90),
     "image/sensitivity_at_specificity_95": partial(curves.sensitivity_at, specificity=0.95),
     "image/specificity_at_sensitivity_90": partial(curves.specificity_at, sensitivity=0.90),
     "image/specificity_at_sensitivity_95": partial(curves.specificity_at, sensitivity=0.95),
 }
+DECISIONS = ("image/f1", "image/sensitivity", "image/specificity")
+IMAGE_METRICS = (*CURVES, *DECISIONS)
 
 
 def image_metrics(
@@ -76,12 +50,8 @@ def image_metrics(
     if not defined:
         return result
     scores, labels = _columns(records)
-    # Ranks in [0, 1] have the same curves; torchmetrics would squeeze scores of another range through a sigmoid.
-    ranks, target = torch.from_numpy(rankdata(scores) / len(scores)), torch.from_numpy(labels)
-    decided = torch.from_numpy(scores > threshold).long()
-    for name in defined:
-        value = DECISIONS[name](decided, target) if name in DECISIONS else CURVES[name](ranks, target)
-        result.metrics[name] = round(float(value), 6)  # in float32, which may exceed 1 in the seventh digit
+    found = image_values(defined, np.ones((1, len(records))), labels, scores, threshold)
+    result.metrics = {name: round(float(values[0]), 6) for name, values in found.items()}  # digits of earlier versions
     result.intervals = _intervals(records, threshold, result.metrics, resamples)
     return result
 
@@ -98,25 +68,32 @@ def _undefined(name: str, normal: int, abnormal: int, threshold: float) -> str:
     return NO_NORMAL if not normal and name != "image/sensitivity" else ""
 
 
-def decisions(drawn: Floats, called: np.typing.NDArray[np.bool_], labels: Integers) -> dict[str, Floats]:
-    """DECISIONS of resamples, from how often each image was drawn.
+def image_values(
+    names: Iterable[str], drawn: Floats, labels: Integers, scores: Floats, threshold: float
+) -> dict[str, Floats]:
+    """Metrics of R resamples of the images; one that draws each image once gives the metrics themselves.
 
     Args:
-        drawn: (R, N).
-        called: (N,) whether an image is called abnormal.
-        labels: (N,) whether it is.
+        names: Which of IMAGE_METRICS.
+        drawn: (R, N) how often each image was drawn.
+        labels: (N,) 0 or 1.
+        scores: (N,), higher is more abnormal.
+        threshold: Images that score above it are called abnormal.
 
     Returns:
         (R,) each; NaN where no drawn image is of the class in question.
     """
-    normal, abnormal = drawn @ (labels == 0), drawn @ (labels == 1)
+    normal, abnormal = curves.tied_counts(drawn, labels, scores)
+    called = scores > threshold
     found, false = drawn @ ((labels == 1) & called), drawn @ ((labels == 0) & called)
+    negatives, positives = normal.sum(axis=-1), abnormal.sum(axis=-1)
     with np.errstate(invalid="ignore"):  # where a class is empty its metrics are not asked for
-        return {
-            "image/f1": 2 * found / (found + false + abnormal),
-            "image/sensitivity": found / abnormal,
-            "image/specificity": (normal - false) / normal,
+        decided = {
+            "image/f1": 2 * found / (found + false + positives),
+            "image/sensitivity": found / positives,
+            "image/specificity": (negatives - false) / negatives,
         }
+    return {name: decided[name] if name in DECISIONS else CURVES[name](normal, abnormal) for name in names}
 
 
 def _intervals(
@@ -141,9 +118,7 @@ def _intervals(
         return intervals
 
     def evaluate(drawn: Floats) -> dict[str, Floats]:
-        counts = curves.tied_counts(drawn, labels, scores)
-        decided = decisions(drawn, scores > threshold, labels)
-        return {name: decided[name] if name in DECISIONS else RESAMPLED[name](*counts) for name in left}
+        return image_values(left, drawn, labels, scores, threshold)
 
     for name, values in bootstrap(records, evaluate, resamples).items():
         intervals[name] = bootstrap_interval(values, metrics[name], smaller_class(records))

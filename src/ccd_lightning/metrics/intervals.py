@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, logit
-from scipy.stats import beta, norm, rankdata
+from scipy.stats import beta, binomtest, norm, rankdata
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+from ccd_lightning.metrics.types import Floats, Integers
+
 Z = float(norm.ppf(0.975))
 
 
@@ -128,11 +127,8 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
         successes: How many of the trials succeeded.
         count: The number of trials, > 0.
     """
-    share, spread = successes / count, Z**2 / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z / (1 + spread) * float(np.sqrt(share * (1 - share) / count + spread / (4 * count)))
-    low, high = centre - half, centre + half
-    return 0.0 if successes == 0 else low, 1.0 if successes == count else high  # rounding would miss these ends
+    low, high = binomtest(successes, count).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def false_positive_interval(count: int, quantile: float) -> tuple[float, float]:
@@ -149,7 +145,7 @@ def false_positive_interval(count: int, quantile: float) -> tuple[float, float]:
     Returns:
         Low and high end of the 95% interval, in [0, 1].
     """
-    place = round((count - 1) * quantile, 9)
-    lower, upper = int(np.floor(place)) + 1, int(np.ceil(place)) + 1
+    position = round((count - 1) * quantile, 9)
+    lower, upper = int(np.floor(position)) + 1, int(np.ceil(position)) + 1
     low, high = beta.ppf(0.025, count - upper + 1, upper), beta.ppf(0.975, count - lower + 1, lower)
     return float(low), float(high)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.bootstrap import RESAMPLES, bootstrap
-from ccd_lightning.metrics.intervals import Floats, Z
+from ccd_lightning.metrics.image import CURVES
+from ccd_lightning.metrics.intervals import Z
 from ccd_lightning.metrics.pixel_table import PixelTable
 from ccd_lightning.metrics.records import ImageRecord
+from ccd_lightning.metrics.types import Floats
 
 # Of counts of normal and abnormal scores; the area has a test of its own, `intervals.delong_test`.
-PAIRED: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "image/average_precision": curves.average_precision,
-    "image/sensitivity_at_specificity_95": partial(curves.sensitivity_at, specificity=0.95),
-}
+PAIRED = {name: CURVES[name] for name in ("image/average_precision", "image/sensitivity_at_specificity_95")}
 
 
 def paired_differences(
@@ -90,7 +88,7 @@ def _intervals(found: Mapping[str, float], resampled: Mapping[str, Floats]) -> d
 def holm(values: Sequence[float]) -> list[float]:
     """P values corrected for their number (Holm, Scandinavian Journal of Statistics 1979), in the same order."""
     corrected, least = [0.0] * len(values), 0.0
-    for rank, place in enumerate(np.argsort(values, kind="stable")):
-        least = max(least, min(1.0, (len(values) - rank) * values[place]))
-        corrected[place] = least
+    for rank, index in enumerate(np.argsort(values, kind="stable")):
+        least = max(least, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = least
     return corrected

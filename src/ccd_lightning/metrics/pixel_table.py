@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics import threshold_metrics as curves
-from ccd_lightning.metrics.intervals import Floats, Integers
+from ccd_lightning.metrics.types import Floats, Integers
+from ccd_lightning.runs import how_to_test
 from ccd_lightning.writing import atomic_write
 
 PIXELS = "pixels.npz"
@@ -21,9 +21,9 @@ AUPRO_LIMIT = 0.3  # of the false-positive rate, as Bergmann et al. integrate to
 
 # Of counts of normal pixels, of abnormal pixels, and of abnormal pixels each as a share of its region.
 CURVES: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
-    "pixel/auroc": lambda normal, abnormal, _: curves.partial_area(normal, abnormal),
+    "pixel/auroc": lambda normal, abnormal, _: curves.partial_auc(normal, abnormal),
     "pixel/average_precision": lambda normal, abnormal, _: curves.average_precision(normal, abnormal),
-    "pixel/aupro": lambda normal, _, regions: curves.partial_area(normal, regions, AUPRO_LIMIT),
+    "pixel/aupro": lambda normal, _, regions: curves.partial_auc(normal, regions, AUPRO_LIMIT),
     "pixel/dice_best": lambda normal, abnormal, _: curves.best_dice(normal, abnormal),
     "pixel/iou_best": lambda normal, abnormal, _: curves.dice_to_iou(curves.best_dice(normal, abnormal)),
 }
@@ -68,9 +68,9 @@ class PixelTable(NamedTuple):
         with np.errstate(invalid="ignore"):  # of resamples that drew images with empty masks only
             return pixel_values(names, counts, drawn @ self.above)
 
-    def take(self, places: Integers) -> PixelTable:
+    def take(self, indices: Integers) -> PixelTable:
         """Some of the images, in the order asked for."""
-        return PixelTable([self.paths[place] for place in places], *(array[places] for array in self[1:]))
+        return PixelTable([self.paths[index] for index in indices], *(array[indices] for array in self[1:]))
 
 
 def write_pixels(file: Path, table: PixelTable | None) -> None:
@@ -95,7 +95,7 @@ def read_pixels(run: Path) -> PixelTable:
     Raises:
         UserError: If the file is missing or damaged.
     """
-    file, again = run / PIXELS, f"Write it with: {command('test', '--ckpt_path', run)}"
+    file, again = run / PIXELS, f"Write it with: {how_to_test(run)}"
     if not file.is_file():
         raise UserError(f"{file}: not there; an older version did not write it. {again}")
     try:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ccd_lightning.metrics.bootstrap import RESAMPLES, bootstrap, bootstrap_interval, smaller_class
 from ccd_lightning.metrics.histogram import BINS, float_bins
-from ccd_lightning.metrics.intervals import Floats
 from ccd_lightning.metrics.pixel_table import DECISIONS, PIXEL_METRICS, PixelTable, pixel_values
 from ccd_lightning.metrics.records import Evaluation, ImageRecord
+from ccd_lightning.metrics.types import Floats
 
 LIMIT = 4096  # occupied bins of an image; with more its bins are merged in pairs until it has no more
 GRID = 512  # at most so many bins, shared by all images, for resamples
@@ -64,14 +64,14 @@ def record_pixels(path: str, anomaly_map: Tensor, mask: Tensor, threshold: float
     while len(occupied) > LIMIT:
         occupied, shift = np.unique(occupied >> 1), shift + 1
     normal, counts = np.unique(bins[~truth] >> shift, return_counts=True)
-    abnormal, place, found = np.unique(bins[truth] >> shift, return_inverse=True, return_counts=True)
+    abnormal, level, found = np.unique(bins[truth] >> shift, return_inverse=True, return_counts=True)
     over = (anomaly_map.detach().float() > threshold).cpu().numpy()
     return PixelRecord(
         path,
         shift,
         (normal.astype(np.int32), counts.astype(np.int32)),
         (abnormal.astype(np.int32), found.astype(np.int32)),
-        np.bincount(place, weights=shares, minlength=len(abnormal)).astype(np.float64),  # of nothing it counts integers
+        np.bincount(level, weights=shares, minlength=len(abnormal)).astype(np.float64),  # of nothing it counts integers
         (int((over & ~truth).sum()), int((over & truth).sum())),
     )
 
@@ -131,8 +131,8 @@ def coarse(pixels: Sequence[PixelRecord], counts: Sequence[Floats]) -> PixelTabl
     """
     shift = max(record.shift for record in pixels)
     shares = [np.cumsum(count) / count.sum() for count in counts[:2]]
-    places = sum(np.minimum(share * (GRID // 2), GRID // 2 - 1).astype(np.int64) for share in shares)
-    grid = np.unique(places, return_inverse=True)[1]
+    levels = sum(np.minimum(share * (GRID // 2), GRID // 2 - 1).astype(np.int64) for share in shares)
+    grid = np.unique(levels, return_inverse=True)[1]
     length = int(grid.max()) + 1
     normal, abnormal, regions = rows = [np.zeros((len(pixels), length)) for _ in range(3)]
     for index, record in enumerate(pixels):

@@ -16,7 +16,7 @@ class ImageRecord(NamedTuple):
     Attributes:
         path: The image file.
         label: 0 (normal), 1 (abnormal), or -1 where nobody looked.
-        kind: The sort of abnormality.
+        anomaly_type: The sort of abnormality.
         score: Higher is more abnormal.
         group: Patient or video; "" where not known.
         area: Share of the image that its mask covers, in [0, 1]; None where there is no mask.
@@ -24,7 +24,7 @@ class ImageRecord(NamedTuple):
 
     path: str
     label: int
-    kind: str
+    anomaly_type: str
     score: float
     group: str = ""
     area: float | None = None

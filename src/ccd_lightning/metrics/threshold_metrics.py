@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ccd_lightning.metrics.intervals import Floats, Integers
+from ccd_lightning.metrics.types import Floats, Integers
 
 
 def tied_counts(drawn: Floats, labels: Integers, scores: Floats) -> tuple[Floats, Floats]:
@@ -19,13 +19,31 @@ def tied_counts(drawn: Floats, labels: Integers, scores: Floats) -> tuple[Floats
     return normal, abnormal
 
 
+def score_counts(labels: Integers, scores: Floats) -> tuple[Floats, Floats]:
+    """How many normal and abnormal images each distinct score has, in rising order: (N,) each to (K,) each."""
+    normal, abnormal = tied_counts(np.ones((1, len(scores))), labels, scores)
+    return normal[0], abnormal[0]
+
+
 def called(counts: Floats) -> Floats:
     """How many are called abnormal, from none to all: (..., K) to (..., K + 1)."""
     sums: Floats = counts[..., ::-1].cumsum(axis=-1)
     return np.concatenate([np.zeros_like(sums[..., :1]), sums], axis=-1)
 
 
-def partial_area(normal: Floats, found: Floats, limit: float = 1.0) -> Floats:
+def roc(normal: Floats, abnormal: Floats) -> tuple[Floats, Floats]:
+    """False and true positive rates from no to all called abnormal: counts (..., K), in all > 0, to (..., K + 1)."""
+    false, true = called(normal), called(abnormal)
+    return false / false[..., -1:], true / true[..., -1:]
+
+
+def precision_recall(normal: Floats, abnormal: Floats) -> tuple[Floats, Floats]:
+    """Precision and recall at each value, from the highest to the lowest: (..., K) to (..., K) each."""
+    false, true = called(normal)[..., 1:], called(abnormal)[..., 1:]
+    return true / np.maximum(true + false, 1), true / true[..., -1:]
+
+
+def partial_auc(normal: Floats, found: Floats, limit: float = 1.0) -> Floats:
     """Area below the share found as a function of the false-positive rate up to a limit, divided by the limit.
 
     With the counts of abnormal values it is, up to 1, the AUROC, ties counting half. With each abnormal pixel counted
@@ -39,8 +57,7 @@ def partial_area(normal: Floats, found: Floats, limit: float = 1.0) -> Floats:
     Returns:
         (...), in [0, 1].
     """
-    false, true = called(normal), called(found)
-    false, true = false / false[..., -1:], true / true[..., -1:]
+    false, true = roc(normal, found)
     low, high = false[..., :-1], np.minimum(false[..., 1:], limit)
     width = false[..., 1:] - low
     inside = np.clip(high - low, 0, None)
@@ -51,9 +68,8 @@ def partial_area(normal: Floats, found: Floats, limit: float = 1.0) -> Floats:
 
 def average_precision(normal: Floats, abnormal: Floats) -> Floats:
     """Precision at each value, weighted by the share of the abnormal there: (..., K) to (...)."""
-    false, true = called(normal)[..., 1:], called(abnormal)[..., 1:]
-    precision = true / np.maximum(true + false, 1)
-    area: Floats = (abnormal[..., ::-1] * precision).sum(axis=-1) / true[..., -1]
+    precision, _ = precision_recall(normal, abnormal)
+    area: Floats = (abnormal[..., ::-1] * precision).sum(axis=-1) / abnormal.sum(axis=-1)
     return area
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ccd_lightning.models.gaussian import AddUp, Batches
+from ccd_lightning.models.means import AddUp, Batches
 
 
 def find_norms(module: nn.Module, keep: Collection[nn.Module] = ()) -> list[_BatchNorm]:

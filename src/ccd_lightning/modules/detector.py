@@ -14,8 +14,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ccd_lightning.checkpoints import EncoderConfig, build_encoder, initialise_encoder, rename_older_tensors
-from ccd_lightning.data.datamodule import unit_range
-from ccd_lightning.data.images import Geometry, read_image
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.loading import unit_range
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.histogram import binned_quantile, count_values
@@ -38,7 +39,7 @@ class OneClassDetector(LightningModule, ABC):
         threshold: A scalar: an image is abnormal whose score is above it. NaN where nothing was held out.
         normal_scores: Of the held-out images, rising, (N,).
         normal_maxima: Of their maps, rising, (N,); empty where an older version fitted the detector.
-        geometry: Size, crop and range of the images that it was fitted to, where `load` found them in the checkpoint.
+        preprocessing: Size, crop and range of the images that it was fitted to, as `load` found it in the checkpoint.
         score_settings: Options on which scores and maps depend, and which can be changed after a fit.
         changed: Those of them that are not as in the checkpoint, with their values.
     """
@@ -50,7 +51,7 @@ class OneClassDetector(LightningModule, ABC):
     normal_scores: Tensor
     normal_maxima: Tensor
     map_limits: Tensor
-    geometry: Geometry | None = None
+    preprocessing: Preprocessing | None = None
 
     def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
         super().__init__()
@@ -114,9 +115,9 @@ class OneClassDetector(LightningModule, ABC):
         Raises:
             UserError: If a file cannot be decoded, or the detector was not loaded from a run that says their size.
         """
-        if self.geometry is None:
+        if self.preprocessing is None:
             raise UserError("This detector knows no size of images; open one of a run with ccd_lightning.load.")
-        pixels = np.stack([read_image(Path(file), self.geometry) for file in files])
+        pixels = np.stack([read_image(Path(file), self.preprocessing) for file in files])
         return unit_range(torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).contiguous())
 
     def setup(self, stage: str) -> None:

@@ -173,7 +173,7 @@ class IGD(OneClassDetector):
 
         def features() -> Iterator[Tensor]:
             for images in self._data.normal_images(self.device, self.global_rank, self.trainer.world_size)[0]:
-                for some in torch.split(descriptor.estimation_views(images), self.local_scale.chunk):
+                for some in torch.split(descriptor.estimation_views(images), self.local_scale.chunk_size):
                     yield encoder.features(some)
 
         fine_tuned = self.training_settings.fine_tune
@@ -193,7 +193,7 @@ class IGD(OneClassDetector):
         terms: dict[str, Tensor] = {}
         for descriptor, encoder in self._scales():
             views = descriptor.training_views(images, rng, total, own)
-            alpha = torch.from_numpy(rng.uniform(0, 0.5, (total, descriptor.drawn))).to(images)[own].flatten()
+            alpha = torch.from_numpy(rng.uniform(0, 0.5, (total, descriptor.views_per_image))).to(images)[own].flatten()
             interpolate = alpha if self.training_settings.interpolation else None
             losses = descriptor.losses(encoder, views, interpolate, partial(_partners, own=own))
             terms |= {f"{descriptor.name}/{name}": value for name, value in losses.items()}

@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 
 from ccd_lightning.checkpoints import CONFIG_KEY, model_of, read_checkpoint
-from ccd_lightning.data.images import Geometry
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.padim import PaDiM
+from ccd_lightning.renamed import current_hyperparameters
 from ccd_lightning.runs import find_checkpoint
 
 DETECTORS: tuple[type[OneClassDetector], ...] = (PaDiM, IGD)
@@ -39,7 +40,7 @@ def load(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:
     file = find_checkpoint(Path(run_or_file))
     checkpoint = read_checkpoint(file)
     kind = _class_of(checkpoint, file, trust)
-    settings = dict(checkpoint.get("hyper_parameters", {}))
+    settings = current_hyperparameters(checkpoint.get("hyper_parameters", {}))
     try:
         detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
         detector.on_load_checkpoint(checkpoint)
@@ -47,7 +48,7 @@ def load(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file}: its settings or weights do not fit {kind.__name__} ({reason}).") from error
-    detector.geometry = _geometry(checkpoint, file)
+    detector.preprocessing = _preprocessing(checkpoint, file)
     return detector.requires_grad_(False).eval()
 
 
@@ -84,12 +85,12 @@ def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
         yield from _subclasses(kind)
 
 
-def _geometry(checkpoint: dict[str, Any], file: Path) -> Geometry | None:
+def _preprocessing(checkpoint: dict[str, Any], file: Path) -> Preprocessing | None:
     """Size, crop and range of the images, of the config that a checkpoint carries; None where it carries none."""
     try:
         settings = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")["data"]["init_args"]
         crop, limits = (tuple(map(float, settings[name])) if settings.get(name) else None for name in ("crop", "range"))
-        return Geometry(int(settings["size"]), crop, limits)  # type: ignore[arg-type]
+        return Preprocessing(int(settings["size"]), crop, limits)  # type: ignore[arg-type]
     except KeyError:
         return None
     except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:

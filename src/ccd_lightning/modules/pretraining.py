@@ -13,11 +13,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ccd_lightning.checkpoints import TrainedEncoderConfig, build_encoder, initialise_encoder
-from ccd_lightning.data.datamodule import unit_range_batch
+from ccd_lightning.data.loading import unit_range_batch
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
-from ccd_lightning.models.gaussian import Batches
+from ccd_lightning.models.means import Batches
 from ccd_lightning.models.probe import FeatureProbe, separation
 from ccd_lightning.modules.finetuning import frozen_parts, kept_norms, limit_training, parameter_groups
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images, require_normal_images

@@ -1,4 +1,8 @@
-"""The learning rate over time."""
+"""The learning rate over time, as factors for torch's LambdaLR.
+
+torch's own PolynomialLR and CosineAnnealingLR keep their length in a checkpoint: a run resumed with more epochs would
+stay at the final rate. And SequentialLR has the cosine begin after the warm-up, where it falls during it here.
+"""
 
 from __future__ import annotations
 

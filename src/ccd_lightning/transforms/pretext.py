@@ -37,15 +37,15 @@ class PretextViews:
         patch_size: Side of the patches whose relative position is to be predicted, in pixels.
         pairs: How many pairs of patches to draw; patches are small, and more of them teach positions sooner. 0 draws
             none, for pretraining without the position task.
-        hole: Largest side of a cutout hole in the weak views, in pixels; 0 for none. A family that does not go with
-            holes, such as `Cutout`, gets none.
+        cutout_size: Largest side of a cutout hole in the weak views, in pixels; 0 for none. A family that does not go
+            with holes, such as `Cutout`, gets none.
         draw: "all" distributions of every image (the formula), or "one" drawn per image, which needs a K-th of the
             memory per image and hence allows a K times larger batch.
         tile: Side of the tile, drawn anew each time from those that the image divides into, that the views are views
             of, in pixels; 0 for the whole image. Patches are cut out of the whole image all the same.
-        weak: Where the weak views are made: one by one on the "cpu", by the loader's workers, or in batches on the
-            "device" that learns from them, which leaves the workers to draw what the views are made of; better where
-            a GPU waits for its workers, and no faster on a CPU. The views are others, of the same distribution.
+        augment_on: Where the weak views are made: one by one on the "cpu", by the loader's workers, or in batches on
+            the "device" that learns from them, which leaves the workers to draw what the views are made of; better
+            where a GPU waits for its workers, and no faster on a CPU. The views are others, of the same distribution.
 
     Raises:
         ValueError: If the settings of the weak views, the number of pairs or the family's attributes are impossible.
@@ -58,22 +58,22 @@ class PretextViews:
         scale: tuple[float, float] = (0.2, 1.0),
         patch_size: int = 32,
         pairs: int = 4,
-        hole: int = 0,
+        cutout_size: int = 0,
         draw: Literal["all", "one"] = "all",
         tile: int = 0,
-        weak: Literal["cpu", "device"] = "cpu",
+        augment_on: Literal["cpu", "device"] = "cpu",
     ) -> None:
         if pairs < 0:
             raise ValueError(f"pairs must be 0 or more, got {pairs}")
         self.family = family or Permutation()
         self.count, self.first, omitted = _attributes(self.family)
-        self.hole = hole
-        self.settings = WeakSettings(size, scale, hole).without(omitted)
+        self.cutout_size = cutout_size
+        self.settings = WeakSettings(size, scale, cutout_size).without(omitted)
         self.patch_size = patch_size
         self.pairs = pairs
         self.draw = draw
         self.tile = tile
-        self.weak = weak
+        self.augment_on = augment_on
         self._drawn_by: WeakViews | None = None
         self._tried = False
 
@@ -102,7 +102,7 @@ class PretextViews:
             item |= {"patches": torch.stack([first, second]), "position": position}
         # The tile is drawn after the patches, which hence are the same without.
         corner = draw_tile(image.shape[1], image.shape[2], self.tile, generator) if self.tile else (0, 0)
-        if self.weak == "cpu":
+        if self.augment_on == "cpu":
             return item | {"views": self._views(self._part(image[None], [corner])[0], index, generator, weak_seed)}
         item |= {"draws": self._draws(image, len(index), corner, weak_seed)}
         if not self._tried:  # a mistake is told here and now, and not in the middle of the first step

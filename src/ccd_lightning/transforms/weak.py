@@ -33,8 +33,8 @@ class WeakViews:
             "colour": A.ColorJitter(strength, strength, strength, settings.hue, p=settings.jitter),
             "grey": A.ToGray(p=settings.grey),
         }
-        if settings.hole:
-            side = (1, min(settings.hole, size))
+        if settings.cutout_size:
+            side = (1, min(settings.cutout_size, size))
             transforms["hole"] = A.CoarseDropout(
                 num_holes_range=(1, 1), hole_height_range=side, hole_width_range=side, p=1
             )

@@ -25,7 +25,7 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "flip": {"flip": 0.0},
     "colour": {"jitter": 0.0},
     "grey": {"grey": 0.0},
-    "hole": {"hole": 0},
+    "hole": {"cutout_size": 0},
 }
 UNCHANGED = 4  # stands in an order of colour operations, whose numbers are 0 to 3, for doing nothing
 VIEW = np.dtype(
@@ -47,7 +47,7 @@ class WeakSettings:
     Attributes:
         size: Side of a view in pixels.
         scale: Smallest and largest part of the image's area that a crop covers, in (0, 1].
-        hole: Largest side of the cutout hole in pixels; 0 for none.
+        cutout_size: Largest side of the cutout hole in pixels; 0 for none.
         ratio: Smallest and largest width of a crop by its height; its logarithm is uniform.
         flip: Share of the views that are flipped from left to right.
         jitter: Share of the views whose colours are jittered.
@@ -61,7 +61,7 @@ class WeakSettings:
 
     size: int
     scale: tuple[float, float]
-    hole: int = 0
+    cutout_size: int = 0
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
     jitter: float = 0.8
@@ -70,8 +70,8 @@ class WeakSettings:
     grey: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.hole < 0:
-            raise ValueError(f"Views of {self.size} px with holes of {self.hole} px are impossible")
+        if self.size < 1 or self.cutout_size < 0:
+            raise ValueError(f"Views of {self.size} px with holes of {self.cutout_size} px are impossible")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must rise within (0, 1], got {self.scale[0]} to {self.scale[1]}")
 
@@ -90,8 +90,8 @@ def draw_views(rng: np.random.Generator, count: int, height: int, width: int, se
     views["factors"][:, :3] = rng.uniform(*settings.strength, (count, 3))
     views["factors"][:, 3] = rng.uniform(*settings.hue, count)
     views["grey"] = rng.random(count) < settings.grey
-    if settings.hole:
-        sides = rng.integers(1, min(settings.hole, settings.size), (count, 2), endpoint=True)
+    if settings.cutout_size:
+        sides = rng.integers(1, min(settings.cutout_size, settings.size), (count, 2), endpoint=True)
         views["hole"] = np.hstack([_place(rng, np.full(2, settings.size), sides), sides])
     return views
 

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
-from ccd_lightning.data.images import Geometry
-from ccd_lightning.metrics.intervals import Floats
-from ccd_lightning.visualization.overlays import COLOURS, draw_overlay, scale_of
+from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.metrics import threshold_metrics as curves
+from ccd_lightning.metrics.types import Floats
+from ccd_lightning.visualization.overlays import COLOURS, colour_map, draw_overlay, scale_of
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 DPI = 160  # of files: twice the pixels, or nearly so, at which the report shows a figure
@@ -36,24 +35,25 @@ class Case:
         image: (H, W, 3) in [0, 1].
         anomaly_map: (H, W).
         mask: (H, W) bool; None where it is not known.
-        kind: "good" or the kind of abnormality.
+        anomaly_type: "good" or the kind of abnormality.
         score: The image's.
     """
 
     image: Floats
     anomaly_map: Floats
     mask: NDArray[np.bool_] | None
-    kind: str
+    anomaly_type: str
     score: float
 
     def title(self, threshold: float) -> str:
         """Kind, score, and what was decided, a line each, such as "polyp", "12.3 > 10.9", "found"."""
-        kind = "normal" if self.kind == "good" else textwrap.fill(self.kind, 16)  # as long as a row is high
+        normal = self.anomaly_type == "good"
+        name = "normal" if normal else textwrap.fill(self.anomaly_type, 16)  # as long as a row is high
         if math.isnan(threshold):
-            return f"{kind}\n{self.score:.3g}"
+            return f"{name}\n{self.score:.3g}"
         called = self.score > threshold
-        verdict = ("found" if called else "missed") if self.kind != "good" else ("false alarm" if called else "cleared")
-        return f"{kind}\n{self.score:.3g} {'>' if called else '≤'} {threshold:.3g}\n{verdict}"
+        verdict = ("false alarm" if called else "cleared") if normal else ("found" if called else "missed")
+        return f"{name}\n{self.score:.3g} {'>' if called else '≤'} {threshold:.3g}\n{verdict}"
 
 
 def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
@@ -62,12 +62,6 @@ def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return axes
-
-
-def _ranked(scores: Floats, labels: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores as ranks in [0, 1], which have the same curves and pass through torchmetrics unchanged."""
-    ranks = np.unique(scores, return_inverse=True)[1] / len(scores)
-    return torch.from_numpy(ranks), torch.from_numpy(labels)
 
 
 def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, caption: str) -> Figure:
@@ -79,7 +73,7 @@ def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, capt
         threshold: Images that score above it are called abnormal.
         caption: What to write beside the curve, such as the AUROC with its interval.
     """
-    false, true, _ = binary_roc(*_ranked(scores, labels))
+    false, true = curves.roc(*curves.score_counts(labels, scores))
     figure = Figure(figsize=(4.5, 4.2), layout="constrained")
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curve")
     axes.plot(false, true, color=BLUE, linewidth=2, label=caption)
@@ -101,9 +95,9 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
     figure = Figure(figsize=(5.2, 5.0 + 0.2 * len(scores)), layout="constrained")
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
     for name, own in scores.items():
-        false, true, _ = binary_roc(*_ranked(own, labels))
-        area = float(torch.trapezoid(true, false))
-        axes.plot(false, true, linewidth=1.8, alpha=0.85, label=f"{name}: AUROC {area:.3f}")
+        counts = curves.score_counts(labels, own)
+        label = f"{name}: AUROC {curves.partial_auc(*counts):.3f}"
+        axes.plot(*curves.roc(*counts), linewidth=1.8, alpha=0.85, label=label)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)  # names of runs are long
@@ -112,9 +106,10 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
 
 def precision_recall_figure(scores: Floats, labels: NDArray[np.int64], caption: str) -> Figure:
     """The precision-recall curve; arguments as in `roc_figure`."""
-    precision, recall, _ = binary_precision_recall_curve(*_ranked(scores, labels))
+    precision, recall = curves.precision_recall(*curves.score_counts(labels, scores))
     figure = Figure(figsize=(4.5, 4.2), layout="constrained")
     axes = _axes(figure, "recall (sensitivity)", "precision", "Precision and recall")
+    recall, precision = np.append(recall[::-1], 0), np.append(precision[::-1], 1)
     axes.plot(recall, precision, color=BLUE, linewidth=2, drawstyle="steps-post", label=caption)
     axes.axhline(labels.mean(), color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -140,11 +135,11 @@ def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
         edges[[0, -1]] = every.min(), every.max()  # geomspace may round past the extremes
         axes.set_xscale("log")
     shades = itertools.cycle(KINDS)
-    for kind, scores in groups.items():
-        normal = kind == "good"
+    for anomaly_type, scores in groups.items():
+        normal = anomaly_type == "good"
         colour = BLUE if normal else next(shades)
         weights = np.full(len(scores), 1 / len(scores))
-        label = f"{'normal' if normal else kind} ({len(scores)})"
+        label = f"{'normal' if normal else anomaly_type} ({len(scores)})"
         bins, opacity = edges.tolist(), 0.5 if normal else 1
         style: Literal["stepfilled", "step"] = "stepfilled" if normal else "step"
         axes.hist(scores, bins, weights=weights, histtype=style, color=colour, alpha=opacity, lw=2, label=label)
@@ -168,8 +163,8 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
     figure = Figure(figsize=(4.3 * blocks + 0.6, 1.02 * height + 0.3), layout="constrained")
     grid = figure.subplots(height, blocks * len(columns), squeeze=False)
     scaled = not math.isnan(limits[1])
-    own = np.quantile([case.anomaly_map for case in cases], (0.5, 0.995)).tolist()
-    scale = ScalarMappable(Normalize(*(scale_of(limits) if scaled else own)), COLOURS)
+    low, high = np.quantile([case.anomaly_map for case in cases], (0.5, 0.995)).tolist()
+    ends = scale_of(limits) if scaled else (low, high)
     for axes, title in zip(grid[0], columns * blocks, strict=True):
         axes.set_title(title, fontsize=9)
     rows = [row for block in np.split(grid, blocks, axis=1) for row in block]
@@ -179,7 +174,7 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
         pictures = (
             case.image,
             case.image,
-            scale.to_rgba(case.anomaly_map),
+            colour_map(case.anomaly_map.astype(np.float32), ends),
             overlay(case, limits) if scaled else case.image,
         )
         for axes, picture in zip(row, pictures, strict=True):
@@ -194,7 +189,7 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
             _note(row[3], "no threshold")
         row[0].set_ylabel(case.title(threshold), fontsize=7)
     label = "anomaly map" if scaled else "anomaly map, own scale"
-    bar = figure.colorbar(scale, ax=grid[:, -1], shrink=0.7, label=label)
+    bar = figure.colorbar(ScalarMappable(Normalize(*ends), COLOURS), ax=grid[:, -1], shrink=0.7, label=label)
     if scaled:
         bar.ax.axhline(limits[1], color="cyan", linewidth=1.2)  # where the line of the overlays is
     return figure
@@ -213,7 +208,7 @@ def overlay(case: Case, limits: tuple[float, float]) -> NDArray[np.uint8]:
         limits: Median and threshold of normal images' maps.
     """
     image = Image.fromarray(np.rint(255 * case.image).astype(np.uint8))
-    return np.asarray(draw_overlay(image, case.anomaly_map.astype(np.float32), Geometry(image.width), limits))
+    return np.asarray(draw_overlay(image, case.anomaly_map.astype(np.float32), Preprocessing(image.width), limits))
 
 
 def select_cases(scores: Floats, labels: NDArray[np.int64], count: int = 8) -> list[int]:

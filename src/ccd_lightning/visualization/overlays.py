@@ -1,6 +1,7 @@
-"""Anomaly maps as pictures: laid over the original image, and as 16-bit PNG.
+"""Anomaly maps as pictures: coloured, laid over the original image, and as 16-bit PNG.
 
-The report and `ccd predict` draw by this rule; `examples/score_onnx.py`, which cannot import it, repeats it.
+Figures, predictions, TensorBoard and exported files take their colours from here; `examples/score_onnx.py`, which
+cannot import it, repeats it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from ccd_lightning.data.images import Geometry, open_rgb
+from ccd_lightning.data.images import open_rgb
+from ccd_lightning.data.preprocessing import Preprocessing
 
 COLOURS = "inferno"
 MapFormat = Literal["png", "npy", "none"]
@@ -45,8 +47,26 @@ def palette() -> bytes:
     return (255 * colormaps[COLOURS](np.arange(256))[:, :3]).round().astype(np.uint8).tobytes()
 
 
+def map_levels(anomaly_map: Maps, ends: tuple[float, float]) -> Image.Image:
+    """A map (H, W) as 256 grey levels, from its value at the lower end to that at the upper end of the colours."""
+    low, high = ends
+    return Image.fromarray((255 * ((anomaly_map - low) / (high - low or 1.0)).clip(0, 1)).round().astype(np.uint8))
+
+
+def colour_levels(levels: Image.Image) -> Image.Image:
+    """The RGB image in the colours of a map's levels."""
+    colours = levels.copy()
+    colours.putpalette(palette())
+    return colours.convert("RGB")
+
+
+def colour_map(anomaly_map: Maps, ends: tuple[float, float]) -> NDArray[np.uint8]:
+    """A map (H, W) in its colours, (H, W, 3) in 0..255; see `map_levels`."""
+    return np.asarray(colour_levels(map_levels(anomaly_map, ends)))
+
+
 def draw_overlay(
-    image: Image.Image, anomaly_map: Maps, geometry: Geometry, limits: tuple[float, float], label: str = ""
+    image: Image.Image, anomaly_map: Maps, preprocessing: Preprocessing, limits: tuple[float, float], label: str = ""
 ) -> Image.Image:
     """Lays a map over the image it is of, at the image's own size.
 
@@ -55,20 +75,16 @@ def draw_overlay(
 
     Args:
         image: The original, RGB, of any size.
-        anomaly_map: (size, size), of the part that `geometry` crops.
-        geometry: What brought the image to the map's size.
+        anomaly_map: (size, size), of the part that `preprocessing` crops.
+        preprocessing: What brought the image to the map's size.
         limits: Median and threshold of normal images' maps.
         label: Written into the upper left corner, if the image is large enough.
     """
     image = image.copy()
-    box = left, top, right, bottom = geometry.box(*image.size)
-    low, high = scale_of(limits)
-    spread = (anomaly_map - low) / (high - low or 1.0)
-    levels = Image.fromarray((255 * spread.clip(0, 1)).round().astype(np.uint8))
+    box = left, top, right, bottom = preprocessing.box(*image.size)
+    levels = map_levels(anomaly_map, scale_of(limits))
     levels = levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
-    colours = levels.copy()
-    colours.putpalette(palette())
-    image.paste(colours.convert("RGB"), box, levels.point(OPACITY))
+    image.paste(colour_levels(levels), box, levels.point(OPACITY))
     image.paste(OUTLINE, box, _rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
     draw = ImageDraw.Draw(image)
     width = max(1, min(image.size) // 400)
@@ -90,11 +106,11 @@ def _rim(inside: Image.Image) -> Image.Image:
 
 def _write(draw: ImageDraw.ImageDraw, label: str, size: int) -> None:
     font: Any = ImageFont.load_default(size)
-    place = (size // 2, size // 2)
-    left, top, right, bottom = draw.textbbox(place, label, font=font)
+    corner = (size // 2, size // 2)
+    left, top, right, bottom = draw.textbbox(corner, label, font=font)
     pad = size // 4
     draw.rectangle((left - pad, top - pad, right + pad, bottom + pad), fill="black")
-    draw.text(place, label, font=font, fill="white")
+    draw.text(corner, label, font=font, fill="white")
 
 
 def encode_map(anomaly_map: Maps, top: float) -> Image.Image:
@@ -109,7 +125,7 @@ class PictureWriter:
     Attributes:
         folder: Where `overlays` and `maps` are; below them files are named and nested as the images are.
         base: The folder that all images are in.
-        geometry: What brought images to the maps' size.
+        preprocessing: What brought images to the maps' size.
         threshold: Of image scores; NaN where there is none.
         limits: Median and threshold of normal images' maps; without them (NaN) there are no overlays.
         maps: How to write the maps.
@@ -118,7 +134,7 @@ class PictureWriter:
 
     folder: Path
     base: str
-    geometry: Geometry
+    preprocessing: Preprocessing
     threshold: float
     limits: tuple[float, float]
     maps: MapFormat
@@ -135,7 +151,7 @@ class PictureWriter:
         return TOP * self.limits[1]
 
     def write(self, path: str, score: float, anomaly_map: Maps) -> None:
-        """Writes what is asked for of one image.
+        """Writes what is asked for of one image, in place: an image whose row is not written yet may lack a part of it.
 
         Raises:
             UserError: If the image cannot be read again.
@@ -148,7 +164,7 @@ class PictureWriter:
             decision = "abnormal" if score > self.threshold else "normal"
             label = f"{decision}: score {score:.4g}, threshold {self.threshold:.4g}"
             overlay = draw_overlay(
-                open_rgb(Path(path), self.geometry.range), anomaly_map, self.geometry, self.limits, label
+                open_rgb(Path(path), self.preprocessing.range), anomaly_map, self.preprocessing, self.limits, label
             )
             overlay.save(self._place(OVERLAYS, f"{path}.png"))
 
@@ -160,14 +176,14 @@ class PictureWriter:
             **(scale if self.maps == "png" else {"value": "as it is, float32"}),
             "normal_median": _number(self.limits[0]),
             "normal_threshold": _number(self.limits[1]),
-            "size": self.geometry.size,
-            "crop": list(self.geometry.crop or (0, 0, 1, 1)),
+            "size": self.preprocessing.size,
+            "crop": list(self.preprocessing.crop or (0, 0, 1, 1)),
         }
 
-    def _place(self, kind: str, path: str) -> Path:
-        place = self.folder / kind / os.path.relpath(os.path.abspath(path), self.base)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
+    def _place(self, subfolder: str, path: str) -> Path:
+        file = self.folder / subfolder / os.path.relpath(os.path.abspath(path), self.base)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
 
 
 def _number(value: float) -> float | None:

@@ -9,11 +9,11 @@ from ccd_lightning.data.synthetic.polyp import GRADES, Polyp
 from ccd_lightning.data.synthetic.wall import Wall
 
 
-def paint(kind: str, rng: np.random.Generator, size: int) -> Scene:
+def paint(anomaly_type: str, rng: np.random.Generator, size: int) -> Scene:
     """Paints a frame; the wall is drawn before the polyp, so that the same generator gives the same wall without it.
 
     Args:
-        kind: "good", or "polyp_" and a grade.
+        anomaly_type: "good", or "polyp_" and a grade.
         rng: The source of all randomness.
         size: Side in pixels.
     """
@@ -21,7 +21,7 @@ def paint(kind: str, rng: np.random.Generator, size: int) -> Scene:
     camera = np.random.default_rng(rng.integers(2**63))
     surface = wall.surface
     mask = np.zeros((size, size), bool)
-    if kind != "good":
-        polyp = Polyp(rng, wall, GRADES[kind.removeprefix("polyp_")])
+    if anomaly_type != "good":
+        polyp = Polyp(rng, wall, GRADES[anomaly_type.removeprefix("polyp_")])
         surface, mask = polyp.grow(wall), polyp.mask
     return Scene(finish(camera, wall.photograph(surface), wall.field, camera.uniform(0.006, 0.018)), mask)

@@ -49,7 +49,7 @@ SETS = {
 }
 
 
-def render(name: str, kind: str, rng: np.random.Generator, size: int) -> Scene:
+def render(name: str, anomaly_type: str, rng: np.random.Generator, size: int) -> Scene:
     """Paints one image.
 
     What is normal is drawn from the generator first, so that equal generators give an abnormal image and its normal
@@ -57,7 +57,7 @@ def render(name: str, kind: str, rng: np.random.Generator, size: int) -> Scene:
 
     Args:
         name: One of SETS.
-        kind: "good" or one of the set's kinds.
+        anomaly_type: "good" or one of the set's kinds.
         rng: The source of all randomness.
         size: Side of the image in pixels; structures scale with it.
 
@@ -68,9 +68,9 @@ def render(name: str, kind: str, rng: np.random.Generator, size: int) -> Scene:
         UserError: If there is no such set, or no such kind in it.
     """
     chosen = _find(name)
-    if kind not in (GOOD, *chosen.kinds):
-        raise UserError(f"{kind}: no such kind in the set {name}. It has {', '.join((GOOD, *chosen.kinds))}.")
-    scene: Scene = import_module(chosen.module).paint(kind, rng, size)
+    if anomaly_type not in (GOOD, *chosen.kinds):
+        raise UserError(f"{anomaly_type}: no such kind in the set {name}. It has {', '.join((GOOD, *chosen.kinds))}.")
+    scene: Scene = import_module(chosen.module).paint(anomaly_type, rng, size)
     return scene
 
 
@@ -110,9 +110,9 @@ def synthesize(
     _build(root, record, list(_jobs(name, train, test_good, test_abnormal)), progress)
 
 
-def image_generator(seed: int, name: str, split: str, kind: str, index: int) -> np.random.Generator:
+def image_generator(seed: int, name: str, split: str, anomaly_type: str, index: int) -> np.random.Generator:
     """The source of randomness of one image of a folder: of nothing but its own name."""
-    words = (seed, *(zlib.crc32(word.encode()) for word in (name, split, kind)), index)
+    words = (seed, *(zlib.crc32(word.encode()) for word in (name, split, anomaly_type)), index)
     return np.random.default_rng(np.random.SeedSequence(words))
 
 
@@ -172,19 +172,20 @@ def _jobs(name: str, train: int, test_good: int, test_abnormal: int) -> Iterator
     kinds = SETS[name].kinds
     yield from (("train", GOOD, index) for index in range(train))
     yield from (("test", GOOD, index) for index in range(test_good))
-    for place, kind in enumerate(kinds):
-        yield from (("test", kind, index) for index in range(len(range(place, test_abnormal, len(kinds)))))
+    for place, anomaly_type in enumerate(kinds):
+        yield from (("test", anomaly_type, index) for index in range(len(range(place, test_abnormal, len(kinds)))))
 
 
 def _write_all(root: Path, name: str, size: int, seed: int, jobs: list[tuple[str, str, int]], progress: bool) -> None:
     from rich.progress import track
 
-    for split, kind, index in track(jobs, f"Painting {name}", transient=True, disable=not progress):
-        scene = render(name, kind, image_generator(seed, name, split, kind, index), size)
-        _write(root / split / kind / f"{index:04d}.png", Image.fromarray(scene.image))
-        if kind != GOOD:
+    for split, anomaly_type, index in track(jobs, f"Painting {name}", transient=True, disable=not progress):
+        scene = render(name, anomaly_type, image_generator(seed, name, split, anomaly_type, index), size)
+        _write(root / split / anomaly_type / f"{index:04d}.png", Image.fromarray(scene.image))
+        if anomaly_type != GOOD:
             _write(
-                root / "ground_truth" / kind / f"{index:04d}.png", Image.fromarray(scene.mask.astype(np.uint8) * 255)
+                root / "ground_truth" / anomaly_type / f"{index:04d}.png",
+                Image.fromarray(scene.mask.astype(np.uint8) * 255),
             )
 
 

@@ -11,17 +11,17 @@ from ccd_lightning.data.synthetic.noise import Scene, finish
 CUP_RATIO = {"subtle": (0.56, 0.63), "moderate": (0.66, 0.74), "obvious": (0.80, 0.88)}  # healthy: 0.22 to 0.48
 
 
-def paint(kind: str, rng: np.random.Generator, size: int) -> Scene:
+def paint(anomaly_type: str, rng: np.random.Generator, size: int) -> Scene:
     """Paints a photograph; the eye is drawn before its disease, so that the same generator gives its healthy twin.
 
     Args:
-        kind: "good", or "lesion_" or "cup_" and a grade.
+        anomaly_type: "good", or "lesion_" or "cup_" and a grade.
         rng: The source of all randomness.
         size: Side in pixels.
     """
     eye = Eye(rng, size)
     camera = np.random.default_rng(rng.integers(2**63))
-    family, _, grade = kind.partition("_")
+    family, _, grade = anomaly_type.partition("_")
     ground, cup, mask = eye.ground, eye.cup, np.zeros((size, size), bool)
     if family == "cup":
         cup = _enlarged(rng, eye, grade)

@@ -13,9 +13,10 @@ from torch.func import functional_call
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses import igd
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.gaussian import AddUp, Batches, LatentGaussian, whiten
+from ccd_lightning.models.igd.latents import LatentGaussian, whiten
 from ccd_lightning.models.igd.networks import Critic, Decoder
 from ccd_lightning.models.igd.settings import Scale
+from ccd_lightning.models.means import AddUp, Batches
 
 
 class Descriptor(nn.Module):
@@ -51,7 +52,7 @@ class Descriptor(nn.Module):
         self.gaussian = LatentGaussian(latent_size, floor=0.0 if whitened else 0.1)
 
     @property
-    def drawn(self) -> int:
+    def views_per_image(self) -> int:
         """How many views of an image a training step sees."""
         return 1
 
@@ -65,7 +66,7 @@ class Descriptor(nn.Module):
             own: Places of these images in it, (B,).
 
         Returns:
-            (B drawn, C, size, size): here the images themselves.
+            (B V, C, size, size) for V views per image: here the images themselves.
         """
         return images
 

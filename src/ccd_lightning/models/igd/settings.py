@@ -38,8 +38,9 @@ class WindowScale(Scale):
 
     Attributes:
         stride: Pixels from one window to the next when an image is scored.
-        drawn: Windows of each image in a training step, drawn among those that are scored.
-        chunk: The most windows that are scored at once, or the windows in a row where these are more; it bounds memory.
+        windows_per_image: Windows of each image in a training step, drawn among those that are scored.
+        chunk_size: The most windows that are scored at once, or the windows in a row where these are more; it bounds
+            memory.
     """
 
     size: int = 32
@@ -47,8 +48,8 @@ class WindowScale(Scale):
     ssim_window: int = 3
     ssim_weights: tuple[float, ...] = (0.0516, 0.3295, 0.3463, 0.2726)
     stride: int = 16
-    drawn: int = 16
-    chunk: int = 512
+    windows_per_image: int = 16
+    chunk_size: int = 512
 
 
 @dataclass
@@ -76,7 +77,7 @@ def check(whole: Scale, local: WindowScale, training: Training) -> None:
     Raises:
         UserError: It names the option.
     """
-    least = {"weight": 0, "drawn": 1, "chunk": 1, "stride": 1, "ssim_window": 1}
+    least = {"weight": 0, "windows_per_image": 1, "chunk_size": 1, "stride": 1, "ssim_window": 1}
     for name, scale in (("global_scale", whole), ("local_scale", local)):
         for key, low in least.items():
             if getattr(scale, key, low) < low:

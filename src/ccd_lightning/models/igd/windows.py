@@ -26,15 +26,16 @@ class WindowDescriptor(Descriptor):
     settings: WindowScale
 
     @property
-    def drawn(self) -> int:
+    def views_per_image(self) -> int:
         """How many windows of an image a training step sees."""
-        return self.settings.drawn
+        return self.settings.windows_per_image
 
     def training_views(self, images: Tensor, rng: np.random.Generator, total: int, own: Tensor) -> Tensor:
-        """Windows drawn among those that are scored: (B drawn, C, size, size), those of the first image first."""
+        """Windows drawn among those that are scored: (B V, C, size, size), those of the first image first."""
         grid = self._windows(images)
         rows, columns = grid.shape[1:3]
-        place = torch.from_numpy(rng.integers(rows * columns, size=(total, self.drawn))).to(images.device)[own]
+        chosen = rng.integers(rows * columns, size=(total, self.views_per_image))
+        place = torch.from_numpy(chosen).to(images.device)[own]
         image = torch.arange(len(images), device=images.device)[:, None]
         return grid[image, place // columns, place % columns].flatten(0, 1)
 
@@ -48,12 +49,12 @@ class WindowDescriptor(Descriptor):
     def score(self, encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor]:
         """The highest of the windows' scores (B,), and their maps (B, H, W) averaged where they overlap.
 
-        No more than `chunk` windows, or a row, are scored at once, but for an exported graph: of a batch whose size is
-        open it cannot tell how many chunks there are. Row by row it would hold the model once for each row of the grid:
-        at 256 px 2.4 GB instead of 0.9 for one image, and 20 times as long to export.
+        No more than `chunk_size` windows, or a row, are scored at once, but for an exported graph: of a batch whose
+        size is open it cannot tell how many chunks there are. Row by row it would hold the model once for each row of
+        the grid: at 256 px 2.4 GB instead of 0.9 for one image, and 20 times as long to export.
         """
         grid = self._windows(images)
-        at_once = max(1, self.settings.chunk // (grid.shape[1] * grid.shape[2]))
+        at_once = max(1, self.settings.chunk_size // (grid.shape[1] * grid.shape[2]))
         chunks = [grid] if torch.compiler.is_exporting() else torch.split(grid, at_once)
         scores, maps = (torch.cat(part) for part in zip(*(self._score(encoder, some) for some in chunks), strict=True))
         return scores, maps / self._times(images)
@@ -62,7 +63,7 @@ class WindowDescriptor(Descriptor):
         """Scores (B,) and sums of maps (B, H, W) of windows (B, rows, columns, C, size, size), some rows at once."""
         (count, rows, columns), size, stride = grid.shape[:3], self.settings.size, self.settings.stride
         maps = grid.new_zeros(count, (rows - 1) * stride + size, (columns - 1) * stride + size)
-        at_once = rows if torch.compiler.is_exporting() else max(1, self.settings.chunk // (count * columns))
+        at_once = rows if torch.compiler.is_exporting() else max(1, self.settings.chunk_size // (count * columns))
         highest = []
         for top, block in zip(range(0, rows, at_once), torch.split(grid, at_once, dim=1), strict=True):
             scores, parts = super().score(encoder, block.flatten(0, 2))
@@ -74,7 +75,7 @@ class WindowDescriptor(Descriptor):
     def reconstruct(self, encoder: Encoder, images: Tensor) -> Tensor:
         """What the decoder makes of the windows of images (B, 3, H, W), averaged where they overlap: as many."""
         grid = self._windows(images)
-        reconstruct, parts = super().reconstruct, torch.split(grid.flatten(0, 2), self.settings.chunk)
+        reconstruct, parts = super().reconstruct, torch.split(grid.flatten(0, 2), self.settings.chunk_size)
         made = torch.cat([reconstruct(encoder, part) for part in parts]).view(grid.shape)
         whole = fold_windows(made.movedim(3, 1).flatten(0, 1), self.settings.stride)  # a channel is as good as an image
         return whole.view_as(images) / self._times(images)

@@ -1,0 +1,84 @@
+"""Which training images are held out, to validate on and to set thresholds by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ccd_lightning.data.division import Division, inherited
+from ccd_lightning.data.manifest import GOOD, Row
+from ccd_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Holds out a share of the images by the seed, or those that other runs held out, where they had these images.
+
+    Attributes:
+        root: The data set's folder, for messages.
+        share: Of the images.
+        seed: Of the draw.
+        followed: Divisions of the runs to follow; None for one whose checkpoint is too old to tell.
+    """
+
+    root: Path
+    share: float
+    seed: int
+    followed: Sequence[Division | None] = ()
+
+    def draw(self, rows: Sequence[Row], keys: Sequence[int]) -> tuple[set[int], str]:
+        """Draws the images, or takes those of the runs to follow; a patient's or video's stay together.
+
+        Args:
+            rows: The training images.
+            keys: Their digests (`image_keys`).
+
+        Returns:
+            Indices of the held-out images, and where they come from, in words; "" where there is no run to follow.
+
+        Raises:
+            UserError: If there are too few images.
+        """
+        if not rows:
+            raise UserError(f"{self.root}: no images to learn from (train/{GOOD}, in the common layout).")
+        count = round(self.share * len(rows))
+        groups: dict[str, list[int]] = {}
+        for index, row in enumerate(rows):
+            groups.setdefault(row.group or f"image {index}", []).append(index)
+        members, held_out = list(groups.values()), set[int]()
+        known = [division for division in self.followed if division and division.knows(keys)]
+        if (followed := inherited(members, keys, known)) and len(followed) <= len(rows) - 2:
+            return followed, f"the {len(followed)} images that the encoder's run held out"
+        for group in np.random.default_rng(self.seed).permutation(len(members)).tolist():
+            if len(held_out) + len(members[group]) <= count:
+                held_out.update(members[group])
+        if not 0 < len(held_out) <= len(rows) - 2:
+            advice = f" They are of {len(groups)} patients or videos; --data.groups false takes every image by itself."
+            together = advice if len(groups) < len(rows) else ""
+            raise UserError(
+                f"{self.root}: {len(rows)} training images with data.validation {self.share} leave "
+                f"{len(rows) - len(held_out)} to train on and {len(held_out)} to validate on; at least 2 and 1 are"
+                f" needed.{together}"
+            )
+        if not self.followed:
+            return held_out, ""
+        return held_out, f"{len(held_out)} images drawn by the seed; {self._relation(held_out, keys, known)}"
+
+    def _relation(self, held_out: set[int], keys: Sequence[int], known: Sequence[Division]) -> str:
+        """What the encoders' runs have to do with images that the seed drew."""
+        learned = sum(any(keys[index] in division.learned for division in known) for index in held_out)
+        if learned:
+            return f"the encoder has learned {learned} of them, so the threshold may be too low"
+        if None in self.followed:
+            return (
+                "the encoder may have learned them, as its checkpoint is from an older version and does not tell: give"
+                " the same seed and data.validation as its run has"
+            )
+        if not known:
+            return (
+                "the encoder's run names none of them: if it saw them under other names, the threshold may be too low"
+            )
+        return "the encoder has learned none of them"

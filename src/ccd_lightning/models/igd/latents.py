@@ -1,0 +1,75 @@
+"""Gaussians of IGD's latents, and latents that are principal components."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ccd_lightning.models.means import AddUp, Batches, mean_over
+
+NEGLIGIBLE = 1e-6  # share of the first component's variance
+
+
+class LatentGaussian(nn.Module):
+    """Centre and scale of normal images' latents, as IGD uses them (Chen, Tian et al., AAAI 2022).
+
+    Args:
+        latent_size: D.
+        floor: Entries of the centre that are nearer to 0 are moved to this distance, on their side.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, latent_size: int, floor: float = 0.1) -> None:
+        super().__init__()
+        self.floor = floor
+        self.register_buffer("centre", torch.full((latent_size,), floor))
+        self.register_buffer("scale", torch.tensor(float("nan")))  # until it is fitted
+
+    @torch.no_grad()
+    def fit(self, latents: Batches, add_up: AddUp = lambda total: total) -> None:
+        """Estimates both from latents that are gone through twice.
+
+            c = mean z,   sigma = mean max(1, |z - c|^2)
+
+        The paper's text leaves open whether the maximum is taken of each distance, as here, or of their mean over a
+        batch; only the former does not depend on batches.
+
+        Args:
+            latents: Gives batches (N, D) of this process's latents, the same each time.
+            add_up: Adds a tensor of sums to those of the other processes.
+        """
+        centre = floor_centre(mean_over(latents, lambda z: z.sum(dim=0), self.centre, add_up), self.floor)
+        scale = mean_over(latents, lambda z: (z - centre).square().sum(dim=1).clamp(min=1).sum(), self.scale, add_up)
+        self.centre.copy_(centre)
+        self.scale.copy_(scale)
+
+
+def floor_centre(centre: Tensor, floor: float) -> Tensor:
+    """Moves entries of (D,) that are nearer to 0 than `floor` to +-floor, on their side; 0 itself stays."""
+    return torch.where(centre.abs() < floor, floor * centre.sign(), centre)
+
+
+@torch.no_grad()
+def whiten(layer: nn.Linear, features: Batches, add_up: AddUp = lambda total: total) -> None:
+    """Makes a linear layer give leading principal components, each of mean 0 and variance 1.
+
+    The squared length of what it gives is the squared Mahalanobis distance within these components. Those of no
+    variance to speak of, such as those beyond the number of images, are always 0. Each component's largest weight is
+    positive, so that nothing depends on how eigenvectors are found.
+
+    Args:
+        layer: From F features to D <= F components.
+        features: Gives batches (N, F) of this process's features, the same each time; they are gone through twice.
+        add_up: Adds a tensor of sums to those of the other processes.
+    """
+    square = layer.weight.new_zeros(layer.in_features, layer.in_features)
+    mean = mean_over(features, lambda f: f.sum(dim=0), square[0], add_up)
+    covariance = mean_over(features, lambda f: (f - mean).T @ (f - mean), square, add_up)
+    variances, vectors = (part.flip(-1)[..., : layer.out_features] for part in torch.linalg.eigh(covariance.cpu()))
+    largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
+    scales = torch.where(variances > NEGLIGIBLE * variances[0], largest.sign()[0] / variances.clamp(min=0).sqrt(), 0)
+    weight = (vectors * scales).T.to(mean)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(-weight @ mean)

@@ -1,0 +1,45 @@
+"""Names in checkpoints of older versions, and what they are called now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MODULES = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}
+VIEWS = {"hole": "cutout_size", "weak": "augment_on"}
+LOCAL_SCALE = {"drawn": "windows_per_image", "chunk": "chunk_size"}
+OWN_VIEWS = "ccd_lightning.transforms.pretext.PretextViews"  # others may have options by any name
+
+
+def current_modules(text: str) -> str:
+    """A config's text with the names that modules have now."""
+    for old, new in MODULES.items():
+        text = text.replace(old, new)
+    return text
+
+
+def current_config(config: Any) -> Any:
+    """A config with the names that options have now; the rest of it stays as it is, whatever it is."""
+    config = _renamed(config, ("model", "init_args", "local_scale"), LOCAL_SCALE)
+    views = config
+    for key in ("data", "init_args", "views"):
+        views = views.get(key) if isinstance(views, dict) else None
+    if isinstance(views, dict) and views.get("class_path") == OWN_VIEWS:
+        config = _renamed(config, ("data", "init_args", "views", "init_args"), VIEWS)
+    return config
+
+
+def current_hyperparameters(settings: dict[str, Any]) -> dict[str, Any]:
+    """A model's hyper-parameters with the names that they have now."""
+    renamed: dict[str, Any] = _renamed(settings, ("local_scale",), LOCAL_SCALE)
+    return renamed
+
+
+def _renamed(settings: Any, path: Sequence[str], names: Mapping[str, str]) -> Any:
+    """A copy of settings whose keys at a path have other names."""
+    if not isinstance(settings, dict):
+        return settings
+    if not path:
+        return {names.get(key, key): value for key, value in settings.items()}
+    first, *rest = path
+    return settings | {first: _renamed(settings[first], rest, names)} if first in settings else settings

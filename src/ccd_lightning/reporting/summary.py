@@ -1,0 +1,39 @@
+"""What a test prints on the terminal."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from rich.console import Console
+from rich.table import Table
+
+from ccd_lightning.metrics.names import MAIN
+from ccd_lightning.metrics.records import Evaluation
+
+
+def print_summary(evaluation: Evaluation, console: Console | None = None, note: str = "") -> None:
+    """Prints the main metrics with their intervals, and the undefined ones of them with the reason.
+
+    Main are `names.MAIN`, the image AUROC of each part of the abnormal images, and what pretraining measures.
+
+    Args:
+        evaluation: To print.
+        console: Where to; None for stdout.
+        note: Printed below.
+    """
+    console = console or Console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("95% interval")
+    parts = [name for name in evaluation.metrics if name.startswith(("image/auroc/", "pretext/"))]
+    for name in chain(MAIN, parts):
+        if name in evaluation.metrics:
+            ends = evaluation.intervals.get(name)
+            interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+            table.add_row(name, f"{evaluation.metrics[name]:.3f}", interval)
+        elif name in evaluation.undefined:
+            table.add_row(name, "-", f"undefined: {evaluation.undefined[name]}")
+    console.print(table)
+    if note:
+        console.print(note, soft_wrap=True, highlight=False)
