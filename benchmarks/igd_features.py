@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
 from ccd_lightning.data.datasets import Folder
+from ccd_lightning.encoder_config import EncoderConfig, initialise_encoder
 from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.latents import whiten

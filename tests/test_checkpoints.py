@@ -4,14 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from ccd_lightning.checkpoints import (
-    EncoderConfig,
-    EncoderSource,
-    encoder_state,
-    fingerprint,
-    initialise_encoder,
-    read_checkpoint,
-)
+from ccd_lightning.checkpoints import encoder_state, fingerprint, read_checkpoint
+from ccd_lightning.encoder_config import EncoderConfig, EncoderSource, initialise_encoder
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ccd_lightning.checkpoints import TrainedEncoderConfig
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.synthetic import synthesize
+from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.models.batchnorm import calibrate
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale

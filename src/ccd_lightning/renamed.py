@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 MODULES = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}
 VIEWS = {"hole": "cutout_size", "weak": "augment_on"}
 LOCAL_SCALE = {"drawn": "windows_per_image", "chunk": "chunk_size"}
+TENSORS = {"stem.0": "conv1", "stem.1": "bn1"}
 OWN_VIEWS = "ccd_lightning.transforms.pretext.PretextViews"  # others may have options by any name
 
 
@@ -43,3 +45,12 @@ def _renamed(settings: Any, path: Sequence[str], names: Mapping[str, str]) -> An
         return {names.get(key, key): value for key, value in settings.items()}
     first, *rest = path
     return settings | {first: _renamed(settings[first], rest, names)} if first in settings else settings
+
+
+def rename_tensors(state: dict[str, Any]) -> None:
+    """Gives the tensors of a checkpoint today's names: before version 0.2, ResNet-18 was the encoder itself."""
+    for name in list(state):
+        found = re.fullmatch(r"(encoder|local_encoder)\.(stem\.0|stem\.1|layer[1-4])\.(.+)", name)
+        if found:
+            prefix, part, rest = found.groups()
+            state[f"{prefix}.network.{TENSORS.get(part, part)}.{rest}"] = state.pop(name)

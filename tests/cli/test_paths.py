@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
 from ccd_lightning.cli import main
 from ccd_lightning.cli.relocation import relocate
 from ccd_lightning.commands import command, expand
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.image_files import find_files
+from ccd_lightning.encoder_config import EncoderConfig, initialise_encoder
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.runs import find_checkpoint, how_to_go_on
 from tests.runs import CONFIGS, VIEWS, metrics

@@ -12,7 +12,7 @@ from skimage import data
 from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop, resize
 
-from ccd_lightning.checkpoints import EncoderConfig, initialise_encoder
+from ccd_lightning.encoder_config import EncoderConfig, initialise_encoder
 from ccd_lightning.errors import UserError
 from ccd_lightning.models import weights
 from ccd_lightning.models.encoder import Encoder

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ccd_lightning import load
-from ccd_lightning.checkpoints import EncoderConfig, TrainedEncoderConfig
 from ccd_lightning.cli import main
+from ccd_lightning.encoder_config import EncoderConfig, TrainedEncoderConfig
 from ccd_lightning.models.igd.settings import Scale, WindowScale
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from ccd_lightning.checkpoints import EncoderConfig
+from ccd_lightning.encoder_config import EncoderConfig
 from ccd_lightning.modules import detector as module
 from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
 

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ccd_lightning.checkpoints import TrainedEncoderConfig
 from ccd_lightning.data.datasets import Folder
+from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.ccd import CCD

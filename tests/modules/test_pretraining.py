@@ -11,9 +11,9 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from ccd_lightning.checkpoints import TrainedEncoderConfig
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.loading import unit_range_batch
+from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import calibrate
 from ccd_lightning.models.encoder import Encoder

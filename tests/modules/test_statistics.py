@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from ccd_lightning.checkpoints import EncoderConfig
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.distributed import gather_rows
+from ccd_lightning.encoder_config import EncoderConfig
 from ccd_lightning.models.fitted import FittedModule
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.loading import load

@@ -19,14 +19,7 @@ from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO, TrainingBr
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
-from ccd_lightning.checkpoints import (
-    DIVISION_KEY,
-    RANDOM,
-    EncoderSource,
-    model_of,
-    read_checkpoint,
-    recorded_sources,
-)
+from ccd_lightning.checkpoints import DIVISION_KEY, model_of, read_checkpoint
 from ccd_lightning.cli.callbacks import with_checkpoints
 from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.next_steps import class_path, record_run
@@ -37,6 +30,7 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
 from ccd_lightning.data.image_files import ImageFiles
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.encoder_config import RANDOM, EncoderSource, recorded_sources
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.pretraining import EncoderPretraining

@@ -14,10 +14,10 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs, shipped
-from ccd_lightning.checkpoints import EncoderSource
 from ccd_lightning.commands import command
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.recognition import AUTO
+from ccd_lightning.encoder_config import EncoderSource
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.calibration import few_held_out
 from ccd_lightning.modules.detector import OneClassDetector

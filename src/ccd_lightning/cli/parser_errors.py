@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from ccd_lightning.checkpoints import TrainedEncoderConfig
 from ccd_lightning.data import datasets
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.igd.settings import Training, WindowScale
 from ccd_lightning.modules.ccd import CCD

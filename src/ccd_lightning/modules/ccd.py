@@ -9,13 +9,14 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
 
-from ccd_lightning.checkpoints import TrainedEncoderConfig, rename_older_tensors
 from ccd_lightning.distributed import gather_rows, world_size
+from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses.contrastive import alignment, nt_xent, uniformity
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, feature_std
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images
 from ccd_lightning.modules.pretraining import EncoderPretraining
+from ccd_lightning.renamed import rename_tensors
 
 
 class CCD(EncoderPretraining):
@@ -102,7 +103,7 @@ class CCD(EncoderPretraining):
         Raises:
             UserError: If the data have another number of strong augmentations.
         """
-        rename_older_tensors(checkpoint["state_dict"])
+        rename_tensors(checkpoint["state_dict"])
         kept, data = len(checkpoint["state_dict"]["augmentation.weight"]), find_normal_images(self._trainer)
         count = data.distributions if data else None
         if count is not None and (count != kept if self.trainer.state.fn == "fit" else count > kept):

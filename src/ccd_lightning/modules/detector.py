@@ -13,14 +13,15 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from ccd_lightning.checkpoints import EncoderConfig, build_encoder, initialise_encoder, rename_older_tensors
 from ccd_lightning.data.images import read_image
 from ccd_lightning.data.loading import unit_range
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.distributed import gather_ranks
+from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.histogram import binned_quantile, count_values
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.renamed import rename_tensors
 
 PIXEL_QUANTILE = 0.99  # share of held-out normal images' pixels whose map value is at most the pixel threshold
 
@@ -180,7 +181,7 @@ class OneClassDetector(LightningModule, ABC):
         images; the pixel threshold has its own quantile, which is always the same.
         """
         state = checkpoint["state_dict"]
-        rename_older_tensors(state)
+        rename_tensors(state)
         state.setdefault("pixel_threshold", self.pixel_threshold)
         state.setdefault("map_limits", self.map_limits)
         state.setdefault("normal_maxima", self.normal_maxima)

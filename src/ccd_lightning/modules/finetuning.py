@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ccd_lightning.checkpoints import TrainedEncoderConfig
+from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import find_norms
 from ccd_lightning.models.encoder import Encoder

@@ -13,8 +13,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from ccd_lightning.checkpoints import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.distributed import batch_places, gather_batch
+from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.descriptor import Descriptor

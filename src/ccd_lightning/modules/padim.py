@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from ccd_lightning.checkpoints import EncoderConfig
+from ccd_lightning.encoder_config import EncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.grids import IMAGE, Grid, resample
 from ccd_lightning.memory import available_memory, require

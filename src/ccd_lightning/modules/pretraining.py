@@ -12,9 +12,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ccd_lightning.checkpoints import TrainedEncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.data.loading import unit_range_batch
 from ccd_lightning.distributed import gather_ranks
+from ccd_lightning.encoder_config import TrainedEncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.means import Batches

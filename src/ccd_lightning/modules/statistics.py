@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from ccd_lightning.checkpoints import EncoderConfig
+from ccd_lightning.encoder_config import EncoderConfig
 from ccd_lightning.modules.detector import OneClassDetector
 
 

@@ -1,0 +1,206 @@
+"""Which network an encoder is, where its weights come from, and the way from there into it: strict, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import yaml
+
+from ccd_lightning.checkpoints import (
+    CONFIG_KEY,
+    DIVISION_KEY,
+    check_content,
+    encoder_state,
+    fingerprint,
+    network_of,
+    read_checkpoint,
+)
+from ccd_lightning.commands import command, expand
+from ccd_lightning.data.division import Division
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.weights import encoder_weights, imagenet_weights, read_tensors
+from ccd_lightning.runs import LATEST, find_checkpoint
+
+RANDOM, IMAGENET = "random", "imagenet"
+
+
+@dataclass
+class EncoderConfig:
+    """Which network the encoder is, and where its weights come from.
+
+    Attributes:
+        name: Of the network in timm, such as "resnet18" or "tf_efficientnet_lite0"; `ccd encoders` lists them. null
+            takes that of the CCD run which the weights are of, else "resnet18".
+        weights: null (random), "imagenet", a file of weights (.pth, .pt or .safetensors, with the tensor names of timm,
+            torchvision or lightly), or a CCD run: its folder, the folder of its versions (then the newest finished
+            one), or a checkpoint file. The config of a run names the file that was taken.
+        digest: Of these weights, which `ccd fit` writes into the config of a run; weights with another one are refused.
+    """
+
+    name: str | None = None
+    weights: str | None = None
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        """Takes the word for nothing as nothing: an override on the command line arrives as text."""
+        for field in fields(self):
+            if getattr(self, field.name) in ("None", "null"):
+                setattr(self, field.name, None)
+
+
+@dataclass
+class TrainedEncoderConfig(EncoderConfig):
+    """Where the encoder's weights come from, and how far pretraining may change them.
+
+    The defaults are for random weights: all of the encoder learns, at one rate with the heads.
+
+    Attributes:
+        freeze: How many of the encoder's levels, counted from the first, stay as the weights have them: no gradient,
+            and batch norm by its running statistics. `ccd encoders NAME` lists them; a ResNet's first one is its
+            stem. 0 freezes nothing.
+        lr_scale: Learning rate of the encoder, as a share of that of the heads.
+        batch_norm: What the encoder's batch norm goes by. "calibrate": the statistics of each batch in training, and
+            afterwards those of the training images. "keep": the running statistics of the weights, in both; their
+            scales and shifts learn all the same, where they are not frozen.
+    """
+
+    freeze: int = 0
+    lr_scale: float = 1.0
+    batch_norm: Literal["calibrate", "keep"] = "calibrate"
+
+
+Config = TypeVar("Config", bound=EncoderConfig)
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Where an encoder's weights came from.
+
+    Attributes:
+        weights: "random", "imagenet" or the file's path.
+        digest: Of the weights; None for random ones.
+        division: Which images the run that learned them held out; None where no run did, or it does not say.
+        is_run: Whether a run of this program learned them.
+    """
+
+    weights: str
+    digest: str | None = None
+    division: Division | None = None
+    is_run: bool = False
+
+
+def build_encoder(config: Config | Mapping[str, Any]) -> tuple[Config, Encoder]:
+    """Makes the encoder that a config names, with random weights.
+
+    Args:
+        config: It stays as it is. In its place, a checkpoint's hyper-parameters have what `Encoder.settings` gave.
+
+    Returns:
+        The config with the name of the network, and the encoder.
+
+    Raises:
+        UserError: If there is no such network.
+    """
+    known = config if isinstance(config, EncoderConfig) else TrainedEncoderConfig(**config)
+    encoder = Encoder(known.name or _name_in_run(known.weights) or "")
+    return cast(Config, replace(known, name=encoder.name)), encoder
+
+
+def _name_in_run(weights: str | None) -> str | None:
+    """The network of the CCD run that weights are of; None where they are of none, or it cannot be read.
+
+    A mistake in them is not reported here: `initialise_encoder` does, when the weights are needed.
+    """
+    if weights in (None, IMAGENET):
+        return None
+    try:
+        return network_of(read_checkpoint(find_checkpoint(expand(str(weights)))))
+    except UserError:
+        return None
+
+
+def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "model.encoder") -> EncoderSource:
+    """Loads the weights that a config names.
+
+    Args:
+        encoder: The encoder to fill; left as it is where the config names nothing.
+        config: What to load.
+        option: The config's name, for messages.
+
+    Returns:
+        Where the weights came from.
+
+    Raises:
+        UserError: If a run cannot be found, one of its encoder's tensors does not fit, or they are not those that the
+            config was written for.
+    """
+    if config.weights is None:
+        return EncoderSource(RANDOM)
+    if config.weights == IMAGENET:
+        encoder.network.load_state_dict(imagenet_weights(encoder.name, encoder.network))
+        source = EncoderSource(IMAGENET, fingerprint(encoder))
+    else:
+        source = _load_file(encoder, expand(config.weights), option)
+    if config.digest not in (None, source.digest):
+        raise UserError(
+            f"{source.weights}: the encoder's weights are not those that the config names (digest {source.digest}, not"
+            f" {config.digest}). To use them, give --{option}.digest null."
+        )
+    return source
+
+
+def _load_file(encoder: Encoder, path: Path, option: str) -> EncoderSource:
+    """Loads the weights of a CCD run, or of a file from elsewhere."""
+    if not path.exists() or (path.is_dir() and not any(path.glob("**/*.ckpt"))):
+        raise UserError(_no_run(path, option))
+    file = _concrete(find_checkpoint(path))
+    content = read_tensors(file)
+    if path.is_file() and not _is_own(content):
+        encoder.network.load_state_dict(encoder_weights(content, encoder.network, file))
+        return EncoderSource(str(file), fingerprint(encoder))
+    checkpoint = check_content(content, file)
+    if (network := network_of(checkpoint)) not in (None, encoder.name):
+        raise UserError(
+            f"{file}: its encoder is {network}, but {option}.name is {encoder.name}. Leave the name out to take the"
+            " run's."
+        )
+    encoder.load_state_dict(encoder_state(checkpoint, file, encoder))
+    division = Division.from_state(checkpoint.get(DIVISION_KEY))
+    return EncoderSource(str(file), fingerprint(encoder), division, is_run=True)
+
+
+def _is_own(content: Mapping[str, Any]) -> bool:
+    """Whether a file is a checkpoint of this program."""
+    settings = content.get("hyper_parameters")
+    return CONFIG_KEY in content or (isinstance(settings, Mapping) and "_class_path" in settings)
+
+
+def _concrete(checkpoint: Path) -> Path:
+    """The same file, by a path that will not lead to another one when a further run has finished."""
+    run = checkpoint.parent.parent
+    if run.name == LATEST and run.is_symlink():
+        return run.parent / run.readlink() / checkpoint.parent.name / checkpoint.name
+    return checkpoint
+
+
+def recorded_sources(checkpoint: Mapping[str, Any]) -> dict[str, EncoderSource]:
+    """The encoders that the config in a checkpoint names, by the model's options; for resuming, which reads none."""
+    try:
+        arguments = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")["model"]["init_args"]
+        found = {name: value for name, value in arguments.items() if isinstance(value, dict) and "weights" in value}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}
+    return {
+        name: EncoderSource(str(value["weights"] or RANDOM), str(value["digest"]) if value.get("digest") else None)
+        for name, value in found.items()
+    }
+
+
+def _no_run(path: Path, option: str) -> str:
+    config = Path("configs") / f"{path.name}.yaml"
+    make = f"Make one with: {command('fit', '--config', config)}" if config.is_file() else "Pretrain one with ccd fit"
+    return f"{path}: no CCD run for the encoder. {make}, or go without by --{option}.weights null"
