@@ -114,6 +114,7 @@ def _quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
         ".*module.s. in eval mode at the start of training.*",  # encoders that are not trained
         ".*using a custom batch sampler.*",  # ours returns every index
+        ".*Couldn't infer the batch indices.*",  # of predictions, which are written by their paths
         ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged was reduced already, in one piece
     ):
         warnings.filterwarnings("ignore", message=message)
