@@ -59,6 +59,8 @@ class CLI(LightningCLI):
         options: Those of LightningCLI.
     """
 
+    datamodule: AnomalyDataModule
+
     def __init__(self, paths: list[str] | None, writer: PredictionFile | ImagePredictions, **options: Any) -> None:
         self.paths, self.writer = paths, writer
         self.sources: dict[str, EncoderSource] = {}  # of the encoders, by the model's options
@@ -87,7 +89,7 @@ class CLI(LightningCLI):
                 if isinstance(callback, Pace):
                     callback.thin = True
         if isinstance(self.model, OneClassDetector):
-            size = self.datamodule.geometry.size
+            size = self.datamodule.preprocessing.size
             self.model.check_size(size)
             self.model.check_memory(size, self.trainer.strategy.root_device, self.trainer.num_devices)
         self.datamodule.processes = self.trainer.num_devices if self.trainer.local_rank == 0 else 1
@@ -198,7 +200,7 @@ class CLI(LightningCLI):
         """Predicts, and keeps no map in memory; Ctrl-C is told with where the images are that were done before."""
         if self.paths is not None:
             data = self.datamodule
-            kwargs["datamodule"] = ImageFiles(self.paths, data.geometry, data.batch_size, data.num_workers)
+            kwargs["datamodule"] = ImageFiles(self.paths, data.preprocessing, data.batch_size, data.num_workers)
         try:
             self.trainer.predict(model, **kwargs | {"return_predictions": False})
         except SystemExit as stop:
