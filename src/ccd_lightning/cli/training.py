@@ -113,6 +113,7 @@ def _quieten() -> None:
         ".*dataloader is not resumable.*",  # the data module keeps the place
         ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
         ".*module.s. in eval mode at the start of training.*",  # encoders that are not trained
+        ".*Couldn't infer the batch indices.*",  # of predictions, which are written by their paths
         ".*using a custom batch sampler.*",  # ours returns every index
         ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged was reduced already, in one piece
     ):
