@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import yaml
 
+from ccd_lightning import shipped
 from ccd_lightning.checkpoints import (
     CONFIG_KEY,
     DIVISION_KEY,
@@ -201,6 +202,6 @@ def recorded_sources(checkpoint: Mapping[str, Any]) -> dict[str, EncoderSource]:
 
 
 def _no_run(path: Path, option: str) -> str:
-    config = Path("configs") / f"{path.name}.yaml"
-    make = f"Make one with: {command('fit', '--config', config)}" if config.is_file() else "Pretrain one with ccd fit"
+    named = path.name in shipped.names()
+    make = f"Make one with: {command('fit', '--config', path.name)}" if named else "Pretrain one with ccd fit"
     return f"{path}: no CCD run for the encoder. {make}, or go without by --{option}.weights null"

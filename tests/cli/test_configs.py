@@ -155,7 +155,6 @@ def test_simclr_runs_and_a_detector_takes_its_encoder(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("configs").symlink_to(CONFIGS)
     assert main([*small("simclr_synthetic", images), "--trainer.max_epochs=1"]) == 0
     command = "ccd fit --config padim_synthetic --data.size 64"
     command += " --model.encoder.weights runs/simclr_synthetic/version_0"

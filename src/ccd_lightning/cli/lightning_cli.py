@@ -53,6 +53,8 @@ class CLI(LightningCLI):
         options: Those of LightningCLI.
     """
 
+    datamodule: AnomalyDataModule
+
     def __init__(self, paths: list[str] | None, writer: PredictionFile | ImagePredictions, **options: Any) -> None:
         self.paths, self.writer = paths, writer
         self.sources: dict[str, EncoderSource] = {}  # of the encoders, by the model's options
