@@ -9,7 +9,7 @@ from PIL import Image
 from ccd_lightning import __version__
 from ccd_lightning.cli import main
 from ccd_lightning.cli.parser_errors import explain_trainer
-from tests.runs import CONFIGS
+from tests.runs import CCD, CONFIGS
 from tests.tested_runs import told_without_torch
 
 VIEWS = ["--data.views", "ccd_lightning.transforms.pretext.PretextViews"]
@@ -223,3 +223,21 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["compare", "--help"], ["--version"]])
 def test_help_imports_neither_torch_nor_lightning(words: list[str]) -> None:
     assert "ccd" in told_without_torch(*words)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.views.patch_size=16"], "data.views.patch_size is 16, but the encoder test_convnext cannot take"),
+        (["--data.views.size=16"], "data.views.size is 16, but the encoder test_convnext cannot take"),
+        (["--data.views.patch_size=16", "--data.views.pairs=0", "--model.position_weight=0"], ""),
+    ],
+)
+def test_views_that_the_encoder_cannot_take(
+    options: list[str], message: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = [*CCD, "--trainer.max_epochs=1", "--model.encoder.name=test_convnext", "--data.views.patch_size=32"]
+    place = "--trainer.logger.init_args.name=sizes"
+    assert main([*fit, *options, place]) == (2 if message else 0)
+    assert message in capsys.readouterr().err
+    assert Path("runs/sizes").exists() == (not message)

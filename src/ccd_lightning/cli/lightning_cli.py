@@ -97,6 +97,8 @@ class CLI(LightningCLI):
         self.datamodule.setup("fit")
         if isinstance(self.model, EncoderPretraining):
             self.model.take_data(self.datamodule, "fit")
+            for option, size in self.datamodule.shown_sizes.items():
+                self.model.encoder.check_size(size, option)
         if checkpoint:
             if self.datamodule.split:
                 check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)

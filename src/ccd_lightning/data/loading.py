@@ -130,6 +130,13 @@ class ImageLoader(LightningDataModule):
         return int(getattr(self.views, "tile", 0))
 
     @property
+    def shown_sizes(self) -> dict[str, int]:
+        """Sides of what an encoder is shown in pretraining, in pixels, by the options that set them."""
+        whole = {} if self.tile else {"data.size": self.preprocessing.size}
+        sizes: dict[str, int] = getattr(self.views, "sizes", {})
+        return whole | {f"data.views.{name}": size for name, size in sizes.items()}
+
+    @property
     def distributions(self) -> int | None:
         """How many strong augmentations the views' family has; None where the views have no family."""
         count = getattr(getattr(self.views, "family", None), "count", None)

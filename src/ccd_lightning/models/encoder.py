@@ -121,19 +121,23 @@ class Encoder(nn.Module):
             self._grids[size] = [(rescaled(rows, scales[0]), rescaled(columns, scales[1])) for rows, columns in traced]
         return [self._grids[size][level] for level in (self.default_levels if levels is None else levels)]
 
-    def check_size(self, size: Size) -> None:
-        """Refuses images of a size (H, W) that the network cannot take.
+    def check_size(self, size: int, option: str = "data.size") -> None:
+        """Refuses square images of a size, in pixels, that the network cannot take.
+
+        Args:
+            size: The side.
+            option: That sets it, for the message.
 
         Raises:
-            UserError: If it cannot.
+            UserError: If the network cannot take them.
         """
         try:
-            self.grids(size)
+            self.grids((size, size))
         except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"The encoder {self.name} cannot take images of {size[1]} x {size[0]} px ({reason}). Give another"
-                " --data.size, or another --model.encoder.name."
+                f"{option} is {size}, but the encoder {self.name} cannot take images of {size} x {size} px ({reason})."
+                f" Give another --{option} or --model.encoder.name."
             ) from error
 
     def settings(self) -> dict[str, str]:

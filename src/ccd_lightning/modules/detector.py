@@ -88,8 +88,9 @@ class OneClassDetector(LightningModule, ABC):
         """Refuses images of a size (in pixels, square) that the detector cannot be fitted to.
 
         Raises:
-            UserError: If there is such a size.
+            UserError: If it cannot, as when the encoder does not take them.
         """
+        self.encoder.check_size(size)
 
     def check_memory(self, size: int, device: torch.device, processes: int) -> None:
         """Refuses images of a size that the detector's statistics do not leave room for.

@@ -160,6 +160,8 @@ class IGD(OneClassDetector):
                 f"Images of {size} px do not go with this detector of {self.global_scale.size} px: give --data.size"
                 f" {self.global_scale.size}, or fit one with --model.global_scale.size {size}."
             )
+        for descriptor, encoder in self._scales():
+            encoder.check_size(descriptor.settings.size, f"model.{descriptor.name}.size")
 
     def on_train_epoch_start(self) -> None:
         """Estimates centre and scale of the latents, every so many epochs."""

@@ -76,10 +76,6 @@ class PaDiM(StatisticsDetector):
             )
         return tuple(layers)
 
-    def check_size(self, size: int) -> None:
-        """Refuses images of a size that the encoder cannot take."""
-        self.encoder.check_size((size, size))
-
     def embed(self, images: Tensor) -> Tensor:
         """Features of the levels where the first one's units look: (B, 3, H, W) to (B, d, h, w)."""
         levels, grids = self.encoder.maps(images, self.layers), self._grids(images)

@@ -77,6 +77,12 @@ class PretextViews:
         self._drawn_by: WeakViews | None = None
         self._tried = False
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sides of what is drawn, in pixels, by the names of the options that set them."""
+        sizes = {"size": self.settings.size, "tile": self.tile, "patch_size": self.patch_size * bool(self.pairs)}
+        return {name: side for name, side in sizes.items() if side}
+
     def __call__(self, image: Tensor, seed: tuple[int, int, int]) -> dict[str, Any]:
         """Draws everything that pretraining sees of one image.
 
