@@ -50,9 +50,14 @@ def check_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return content
 
 
-def network_of(checkpoint: Mapping[str, Any]) -> str | None:
-    """The network that a checkpoint's encoder is; None where it does not say, as in older ones."""
-    settings = checkpoint.get("hyper_parameters", {}).get("encoder")
+def network_of(checkpoint: Mapping[str, Any], option: str = "encoder") -> str | None:
+    """The network that an encoder of a checkpoint is; None where it does not say, as in older ones.
+
+    Args:
+        checkpoint: Its content.
+        option: The model's option that the encoder belongs to.
+    """
+    settings = checkpoint.get("hyper_parameters", {}).get(option)
     return str(settings["name"]) if isinstance(settings, Mapping) and settings.get("name") else None
 
 

@@ -22,7 +22,7 @@ from ccd_lightning.checkpoints import (
 from ccd_lightning.commands import command, expand
 from ccd_lightning.data.division import Division
 from ccd_lightning.errors import UserError
-from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.encoder import Encoder, architecture
 from ccd_lightning.models.weights import encoder_weights, imagenet_weights, read_tensors
 from ccd_lightning.runs import LATEST, find_checkpoint
 
@@ -106,7 +106,7 @@ def build_encoder(config: Config | Mapping[str, Any]) -> tuple[Config, Encoder]:
     Raises:
         UserError: If there is no such network.
     """
-    known = config if isinstance(config, EncoderConfig) else TrainedEncoderConfig(**config)
+    known = config if isinstance(config, EncoderConfig) else TrainedEncoderConfig(name=config["name"])
     encoder = Encoder(known.name or _name_in_run(known.weights) or "")
     return cast(Config, replace(known, name=encoder.name)), encoder
 
@@ -164,10 +164,11 @@ def _load_file(encoder: Encoder, path: Path, option: str) -> EncoderSource:
         encoder.network.load_state_dict(encoder_weights(content, encoder.network, file))
         return EncoderSource(str(file), fingerprint(encoder))
     checkpoint = check_content(content, file)
-    if (network := network_of(checkpoint)) not in (None, encoder.name):
+    network = network_of(checkpoint) or encoder.name
+    if architecture(network) != architecture(encoder.name):
         raise UserError(
-            f"{file}: its encoder is {network}, but {option}.name is {encoder.name}. Leave the name out to take the"
-            " run's."
+            f"{file}: its encoder is {network}, but {option}.name is {encoder.name}. To take the run's, give"
+            f" --{option}.name null."
         )
     encoder.load_state_dict(encoder_state(checkpoint, file, encoder))
     division = Division.from_state(checkpoint.get(DIVISION_KEY))

@@ -122,8 +122,14 @@ def write_onnx(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
 def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
     """Writes what `torch.export.load` reads; arguments and return value are those of `write_onnx`."""
     metadata = json.dumps(describe(detector, kind), indent=2)
-    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
-    program = torch.export.export(Scorer(detector), (_example(detector, kind),), dynamic_shapes=shapes, strict=False)
+    shapes, scorer, example = (
+        {"images": {0: torch.export.Dim("batch", min=1)}},
+        Scorer(detector),
+        _example(detector, kind),
+    )
+    with torch.no_grad():
+        scorer(example)  # finds where the encoder's units look, which is no part of what is exported
+    program = torch.export.export(scorer, (example,), dynamic_shapes=shapes, strict=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found")  # harmless on the CPU
         torch.export.save(program, file, extra_files={METADATA: metadata})

@@ -136,5 +136,5 @@ def test_a_budget_ends_with_a_validated_checkpoint(
     words = ["--data.root=images", "--data.size=64", "--data.batch_size=5", "--data.num_workers=0", *VIEWS, *length]
     assert main(["fit", "--config", "mine.yaml", *words]) == 0
     for file in ("best", "last"):
-        checkpoint = read_checkpoint(Path(f"runs/ccd_folder/version_0/checkpoints/{file}.ckpt"))
+        checkpoint = read_checkpoint(Path(f"runs/mine/version_0/checkpoints/{file}.ckpt"))
         assert file != "last" or checkpoint["global_step"] == steps

@@ -166,3 +166,17 @@ def test_images_under_other_names_are_not_taken_for_new_ones(
     words = ["--data.root", str(root), "--data.size=64", "--model.encoder.weights=runs/ccd_synthetic"]
     assert main(["fit", "--config", "configs/padim_folder.yaml", *words]) == 0
     assert "the encoder's run names none of them: if it saw them under other names" in capsys.readouterr().out
+
+
+def test_a_resumed_run_keeps_its_network(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit = [*PADIM, "--model.encoder.weights=null", "--trainer.logger.init_args.name=other"]
+    assert main([*fit, "--model.encoder.name=test_resnet"]) == 0
+    run = "runs/other/version_0"
+    before = Path(run, "config.yaml").read_text()
+    assert main([*fit, "--model.encoder.name=test_vit", "--ckpt_path", run]) == 2
+    assert "its encoder is test_resnet, but model.encoder.name is test_vit" in capsys.readouterr().err
+    assert Path(run, "config.yaml").read_text() == before
+    assert main(["test", "--ckpt_path", run, "--model.encoder.name=test_vit"]) == 2
+    assert main(["test", "--ckpt_path", run]) == 0
+    assert main([*fit, "--ckpt_path", run]) == 0  # which leaves the name out
+    assert encoder(run)["name"] == "test_resnet"

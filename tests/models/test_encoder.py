@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -125,7 +126,20 @@ def test_parameters_up_to_a_level_change_its_map_and_no_others_do(name: str) -> 
     encoder.eval()
     with torch.no_grad():
         before = encoder.maps(images, [level])[0]
-        for parameter in encoder.network.parameters():
-            if id(parameter) not in own:
+        for key, parameter in encoder.network.named_parameters():
+            if id(parameter) not in own and not key.startswith("norm."):  # the last norm, of all levels' maps
                 parameter.add_(torch.randn_like(parameter))
         assert torch.equal(encoder.maps(images, [level])[0], before)
+
+
+def test_a_level_of_a_transformer_does_not_have_the_last_norm() -> None:
+    encoder = Encoder("test_vit")
+    names = {id(parameter): name for name, parameter in encoder.network.named_parameters()}
+    assert not any(names[id(own)].startswith("norm.") for own in encoder.parameters_up_to(0))
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "ghostnetv3_050", "beit_base_patch16_224"])
+def test_other_networks_are_taken_or_refused_in_a_sentence(name: str) -> None:
+    takes = name != "beit_base_patch16_224"
+    with nullcontext() if takes else pytest.raises(UserError, match="cannot take images of 96 x 96 px"):
+        Encoder(name).check_size(96)

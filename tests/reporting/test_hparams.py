@@ -9,16 +9,18 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # typ
 from torch.utils.tensorboard import SummaryWriter
 
 from ccd_lightning.reporting.hparams import hyperparameters, log_hyperparameters
-from tests.runs import CONFIGS
+from tests.tiny import NAME
 
 
-def test_parameters_of_shipped_configs() -> None:
-    padim = hyperparameters((CONFIGS / "padim_synthetic.yaml").read_text())
-    assert padim["model"] == "PaDiM"
-    assert padim["encoder"] == "runs/ccd_synthetic"
+def test_parameters_of_runs(trained: Path) -> None:
+    padim, igd = (
+        hyperparameters((trained / f"runs/{name}_synthetic/version_0/config.yaml").read_text())
+        for name in ("padim", "igd")
+    )
+    assert (padim["model"], padim["network"]) == ("PaDiM", NAME)
+    assert padim["encoder"] == "runs/ccd_synthetic/version_0/checkpoints/best.ckpt"
     assert "learning_rate" not in padim
-    igd = hyperparameters((CONFIGS / "igd_synthetic.yaml").read_text())
-    assert igd["local_encoder"] == "runs/ccd_synthetic_local"
+    assert igd["local_encoder"] == "runs/ccd_synthetic_local/version_0/checkpoints/best.ckpt"
     assert igd["learning_rate"] == pytest.approx(2e-3)
 
 

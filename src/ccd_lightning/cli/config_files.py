@@ -71,7 +71,7 @@ def _configs(words: list[str]) -> dict[int, tuple[str, str]]:
 def _find(value: str) -> str:
     """The path of a config; content, addresses and the standard input, which the parser takes too, as they are."""
     path = expand(value)
-    if path.is_file():
+    if _is_file(path):
         return str(path)
     if file := shipped.find(value):
         return str(file)
@@ -85,6 +85,13 @@ def _find(value: str) -> str:
     raise UserError(f"{value}: there is no such config file, nor a shipped config.{hint} Shipped: {', '.join(names)}.")
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # content that is longer than names of files may be
+        return False
+
+
 def _content(text: str) -> Any:
     try:
         return yaml.safe_load(text)
@@ -95,7 +102,7 @@ def _content(text: str) -> Any:
 def _says_what(value: str) -> bool:
     """Whether a config file says more than how to train; one at an address is not read for that."""
     path = Path(value)
-    if not path.is_file():
+    if not _is_file(path):
         return "://" in value
     content = _content(path.read_text(encoding="utf-8", errors="replace"))
     return not (isinstance(content, dict) and content.keys() <= {"trainer"})

@@ -24,7 +24,7 @@ def run_encoders(argv: list[str]) -> None:
     import timm
     from rich.progress import track
 
-    names = list(TESTED) if pattern is None else timm.list_models(pattern)
+    names = list(TESTED) if pattern is None else [pattern] if timm.is_model(pattern) else timm.list_models(pattern)
     if not names:
         raise UserError(f"timm has no network {pattern!r}. Patterns have stars: ccd encoders '*{pattern}*'")
     if len(names) > MOST:

@@ -23,7 +23,7 @@ from ccd_lightning.checkpoints import DIVISION_KEY, model_of, read_checkpoint
 from ccd_lightning.cli.callbacks import with_checkpoints
 from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.next_steps import class_path, record_run
-from ccd_lightning.cli.resume import go_on_with_last
+from ccd_lightning.cli.resume import go_on_with_last, keep_networks
 from ccd_lightning.cli.saved_config import check_split
 from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
@@ -135,6 +135,8 @@ class CLI(LightningCLI):
         """Has the config name the encoders' files instead of where they were looked for."""
         arguments = self.config["fit"]["model"]["init_args"]
         for name, source in self.sources.items():
+            if name not in arguments:  # a model of the user's that chooses the encoder itself
+                continue
             arguments[name]["name"] = getattr(self.model, name).name
             if source.weights != RANDOM:
                 arguments[name]["weights"], arguments[name]["digest"] = source.weights, source.digest
@@ -162,13 +164,14 @@ class CLI(LightningCLI):
                 )
 
     def before_instantiate_classes(self) -> None:
-        """Finds the run that `fit --ckpt_path last` is to go on with, which the logger's folder tells."""
+        """Finds the run that `fit --ckpt_path last` is to resume, which the logger's folder tells, and its encoders."""
         config = self.config[self.subcommand]
         if self.subcommand == "fit" and config["ckpt_path"] == "last":
             go_on_with_last(config)
         if config["ckpt_path"]:
             config["ckpt_path"] = str(expand(config["ckpt_path"]))
             config["weights_only"] = True  # a checkpoint need not be trusted to run code
+            keep_networks(config["model"]["init_args"], Path(config["ckpt_path"]))
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Fits; Ctrl-C, from which Lightning exits by itself, and SIGTERM are told with the way to go on."""

@@ -10,11 +10,13 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
-from ccd_lightning.checkpoints import CONFIG_KEY, read_checkpoint
+from ccd_lightning.checkpoints import CONFIG_KEY, network_of, read_checkpoint
 from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
 from ccd_lightning.cli.trust import embedded_config, refuse_to_make
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.models import encoder
+from ccd_lightning.models.encoder import architecture
 
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
 LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}
@@ -76,6 +78,30 @@ def go_on_with_last(config: Namespace) -> None:
         rank_zero_only(print)(f"fit: going on from {os.path.relpath(checkpoint)}")
     else:
         rank_zero_only(print)(f"fit: nothing to go on with in {folder}, so this begins at the beginning")
+
+
+def keep_networks(arguments: Namespace, file: Path) -> None:
+    """Has a model's encoders be the networks that a checkpoint is of, whatever their weights were taken from.
+
+    Args:
+        arguments: Of the model; the names of its encoders are set.
+        file: The checkpoint, if it is there.
+
+    Raises:
+        UserError: If another network is asked for.
+    """
+    options = [option for option in ("encoder", "local_encoder") if arguments.get(option)]
+    if not options or not file.is_file():
+        return
+    checkpoint = read_checkpoint(file)
+    for option in options:
+        asked, kept = arguments[option].get("name"), network_of(checkpoint, option)
+        if kept and asked and architecture(asked) != architecture(kept):
+            raise UserError(
+                f"{file}: its {option} is {kept}, but model.{option}.name is {asked}. Leave the name out, or give"
+                f" --model.{option}.name {kept}."
+            )
+        arguments[option]["name"] = kept or asked or encoder.DEFAULT
 
 
 def _same_folder(checkpoint: Path) -> list[str]:

@@ -116,7 +116,9 @@ class Encoder(nn.Module):
             network_size = self._network_size(size)
             with torch.device("meta"):
                 network = create_network(self.name)
-            traced = trace_grids(network, network_size)
+            traced, channels = trace_grids(network, network_size, self.is_transformer)
+            if channels != self.channels:
+                raise ValueError(f"its levels have {channels} channels where timm says {self.channels}")
             scales = [own / seen for own, seen in zip(size, network_size, strict=True)]
             self._grids[size] = [(rescaled(rows, scales[0]), rescaled(columns, scales[1])) for rows, columns in traced]
         return [self._grids[size][level] for level in (self.default_levels if levels is None else levels)]
@@ -133,7 +135,7 @@ class Encoder(nn.Module):
         """
         try:
             self.grids((size, size))
-        except (AssertionError, RuntimeError, ValueError) as error:
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
                 f"{option} is {size}, but the encoder {self.name} cannot take images of {size} x {size} px ({reason})."
@@ -146,11 +148,12 @@ class Encoder(nn.Module):
 
     def parameters_up_to(self, level: int) -> list[nn.Parameter]:
         """The parameters that the map of a level depends on, which are those of the stem and of all levels up to it."""
-        side = 2 * max(self.strides)
-        image = torch.full((1, 3, side, side), 0.5, device=self.mean.device)
+        config: Any = self.network.pretrained_cfg
+        image = torch.zeros(1, *config.get("input_size", (3, 64, 64)), device=self.mean.device)
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        with torch.enable_grad(), _evaluating(self):
-            total = self.maps(image, [level])[0].sum()
+        forward: Any = self.network.forward_intermediates
+        with torch.enable_grad(), _evaluating(self):  # without the norm after the last level, which is shared by all
+            total = forward(image, indices=[level], norm=False, stop_early=True, intermediates_only=True)[0].sum()
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         return [own for own, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
 
@@ -166,6 +169,11 @@ class Encoder(nn.Module):
         """The next size that patches fill."""
         rows, columns = (-(-length // self._multiple) * self._multiple for length in size)
         return rows, columns
+
+
+def architecture(name: str) -> str:
+    """A network's name without the tag of its pretrained weights."""
+    return name.partition(".")[0]
 
 
 @contextmanager
@@ -214,8 +222,8 @@ def _with_free_size(name: str) -> nn.Module:
         except TypeError:  # it has no such option
             if not options:
                 raise
-        except RuntimeError as error:
-            raise UserError(f"model.encoder.name is {name!r}: {error}.") from error
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UserError(f"model.encoder.name is {name!r}: {str(error).rstrip('.')}.") from error
         else:
             return network
     raise AssertionError

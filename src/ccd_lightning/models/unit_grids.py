@@ -29,21 +29,22 @@ class _Step(NamedTuple):
     offset: float
 
 
-def trace_grids(network: nn.Module, size: Size) -> list[tuple[Grid, Grid]]:
-    """The grids of all levels of a network.
+def trace_grids(network: nn.Module, size: Size, norm: bool = False) -> tuple[list[tuple[Grid, Grid]], tuple[int, ...]]:
+    """The grids of all levels of a network, and how many channels their maps have.
 
     Args:
         network: Of timm, with `forward_intermediates`, on the meta device.
         size: Height and width of the images.
+        norm: Whether maps are normalised as the last one is.
 
     Returns:
-        For each level the grids along rows and along columns.
+        For each level the grids along rows and along columns; and its channels.
     """
     with _recorded(network.eval()) as steps, torch.no_grad():
         forward: Any = network.forward_intermediates
-        maps: list[Tensor] = forward(torch.empty(1, 3, *size, device="meta"), intermediates_only=True)
+        maps: list[Tensor] = forward(torch.empty(1, 3, *size, device="meta"), norm=norm, intermediates_only=True)
     rows, columns = ([_grid(steps[axis], size[axis], level.shape[axis - 2]) for level in maps] for axis in (0, 1))
-    return list(zip(rows, columns, strict=True))
+    return list(zip(rows, columns, strict=True)), tuple(level.shape[1] for level in maps)
 
 
 @contextmanager
@@ -60,13 +61,19 @@ def _recorded(network: nn.Module) -> Iterator[tuple[list[_Step], list[_Step]]]:
                 padding = _padding_before(layer, axis, before, after, stride, reach)
                 steps[axis].append(_Step(before, after, stride, reach / 2 - padding))
 
-    layers = [part for part in network.modules() if hasattr(part, "stride") and hasattr(part, "kernel_size")]
-    handles = [layer.register_forward_hook(record) for layer in layers]
+    handles = [layer.register_forward_hook(record) for layer in network.modules() if _reduces(layer)]
     try:
         yield steps
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _reduces(layer: Any) -> bool:
+    """Whether a layer may reduce the resolution by itself; others that have a stride hand it on to their parts."""
+    along = isinstance(getattr(layer, "stride", None), (int, tuple, list)) and hasattr(layer, "kernel_size")
+    known = hasattr(layer, "padding") or type(layer).__name__.endswith("Same")
+    return along and known and len(pair(layer.stride)) == 2
 
 
 def _padding_before(layer: Any, axis: int, before: int, after: int, stride: int, reach: int) -> int:

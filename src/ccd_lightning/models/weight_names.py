@@ -54,13 +54,16 @@ def translations(state: dict[str, Tensor], network: nn.Module) -> Iterator[dict[
     if any(name.startswith("conv1.") for name in wanted):
         yield {_numbered(name): value for name, value in state.items()}
         yield _renamed(state, _STEM)
-    if any("_depthwise_conv" in name for name in state):
-        yield _from_efficientnet_pytorch(state, network)
+    if any("_depthwise_conv" in name for name in state) and isinstance(getattr(network, "blocks", None), nn.Sequential):
+        with suppress(TypeError):  # blocks of another kind
+            yield _from_efficientnet_pytorch(state, network)
     if "patch_embed.proj.weight" in wanted:
         yield _renamed(state, _TORCHVISION_VIT)
     convert: Any = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert:
-        with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):  # of another release
+        with suppress(
+            AssertionError, KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError
+        ):  # of another release
             yield dict(convert(dict(state), network))
     if any(name.startswith("features.") for name in state) and (ordered := _in_order(state, wanted)):
         yield ordered
@@ -109,6 +112,9 @@ def _in_order(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict
     if len(values) != len(wanted):
         return {}
     pairs = list(zip(wanted.items(), values, strict=True))
-    if any(own.numel() != value.numel() for (_, own), value in pairs):
+    if any(
+        [side for side in own.shape if side > 1] != [side for side in value.shape if side > 1]
+        for (_, own), value in pairs
+    ):
         return {}
     return {name: value.reshape(own.shape) for (name, own), value in pairs}

@@ -66,11 +66,17 @@ def encoder_weights(content: Mapping[str, Any], network: nn.Module, path: Path) 
     best, most = None, -1
     for state in _states(content):
         for renamed in translations(state, network):
+            whole = []  # prefixes below which all of the network is
             for prefix in _prefixes(renamed, wanted):
                 found = {name.removeprefix(prefix): value for name, value in renamed.items() if name.startswith(prefix)}
                 fitting = sum(name in found and found[name].shape == value.shape for name, value in wanted.items())
+                whole += [prefix] * (fitting == len(wanted))
                 if fitting > most:
                     best, most = found, fitting
+            if len(whole) > 1:
+                raise UserError(
+                    f"{path}: {len(whole)} networks in it fit the encoder ({', '.join(whole)}). Save one of them alone."
+                )
         if most == len(wanted):
             break
     if not best or not most:
@@ -108,7 +114,7 @@ def _states(content: Mapping[str, Any], depth: int = 2) -> Iterator[dict[str, Te
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         yield tensors
-    for value in content.values():
+    for _, value in sorted(content.items(), key=lambda item: "ema" not in str(item[0])):  # averages, as timm prefers
         if isinstance(value, Mapping) and depth:
             yield from _states(value, depth - 1)
 
@@ -175,7 +181,7 @@ def _download(name: str) -> Path:
     if config is None:
         raise UserError(f"timm has no pretrained weights of {name}. Give a file with --model.encoder.weights FILE.")
     file = _cached(config)
-    url = config.url or hf_hub_url(config.hf_hub_id, _hub_file(config))
+    url = _url(config) or hf_hub_url(config.hf_hub_id, _hub_file(config))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file))
@@ -199,7 +205,12 @@ def _config(name: str) -> Any:
     import timm
 
     config = timm.get_pretrained_cfg(f"{name}.{TAGS[name]}" if name in TAGS else name)
-    return config if config and (config.url or config.hf_hub_id) else None
+    return config if config and (_url(config) or config.hf_hub_id) else None
+
+
+def _url(config: Any) -> str | None:
+    """The address of a file that torch can read; of some networks the original one is an archive of NumPy arrays."""
+    return config.url if config.url and Path(config.url).suffix in (".pth", ".pt", ".bin", ".safetensors") else None
 
 
 def _hub_file(config: Any) -> str:
@@ -208,5 +219,5 @@ def _hub_file(config: Any) -> str:
 
 def _cached(config: Any) -> Path:
     """Where a file of weights is in torch's cache: under its name on the web, or else that of the network."""
-    name = Path(config.url).name if config.url else f"{config.hf_hub_id.rpartition('/')[2]}.safetensors"
+    name = Path(_url(config) or f"{config.hf_hub_id.rpartition('/')[2]}.safetensors").name
     return Path(torch.hub.get_dir()) / "checkpoints" / name

@@ -65,7 +65,6 @@ class CCD(EncoderPretraining):
         weights = {"contrastive": contrastive_weight} | {name: weight for name, weight in tasks.items() if weight}
         super().__init__(encoder, weights, optimizer, warmup_steps, schedule)
         self.save_hyperparameters(ignore=["optimizer", "encoder"])
-        self.hparams["encoder"] = self.encoder.settings()
         self.temperature = temperature
         self.projection = ProjectionHead(self.encoder.features_size)
         self.distributions_given = distributions

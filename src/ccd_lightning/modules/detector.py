@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -174,6 +175,11 @@ class OneClassDetector(LightningModule, ABC):
         counts = torch.stack([share.to_dense() for share in shares]).sum(dim=0)
         self._validation_pixels = None
         self.pixel_threshold = torch.tensor(binned_quantile(counts, PIXEL_QUANTILE), device=self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says which network the encoder is, if the constructor can be told."""
+        if "encoder" in inspect.signature(type(self).__init__).parameters:
+            checkpoint.setdefault("hyper_parameters", {})["encoder"] = self.encoder.settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes room for as many held-out scores as the checkpoint holds; an older file lacks other buffers.

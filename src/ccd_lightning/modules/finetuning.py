@@ -30,8 +30,8 @@ def limit_training(encoder: Encoder, config: TrainedEncoderConfig) -> None:
 
 
 def frozen_parts(encoder: Encoder) -> list[nn.Module]:
-    """The layers none of whose parameters is trained."""
-    own = {part: list(part.parameters(recurse=False)) for part in encoder.modules()}
+    """The parts none of whose parameters is trained, with what has none inside of them, such as stochastic depth."""
+    own = {part: list(part.parameters()) for part in encoder.modules()}
     return [part for part, found in own.items() if found and not any(one.requires_grad for one in found)]
 
 

@@ -104,6 +104,7 @@ class PaDiM(StatisticsDetector):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Says that the Gaussians are those of aligned features."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint[ALIGNED] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

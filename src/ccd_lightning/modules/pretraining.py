@@ -24,8 +24,7 @@ from ccd_lightning.modules.normal_images import NormalImages, find_normal_images
 from ccd_lightning.modules.schedule import warmup_cosine
 from ccd_lightning.transforms.patches import tiles
 
-# Training images: means and variances over all of their pixels are known well, and each norm takes a pass.
-CALIBRATED = 256
+CALIBRATED = 256  # images: means and variances of all of their pixels are known well, and each norm takes a pass
 
 
 class EncoderPretraining(LightningModule, ABC):
@@ -120,6 +119,9 @@ class EncoderPretraining(LightningModule, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, features_size) of images (B, 3, H, W) in [0, 1]."""
         return self.encoder.features(images)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+        checkpoint.setdefault("hyper_parameters", {})["encoder"] = self.encoder.settings()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step of pretraining."""

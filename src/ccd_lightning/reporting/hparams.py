@@ -13,6 +13,7 @@ METRICS = ("image/auroc", "image/average_precision", "pixel/auroc", "pixel/aupro
 # What each is called, and where it stands in a config.
 PLACES = {
     "model": "model.class_path",
+    "network": "model.init_args.encoder.name",
     "encoder": "model.init_args.encoder.weights",
     "local_encoder": "model.init_args.local_encoder.weights",
     "size": "data.init_args.size",
@@ -33,7 +34,7 @@ def hyperparameters(config: str) -> dict[str, str | float]:
         value: Any = settings
         for key in place.split("."):
             value = value.get(key, "") if isinstance(value, dict) else ""
-        if value != "":
+        if value != "" and not (name == "network" and value is None):
             found[name] = "random" if value in (None, "None", "null") else value  # as EncoderConfig reads it
     if "seed" in found:
         found["seed"] = str(found["seed"])  # a name, which as a number would be shown as 0.0000

@@ -48,9 +48,13 @@ def palette() -> bytes:
 
 
 def map_levels(anomaly_map: Maps, ends: tuple[float, float]) -> Image.Image:
-    """A map (H, W) as 256 grey levels, from its value at the lower end to that at the upper end of the colours."""
+    """A map (H, W) as 256 grey levels, from its value at the lower end to that at the upper end of the colours.
+
+    What is no number, as in the map of a training that broke down, has the lowest level.
+    """
     low, high = ends
-    return Image.fromarray((255 * ((anomaly_map - low) / (high - low or 1.0)).clip(0, 1)).round().astype(np.uint8))
+    share = np.nan_to_num((anomaly_map - low) / (high - low or 1.0), nan=0.0).clip(0, 1)
+    return Image.fromarray((255 * share).round().astype(np.uint8))
 
 
 def colour_levels(levels: Image.Image) -> Image.Image:
