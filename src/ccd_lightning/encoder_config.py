@@ -22,7 +22,8 @@ from ccd_lightning.checkpoints import (
 from ccd_lightning.commands import command, expand
 from ccd_lightning.data.division import Division
 from ccd_lightning.errors import UserError
-from ccd_lightning.models.encoder import Encoder, architecture
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.networks import architecture
 from ccd_lightning.models.weights import encoder_weights, imagenet_weights, read_tensors
 from ccd_lightning.runs import LATEST, find_checkpoint
 
@@ -142,7 +143,7 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "m
     if config.weights is None:
         return EncoderSource(RANDOM)
     if config.weights == IMAGENET:
-        encoder.network.load_state_dict(imagenet_weights(encoder.name, encoder.network))
+        encoder.load_network(imagenet_weights(encoder.name, encoder.network))
         source = EncoderSource(IMAGENET, fingerprint(encoder))
     else:
         source = _load_file(encoder, expand(config.weights), option)
@@ -161,7 +162,7 @@ def _load_file(encoder: Encoder, path: Path, option: str) -> EncoderSource:
     file = _concrete(find_checkpoint(path))
     content = read_tensors(file)
     if path.is_file() and not _is_own(content):
-        encoder.network.load_state_dict(encoder_weights(content, encoder.network, file))
+        encoder.load_network(encoder_weights(content, encoder.network, file))
         return EncoderSource(str(file), fingerprint(encoder))
     checkpoint = check_content(content, file)
     network = network_of(checkpoint) or encoder.name

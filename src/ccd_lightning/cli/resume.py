@@ -16,7 +16,7 @@ from ccd_lightning.cli.trust import embedded_config, refuse_to_make
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.models import encoder
-from ccd_lightning.models.encoder import architecture
+from ccd_lightning.models.networks import architecture
 
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
 LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}

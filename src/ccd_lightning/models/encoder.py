@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,16 +12,10 @@ from torch.nn import functional
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.grids import Grid, rescaled
-from ccd_lightning.models.unit_grids import Size, trace_grids
+from ccd_lightning.models.networks import create_network, levels_of, patch_size
+from ccd_lightning.models.unit_grids import Size, trace_grid
 
 DEFAULT = "resnet18"
-# Options with which networks take images of any size, or start as torchvision's do: without them, the last norm of each
-# residual block starts at 0, and untrained features are those of the shortcuts alone.
-_OPTIONS: tuple[dict[str, Any], ...] = (
-    {"dynamic_img_size": True},
-    {"strict_img_size": False},
-    {"zero_init_last": False},
-)
 
 
 class Encoder(nn.Module):
@@ -57,7 +50,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.name = name or DEFAULT
         self.network = create_network(self.name)
-        info = _levels(self.network)
+        info = levels_of(self.network)
         self.channels = tuple(int(level["num_chs"]) for level in info)
         self.strides = tuple(int(level["reduction"]) for level in info)
         self.features_size = int(getattr(self.network, "head_hidden_size", None) or self.network.num_features)  # type: ignore[arg-type]
@@ -66,8 +59,9 @@ class Encoder(nn.Module):
         config: Any = self.network.pretrained_cfg
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
-        self._multiple = _patch_size(self.network)
-        self._grids: dict[Size, list[tuple[Grid, Grid]]] = {}
+        self._multiple = patch_size(self.network)
+        self._grids: dict[tuple[Size, int], tuple[Grid, Grid]] = {}
+        self.register_load_state_dict_post_hook(_forget_grids)  # type: ignore[no-untyped-call]
 
     def _default_levels(self) -> tuple[int, ...]:
         if self.is_transformer:
@@ -112,16 +106,24 @@ class Encoder(nn.Module):
 
     def grids(self, size: Size, levels: Sequence[int] | None = None) -> list[tuple[Grid, Grid]]:
         """Where the units of levels look, along rows and columns, in images of a size (H, W)."""
-        if size not in self._grids:
-            network_size = self._network_size(size)
+        chosen = self.default_levels if levels is None else levels
+        if missing := [level for level in chosen if (size, level) not in self._grids]:
             with torch.device("meta"):
-                network = create_network(self.name)
-            traced, channels = trace_grids(network, network_size, self.is_transformer)
-            if channels != self.channels:
-                raise ValueError(f"its levels have {channels} channels where timm says {self.channels}")
+                shapes = create_network(self.name)
+            network_size = self._network_size(size)
             scales = [own / seen for own, seen in zip(size, network_size, strict=True)]
-            self._grids[size] = [(rescaled(rows, scales[0]), rescaled(columns, scales[1])) for rows, columns in traced]
-        return [self._grids[size][level] for level in (self.default_levels if levels is None else levels)]
+            for level in missing:
+                traced, channels = trace_grid(self.network, shapes, network_size, level, self.is_transformer)
+                if channels != self.channels[level]:
+                    raise ValueError(f"level {level} has {channels} channels, not {self.channels[level]}")
+                rows, columns = (rescaled(grid, scale) for grid, scale in zip(traced, scales, strict=True))
+                self._grids[size, level] = rows, columns
+        return [self._grids[size, level] for level in chosen]
+
+    def load_network(self, state: Mapping[str, Tensor]) -> None:
+        """Loads weights of the network, by timm's names; all of them."""
+        self.network.load_state_dict(state)
+        self._grids.clear()  # which depend on the weights
 
     def check_size(self, size: int, option: str = "data.size") -> None:
         """Refuses square images of a size, in pixels, that the network cannot take.
@@ -171,9 +173,8 @@ class Encoder(nn.Module):
         return rows, columns
 
 
-def architecture(name: str) -> str:
-    """A network's name without the tag of its pretrained weights."""
-    return name.partition(".")[0]
+def _forget_grids(encoder: Encoder, _: Any) -> None:
+    encoder._grids.clear()
 
 
 @contextmanager
@@ -186,57 +187,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-def create_network(name: str) -> nn.Module:
-    """Makes a network of timm without its classifier and with random weights, for images of any size where it can be.
-
-    Args:
-        name: In timm, with or without a tag.
-
-    Raises:
-        UserError: If timm has no such network, or it gives no feature maps.
-    """
-    import timm  # which takes seconds: commands that make no network do not wait for it
-
-    if not timm.is_model(name):
-        known = timm.list_models()
-        close = difflib.get_close_matches(name.split(".")[0], known, n=3, cutoff=0.5)
-        hint = f" Similar: {', '.join(close)}." if close else ""
-        raise UserError(
-            f"model.encoder.name is {name!r}, which timm does not have.{hint} All are listed by: ccd encoders '*'"
-        )
-    network = _with_free_size(name)
-    if not hasattr(network, "forward_intermediates") or not getattr(network, "feature_info", None):
-        raise UserError(f"model.encoder.name is {name!r}, of which timm gives no feature maps. Choose another network.")
-    return network
-
-
-def _with_free_size(name: str) -> nn.Module:
-    """Makes a network with the first of `_OPTIONS` that its architecture has."""
-    import timm
-
-    for options in (*_OPTIONS, {}):
-        try:
-            network: nn.Module = timm.create_model(name, num_classes=0, **options)
-        except TypeError:  # it has no such option
-            if not options:
-                raise
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise UserError(f"model.encoder.name is {name!r}: {str(error).rstrip('.')}.") from error
-        else:
-            return network
-    raise AssertionError
-
-
-def _levels(network: nn.Module) -> list[dict[str, Any]]:
-    """What timm says of a network's levels: `num_chs`, `reduction` and more."""
-    info: Any = network.feature_info
-    levels: list[dict[str, Any]] = getattr(info, "info", info)
-    return levels
-
-
-def _patch_size(network: nn.Module) -> int:
-    """What the sides of images must be a multiple of; 1 where they need not."""
-    size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
-    return int(max(size) if isinstance(size, (tuple, list)) else size)
