@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -108,8 +109,7 @@ class Encoder(nn.Module):
         """Where the units of levels look, along rows and columns, in images of a size (H, W)."""
         chosen = self.default_levels if levels is None else levels
         if missing := [level for level in chosen if (size, level) not in self._grids]:
-            with torch.device("meta"):
-                shapes = create_network(self.name)
+            shapes = copy.deepcopy(self.network).to("meta")
             network_size = self._network_size(size)
             scales = [own / seen for own, seen in zip(size, network_size, strict=True)]
             for level in missing:
