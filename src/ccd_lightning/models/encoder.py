@@ -136,7 +136,7 @@ class Encoder(nn.Module):
             UserError: If the network cannot take them.
         """
         try:
-            self.grids((size, size))
+            self.grids((size, size), [*self.default_levels, len(self.channels) - 1])  # all of the network
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
