@@ -10,17 +10,11 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from ccd_lightning.data import datasets
-from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.cli.known_classes import OWN
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.igd.settings import Training, WindowScale
-from ccd_lightning.modules.ccd import CCD
-from ccd_lightning.modules.igd import IGD
-from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.runs import FIRST
-from ccd_lightning.transforms.pretext import PretextViews
-from ccd_lightning.transforms.strong import Cutout, Identity, Noise, Permutation, Rotation
 
 UNKNOWN = (
     r"Option '(?P<key>[\w.]+)' is not accepted",
@@ -105,25 +99,16 @@ def _no_class(key: str, name: str) -> str:
             f"{key}: there is no file {name}; its path is relative to the config that names it. --print_config writes a"
             " config that needs no other file."
         )
-    close = difflib.get_close_matches(name, [known.__name__ for known in known_classes()], n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, [known.__name__ for known in OWN], n=1, cutoff=0.6)
     hint = (
         f"did you mean {close[0]}?" if close else "give the import path of a class of your own: package.module.Class."
     )
     return f"{key}: there is no class {name}; {hint}"
 
 
-def known_classes() -> list[type]:
-    """The project's classes that a config may name, each with a name of its own."""
-    sets = [value for value in vars(datasets).values() if isinstance(value, type)]
-    return [
-        *(CCD, IGD, PaDiM, PretextViews, Identity, Permutation, Rotation, Cutout, Noise),
-        *(value for value in sets if issubclass(value, AnomalyDataModule) and not value.__name__.startswith("_")),
-    ]
-
-
 def known_keys() -> list[str]:
     """The names of all options of the project's classes and of the Trainer."""
-    classes = (*known_classes(), Trainer)
+    classes = (*OWN, Trainer)
     names = {name for known in classes for name in inspect.signature(known).parameters}
     nested = {field.name for group in (TrainedEncoderConfig, Training, WindowScale) for field in fields(group)}
     return sorted(names.union(SECTIONS, nested) - {"kwargs"})

@@ -122,8 +122,7 @@ class Encoder(nn.Module):
 
     def load_network(self, state: Mapping[str, Tensor]) -> None:
         """Loads weights of the network, by timm's names; all of them."""
-        self.network.load_state_dict(state)
-        self._grids.clear()  # which depend on the weights
+        self.load_state_dict({"mean": self.mean, "std": self.std} | {f"network.{name}": state[name] for name in state})
 
     def check_size(self, size: int, option: str = "data.size") -> None:
         """Refuses square images of a size, in pixels, that the network cannot take.
@@ -174,6 +173,7 @@ class Encoder(nn.Module):
 
 
 def _forget_grids(encoder: Encoder, _: Any) -> None:
+    """Drops what depended on the weights before."""
     encoder._grids.clear()
 
 

@@ -36,7 +36,7 @@ def create_network(name: str) -> nn.Module:
 
     if not timm.is_model(name):
         known = timm.list_models()
-        close = difflib.get_close_matches(name.split(".")[0], known, n=3, cutoff=0.5)
+        close = difflib.get_close_matches(architecture(name), known, n=3, cutoff=0.5)
         hint = f" Similar: {', '.join(close)}." if close else ""
         raise UserError(
             f"model.encoder.name is {name!r}, which timm does not have.{hint} All are listed by: ccd encoders '*'"

