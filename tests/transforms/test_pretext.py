@@ -3,6 +3,7 @@ from typing import Literal
 import pytest
 import torch
 
+from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.pretext import PretextViews
 from ccd_lightning.transforms.strong import Cutout, Identity, Noise, Permutation, Rotation
 
@@ -106,7 +107,7 @@ def test_views_of_a_tile() -> None:
     assert drawn == set(range(0, 3 * 64, 3))
 
 
-@pytest.mark.parametrize("family", [Permutation, Rotation, Cutout, Noise])
+@pytest.mark.parametrize("family", [Permutation, Rotation, Cutout, Noise, MedMix])
 def test_a_tile_is_a_function_of_the_seed_and_leaves_patches_alone(family: type[torch.nn.Module]) -> None:
     once, again = (PretextViews(family(), 16, patch_size=16, tile=32)(IMAGE, (0, 1, 2)) for _ in range(2))
     assert all(torch.equal(once[name], again[name]) for name in once)

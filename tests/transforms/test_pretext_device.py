@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from ccd_lightning.data.datasets import Folder
+from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.pretext import PretextViews
 from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
 
 IMAGES = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-FAMILIES = (Permutation, Rotation, Cutout, Noise)
+FAMILIES = (Permutation, Rotation, Cutout, Noise, MedMix)
 
 
 class Shift(nn.Module):
@@ -100,7 +101,7 @@ def test_tiles_are_those_of_the_cpu() -> None:
         assert set(views.flatten().tolist()) == set(theirs(image, (0, epoch, 0))["views"].flatten().tolist())
 
 
-@pytest.mark.parametrize("family", [Cutout, Noise, Shift])
+@pytest.mark.parametrize("family", [Cutout, Noise, MedMix, Shift])
 def test_a_family_draws_anew_each_time(family: type[nn.Module]) -> None:
     grey = torch.full((3, 64, 64), 90, dtype=torch.uint8)
     made = levels(plain(on_device(family=family(), scale=(1.0, 1.0), cutout_size=0)), grey)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
 
-FAMILIES = (Permutation, Rotation, Cutout, Noise)
+FAMILIES = (Permutation, Rotation, Cutout, Noise, MedMix)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -56,7 +57,7 @@ def test_randomness_is_the_generators(family: type[torch.nn.Module]) -> None:
     first = family()(images, index, seeded(5))
     torch.manual_seed(1)
     assert torch.equal(first, family()(images, index, seeded(5)))
-    if family in (Cutout, Noise):
+    if family in (Cutout, Noise, MedMix):
         assert not torch.equal(first, family()(images, index, seeded(6)))
 
 

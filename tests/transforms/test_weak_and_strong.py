@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.pretext import PretextViews
 from ccd_lightning.transforms.strong import Cutout, Noise, Permutation, Rotation
 from ccd_lightning.transforms.weak_draws import GEOMETRIC, WeakSettings
@@ -67,8 +68,8 @@ def test_mirrors_do_not_change_what_a_symmetric_images_rotation_looks_like(weak:
 @pytest.mark.parametrize("weak", WEAK)
 @pytest.mark.parametrize(
     ("family", "change"),
-    [(family, EVERY[name]) for family in (Permutation, Rotation, Cutout, Noise) for name in EVERY]
-    # Of the others a crop may miss the seam or the hole.
+    [(family, EVERY[name]) for family in (Permutation, Rotation, Cutout, Noise, MedMix) for name in EVERY]
+    # Of the others a crop may miss the seam, the hole or the lesion.
     + [(family, {"scale": (0.3, 1.0), "flip": 0.5}) for family in (Rotation, Noise)],
 )
 def test_no_view_of_a_class_is_one_of_another(family: type[nn.Module], change: dict[str, Any], weak: str) -> None:

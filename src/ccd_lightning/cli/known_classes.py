@@ -15,11 +15,13 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.loading import DETECTORS
 from ccd_lightning.transforms import strong
+from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.pretext import PretextViews
 
 SYNTHETIC = (sets.SyntheticColonoscopy, sets.SyntheticFundus)  # whose images are made where they are not there
 OWN: tuple[Any, ...] = (
-    *(CCD, *DETECTORS, PretextViews, strong.Identity, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise),
+    *(CCD, *DETECTORS, PretextViews),
+    *(strong.Identity, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise, MedMix),
     *(AnomalyDataModule, sets.Folder, sets.HyperKvasir, sets.LAG, sets.LiuColonoscopy, *SYNTHETIC),
 )
 TRAINING = (callbacks.ModelCheckpoint, callbacks.EarlyStopping, callbacks.LearningRateMonitor)

@@ -21,10 +21,12 @@ How the weak views go with the shipped families, where "yes" means that their or
 | Rotation | exchanges classes 1 and 3: comes first | yes, in distribution | yes | yes |
 | Cutout | yes, in distribution | may miss a hole | yes | is one more hole: left out |
 | Noise | yes, in distribution | resamples all noises alike | change all noises alike | yes |
+| MedMix (`transforms.medmix`) | yes, in distribution | may miss a lesion | yes | hides or adds one: left out |
 
-A crop that misses a seam or a hole shows less than its label says, as any crop may miss an object. It exchanges no
-classes, though, and if it came before the family, each seam would lie in the middle of its view. It therefore follows
-the family. So does CSI (Tack et al., NeurIPS 2020), which mirrors before the family and crops after it.
+A crop that misses a seam, a hole or a lesion shows less than its label says, as any crop may miss an object. It
+exchanges no classes, though, and if it came before the family, each seam would lie in the middle of its view. It
+therefore follows the family. So does CSI (Tack et al., NeurIPS 2020), which mirrors before the family and crops after
+it.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Permutation(nn.Module):
         height, width = images.shape[-2:]
         if height % 2 or width % 2:
             raise ValueError(f"Permutation needs even height and width, got {height} x {width}")
-        rows, columns = (_chosen(swapped.bool(), images) for swapped in (index // 2, index % 2))
+        rows, columns = (chosen(swapped.bool(), images) for swapped in (index // 2, index % 2))
         images = torch.where(rows, images.roll(height // 2, dims=-2), images)
         return torch.where(columns, images.roll(width // 2, dims=-1), images)
 
@@ -78,7 +80,7 @@ class Rotation(nn.Module):
             raise ValueError(f"Rotation needs square images, got {height} x {width}")
         turned = images.clone()
         for quarters in range(1, self.count):
-            turned = torch.where(_chosen(index == quarters, images), images.rot90(quarters, (-2, -1)), turned)
+            turned = torch.where(chosen(index == quarters, images), images.rot90(quarters, (-2, -1)), turned)
         return turned
 
 
@@ -103,7 +105,7 @@ class Cutout(nn.Module):
         """Applies to each image the number of holes that its index names."""
         count, (height, width) = len(images), images.shape[-2:]
         side = max(1, round(self.side * min(height, width)))
-        share = _draw(torch.rand, (2, count, self.count - 1), images, generator)
+        share = draw(torch.rand, (2, count, self.count - 1), images, generator)
         rows = _inside((share[0] * (height - side + 1)).long(), side, height)  # (B, K - 1, H)
         columns = _inside((share[1] * (width - side + 1)).long(), side, width)  # (B, K - 1, W)
         wanted = torch.arange(self.count - 1, device=images.device) < index.to(images.device)[:, None]  # (B, K - 1)
@@ -133,11 +135,11 @@ class Noise(nn.Module):
         """Applies to each image, in [0, 1] or uint8, the noise that its index names."""
         whole = images.dtype == torch.uint8
         clean = images.float() / 255 if whole else images
-        normal = _draw(torch.randn, clean.shape, images, generator).to(clean) * self.variance**0.5
-        grains = _draw(torch.rand, (len(images), 1, *images.shape[-2:]), images, generator)  # one draw a pixel
+        normal = draw(torch.randn, clean.shape, images, generator).to(clean) * self.variance**0.5
+        grains = draw(torch.rand, (len(images), 1, *images.shape[-2:]), images, generator)  # one draw a pixel
         noisy = clean
         for place, version in enumerate((clean + normal, clean * (1 + normal), self._peppered(clean, grains)), start=1):
-            noisy = torch.where(_chosen(index == place, images), version, noisy)
+            noisy = torch.where(chosen(index == place, images), version, noisy)
         noisy = noisy.clamp(0, 1)
         return (noisy * 255).round().to(torch.uint8) if whole else noisy
 
@@ -146,12 +148,12 @@ class Noise(nn.Module):
         return images.masked_fill(salt, 1).masked_fill(pepper, 0)
 
 
-def _chosen(which: Tensor, images: Tensor) -> Tensor:
+def chosen(which: Tensor, images: Tensor) -> Tensor:
     """(B,) bool to (B, 1, 1, 1) on the images' device."""
     return which.to(images.device).view(-1, 1, 1, 1)
 
 
-def _draw(sampler: Callable[..., Tensor], shape: Sequence[int], images: Tensor, generator: Generator | None) -> Tensor:
+def draw(sampler: Callable[..., Tensor], shape: Sequence[int], images: Tensor, generator: Generator | None) -> Tensor:
     """Draws where the generator lives, and brings what was drawn to the images."""
     device = generator.device if generator is not None else images.device
     return sampler(*shape, generator=generator, device=device).to(images.device)
