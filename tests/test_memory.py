@@ -12,6 +12,7 @@ from ccd_lightning.data import images
 from ccd_lightning.data.images import load_images
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
+from ccd_lightning.models.patch_features import FeatureConfig
 from ccd_lightning.modules import padim
 from ccd_lightning.modules.padim import PaDiM
 from tests.runs import CONFIGS
@@ -40,18 +41,18 @@ def test_the_channels_that_are_said_to_fit_do(
 ) -> None:
     monkeypatch.setattr(padim, "available_memory", lambda: 1e6)
     with pytest.raises(UserError, match=r"--model\.channels (\d+) fits") as refused:
-        PaDiM(layers=layers, channels=50).check_memory(256, CPU, processes)
+        PaDiM(features=FeatureConfig(layers=layers), channels=50).check_memory(256, CPU, processes)
     fitting = int(str(refused.value).split("--model.channels ")[1].split()[0])
-    PaDiM(layers=layers, channels=fitting).check_memory(256, CPU, processes)
+    PaDiM(features=FeatureConfig(layers=layers), channels=fitting).check_memory(256, CPU, processes)
     with pytest.raises(UserError):
-        PaDiM(layers=layers, channels=fitting + 1).check_memory(256, CPU, processes)
+        PaDiM(features=FeatureConfig(layers=layers), channels=fitting + 1).check_memory(256, CPU, processes)
 
 
 def test_the_estimate_is_that_of_what_is_fitted() -> None:
     detector = PaDiM(channels=20)
     with torch.no_grad():
         detector.gaussian.update(detector.embed(torch.rand(4, 3, 72, 72)))
-    fitted = detector.gaussian.sums[2].numel()
+    fitted = detector.gaussian.sums.scatter.numel()
     assert detector.memory(72) == (36 * fitted, 4 * fitted)
     detector.gaussian.fit()
     assert detector.gaussian.whitening.nbytes == 4 * fitted

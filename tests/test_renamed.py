@@ -38,6 +38,17 @@ def test_options_get_the_names_that_they_have_now() -> None:
     }
 
 
+def test_the_levels_of_padim_are_among_its_features() -> None:
+    settings = {"layers": [1, 2], "channels": 50}
+    renamed = {"features": {"layers": [1, 2]}, "channels": 50}
+    path = "ccd_lightning.modules.padim.PaDiM"
+    assert current_config({"model": {"class_path": path, "init_args": settings}}) == {
+        "model": {"class_path": path, "init_args": renamed}
+    }
+    assert current_hyperparameters(settings | {"_class_path": path}) == renamed | {"_class_path": path}
+    assert current_hyperparameters(settings | {"_class_path": "my.Detector"})["layers"] == [1, 2]
+
+
 def test_views_of_a_user_keep_their_options() -> None:
     config = {"data": {"init_args": {"views": {"class_path": "mine.Views", "init_args": {"hole": 75, "weak": 1}}}}}
     assert current_config(config) == config

@@ -9,6 +9,7 @@ from typing import Any
 MODULES = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}
 VIEWS = {"hole": "cutout_size", "weak": "augment_on"}
 LOCAL_SCALE = {"drawn": "windows_per_image", "chunk": "chunk_size"}
+PADIM = "ccd_lightning.modules.padim.PaDiM"  # whose option `layers` is one of its features' now
 TENSORS = {"stem.0": "conv1", "stem.1": "bn1"}
 OWN_VIEWS = "ccd_lightning.transforms.pretext.PretextViews"  # others may have options by any name
 
@@ -23,6 +24,9 @@ def current_modules(text: str) -> str:
 def current_config(config: Any) -> Any:
     """A config with the names that options have now; the rest of it stays as it is, whatever it is."""
     config = _renamed(config, ("model", "init_args", "local_scale"), LOCAL_SCALE)
+    model = config.get("model") if isinstance(config, dict) else None
+    if isinstance(model, dict) and model.get("class_path") == PADIM:
+        config = config | {"model": model | {"init_args": _features(model.get("init_args"))}}
     views = config
     for key in ("data", "init_args", "views"):
         views = views.get(key) if isinstance(views, dict) else None
@@ -34,7 +38,15 @@ def current_config(config: Any) -> Any:
 def current_hyperparameters(settings: dict[str, Any]) -> dict[str, Any]:
     """A model's hyper-parameters with the names that they have now."""
     renamed: dict[str, Any] = _renamed(settings, ("local_scale",), LOCAL_SCALE)
-    return renamed
+    return _features(renamed) if settings.get("_class_path") == PADIM else renamed
+
+
+def _features(settings: Any) -> Any:
+    """PaDiM's options with the levels among its features."""
+    if not isinstance(settings, dict) or "layers" not in settings:
+        return settings
+    others = {name: value for name, value in settings.items() if name != "layers"}
+    return others | {"features": {"layers": settings["layers"], **others.get("features", {})}}
 
 
 def _renamed(settings: Any, path: Sequence[str], names: Mapping[str, str]) -> Any:

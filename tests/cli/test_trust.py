@@ -124,7 +124,7 @@ ATTACKS: dict[str, tuple[Change, str]] = {
     "encoder as a file": (put("model/init_args/encoder", "evil.yaml"), "evil.yaml"),
     "encoder's argument": (put("model/init_args/encoder/weights", TOUCH), "payload.Payload"),
     "number": (put("model/init_args/channels", "payload.Payload"), "payload.Payload"),
-    "layers": (put("model/init_args/layers", [1, TOUCH]), "payload.Payload"),
+    "layers": (put("model/init_args/features", {"layers": [1, TOUCH]}), "payload.Payload"),
     "optimizer of the model": (put("model/init_args/optimizer", TOUCH), "payload.Payload"),
     "dotted key": (put("data/init_args/views.class_path", "payload.Payload"), "views.class_path"),
     "dotted key with a mapping": (put("data/init_args/views.init_args", {"a": 1}), "views.init_args"),
@@ -263,7 +263,7 @@ def test_load_and_export_import_nothing(name: str, place: Path, capsys: pytest.C
             load("received.ckpt", trust=True)
 
 
-@pytest.mark.parametrize("settings", [{"no_such": 1}, {"channels": "many"}, {"layers": POPEN}])
+@pytest.mark.parametrize("settings", [{"no_such": 1}, {"channels": "many"}, {"features": {"layers": POPEN}}])
 def test_settings_in_a_checkpoint_that_do_not_fit(settings: dict[str, Any], place: Path) -> None:
     content = read_checkpoint(BEST)
     content["hyper_parameters"] |= settings

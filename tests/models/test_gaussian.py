@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccd_lightning.models.gaussian import PatchGaussian
+from ccd_lightning.models.gaussian import PatchGaussian, shrunk_covariance
 from tests.conftest import GOLDEN
 
 
@@ -46,8 +46,7 @@ def test_ranks_add_up(padim: dict[str, torch.Tensor]) -> None:
     ranks = [PatchGaussian(0.01, torch.float64) for _ in range(3)]
     for rank, part in zip(ranks, torch.split(padim["train_embeddings"], [5, 25, 10]), strict=True):
         rank.update(part)
-    counts, means, scatters = (torch.stack([torch.as_tensor(r.sums[i]) for r in ranks]) for i in range(3))
-    ranks[0].merge_ranks(counts, means, scatters)
+    ranks[0].merge_ranks([rank.sums for rank in ranks])
     ranks[0].fit()
     assert torch.allclose(ranks[0].mahalanobis(padim["query_embeddings"]), padim["mahalanobis"], atol=1e-8)
 
@@ -81,3 +80,28 @@ def test_mistakes() -> None:
     gaussian.fit()
     with pytest.raises(ValueError, match="4 channels at 4 positions, got 4 at 9"):
         gaussian.mahalanobis(torch.rand(1, 4, 3, 3))
+
+
+@pytest.mark.parametrize("sizes", [(12,), (1,) * 12, (7, 5)])
+@pytest.mark.parametrize("centre", [0.0, 1e3])
+def test_shrunk_covariance_is_scikit_learns(sizes: tuple[int, ...], centre: float) -> None:
+    covariance = pytest.importorskip("sklearn.covariance")
+    draw = torch.Generator().manual_seed(0)
+    mixing = torch.randn(20, 20, generator=draw, dtype=torch.float64)
+    features = torch.randn(12, 20, 3, generator=draw, dtype=torch.float64)  # fewer images than channels
+    features = torch.einsum("bdp,de->bep", features, mixing) + centre
+    gaussian = PatchGaussian(0, torch.float64, shrinkage=True)
+    for batch in torch.split(features, list(sizes)):
+        gaussian.update(batch)
+    found = shrunk_covariance(gaussian.sums)
+    for position in range(3):
+        expected = torch.from_numpy(covariance.ledoit_wolf(features[:, :, position].numpy())[0])
+        assert torch.allclose(found[position], expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+
+
+def test_a_shrunk_covariance_has_an_inverse_where_images_are_few() -> None:
+    features = torch.randn(5, 40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gaussian = PatchGaussian(0, torch.float64, shrinkage=True)
+    gaussian.update(features)
+    gaussian.fit()
+    assert gaussian.mahalanobis(features).isfinite().all()

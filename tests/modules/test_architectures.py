@@ -38,7 +38,7 @@ def test_every_parameter_is_pretrained(name: str) -> None:
 
 def test_a_spot_lights_up_where_it_is(name: str) -> None:
     detector = fitted_padim(PaDiM(encoder=EncoderConfig(name=name), channels=60), 96, 96)
-    assert_in_place(displacements(detector, 96, 96), cell=detector.encoder.strides[detector.layers[0]])
+    assert_in_place(displacements(detector, 96, 96), cell=detector.features.stride)
 
 
 def test_igd_learns_and_scores(name: str) -> None:
@@ -72,6 +72,6 @@ def test_fitted_detectors_are_loaded_and_exported(name: str, tmp_path: Path, mon
     assert json.loads((run / "run.json").read_text())["encoders"]["encoder"]["name"] == name
     detector = load(run)
     assert detector.encoder.name == name
-    assert detector.encoder.default_levels == detector.hparams["layers"]
+    assert detector.encoder.default_levels == detector.hparams["features"]["layers"]
     assert main(["test", "--ckpt_path", str(run)]) == 0
     assert main(["export", "--ckpt_path", str(run)]) == 0  # which compares scores and maps with torch's

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.settings import Scale, WindowScale
+from ccd_lightning.models.patch_features import FeatureConfig
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.padim import PaDiM
@@ -39,7 +40,7 @@ def background(count: int, height: int, width: int) -> Tensor:
 
 
 def padim(height: int, width: int, layers: tuple[int, ...] = (1, 2, 3), channels: int = 60) -> OneClassDetector:
-    return fitted_padim(PaDiM(layers=layers, channels=channels), height, width)
+    return fitted_padim(PaDiM(features=FeatureConfig(layers=layers), channels=channels), height, width)
 
 
 def fitted_padim(detector: PaDiM, height: int, width: int) -> PaDiM:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.models.patch_features import FeatureConfig
 from ccd_lightning.modules.padim import PaDiM
 
 pytestmark = pytest.mark.usefixtures("real_encoder")
@@ -31,7 +32,7 @@ def test_embedding_stacks_three_layers_at_the_first_ones_resolution() -> None:
 
 
 def test_layers_are_chosen() -> None:
-    detector = PaDiM(layers=(2, 3), channels=384).eval()
+    detector = PaDiM(features=FeatureConfig(layers=(2, 3)), channels=384).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         embedding, levels = detector.embed(images), detector.encoder.maps(images)
@@ -46,8 +47,8 @@ def test_layers_are_chosen() -> None:
 
 @pytest.mark.parametrize("layers", [(), (-1, 1), (2, 1), (1, 1), (3, 5)])
 def test_layers_that_there_are_not(layers: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"model\.layers is .*, but must be some of 0 to 4, rising"):
-        PaDiM(layers=layers)
+    with pytest.raises(UserError, match=r"model\.features\.layers is .*, but must be some of 0 to 4, rising"):
+        PaDiM(features=FeatureConfig(layers=layers))
 
 
 def test_channels_are_drawn_by_the_seed() -> None:

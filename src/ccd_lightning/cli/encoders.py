@@ -85,7 +85,7 @@ def _print_levels(name: str) -> None:
         for level, (stride, channels) in enumerate(zip(encoder.strides, encoder.channels, strict=True))
     ]
     print()
-    _print(["level", "stride (px)", "channels", "default of model.layers"], rows)
+    _print(["level", "stride (px)", "channels", "default of model.features.layers"], rows)
 
 
 def _listed(values: tuple[int, ...]) -> str:

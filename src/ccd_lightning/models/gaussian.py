@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ccd_lightning.models.fitted import FittedModule
+
+
+class Sums(NamedTuple):
+    """What is known of the features x of each of P positions, all float64.
+
+    Attributes:
+        number: n, how many, ().
+        mean: mu, (P, D).
+        scatter: S, the sum of (x - mu) (x - mu)^T, (P, D, D).
+        third: The sum of |x - mu|^2 (x - mu), (P, D).
+        fourth: The sum of |x - mu|^4, (P,).
+    """
+
+    number: Tensor
+    mean: Tensor
+    scatter: Tensor
+    third: Tensor
+    fourth: Tensor
+
+    def about(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The sums `third` and `fourth` about other means (P, D)."""
+        shift = (self.mean - mean)[:, :, None]  # a, with x - mean = (x - mu) + a
+        square = shift.square().sum(dim=1)  # (P, 1)
+        trace = self.scatter.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)  # (P, 1)
+        along = self.scatter @ shift  # (P, D, 1)
+        third = self.third + 2 * along[:, :, 0] + (trace + self.number * square) * shift[:, :, 0]
+        linear, quadratic = ((shift * part).sum(dim=1) for part in (self.third[:, :, None], along))
+        fourth = 4 * quadratic + 4 * linear + 2 * square * trace + self.number * square.square()
+        return third, self.fourth + fourth[:, 0]
 
 
 class PatchGaussian(FittedModule):
@@ -19,18 +51,21 @@ class PatchGaussian(FittedModule):
     Args:
         ridge: Added to the diagonal of the covariance.
         dtype: Of the fitted Gaussian; float32 halves the checkpoint.
+        shrinkage: Whether the covariance is drawn towards a multiple of the identity, by the share that Ledoit and Wolf
+            (2004) estimate from the features: the fewer there are for their number of channels, the more.
     """
 
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, ridge: float = 0.01, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, ridge: float = 0.01, dtype: torch.dtype = torch.float32, shrinkage: bool = False) -> None:
         super().__init__()
         self.ridge = ridge
+        self.shrinkage = shrinkage
         # Scoring needs these two, and only these.
         self.register_buffer("mean", torch.empty(0, 0, dtype=dtype))  # (P, D)
         self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=dtype))  # (P, D, D)
-        self._sums: tuple[float, Tensor, Tensor] | None = None
+        self._sums: Sums | None = None
 
     @torch.no_grad()
     def update(self, embeddings: Tensor) -> None:
@@ -39,17 +74,30 @@ class PatchGaussian(FittedModule):
         batch = by_position(embeddings).to(exact, torch.float64)  # (P, B, D)
         mean = batch.mean(dim=1)  # (P, D)
         centred = batch - mean[:, None]
-        self._merge(batch.shape[1], mean, centred.transpose(1, 2) @ centred)
+        third, fourth = torch.zeros_like(mean), torch.zeros_like(mean[:, 0])
+        if self.shrinkage:
+            squares = centred.square().sum(dim=2, keepdim=True)  # (P, B, 1)
+            third, fourth = (squares * centred).sum(dim=1), squares.square().sum(dim=(1, 2))
+        count = mean.new_tensor(batch.shape[1])
+        self._merge(Sums(count, mean, centred.transpose(1, 2) @ centred, third, fourth))
 
-    def _merge(self, count: float, mean: Tensor, scatter: Tensor) -> None:
+    def _merge(self, new: Sums) -> None:
         if self._sums is None:
-            self._sums = count, mean.clone(), scatter.clone()
+            self._sums = Sums(*(part.clone() for part in new))
             return
-        seen, old_mean, old_scatter = self._sums
-        delta = mean - old_mean  # (P, D)
-        weighted = delta * (seen * count / (seen + count))
-        old_scatter.add_(scatter).baddbmm_(weighted[:, :, None], delta[:, None, :])
-        self._sums = seen + count, old_mean.add_(delta * (count / (seen + count))), old_scatter
+        old = self._sums
+        count = old.number + new.number
+        delta = new.mean - old.mean  # (P, D)
+        mean = old.mean + delta * (new.number / count)
+        third, fourth = old.third, old.fourth
+        if self.shrinkage:
+            (third, fourth), (third_new, fourth_new) = old.about(mean), new.about(mean)
+            third, fourth = third + third_new, fourth + fourth_new
+        weighted = delta * (old.number * new.number / count)
+        scatter = old.scatter.add_(new.scatter).baddbmm_(
+            weighted[:, :, None], delta[:, None, :]
+        )  # in place: it is large
+        self._sums = Sums(count, mean, scatter, third, fourth)
 
     @property
     def is_collecting(self) -> bool:
@@ -57,8 +105,8 @@ class PatchGaussian(FittedModule):
         return self._sums is not None
 
     @property
-    def sums(self) -> tuple[float, Tensor, Tensor]:
-        """Count, mean (P, D) and scatter matrix (P, D, D) of what was seen since the last fit.
+    def sums(self) -> Sums:
+        """What was seen since the last fit.
 
         Raises:
             ValueError: If nothing was.
@@ -72,11 +120,11 @@ class PatchGaussian(FittedModule):
         self._sums = None
 
     @torch.no_grad()
-    def merge_ranks(self, counts: Tensor, means: Tensor, scatters: Tensor) -> None:
-        """Replaces this rank's sums by those of all R ranks: (R,), (R, P, D) and (R, P, D, D)."""
+    def merge_ranks(self, ranks: Iterable[Sums]) -> None:
+        """Replaces this rank's sums by those of all ranks."""
         self._sums = None
-        for count, mean, scatter in zip(counts, means, scatters, strict=True):
-            self._merge(float(count), mean, scatter)
+        for sums in ranks:
+            self._merge(sums)
 
     @torch.no_grad()
     def fit(self) -> None:
@@ -87,25 +135,25 @@ class PatchGaussian(FittedModule):
         Raises:
             ValueError: If fewer than two images were seen.
         """
-        count, mean, scatter = self.sums
-        if count < 2:
-            raise ValueError(f"A covariance needs at least 2 images, got {count:.0f}")
-        covariance = scatter / (count - 1)
+        sums = self.sums
+        if sums.number < 2:
+            raise ValueError(f"A covariance needs at least 2 images, got {sums.number:.0f}")
+        covariance = shrunk_covariance(sums) if self.shrinkage else sums.scatter / (sums.number - 1)
         covariance.diagonal(dim1=1, dim2=2).add_(self.ridge)
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
         self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).to(self.mean)
-        self.mean = mean.to(self.mean)
+        self.mean = sums.mean.to(self.mean)
         self._sums = None
 
-    def mahalanobis(self, embeddings: Tensor) -> Tensor:
-        """Distances from the Gaussians.
+    def whiten(self, embeddings: Tensor) -> Tensor:
+        """Differences from the means, of variance 1 in every direction where the embeddings are normal.
 
         Args:
             embeddings: (B, D, P) or (B, D, H, W).
 
         Returns:
-            (B, P) or (B, H, W), >= 0.
+            (P, B, D); their lengths are the Mahalanobis distances.
 
         Raises:
             ValueError: If there are other positions or channels than those of the fit.
@@ -116,10 +164,40 @@ class PatchGaussian(FittedModule):
                 f"Expected embeddings of {self.mean.shape[1]} channels at {self.mean.shape[0]} positions, "
                 f"got {batch.shape[2]} at {batch.shape[0]}"
             )
-        distance: Tensor = ((batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)).norm(dim=2)  # (P, B)
+        return (batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)
+
+    def mahalanobis(self, embeddings: Tensor) -> Tensor:
+        """Distances from the Gaussians; arguments and errors are those of `whiten`.
+
+        Returns:
+            (B, P) or (B, H, W), >= 0.
+        """
+        distance: Tensor = self.whiten(embeddings).norm(dim=2)  # (P, B)
         return distance.T.reshape(embeddings.shape[0], *embeddings.shape[2:])
 
 
 def by_position(embeddings: Tensor) -> Tensor:
     """(B, D, P) or (B, D, H, W) to (P, B, D)."""
     return embeddings.flatten(2).permute(2, 0, 1)
+
+
+def shrunk_covariance(sums: Sums) -> Tensor:
+    """Covariances (1 - a) S / n + a m I with Ledoit and Wolf's share a (J. Multivariate Analysis, 2004, section 3.3).
+
+    m is the mean variance of a channel.
+
+    Args:
+        sums: Of n > 1 images, with all moments.
+
+    Returns:
+        (P, D, D).
+    """
+    channels = sums.mean.shape[1]
+    covariance = sums.scatter / sums.number
+    variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)  # (P,)
+    squares = covariance.square().sum(dim=(1, 2))
+    distance = squares - channels * variance.square()  # from the multiple of the identity; both are D times those there
+    error = (sums.fourth / sums.number - squares) / sums.number
+    share = (error.clamp(min=0).minimum(distance) / distance.clamp(min=torch.finfo(distance.dtype).tiny))[:, None]
+    covariance.mul_(1 - share[:, :, None]).diagonal(dim1=1, dim2=2).add_(share * variance[:, None])
+    return covariance

@@ -9,9 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc
 
-from ccd_lightning.models.gaussian import PatchGaussian
-
-Sums = tuple[float, Tensor, Tensor]
+from ccd_lightning.models.gaussian import PatchGaussian, Sums
 
 
 class FeatureProbe:
@@ -41,13 +39,9 @@ class FeatureProbe:
         Returns:
             Whether all features were numbers; if not, the Gaussian stays as it was.
         """
-        own = None
-        if self._gaussian.is_collecting:
-            count, mean, scatter = self._gaussian.sums
-            own = count, mean.cpu(), scatter.cpu()
-        counts, means, scatters = zip(*(sums for sums in gather(own) if sums), strict=True)
-        self._gaussian.merge_ranks(torch.tensor(counts), torch.stack(means), torch.stack(scatters))
-        if not self._gaussian.sums[1].isfinite().all():
+        own = Sums(*(part.cpu() for part in self._gaussian.sums)) if self._gaussian.is_collecting else None
+        self._gaussian.merge_ranks(sums for sums in gather(own) if sums)
+        if not self._gaussian.sums.mean.isfinite().all():
             self._gaussian.clear()
             return False
         self._gaussian.fit()

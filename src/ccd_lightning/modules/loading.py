@@ -14,11 +14,13 @@ from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.igd import IGD
+from ccd_lightning.modules.mahalanobis import Mahalanobis
+from ccd_lightning.modules.neighbours import Neighbours
 from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.renamed import current_hyperparameters
 from ccd_lightning.runs import find_checkpoint
 
-DETECTORS: tuple[type[OneClassDetector], ...] = (PaDiM, IGD)
+DETECTORS: tuple[type[OneClassDetector], ...] = (PaDiM, Neighbours, Mahalanobis, IGD)
 
 
 def load(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:

@@ -1,0 +1,158 @@
+"""How features of an image are compared with a memory bank: position by position, or as one vector."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from ccd_lightning.models.memory_bank import MemoryBank, nearest
+from ccd_lightning.models.pooled import PositionMeans
+
+
+class Comparison(nn.Module, ABC):
+    """Collects features of normal images, and compares those of others with them.
+
+    Args:
+        size: The most features that are kept.
+    """
+
+    def __init__(self, size: int | None) -> None:
+        super().__init__()
+        self.bank = MemoryBank(size)
+
+    @abstractmethod
+    def update(self, features: Tensor) -> None:
+        """Adds the features (B, D, h, w) of normal images."""
+
+    def fit(self) -> None:
+        """Turns what was added into what scoring needs."""
+        self.bank.fit()
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compares the features (B, D, h, w) of images.
+
+        Returns:
+            Distances at the positions (B, h, w), and for each image what its score is multiplied by, or is, or None.
+        """
+
+
+class PatchComparison(Comparison):
+    """Each position with the nearest feature that is kept of positions around it, or of all (Roth et al., CVPR 2022).
+
+    Args:
+        size: The most features that are kept, of all positions together.
+        window: How many positions away, along both axes, a feature may be that is compared with; None for any.
+        reweight: b, how many neighbours of the nearest feature say how far the score of an image is trusted, by
+            equation 7 of the paper; 0 leaves it out.
+    """
+
+    def __init__(self, size: int | None, window: int | None, reweight: int) -> None:
+        super().__init__(size)
+        self.window = window
+        self.reweight = reweight
+
+    def update(self, features: Tensor) -> None:
+        """Adds the features (B, D, h, w) of normal images."""
+        positions = features.flatten(2).permute(2, 0, 1)  # (P, B, D)
+        self.bank.update(positions.flatten(0, 1)[None] if self.window is None else positions)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Distances at the positions, and the weight of each image's score."""
+        images, _, height, width = features.shape
+        queries = features.flatten(2).permute(2, 0, 1)  # (P, B, D)
+        if self.window is None:
+            distances, groups, chosen = self._search_all(queries, height)
+        else:
+            distances, groups, chosen = self._search_around(queries, self.window, height, width)
+        maps = distances.T.reshape(images, height, width)
+        return maps, self._weights(queries, distances, groups, chosen) if self.reweight else None
+
+    def _search_all(self, queries: Tensor, height: int) -> tuple[Tensor, Tensor, Tensor]:
+        bank, rows = self.bank.features.flatten(0, 1)[None], queries.view(height, -1, *queries.shape[1:])
+        found = [nearest(row.flatten(0, 1)[None], bank) for row in rows]  # row by row, which bounds memory
+        distances, chosen = (torch.cat(parts, dim=1).view(queries.shape[:2]) for parts in zip(*found, strict=True))
+        return distances, chosen // self.bank.features.shape[1], chosen % self.bank.features.shape[1]
+
+    def _search_around(self, queries: Tensor, window: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        bank = self.bank.features
+        if len(bank) != height * width or queries.shape[2] != bank.shape[2]:
+            raise ValueError(
+                f"expected {bank.shape[2]} features at {len(bank)} positions, got {queries.shape[2]} at {len(queries)}"
+            )
+        around = neighbourhood(height, width, window).to(queries.device)  # (P, n)
+        found = [nearest(queries, bank[groups]) for groups in around.T]
+        distances, chosen = (torch.cat(parts, dim=2) for parts in zip(*found, strict=True))  # (P, B, n)
+        best = distances.argmin(dim=2, keepdim=True)  # (P, B, 1)
+        groups = around[:, None].expand(-1, queries.shape[1], -1).gather(2, best)
+        return distances.gather(2, best)[:, :, 0], groups[:, :, 0], chosen.gather(2, best)[:, :, 0]
+
+    def _weights(self, queries: Tensor, distances: Tensor, groups: Tensor, chosen: Tensor) -> Tensor:
+        """1 - exp d(q, m) / sum of exp d(q, m') over the b neighbours m' of m, with m nearest to the farthest q."""
+        farthest, bank = distances.argmax(dim=0)[None], self.bank.features  # (1, B)
+        query = queries.gather(0, farthest[:, :, None].expand(-1, -1, queries.shape[2]))[0]  # (B, D)
+        group, index = groups.gather(0, farthest)[0], chosen.gather(0, farthest)[0]  # (B,)
+        match = bank[group, index]  # (B, D)
+        if self.window is None:
+            whole = bank.flatten(0, 1)
+            support = whole[nearest(match[None], whole[None], self.reweight)[1][0]]  # (B, b, D), itself first
+        else:
+            own = bank[group]  # (B, k, D)
+            indices = nearest(match[:, None], own, self.reweight)[1][:, 0]  # (B, b)
+            support = own.gather(1, indices[:, :, None].expand(-1, -1, own.shape[2]))
+        weights: Tensor = 1 - torch.softmax((query[:, None] - support).norm(dim=2), dim=1)[:, 0]
+        return weights
+
+
+class PooledComparison(Comparison):
+    """The mean of an image's features with those of the nearest normal images.
+
+    The map says what each position adds to the difference from the mean of these.
+
+    Args:
+        size: The most images that are kept.
+        neighbours: k, over how many nearest images the distance is averaged.
+    """
+
+    def __init__(self, size: int | None, neighbours: int) -> None:
+        super().__init__(size)
+        self.neighbours = neighbours
+        self.positions = PositionMeans()
+
+    def update(self, features: Tensor) -> None:
+        """Adds the features (B, D, h, w) of normal images."""
+        self.bank.update(features.mean(dim=(2, 3))[None])
+        self.positions.update(features)
+
+    def fit(self) -> None:
+        """Turns what was added into what scoring needs."""
+        super().fit()
+        self.positions.fit()
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the positions add, and the distance of each image."""
+        vectors = features.mean(dim=(2, 3))  # (B, D)
+        distances, indices = nearest(vectors[None], self.bank.features, self.neighbours)  # (1, B, k)
+        direction = vectors - self.bank.features[0][indices[0]].mean(dim=1)
+        direction = torch.nn.functional.normalize(direction, dim=1)
+        return self.positions.contributions(features, direction).clamp(min=0), distances[0].mean(dim=1)
+
+
+def neighbourhood(height: int, width: int, window: int) -> Tensor:
+    """For each position of a grid, those around it.
+
+    Args:
+        height: h.
+        width: w.
+        window: How far away along each axis.
+
+    Returns:
+        Indices (h w, (2 window + 1)^2); beyond the border, those at the border once more.
+    """
+    steps = torch.arange(-window, window + 1)
+    rows, columns = (
+        (torch.arange(length)[:, None] + steps).clamp(0, length - 1) for length in (height, width)
+    )  # (h, n), (w, n)
+    return (rows[:, None, :, None] * width + columns[None, :, None, :]).reshape(height * width, -1)

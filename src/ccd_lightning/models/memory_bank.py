@@ -1,0 +1,129 @@
+"""Memory banks: normal features that are kept, and the distance to the nearest of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from ccd_lightning.models.fitted import FittedModule
+
+PROJECTED = 128  # dimensions in which a coreset is chosen
+SLACK = 2  # so many times the size of the bank is collected before it is reduced
+
+
+class MemoryBank(FittedModule):
+    """Normal features, by groups: the positions of an image, or one group of all (PatchCore, Roth et al., CVPR 2022).
+
+    Features are added batch by batch. Whenever a group holds `SLACK` times as many as it may keep, it is reduced to a
+    greedy coreset. So memory is bounded, and where no more than `size` features are seen, all are kept.
+
+    Args:
+        size: G k, the most features that are kept, in all groups together; None keeps every one.
+
+    Attributes:
+        features: (G, k, D), once fitted; all that scoring needs.
+    """
+
+    features: Tensor
+
+    def __init__(self, size: int | None = None) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("features", torch.empty(0, 0, 0))
+        self._collected: list[Tensor] = []
+
+    @property
+    def is_collecting(self) -> bool:
+        """Whether something was added since the last fit."""
+        return bool(self._collected)
+
+    def capacity(self, groups: int) -> int | None:
+        """k, the most features that each of the groups keeps, at least 1; None where there is no limit."""
+        return None if self.size is None else max(1, self.size // groups)
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> None:
+        """Adds normal features (G, N, D)."""
+        self._collected.append(features.clone())
+        capacity = self.capacity(len(features))
+        if capacity is not None and sum(part.shape[1] for part in self._collected) > SLACK * capacity:
+            self._collected = [self.collected()]
+
+    def collected(self) -> Tensor:
+        """What was added since the last fit, (G, n, D), reduced to as many as may be kept.
+
+        Raises:
+            ValueError: If nothing was.
+        """
+        if not self._collected:
+            raise ValueError("No features were added")
+        features = torch.cat(self._collected, dim=1)
+        capacity = self.capacity(len(features))
+        if capacity is None or features.shape[1] <= capacity:
+            return features
+        chosen = greedy_coreset(features, capacity)
+        return features.gather(1, chosen[:, :, None].expand(-1, -1, features.shape[2]))
+
+    def replace(self, features: Tensor) -> None:
+        """Puts features (G, n, D) in the place of those that were added, as those of all ranks."""
+        self._collected = [features]
+
+    @torch.no_grad()
+    def fit(self) -> None:
+        """Turns what was added into the bank, and releases it."""
+        self.features = self.collected().to(self.features).contiguous()
+        self._collected = []
+
+
+@torch.no_grad()
+def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED) -> Tensor:
+    """Chooses features so that every other one is near a chosen one (k-center greedy; Sener and Savarese, ICLR 2018).
+
+    Each next one is that which is farthest from all chosen ones; the first is farthest from the mean. Distances are
+    those of a random projection, always the same, where that has fewer dimensions.
+
+    Args:
+        features: (G, N, D), of G groups, each of which is chosen from by itself.
+        count: k, how many to choose of each group; not more than N.
+        dimensions: Of the projection.
+
+    Returns:
+        Indices (G, k), in the order in which they were chosen.
+    """
+    if features.shape[2] > dimensions:
+        generator = Generator().manual_seed(0)
+        projection = torch.randn(features.shape[2], dimensions, generator=generator) / dimensions**0.5
+        features = features @ projection.to(features)
+    squares = features.square().sum(dim=2)  # (G, N)
+    centre = features.mean(dim=1, keepdim=True)
+    nearest = (features - centre).square().sum(dim=2)
+    chosen = [nearest.argmax(dim=1)]
+    nearest = torch.full_like(nearest, float("inf"))
+    rows = torch.arange(len(features), device=features.device)
+    for _ in range(count - 1):
+        last = features[rows, chosen[-1]]  # (G, d)
+        distances = squares + squares[rows, chosen[-1]][:, None] - 2 * torch.bmm(features, last[:, :, None])[:, :, 0]
+        nearest = torch.minimum(nearest, distances)
+        nearest[rows, chosen[-1]] = -float("inf")  # rounding must not choose one twice
+        chosen.append(nearest.argmax(dim=1))
+    return torch.stack(chosen, dim=1)
+
+
+def nearest(queries: Tensor, bank: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+    """The nearest features of a bank, group by group.
+
+    Args:
+        queries: (G, B, D).
+        bank: (G, k, D), k > 0.
+        count: n, how many; as many as there are where there are fewer.
+
+    Returns:
+        Euclidean distances, rising, and indices in the bank; both (G, B, n).
+    """
+    count = min(count, bank.shape[1])
+    products = torch.baddbmm(bank.square().sum(dim=2)[:, None], queries, bank.transpose(1, 2), alpha=-2)  # (G, B, k)
+    indices = products.topk(count, dim=2, largest=False).indices if count > 1 else products.argmin(dim=2, keepdim=True)
+    # Anew, from differences: those of the squares' expansion lose half of the digits near 0.
+    found = bank.gather(1, indices.flatten(1)[:, :, None].expand(-1, -1, bank.shape[2])).view(*indices.shape, -1)
+    distances = (queries[:, :, None] - found).norm(dim=3)
+    return distances, indices

@@ -1,0 +1,131 @@
+"""What detectors compare: an encoder's features of each position of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.grids import Grid, resample
+from ccd_lightning.models.encoder import Encoder
+
+Grids = tuple[Grid, Grid]
+
+
+@dataclass
+class FeatureConfig:
+    """Which features describe a position of an image.
+
+    Attributes:
+        layers: Levels of the encoder that are used, rising, as `ccd encoders NAME` lists them. None takes those of
+            stride 4, 8 and 16 (1, 2 and 3 of ResNets); of vision transformers, whose levels all have one stride, those
+            at a quarter, a half and three quarters of the depth.
+        stride: Pixels from one position to the next, along both axes. None takes that of the first level, the finest.
+        window: Side of the window, in units of each level, that a level is averaged over before it is brought to
+            the positions; odd. 1 leaves features as they are, 3 is what PatchCore does.
+        normalise: Whether the features of a level are divided by their length at each position, and multiplied by the
+            square root of their number: what is compared then is their direction, and each level counts alike.
+    """
+
+    layers: tuple[int, ...] | None = None
+    stride: int | None = None
+    window: int = 1
+    normalise: bool = False
+
+
+class PatchFeatures:
+    """Brings levels of an encoder to one grid of positions.
+
+    Args:
+        encoder: Gives the levels. It stays a part of whoever made this.
+        config: Which features; or its values by name, as a checkpoint has them.
+
+    Attributes:
+        config: The same, with the levels that are used.
+        channels: D, how many features a position has.
+
+    Raises:
+        UserError: If a value is impossible.
+    """
+
+    def __init__(self, encoder: Encoder, config: FeatureConfig | Mapping[str, Any]) -> None:
+        given = asdict(config) if is_dataclass(config) else dict(config)
+        layers = _checked_layers(given.get("layers"), encoder)
+        self.config = FeatureConfig(**given | {"layers": layers})
+        self.layers = layers
+        stride, window = self.config.stride, self.config.window
+        if stride is not None and stride < 1:
+            raise UserError(f"model.features.stride is {stride}, but must be 1 px or more, or null.")
+        if window < 1 or window % 2 == 0:
+            raise UserError(f"model.features.window is {window}, but must be odd: 1, 3, 5, ...")
+        self._encoder = encoder
+        self.channels = sum(encoder.channels[layer] for layer in layers)
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one position to the next."""
+        return self.config.stride or self._encoder.strides[self.layers[0]]
+
+    def settings(self) -> dict[str, Any]:
+        """The config as plain values, for a checkpoint."""
+        return asdict(self.config)
+
+    def grid(self, height: int, width: int) -> Grids:
+        """Where the positions are in images of a size, along rows and along columns."""
+        if self.config.stride is None:
+            return self._encoder.grids((height, width), self.layers)[0]
+        rows, columns = (_centred(length, self.config.stride) for length in (height, width))
+        return rows, columns
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (B, D, h, w) of the positions of images (B, 3, H, W) in [0, 1]."""
+        height, width = images.shape[-2:]
+        levels, target = self._encoder.maps(images, self.layers), self.grid(height, width)
+        size = levels[0].shape[-2:]
+        if (stride := self.config.stride) is not None:
+            size = torch.Size((math.ceil(height / stride), math.ceil(width / stride)))
+        grids = self._encoder.grids((height, width), self.layers)
+        brought = [
+            resample(self._averaged(level), grid, target, size) for level, grid in zip(levels, grids, strict=True)
+        ]
+        return torch.cat([unit_length(level) if self.config.normalise else level for level in brought], dim=1)
+
+    def _averaged(self, level: Tensor) -> Tensor:
+        """A level (B, C, h, w) averaged over windows; at the border, over the part of a window that there is."""
+        window = self.config.window
+        return functional.avg_pool2d(level, window, 1, window // 2, count_include_pad=False) if window > 1 else level
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """Features (B, C, ...) divided by their root mean square over the channels."""
+    directions: Tensor = functional.normalize(features, dim=1)
+    return directions * math.sqrt(features.shape[1])
+
+
+def _centred(length: int, stride: int) -> Grid:
+    """As many positions as fit into a length, in its middle."""
+    count = math.ceil(length / stride)
+    return Grid(stride, (length - 1 - (count - 1) * stride) / 2)
+
+
+def _checked_layers(layers: Any, encoder: Encoder) -> tuple[int, ...]:
+    """The levels to use.
+
+    Raises:
+        UserError: If the encoder has not all of them.
+    """
+    if layers is None:
+        return encoder.default_levels
+    count = len(encoder.channels)
+    if not layers or list(layers) != sorted({*layers} & {*range(count)}):
+        raise UserError(
+            f"model.features.layers is {list(layers)}, but must be some of 0 to {count - 1}, rising: the levels of"
+            f" {encoder.name}, which ccd encoders {encoder.name} lists."
+        )
+    return tuple(layers)

@@ -1,0 +1,84 @@
+"""One Gaussian of images' features, a detector without gradients."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ccd_lightning.distributed import gather_ranks
+from ccd_lightning.encoder_config import EncoderConfig
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.anomaly_map import check_scoring, to_image
+from ccd_lightning.models.gaussian import PatchGaussian, Sums
+from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
+from ccd_lightning.models.pooled import PositionMeans
+from ccd_lightning.modules.statistics import StatisticsDetector
+
+
+class Mahalanobis(StatisticsDetector):
+    """Mahalanobis distance of an image's features, averaged over its positions (Rippel et al., ICPR 2021).
+
+    One Gaussian describes the vectors of all normal images; its covariance is estimated as by Ledoit and Wolf (2004),
+    so that there may be fewer images than channels. It finds what changes an image as a whole, and asks for no
+    alignment between images. The map says how much each position adds to the distance: the map's mean, before what
+    is negative is set to 0 and before it is smoothed, is the score.
+
+    Args:
+        encoder: Where the encoder's weights come from.
+        features: Which of its features describe a position.
+        blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
+        quantile: Share of the held-out normal images whose score is at most the threshold.
+    """
+
+    score_settings = ("blur",)
+
+    def __init__(
+        self,
+        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
+        features: FeatureConfig = FeatureConfig(normalise=True),  # noqa: B008
+        blur: float = 4.0,
+        quantile: float = 0.95,
+    ) -> None:
+        super().__init__(encoder, quantile)
+        self.save_hyperparameters(ignore=["encoder"])
+        self.features = PatchFeatures(self.encoder, features)
+        self.hparams.update(encoder=self.encoder.settings(), features=self.features.settings())
+        check_scoring(blur, 0)
+        self.blur = blur
+        self.gaussian = PatchGaussian(ridge=0, shrinkage=True)
+        self.positions = PositionMeans()
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances as scores, and what the positions add to them as map."""
+        features, (height, width) = self.features(images), images.shape[-2:]
+        try:
+            whitened = self.gaussian.whiten(features.mean(dim=(2, 3))[:, :, None])[0]  # (B, D)
+            scores = whitened.norm(dim=1)
+            direction = whitened @ self.gaussian.whitening[0] / scores.clamp(min=1e-12)[:, None]
+            added = self.positions.contributions(features, direction)
+        except ValueError as error:
+            raise UserError(
+                f"Images of {width} x {height} px do not go with this detector: it was not fitted, or at another"
+                f" --data.size ({error})."
+            ) from error
+        return scores, to_image(added.clamp(min=0), self.features.grid(height, width), height, width, self.blur)
+
+    def collect(self, images: Tensor) -> None:
+        """Adds the features of one batch."""
+        features = self.features(images)
+        self.gaussian.update(features.mean(dim=(2, 3))[:, :, None])
+        self.positions.update(features)
+
+    def merge_ranks(self) -> None:
+        """Adds up the sums of all ranks."""
+        count, total = self.positions.sums
+        own = Sums(*(part.cpu() for part in self.gaussian.sums)), count, total.cpu()
+        self.positions.clear()
+        shares = gather_ranks(own)
+        self.gaussian.merge_ranks(sums for sums, _, _ in shares)
+        for _, seen, sums in shares:
+            self.positions.add(seen, sums.to(self.device))
+
+    def fit_statistics(self) -> None:
+        """Fits the Gaussian, and the means of the positions."""
+        self.gaussian.fit()
+        self.positions.fit()

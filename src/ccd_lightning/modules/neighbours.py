@@ -1,0 +1,128 @@
+"""Nearest neighbours of normal features, a detector without gradients."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ccd_lightning.distributed import gather_ranks
+from ccd_lightning.encoder_config import EncoderConfig
+from ccd_lightning.errors import UserError
+from ccd_lightning.memory import available_memory, require
+from ccd_lightning.models.anomaly_map import check_scoring, image_scores, to_image
+from ccd_lightning.models.comparison import PatchComparison, PooledComparison
+from ccd_lightning.models.memory_bank import SLACK
+from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
+from ccd_lightning.modules.statistics import StatisticsDetector
+
+
+class Neighbours(StatisticsDetector):
+    """Distance to the nearest normal features (PatchCore, Roth et al., CVPR 2022).
+
+    Fitting takes one epoch over the normal images. Features are kept as they are; beyond `bank_size`, a greedy coreset
+    of them is. As long as no coreset has to be chosen, neither the order of the images nor the number of processes
+    matters; a coreset is one of the coresets of parts, which depend on both.
+
+    Args:
+        encoder: Where the encoder's weights come from.
+        features: Which of its features describe a position.
+        window: How many positions away, along both axes, a normal feature may be that is compared with: 0 for images
+            that are aligned to the pixel, 1 or 2 for those that are about aligned. None compares with those of all
+            positions, as published.
+        bank_size: The most features that are kept, of all positions together; or images, if `pooled`. None: all.
+        reweight: b, how many neighbours of the nearest feature reweight the score, by equation 7 of the paper; 0 leaves
+            it out.
+        pooled: Whether the mean of all of an image's features is compared instead of each position's. Then the score is
+            the mean distance to the 3 nearest images, and the map says which positions it is due to.
+        blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
+        top: Share of the highest distances of an image whose mean is its score: 0 takes the maximum, as published.
+        quantile: Share of the held-out normal images whose score is at most the threshold.
+    """
+
+    score_settings = ("window", "reweight", "blur", "top")
+    nearest_images = 3
+
+    def __init__(
+        self,
+        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
+        features: FeatureConfig = FeatureConfig(window=3, normalise=True),  # noqa: B008
+        window: int | None = 1,
+        bank_size: int | None = 50_000,
+        reweight: int = 0,
+        pooled: bool = False,
+        blur: float = 4.0,
+        top: float = 0.0,
+        quantile: float = 0.95,
+    ) -> None:
+        super().__init__(encoder, quantile)
+        self.save_hyperparameters(ignore=["encoder"])
+        self.features = PatchFeatures(self.encoder, features)
+        self.hparams.update(encoder=self.encoder.settings(), features=self.features.settings())
+        check_scoring(blur, top)
+        for name, value, least in (("window", window, 0), ("bank_size", bank_size, 1), ("reweight", reweight, 0)):
+            if value is not None and value < least:
+                raise UserError(f"model.{name} is {value}, but must be {least} or more.")
+        self.blur, self.top = blur, top
+        self.comparison = (
+            PooledComparison(bank_size, self.nearest_images) if pooled else PatchComparison(bank_size, window, reweight)
+        )
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances as map; as score that of the whole image, or the mean of the highest."""
+        height, width = images.shape[-2:]
+        try:
+            distances, whole = self.comparison(self.features(images))
+        except ValueError as error:
+            raise UserError(
+                f"Images of {width} x {height} px do not go with this detector: it was not fitted, or at another"
+                f" --data.size ({error})."
+            ) from error
+        maps = to_image(distances, self.features.grid(height, width), height, width, self.blur)
+        if isinstance(self.comparison, PooledComparison):
+            assert whole is not None
+            return whole, maps
+        scores = image_scores(distances, self.top)
+        return scores if whole is None else scores * whole, maps
+
+    def collect(self, images: Tensor) -> None:
+        """Adds the features of one batch."""
+        self.comparison.update(self.features(images))
+
+    def merge_ranks(self) -> None:
+        """Gathers the features of all ranks, a coreset of each one's where there are too many."""
+        bank = self.comparison.bank
+        parts = gather_ranks(bank.collected().cpu())
+        bank.replace(torch.cat(parts, dim=1).to(self.device))
+        if isinstance(self.comparison, PooledComparison):
+            count, total = self.comparison.positions.sums
+            self.comparison.positions.clear()
+            for share, sums in gather_ranks((count, total.cpu())):
+                self.comparison.positions.add(share, sums.to(self.device))
+
+    def fit_statistics(self) -> None:
+        """Makes the bank."""
+        self.comparison.fit()
+
+    def memory(self, size: int, images: int | None = None) -> int:
+        """Bytes that the features take while they are collected, at most.
+
+        Args:
+            size: Side of the images, in pixels.
+            images: How many there are; None if that is not known.
+        """
+        bank = self.comparison.bank.size
+        positions = 1 if isinstance(self.comparison, PooledComparison) else math.ceil(size / self.features.stride) ** 2
+        kept = math.inf if bank is None else (SLACK + 1) * bank
+        seen = math.inf if images is None else 2 * images * positions
+        count = min(kept, seen)
+        return 0 if math.isinf(count) else int(count) * self.features.channels * 4
+
+    def check_memory(self, size: int, device: torch.device, processes: int) -> None:
+        """Refuses a bank that does not fit."""
+        available = available_memory() / processes
+        if device.type == "cuda":
+            available = float(torch.cuda.mem_get_info(device)[0])
+        what = f"A bank of {self.comparison.bank.size} features of {self.features.channels} channels, memory"
+        require(self.memory(size), available, what, "Choose a smaller --model.bank_size.")

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
+
+pytestmark = pytest.mark.usefixtures("real_encoder")
+
+
+def test_each_level_is_averaged_brought_to_the_positions_and_normalised() -> None:
+    torch.manual_seed(0)
+    encoder, images = Encoder().eval(), torch.rand(2, 3, 64, 64)
+    features = PatchFeatures(encoder, FeatureConfig(layers=(1, 2), stride=8, window=3, normalise=True))
+    with torch.no_grad():
+        found, levels = features(images), encoder.maps(images, (1, 2))
+    assert found.shape == (2, features.channels, 8, 8)
+    # Positions lie in the middle of 8 px, units of stride 8 at their beginning: halfway between two of them.
+    averaged = functional.avg_pool2d(levels[1], 3, 1, 1, count_include_pad=False)
+    share = 3.5 / 8
+    row = torch.lerp(averaged[:, :, 3], averaged[:, :, 4], share)
+    expected = torch.lerp(row[:, :, 3], row[:, :, 4], share)
+    assert torch.allclose(found[:, 64:, 3, 3], functional.normalize(expected) * 128**0.5, atol=1e-4)
+    for part in torch.split(found, [64, 128], dim=1):
+        assert torch.allclose(part.square().mean(dim=1), torch.ones(2, 8, 8), atol=1e-4)
+
+
+def test_by_default_levels_are_as_they_are() -> None:
+    encoder, images = Encoder().eval(), torch.rand(1, 3, 64, 64)
+    features = PatchFeatures(encoder, FeatureConfig())
+    with torch.no_grad():
+        assert torch.equal(features(images)[:, :64], encoder.maps(images)[0])
+    assert features.stride == 4
+    assert features.layers == (1, 2, 3)
+    assert features.settings() == {"layers": (1, 2, 3), "stride": None, "window": 1, "normalise": False}
+
+
+@pytest.mark.parametrize("size", [(64, 64), (72, 64), (100, 75)])
+def test_positions_are_in_the_middle_of_the_image(size: tuple[int, int]) -> None:
+    encoder = Encoder().eval()
+    features = PatchFeatures(encoder, FeatureConfig(stride=16))
+    with torch.no_grad():
+        found = features(torch.rand(1, 3, *size))
+    for length, count, grid in zip(size, found.shape[-2:], features.grid(*size), strict=True):
+        assert count == -(-length // 16)
+        last = grid.offset + (count - 1) * grid.stride
+        assert grid.offset == length - 1 - last  # as far from the first pixel as from the last
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [({"stride": 0}, "stride"), ({"window": 2}, "window"), ({"window": 0}, "window"), ({"layers": (9,)}, "layers")],
+)
+def test_what_cannot_be(values: dict[str, object], key: str) -> None:
+    with pytest.raises(UserError, match=rf"model\.features\.{key} is"):
+        PatchFeatures(Encoder(), values)

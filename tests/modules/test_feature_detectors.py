@@ -1,0 +1,140 @@
+"""Detectors that compare an encoder's features with those of normal images: what they have in common."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ccd_lightning.encoder_config import EncoderConfig
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.patch_features import FeatureConfig
+from ccd_lightning.modules.loading import load
+from ccd_lightning.modules.mahalanobis import Mahalanobis
+from ccd_lightning.modules.neighbours import Neighbours
+from ccd_lightning.modules.padim import PaDiM
+from ccd_lightning.modules.statistics import StatisticsDetector
+from tests.processes import RANKS, run
+from tests.runs import DATA
+
+FEWER = EncoderConfig()  # the tests' own small network
+
+MADE: dict[str, Any] = {
+    "padim": lambda: PaDiM(FEWER, FeatureConfig(window=3, normalise=True), channels=20, top=0.01, shrinkage=True),
+    "neighbours": lambda: Neighbours(FEWER),
+    "neighbours anywhere": lambda: Neighbours(FEWER, window=None, reweight=3),
+    "neighbours, coreset": lambda: Neighbours(FEWER, bank_size=512),
+    "neighbours, pooled": lambda: Neighbours(FEWER, pooled=True),
+    "mahalanobis": lambda: Mahalanobis(FEWER),
+}
+
+
+def normal(count: int, size: int = 64) -> Tensor:
+    return 0.4 + 0.02 * torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def fitted(detector: StatisticsDetector) -> StatisticsDetector:
+    detector.eval()
+    with torch.no_grad():
+        for batch in torch.split(normal(24), 8):
+            detector.collect(batch)
+        detector.fit_statistics()
+    return detector
+
+
+@pytest.fixture(params=MADE)
+def detector(request: pytest.FixtureRequest) -> StatisticsDetector:
+    torch.manual_seed(0)
+    return fitted(MADE[request.param]())
+
+
+def with_spot(images: Tensor) -> Tensor:
+    images = images.clone()
+    images[:, 0, 40:52, 8:20] += 0.5
+    return images
+
+
+@torch.no_grad()
+def test_a_spot_is_found_and_outlined(detector: StatisticsDetector) -> None:
+    images = normal(30)[24:]
+    before, after = detector(images), detector(with_spot(images))
+    assert (after[0] > before[0].max()).all()
+    rise = after[1] - before[1]
+    inside, outside = rise[:, 36:56, 4:24].mean(dim=(1, 2)), rise[:, :28].mean(dim=(1, 2))
+    assert (inside > 2 * outside.abs()).all()
+    assert after[1].shape == (6, 64, 64)
+    assert (after[1] >= 0).all()
+
+
+@torch.no_grad()
+def test_scores_do_not_depend_on_the_batch(detector: StatisticsDetector) -> None:
+    images = with_spot(normal(3))
+    scores, maps = detector(images)
+    alone = [detector(image[None]) for image in images]
+    assert torch.allclose(scores, torch.cat([score for score, _ in alone]), rtol=1e-3)
+    assert torch.allclose(maps, torch.cat([one for _, one in alone]), rtol=1e-3, atol=1e-3)
+
+
+def test_another_size_than_that_of_the_fit_is_refused(detector: StatisticsDetector) -> None:
+    if isinstance(detector, Neighbours) and detector.hparams["window"] is None:
+        detector(normal(1, 96))  # patches from anywhere know no size
+        return
+    with pytest.raises(UserError, match=r"Images of 96 x 96 px do not go with this detector"):
+        detector(normal(1, 96))
+
+
+@torch.no_grad()
+def test_the_map_of_mahalanobis_adds_up_to_its_score() -> None:
+    torch.manual_seed(0)
+    detector = fitted(Mahalanobis(FEWER, blur=0))
+    assert isinstance(detector, Mahalanobis)
+    images = with_spot(normal(2))
+    features = detector.features(images)
+    whitened = detector.gaussian.whiten(features.mean(dim=(2, 3))[:, :, None])[0]
+    direction = torch.nn.functional.normalize(whitened) @ detector.gaussian.whitening[0]
+    added = detector.positions.contributions(features, direction)
+    assert torch.allclose(added.mean(dim=(1, 2)), detector(images)[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [({"window": -1}, "window"), ({"bank_size": 0}, "bank_size"), ({"reweight": -1}, "reweight"), ({"top": 2}, "top")],
+)
+def test_options_that_cannot_be(options: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=rf"model\.{key} is"):
+        Neighbours(**options)
+
+
+def test_a_bank_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccd_lightning.modules.neighbours.available_memory", lambda: 1e6)
+    with pytest.raises(UserError, match=r"A bank of 50000 features .* Choose a smaller --model\.bank_size"):
+        Neighbours().check_memory(128, torch.device("cpu"), 1)
+    Neighbours(bank_size=10).check_memory(128, torch.device("cpu"), 1)
+
+
+OPTIONS = {
+    "neighbours": ["--model=Neighbours"],
+    "neighbours pooled": ["--model=Neighbours", "--model.pooled=true"],
+    "mahalanobis": ["--model=Mahalanobis"],
+    "padim shrunk": ["--model=PaDiM", "--model.shrinkage=true", "--model.channels=10"],
+}
+
+
+@pytest.mark.fit
+@pytest.mark.process
+@pytest.mark.parametrize("name", OPTIONS)
+def test_two_ranks_fit_what_one_fits(name: str, tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(Path(__file__).parents[2] / "configs")
+    found = []
+    for ranks in ([], RANKS):
+        place = f"ranks{len(ranks)}"
+        words = ["fit", "--config", "configs/padim_synthetic.yaml", *OPTIONS[name], *DATA]
+        words += ["--model.encoder.weights=null", "--data.batch_size=3", f"--trainer.logger.init_args.name={place}"]
+        run(*words, *ranks, place=tmp_path)
+        found.append(load(tmp_path / "runs" / place))
+    images = torch.rand(4, 3, found[0].preprocessing.size, found[0].preprocessing.size)  # type: ignore[union-attr]
+    one, two = (detector(images) for detector in found)
+    assert torch.allclose(one[0], two[0], rtol=1e-4)
+    assert torch.allclose(one[1], two[1], rtol=1e-3, atol=1e-4)
+    assert torch.allclose(found[0].threshold, found[1].threshold, rtol=1e-4)
