@@ -193,7 +193,7 @@ def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dic
     return {
         "model": type(module).__name__,
         "seed": os.environ.get("PL_GLOBAL_SEED"),
-        "encoder": fingerprint(*getattr(module, "encoders", [module.encoder])),
+        "encoder": fingerprint(*getattr(module, "encoders", None) or [module.encoder]),
         "changed": getattr(module, "changed", {}),
         **{name: None if math.isnan(value) else value for name, value in thresholds.items()},
         "threshold_rule": {

@@ -113,8 +113,9 @@ class CLI(LightningCLI):
             if source.weights != RANDOM:
                 config = getattr(self.model, f"{name}_config")
                 setattr(self.model, f"{name}_config", replace(config, weights=source.weights, digest=source.digest))
-        if origins := [source for source in self.sources.values() if source.is_run]:
-            self.datamodule.follow([source.division for source in origins])
+        divisions = [source.division for source in self.sources.values() if source.is_run]
+        if divisions := divisions + getattr(self.model, "divisions", []):
+            self.datamodule.follow(divisions)
 
     def _take_up(self, path: Path, checkpoint: dict[str, Any]) -> None:
         """Goes by the checkpoint of a run to resume, which has the encoders' weights and names where they came from."""

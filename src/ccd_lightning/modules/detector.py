@@ -34,7 +34,7 @@ class OneClassDetector(LightningModule, ABC):
     maps' pixels the pixel threshold. Test and predict give scores and maps; labels are read by none of the steps here.
 
     Args:
-        encoder: Where the encoder's weights come from.
+        encoder: Where the encoder's weights come from; None for a detector without an encoder of its own.
         quantile: Share of the held-out normal images whose score is at most the threshold, in (0, 1).
 
     Attributes:
@@ -55,12 +55,13 @@ class OneClassDetector(LightningModule, ABC):
     map_limits: Tensor
     preprocessing: Preprocessing | None = None
 
-    def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
+    def __init__(self, encoder: EncoderConfig | None, quantile: float) -> None:
         super().__init__()
         if not 0 < quantile < 1:
             raise UserError(f"model.quantile is {quantile}, but must be a share between 0 and 1.")
         self.quantile = quantile
-        self.encoder_config, self.encoder = build_encoder(encoder)
+        if encoder is not None:
+            self.encoder_config, self.encoder = build_encoder(encoder)
         self.changed: dict[str, Any] = {}
         # All are part of the decision, so all are in the checkpoint.
         self.register_buffer("threshold", torch.tensor(float("nan")))

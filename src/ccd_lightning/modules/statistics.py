@@ -22,11 +22,11 @@ class StatisticsDetector(OneClassDetector):
     over from a checkpoint.
 
     Args:
-        encoder: Where the encoder's weights come from.
+        encoder: Where the encoder's weights come from; None for a detector without an encoder of its own.
         quantile: Share of the held-out normal images whose score is at most the threshold, in (0, 1).
     """
 
-    def __init__(self, encoder: EncoderConfig, quantile: float) -> None:
+    def __init__(self, encoder: EncoderConfig | None, quantile: float) -> None:
         super().__init__(encoder, quantile)
         self.automatic_optimization = False  # there is nothing to optimise, and Lightning may not look for a loss
         self._collecting = False  # whether something was collected since the last fit
@@ -47,8 +47,9 @@ class StatisticsDetector(OneClassDetector):
         """Turns what was collected into the buffers that scoring needs, and releases it."""
 
     def on_train_epoch_start(self) -> None:
-        """Keeps the encoder as pretraining left it."""
-        self.encoder.eval()
+        """Keeps encoders as pretraining left them."""
+        for encoder in self.encoders:
+            encoder.eval()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collects one batch."""

@@ -1,0 +1,136 @@
+"""Several fitted detectors as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccd_lightning.checkpoints import DIVISION_KEY, read_checkpoint
+from ccd_lightning.commands import expand
+from ccd_lightning.data.division import Division
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.rank_scores import rank_scores
+from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.rebuilding import known_detector, open_detector
+from ccd_lightning.modules.statistics import StatisticsDetector
+from ccd_lightning.runs import find_checkpoint
+
+MEMBERS = "ensemble"  # in checkpoints: what each member has to be built from
+
+
+class Ensemble(StatisticsDetector):
+    """The mean of fitted detectors, each on the scale of its own scores of held-out normal images.
+
+    An image's score is the mean of its ranks among the held-out images' scores (`models.rank_scores`), and its map the
+    mean of the maps, each of which is 0 at the median of normal maps and 1 at their upper limit. Nothing is
+    learned: the fit finds the threshold of the held-out images, which are those that the members held out. The
+    checkpoint holds all of the members.
+
+    Args:
+        detectors: Their runs or checkpoint files, of images of the same size, crop and range; read by the fit alone.
+        quantile: Share of the held-out normal images whose score is at most the threshold.
+    """
+
+    def __init__(self, detectors: Sequence[str] = (), quantile: float = 0.95) -> None:
+        super().__init__(None, quantile)
+        self.save_hyperparameters()
+        self.detectors = list(detectors)
+        self.members = nn.ModuleList()
+        self.divisions: list[Division | None] = []
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """The encoders that a score depends on."""
+        return [encoder for member in self._members for encoder in member.encoders]
+
+    @property
+    def _members(self) -> list[OneClassDetector]:
+        return [member for member in self.members if isinstance(member, OneClassDetector)]
+
+    def check_size(self, size: int) -> None:
+        """Refuses images of another size than the members'."""
+        self._open()
+        for name, member in zip(self.detectors, self._members, strict=True):
+            if member.preprocessing and member.preprocessing.size != size:
+                raise UserError(
+                    f"{name}: this detector is of images of {member.preprocessing.size} px, but data.size is {size}."
+                    " The members of an ensemble have to see the same images."
+                )
+
+    def setup(self, stage: str) -> None:
+        """Opens the members where a fit begins."""
+        if stage == "fit":
+            self._open()
+
+    def _open(self) -> None:
+        """Reads the members, if they are not here yet.
+
+        Raises:
+            UserError: If they cannot be combined.
+        """
+        if len(self.members):
+            return
+        if len(self.detectors) < 2:
+            raise UserError("model.detectors names fewer than two runs. Give --model.detectors [RUN, RUN].")
+        for name in self.detectors:
+            file = find_checkpoint(expand(name))
+            member = open_detector(file)
+            if not len(member.normal_scores) or bool(member.map_limits.isnan().any()):
+                raise UserError(f"{name}: this detector has no scores of held-out images. Fit it with validation.")
+            self.members.append(member)
+            self.divisions.append(Division.from_state(read_checkpoint(file).get(DIVISION_KEY)))
+        if len({member.preprocessing for member in self._members}) > 1:
+            raise UserError(
+                f"{', '.join(self.detectors)}: these detectors were fitted to images of another data.size, data.crop or"
+                " data.range each. Fit them with the same ones."
+            )
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean rank of the scores, and mean of the maps on one scale."""
+        scores, maps = [], []
+        for member in self._members:
+            own, own_maps = member.score(images)
+            low, high = member.map_limits
+            scores.append(rank_scores(own, member.normal_scores))
+            maps.append(((own_maps - low) / (high - low).clamp(min=1e-12)).clamp(min=0))
+        return torch.stack(scores).mean(dim=0), torch.stack(maps).mean(dim=0)
+
+    def collect(self, images: Tensor) -> None:
+        """Collects nothing: the members are fitted."""
+
+    def merge_ranks(self) -> None:
+        """Merges nothing."""
+
+    def fit_statistics(self) -> None:
+        """Fits nothing."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says what each member has to be built from."""
+        kept = []
+        for member in self._members:
+            own: dict[str, Any] = {"hyper_parameters": dict(member.hparams)}
+            member.on_save_checkpoint(own)
+            kept.append(own | {"class_path": f"{type(member).__module__}.{type(member).__qualname__}"})
+        checkpoint[MEMBERS] = kept
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Builds the members anew.
+
+        Raises:
+            UserError: If one is of a class that is not known.
+        """
+        self.members = nn.ModuleList()
+        for index, own in enumerate(checkpoint.get(MEMBERS, [])):
+            kind, prefix = known_detector(own["class_path"], Path(f"member {index}")), f"members.{index}."
+            state = checkpoint["state_dict"]
+            part = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+            settings = {name: value for name, value in own["hyper_parameters"].items() if not name.startswith("_")}
+            member = kind(**settings)
+            member.on_load_checkpoint(own | {"state_dict": part})
+            self.members.append(member.requires_grad_(False))
+        super().on_load_checkpoint(checkpoint)
