@@ -232,7 +232,7 @@ def test_a_kind_that_is_undefined_has_its_reason() -> None:
 
 def test_without_a_threshold_decisions_are_undefined_not_zero() -> None:
     found = collected([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]).compute(float("nan"))
-    decisions = {f"image/{name}" for name in ("f1", "sensitivity", "specificity")}
+    decisions = {f"image/{name}" for name in ("accuracy", "f1", "sensitivity", "specificity")}
     assert {found.undefined.get(name) for name in decisions} == {"no threshold"}
     assert not decisions & (set(found.metrics) | set(found.intervals))
     assert found.metrics["image/auroc"] == 1.0

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score, roc_curve
 from torch import Tensor
 from torchmetrics.functional.classification import (
+    binary_accuracy,
     binary_auroc,
     binary_average_precision,
     binary_f1_score,
@@ -25,6 +26,7 @@ from ccd_lightning.metrics.types import Floats, Integers
 
 THRESHOLD = 1.5
 ON_DECISIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "image/accuracy": binary_accuracy,
     "image/f1": binary_f1_score,
     "image/sensitivity": binary_recall,
     "image/specificity": binary_specificity,
@@ -37,7 +39,7 @@ ON_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "image/specificity_at_sensitivity_90": lambda p, y: binary_specificity_at_sensitivity(p, y, 0.90)[0],
     "image/specificity_at_sensitivity_95": lambda p, y: binary_specificity_at_sensitivity(p, y, 0.95)[0],
 }
-CLOSED = ("image/auroc", "image/sensitivity", "image/specificity")
+CLOSED = ("image/accuracy", "image/auroc", "image/sensitivity", "image/specificity")
 
 
 def sample(seed: int = 0, group: int = 0) -> tuple[Integers, Floats, list[ImageRecord]]:
@@ -60,6 +62,7 @@ def test_metrics_agree_with_sklearn(seed: int) -> None:
     expected = {
         "image/auroc": roc_auc_score(labels, scores),
         "image/average_precision": average_precision_score(labels, scores),
+        "image/accuracy": accuracy_score(labels, decided),
         "image/f1": f1_score(labels, decided),
         "image/sensitivity": decided[labels == 1].mean(),
         "image/specificity": 1 - decided[labels == 0].mean(),
@@ -101,6 +104,7 @@ def test_independent_images_have_the_closed_intervals() -> None:
     found = image_metrics(records, THRESHOLD)
     assert found.intervals["image/auroc"] == delong_interval(scores[labels == 0], scores[labels == 1])
     hits, cleared = int((scores[labels == 1] > THRESHOLD).sum()), int((scores[labels == 0] <= THRESHOLD).sum())
+    assert found.intervals["image/accuracy"] == wilson_interval(hits + cleared, 100)
     assert found.intervals["image/sensitivity"] == wilson_interval(hits, 40)
     assert found.intervals["image/specificity"] == wilson_interval(cleared, 60)
     for name, (low, high) in found.intervals.items():
@@ -117,6 +121,7 @@ def test_other_intervals_are_those_of_resampled_rows(group: int) -> None:
         return {
             "image/auroc": np.array([roc_auc_score(labels[row], scores[row]) for row in rows]),
             "image/average_precision": np.array([average_precision_score(labels[row], scores[row]) for row in rows]),
+            "image/accuracy": np.array([accuracy_score(labels[row], scores[row] > THRESHOLD) for row in rows]),
             "image/f1": np.array([f1_score(labels[row], scores[row] > THRESHOLD) for row in rows]),
             "image/sensitivity": np.array([(scores[row] > THRESHOLD)[labels[row] == 1].mean() for row in rows]),
         }

@@ -27,6 +27,9 @@ MEASURES = {
     ),
     "image/sensitivity": Measure("Sensitivity", "Share of the abnormal images that are called abnormal."),
     "image/specificity": Measure("Specificity", "Share of the normal images that are called normal."),
+    "image/accuracy": Measure(
+        "Accuracy", "Share of all images that are called what they are; it depends on how many of them are abnormal."
+    ),
     "image/f1": Measure("F1", "Harmonic mean of sensitivity and precision."),
     "image/sensitivity_at_specificity_90": Measure(
         "Sensitivity at 90% specificity",
