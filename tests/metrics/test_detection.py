@@ -171,7 +171,7 @@ def test_images_without_masks_leave_the_pixel_metrics(full: tuple[dict[str, Any]
     known = hidden["has_mask"]
     expected = roc_auc_score(rows["mask"][known].flatten(), maps[known].flatten())
     assert found.metrics["pixel/auroc"] == pytest.approx(expected, abs=1e-4)
-    thresholded = {f"pixel/{name}": "no pixel threshold" for name in ("dice", "iou")}
+    thresholded = {f"pixel/{name}": "no pixel threshold" for name in ("dice", "iou", "mean_dice", "mean_iou")}
     parts = {f"pixel/{name}/ulcer": "no masks" for name in ("auroc", "aupro")}
     assert found.undefined == thresholded | parts
     assert "pixel/auroc/ulcer" not in found.metrics
