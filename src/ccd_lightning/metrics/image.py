@@ -105,7 +105,6 @@ def _intervals(
     normal, abnormal = scores[labels == 0], scores[labels == 1]
     found, cleared = int((abnormal > threshold).sum()), int((normal <= threshold).sum())
     closed: dict[str, Callable[[], tuple[float, float]]] = {
-        "image/accuracy": lambda: wilson_interval(found + cleared, len(records)),
         "image/sensitivity": lambda: wilson_interval(found, len(abnormal)),
         "image/specificity": lambda: wilson_interval(cleared, len(normal)),
     }
