@@ -57,6 +57,7 @@ CHARTS = (
     Chart("alignment: 0 if views agree", ("train/alignment", "val/alignment")),
     Chart("uniformity: 0 if all is one point", ("train/uniformity", "val/uniformity")),
     Chart("probe AUROC, and chance", ("val/probe_auroc", f"{LINE}/probe_auroc"), "probe"),
+    Chart("probe AUROC of pseudo-lesions, and chance", ("val/probe_pseudo_auroc", f"{LINE}/probe_pseudo_auroc")),
     Chart("probe separation (nats)", ("val/probe_separation",), "probe"),
     Chart("learning rate", ("train/learning_rate.*",)),
     Chart("training images per second", ("train/images_per_second",)),
@@ -90,6 +91,7 @@ class PretextCharts(Callback):
             "augmentation_accuracy": 1 / count,
             "position_accuracy": 1 / len(CELLS),
             "probe_auroc": 0.5,
+            "probe_pseudo_auroc": 0.5,
             **{name.removeprefix("train/"): threshold for name, threshold in COLLAPSED.items()},
         }
         tags = {tag for chart in shown for tag in chart.tags}

@@ -18,9 +18,10 @@ from ccd_lightning.encoder_config import TrainedEncoderConfig, build_encoder, in
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import batch_statistics, calibrate
 from ccd_lightning.models.means import Batches
-from ccd_lightning.models.probe import FeatureProbe, separation
+from ccd_lightning.models.probe import FeatureProbe
 from ccd_lightning.modules.finetuning import frozen_parts, kept_norms, limit_training, parameter_groups
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images, require_normal_images
+from ccd_lightning.modules.probing import probe_held_out
 from ccd_lightning.modules.schedule import warmup_cosine
 from ccd_lightning.transforms.patches import tiles
 
@@ -138,22 +139,17 @@ class EncoderPretraining(LightningModule, ABC):
             self._step(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Probes how well the features tell held-out images from their own strongly augmented versions."""
+        """Probes how well the features tell held-out images from what stands for abnormal ones."""
         if self.trainer.state.fn == "fit" and (data := find_normal_images(self.trainer)):
             probed = {f"val/probe_{name}": value for name, value in self._probe_held_out(data).items()}
             self.log_dict(probed, sync_dist=True)
 
     @torch.no_grad()
     def _probe_held_out(self, data: NormalImages) -> dict[str, float]:
-        """How well the probe tells held-out images from their strongly augmented versions, if there are any.
-
-        These stand for what is not normal: no label is read.
-        """
-        if data.distributions in (None, 1) or not self._fit_probe():
+        """How well the probe tells held-out images from what stands for abnormal ones; {} if training broke down."""
+        if not self._fit_probe():
             return {}
-        probed = [(self.probe(self(images)), index) for images, index in data.held_out_distributions(self.device)]
-        distances, index = (torch.cat(parts) for parts in zip(*probed, strict=True))
-        return separation(distances, index > 0)
+        return probe_held_out(self._distances, lambda shown: self.probe(self(shown)), data, self.device)
 
     def on_test_start(self) -> None:
         """Fits the probe: a Gaussian of the training images' features, its threshold from the held-out ones."""
