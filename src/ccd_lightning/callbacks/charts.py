@@ -46,6 +46,7 @@ CHARTS = (
         ("train/position_accuracy", "val/position_accuracy", f"{LINE}/position_accuracy"),
         "position",
     ),
+    Chart("centring loss", ("train/centring", "val/centring"), "centring"),
     Chart(
         "standard deviation of z, collapsed below the line",
         ("train/projection_std", "val/projection_std", f"{LINE}/projection_std"),
