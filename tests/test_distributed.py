@@ -150,7 +150,7 @@ def fine_tuned(data: AnomalyDataModule) -> LightningModule:
     calibrate(encoder, lambda: data.normal_images(torch.device("cpu"))[0])
     file = data.root.parent / "weights.ckpt"
     torch.save({"state_dict": {f"encoder.{name}": value for name, value in encoder.state_dict().items()}}, file)
-    config = TrainedEncoderConfig(weights=str(file), freeze=2, lr_scale=0.5, batch_norm="keep")
+    config = TrainedEncoderConfig(weights=str(file), freeze=2, lr_scale=0.5, batch_norm="keep", l2_sp=0.3)
     torch.manual_seed(0)
     return Frozen(config, optimizer=sgd, warmup_steps=0).double().train()
 

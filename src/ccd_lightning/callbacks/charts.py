@@ -23,7 +23,7 @@ class Chart(NamedTuple):
     Attributes:
         title: Above it.
         tags: The scalars in it: curves, and the line beside them.
-        task: The task, or "probe", without which there are no such scalars; None where they always are.
+        task: The task, "probe" or "l2_sp", without which there are no such scalars; None where they always are.
     """
 
     title: str
@@ -55,6 +55,7 @@ CHARTS = (
         "standard deviation of features, collapsed below the line",
         ("train/feature_std", "val/feature_std", f"{LINE}/feature_std"),
     ),
+    Chart("half the squared distance from the initial weights", ("train/l2_sp",), "l2_sp"),
     Chart("alignment: 0 if views agree", ("train/alignment", "val/alignment")),
     Chart("uniformity: 0 if all is one point", ("train/uniformity", "val/uniformity")),
     Chart("probe AUROC, and chance", ("val/probe_auroc", f"{LINE}/probe_auroc"), "probe"),
@@ -84,6 +85,7 @@ class PretextCharts(Callback):
             return
         count = pl_module.hparams["distributions"]
         tasks = {None, *pl_module.weights} | ({"probe"} if count > 1 else set())
+        tasks |= {"l2_sp"} if pl_module.encoder_config.l2_sp else set()
         shown = [chart for chart in CHARTS if chart.task in tasks]
         # TensorBoard reads tags as regular expressions, and takes one that matches a beginning.
         charts = {chart.title: ["Multiline", [f"{tag}$" for tag in chart.tags]] for chart in shown}

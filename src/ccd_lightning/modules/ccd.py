@@ -102,6 +102,7 @@ class CCD(EncoderPretraining):
         Raises:
             UserError: If the data have another number of strong augmentations.
         """
+        super().on_load_checkpoint(checkpoint)
         rename_tensors(checkpoint["state_dict"])
         kept, data = len(checkpoint["state_dict"]["augmentation.weight"]), find_normal_images(self._trainer)
         count = data.distributions if data else None
