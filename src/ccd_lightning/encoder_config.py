@@ -79,11 +79,15 @@ class TrainedEncoderConfig(EncoderConfig):
         batch_norm: What the encoder's batch norm goes by. "calibrate": the statistics of each batch in training, and
             afterwards those of the training images. "keep": the running statistics of the weights, in both; their
             scales and shifts learn all the same, where they are not frozen.
+        l2_sp: Weight of half the squared distance between the parameters of the encoder that are trained and those it
+            starts from (L2-SP, Li et al., ICML 2018). It takes the place of their weight decay, which is 0 then. 0
+            leaves both as they are.
     """
 
     freeze: int = 0
     lr_scale: float = 1.0
     batch_norm: Literal["calibrate", "keep"] = "calibrate"
+    l2_sp: float = 0.0
 
 
 Config = TypeVar("Config", bound=EncoderConfig)

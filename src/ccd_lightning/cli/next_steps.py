@@ -24,7 +24,7 @@ from ccd_lightning.metrics.calibration import few_held_out
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.writing import atomic_link, atomic_write
 
-PRETRAININGS = ("ccd", "simclr")  # what shipped configs begin with
+PRETRAININGS = ("ccd", "simclr", "pmsacl")  # what shipped configs begin with
 
 
 class Following(NamedTuple):
