@@ -26,7 +26,7 @@ from ccd_lightning.metrics.types import Floats
 
 Draw = Callable[[np.random.Generator, int, int], Evaluation]
 PAIR_METRICS = ("image/auroc", *PAIRED)
-PIXEL_PAIR = ("pixel/auroc", "pixel/aupro", "pixel/dice")
+PIXEL_PAIR = ("pixel/auroc", "pixel/aupro", "pixel/dice", "pixel/mean_auroc", "pixel/mean_dice")
 THRESHOLD, PIXEL_THRESHOLD, SIDE = 1.6, 6.0, 16
 
 

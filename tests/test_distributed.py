@@ -20,6 +20,8 @@ from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
+from ccd_lightning.modules.pmsacl import PMSACL
+from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.pretext import PretextViews
 from ccd_lightning.transforms.strong import Identity
 
@@ -88,6 +90,27 @@ def sgd(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1e-2, momentum=0.9)
 
 
+class FrozenPMSACL(PMSACL):
+    """The same, whose centres are not computed by the statistics of each batch either."""
+
+    def train(self, mode: bool = True) -> "FrozenPMSACL":
+        super().train(mode)
+        for part in self._kept_norms():
+            part.eval()
+        return self
+
+    def _kept_norms(self) -> set[torch.nn.Module]:
+        return {part for part in self.modules() if isinstance(part, _BatchNorm)}
+
+
+def pmsacl(data: AnomalyDataModule) -> LightningModule:
+    """With centres of all ranks' images."""
+    data.views = PretextViews(MedMix(), size=16, patch_size=8, pairs=2)
+    module: CCD = FrozenPMSACL(alpha=2.0, optimizer=sgd, warmup_steps=0).double().train()
+    calibrate(module.encoder, lambda: data.normal_images(torch.device("cpu"))[0])
+    return module
+
+
 def pretraining(data: AnomalyDataModule) -> LightningModule:
     module = Frozen(optimizer=sgd, warmup_steps=0).double().train()
     calibrate(module.encoder, lambda: data.normal_images(torch.device("cpu"))[0])
@@ -127,7 +150,7 @@ def fine_tuned(data: AnomalyDataModule) -> LightningModule:
     calibrate(encoder, lambda: data.normal_images(torch.device("cpu"))[0])
     file = data.root.parent / "weights.ckpt"
     torch.save({"state_dict": {f"encoder.{name}": value for name, value in encoder.state_dict().items()}}, file)
-    config = TrainedEncoderConfig(weights=str(file), freeze=2, lr_scale=0.5, batch_norm="keep")
+    config = TrainedEncoderConfig(weights=str(file), freeze=2, lr_scale=0.5, batch_norm="keep", l2_sp=0.3)
     torch.manual_seed(0)
     return Frozen(config, optimizer=sgd, warmup_steps=0).double().train()
 
@@ -171,7 +194,7 @@ def fit(folder: Path, ranks: int, make: Callable[[AnomalyDataModule], LightningM
 @pytest.mark.fit
 @pytest.mark.process
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make", [pretraining, calibrated, simclr, fine_tuned, igd, whitened])
+@pytest.mark.parametrize("make", [pretraining, calibrated, simclr, fine_tuned, pmsacl, igd, whitened])
 def test_two_ranks_learn_what_one_learns(
     make: Callable[[AnomalyDataModule], LightningModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

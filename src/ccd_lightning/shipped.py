@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 TRAINER = "trainer"  # the folder of configs that say how to train, not what; they are added to another one
 
@@ -24,3 +27,17 @@ def names() -> list[str]:
 def find(name: str) -> Path | None:
     """The file of a config, None where no config has this name."""
     return folder() / f"{name}.yaml" if name in names() else None
+
+
+def value(name: str, key: str) -> Any:
+    """What a config says itself, not in a file that it names; None where it says nothing.
+
+    Args:
+        name: Of the config.
+        key: Names of the settings above it and its own, with dots between.
+    """
+    file = find(name)
+    found: Any = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found

@@ -123,6 +123,7 @@ def test_lines_reach_from_the_first_to_the_last_step(fitted: Trainer, events: Ev
         "augmentation_accuracy": 1 / 4,
         "position_accuracy": 1 / 8,
         "probe_auroc": 1 / 2,
+        "probe_pseudo_auroc": 1 / 2,
         "projection_std": COLLAPSED["train/projection_std"],
         "feature_std": COLLAPSED["train/feature_std"],
         "train_contrastive": float(nt_xent(point, point, 0.2)),
@@ -262,15 +263,19 @@ def test_each_class_of_position_is_shown_where_the_batch_has_it() -> None:
 
 @pytest.mark.fit
 def test_what_is_not_learned_has_no_charts(images: Path, tmp_path: Path) -> None:
-    """SimCLR: neither tasks nor a probe, and no pairs to be shown."""
+    """SimCLR: no tasks, nothing strongly augmented to probe, and no pairs to be shown."""
     views = PretextViews(Identity(), size=32, pairs=0)
     module = CCD(warmup_steps=2, augmentation_weight=0, position_weight=0)
     trainer = fit(images, TensorBoardLogger(tmp_path, "simclr"), views, module, max_epochs=2)
     events = read_events(Path(trainer.log_dir or ""))
     scalars = events.Tags()["scalars"]
-    assert not [name for name in scalars if "augmentation" in name or "position" in name or "probe" in name]
+    assert not [name for name in scalars if "augmentation" in name or "position" in name]
+    assert [name for name in scalars if "probe" in name] == [
+        "warning_line/probe_pseudo_auroc",
+        "val/probe_pseudo_auroc",
+    ]
     laid_out = charts(events)
-    assert len(laid_out) == 7
+    assert len(laid_out) == 8
     for title, tags in laid_out.items():
         for tag in tags:
             assert len([name for name in scalars if re.match(tag, name)]) == 1, (title, tag)

@@ -12,8 +12,12 @@ from ccd_lightning.metrics.paired import paired_pixels
 from ccd_lightning.metrics.pixel_table import PIXELS, PixelTable, write_pixels
 from tests.tested_runs import GOOD, LABELS, OTHER, POOR, differences, interval, leave, records, told, told_without_torch
 
-NAMES = ("pixel/auroc", "pixel/aupro", "pixel/dice")
-VALUES = {"first": (0.9, 0.8, 0.7), "second": (0.85, 0.65, 0.72), "third": (0.5, 0.4, 0.3)}
+NAMES = ("pixel/auroc", "pixel/aupro", "pixel/dice", "pixel/mean_auroc", "pixel/mean_dice")
+VALUES = {
+    "first": (0.9, 0.8, 0.7, 0.91, 0.6),
+    "second": (0.85, 0.65, 0.72, 0.88, 0.58),
+    "third": (0.5, 0.4, 0.3, 0.52, 0.25),
+}
 KNOWN = [index for index in range(21) if index != 15]  # an abnormal image without a mask
 
 
@@ -33,7 +37,8 @@ def pixels(seed: int, root: str = "data", masks: NDArray[np.int64] | None = None
     above = np.stack([normal[:, -2:].sum(axis=1), abnormal[:, -2:].sum(axis=1)], axis=1)
     paths = [f"{root}/test/{'polyp' if label else 'good'}/{index:02}.png" for index, label in enumerate(LABELS)]
     regions = abnormal / np.maximum(sizes, 1)[:, None]
-    counts = [count.astype(np.float64) for count in (normal, abnormal, regions, above)]
+    aurocs = np.where(sizes > 0, rng.random(21), np.nan)
+    counts = [count.astype(np.float64) for count in (normal, abnormal, regions, above, aurocs)]
     return PixelTable(paths, *counts).take(np.array(KNOWN))
 
 

@@ -156,7 +156,7 @@ def test_simclr_runs_and_a_detector_takes_its_encoder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([*small("simclr_synthetic", images), "--trainer.max_epochs=1"]) == 0
-    command = "ccd fit --config padim_synthetic --data.size 64"
+    command = "ccd fit --config neighbours_synthetic --data.size 64"
     command += " --model.encoder.weights runs/simclr_synthetic/version_0"
     assert capsys.readouterr().out.endswith(f"\nNext: {command}\n")
     assert main(["test"]) == 0

@@ -109,6 +109,21 @@ def test_fine_tuning_goes_on_as_it_began() -> None:
     assert main(["test", "--trust"]) == 0
 
 
+def test_pmsacl_and_l2_sp_go_on_as_they_began() -> None:
+    """Centres and the weights that the encoder started from are the run's, and no weights are read again."""
+    assert main([*WORDS, "--trainer.max_epochs=1", "--trainer.logger.init_args.name=source"]) == 0
+    words = [*WORDS, "--model=PMSACL", "--model.encoder.weights=runs/source", "--model.encoder.l2_sp=0.5"]
+    words += ["--data.views.family=ccd_lightning.transforms.medmix.MedMix", "--data.num_workers=1"]
+    whole = cut_off(words, 2, 2)
+    shutil.rmtree("runs/source")
+    assert main([*words, "--ckpt_path", "last"]) == 0
+    for (step, tensors), (same_step, resumed) in zip(whole, saved(Path("runs/ccd_synthetic/version_0")), strict=True):
+        assert step == same_step
+        assert all(torch.equal(tensor, resumed[name]) for name, tensor in tensors.items())
+        assert tensors["centres"].isfinite().all()
+    assert main(["test"]) == 0
+
+
 def older(checkpoint: Path) -> None:
     """Leaves of the data's state what earlier versions saved."""
     content = torch.load(checkpoint, weights_only=True)

@@ -217,24 +217,24 @@ def test_own_images(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     own = ["--data.root", str(root), "--data.size", "64", "--data.batch_size", "6"]
     capsys.readouterr()
     assert main(["fit", "--config", "configs/ccd_folder.yaml", *own, *VIEWS, "--trainer.max_epochs=1"]) == 0
-    command = f"ccd fit --config padim_folder --data.root {root} --data.size 64"
+    command = f"ccd fit --config neighbours_folder --data.root {root} --data.size 64"
     assert f"Next: {command}\n" in capsys.readouterr().out
     assert main([*command.split()[1:], *own]) == 0
     assert main(["test"]) == 0
-    assert metrics("runs/padim_folder/latest")["undefined"]["pixel/auroc"] == "no masks"
+    assert metrics("runs/neighbours_folder/latest")["undefined"]["pixel/auroc"] == "no masks"
     for kind in root.glob("test/polyp_*"):
         shutil.rmtree(kind)
     assert main(["test"]) == 0
-    alone = metrics("runs/padim_folder/latest")
+    alone = metrics("runs/neighbours_folder/latest")
     assert alone["undefined"]["image/auroc"] == "no abnormal images"
     assert set(alone["metrics"]) == {"image/specificity"}
-    figures = {path.name for path in Path("runs/padim_folder/latest/figures").iterdir()}
+    figures = {path.name for path in Path("runs/neighbours_folder/latest/figures").iterdir()}
     assert figures == {"histogram.png", "overlays.png"}  # no curves of the test before
 
 
 def test_fit_names_the_next_command(workspace: Path) -> None:
     told = json.loads((workspace / "told.json").read_text())
-    following = "ccd fit --config padim_synthetic --data.size 64"
+    following = "ccd fit --config neighbours_synthetic --data.size 64"
     assert told["fit ccd_synthetic"].endswith(f"\nNext: {following}\n")
     assert told["fit padim_synthetic"].endswith("\nThe run is in runs/padim_synthetic/version_0\nNext: ccd test\n")
 

@@ -251,7 +251,7 @@ def test_a_run_goes_on_with_its_own_split_and_names_it(
     ]
     words = ["fit", "--config", "configs/ccd_lag.yaml", *small, *views]
     assert main([*words, "--trainer.max_epochs=1"]) == 0
-    command = "ccd fit --config padim_lag --data.root set --data.split_seed 3 --data.size 32"
+    command = "ccd fit --config neighbours_lag --data.root set --data.split_seed 3 --data.size 32"
     assert f"Next: {command}\n" in capsys.readouterr().out
     picture(tmp_path / "set/non_glaucoma/image/9999.jpg", 1)
     assert main([*words, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 2

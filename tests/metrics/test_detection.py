@@ -171,7 +171,7 @@ def test_images_without_masks_leave_the_pixel_metrics(full: tuple[dict[str, Any]
     known = hidden["has_mask"]
     expected = roc_auc_score(rows["mask"][known].flatten(), maps[known].flatten())
     assert found.metrics["pixel/auroc"] == pytest.approx(expected, abs=1e-4)
-    thresholded = {f"pixel/{name}": "no pixel threshold" for name in ("dice", "iou")}
+    thresholded = {f"pixel/{name}": "no pixel threshold" for name in ("dice", "iou", "mean_dice", "mean_iou")}
     parts = {f"pixel/{name}/ulcer": "no masks" for name in ("auroc", "aupro")}
     assert found.undefined == thresholded | parts
     assert "pixel/auroc/ulcer" not in found.metrics
@@ -232,7 +232,7 @@ def test_a_kind_that_is_undefined_has_its_reason() -> None:
 
 def test_without_a_threshold_decisions_are_undefined_not_zero() -> None:
     found = collected([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1]).compute(float("nan"))
-    decisions = {f"image/{name}" for name in ("f1", "sensitivity", "specificity")}
+    decisions = {f"image/{name}" for name in ("accuracy", "f1", "sensitivity", "specificity")}
     assert {found.undefined.get(name) for name in decisions} == {"no threshold"}
     assert not decisions & (set(found.metrics) | set(found.intervals))
     assert found.metrics["image/auroc"] == 1.0

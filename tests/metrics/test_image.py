@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score, roc_curve
 from torch import Tensor
 from torchmetrics.functional.classification import (
+    binary_accuracy,
     binary_auroc,
     binary_average_precision,
     binary_f1_score,
@@ -25,6 +26,7 @@ from ccd_lightning.metrics.types import Floats, Integers
 
 THRESHOLD = 1.5
 ON_DECISIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "image/accuracy": binary_accuracy,
     "image/f1": binary_f1_score,
     "image/sensitivity": binary_recall,
     "image/specificity": binary_specificity,
@@ -60,6 +62,7 @@ def test_metrics_agree_with_sklearn(seed: int) -> None:
     expected = {
         "image/auroc": roc_auc_score(labels, scores),
         "image/average_precision": average_precision_score(labels, scores),
+        "image/accuracy": accuracy_score(labels, decided),
         "image/f1": f1_score(labels, decided),
         "image/sensitivity": decided[labels == 1].mean(),
         "image/specificity": 1 - decided[labels == 0].mean(),
@@ -117,6 +120,7 @@ def test_other_intervals_are_those_of_resampled_rows(group: int) -> None:
         return {
             "image/auroc": np.array([roc_auc_score(labels[row], scores[row]) for row in rows]),
             "image/average_precision": np.array([average_precision_score(labels[row], scores[row]) for row in rows]),
+            "image/accuracy": np.array([accuracy_score(labels[row], scores[row] > THRESHOLD) for row in rows]),
             "image/f1": np.array([f1_score(labels[row], scores[row] > THRESHOLD) for row in rows]),
             "image/sensitivity": np.array([(scores[row] > THRESHOLD)[labels[row] == 1].mean() for row in rows]),
         }

@@ -13,7 +13,7 @@ from ccd_lightning.metrics.pixels import PixelRecord, coarse, pixel_metrics, poo
 from ccd_lightning.metrics.records import ImageRecord
 from ccd_lightning.metrics.types import Floats
 
-NAMES = ("pixel/auroc", "pixel/aupro", "pixel/dice")
+NAMES = ("pixel/auroc", "pixel/aupro", "pixel/dice", "pixel/mean_auroc", "pixel/mean_dice", "pixel/mean_iou_best")
 THRESHOLDS = (4.0, 5.0)  # each detector has its own
 
 
@@ -56,10 +56,21 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
     assert found.paths == [record.path for record in pixels]
     for name in ("normal", "abnormal", "above"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
-    assert found.regions == pytest.approx(expected.regions, rel=1e-6)
+    for name in ("regions", "aurocs"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-6, nan_ok=True)
     assert [entry.name for entry in tmp_path.iterdir()] == [PIXELS]
     assert found.take(np.array([3, 0])).paths == ["ü, 'quoted'.png", "00.png"]
     assert np.array_equal(found.take(np.array([3, 0])).normal, expected.normal[[3, 0]])
+
+
+def test_a_table_of_an_earlier_version_has_all_but_the_areas_of_each_image(tmp_path: Path) -> None:
+    arrays = table(detectors(0)[1][0])._asdict()
+    aurocs = arrays.pop("aurocs")
+    np.savez(tmp_path / PIXELS, allow_pickle=False, **arrays)
+    found = read_pixels(tmp_path)
+    assert np.array_equal(found.above, arrays["above"])
+    assert found.aurocs.shape == aurocs.shape
+    assert np.isnan(found.aurocs).all()
 
 
 def test_a_table_is_small(tmp_path: Path) -> None:
@@ -75,7 +86,9 @@ def test_the_table_of_an_earlier_test_goes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "flipped", "array", "lacking", "short", "long"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "empty", "text", "cut", "flipped", "array", "lacking", "short", "long", "areas"]
+)
 def test_damaged_tables_are_refused(damage: str, tmp_path: Path) -> None:
     file, whole = tmp_path / PIXELS, table(detectors(0)[1][0])
     write_pixels(file, whole)
@@ -96,6 +109,7 @@ def test_damaged_tables_are_refused(damage: str, tmp_path: Path) -> None:
         arrays = {name: np.array(value) for name, value in whole._asdict().items()}
         arrays.pop("above") if damage == "lacking" else None
         arrays["regions"] = arrays["regions"][: -1 if damage == "short" else None]
+        arrays["aurocs"] = arrays["aurocs"][: -1 if damage == "areas" else None]
         arrays["paths"] = np.append(arrays["paths"], "x") if damage == "long" else arrays["paths"]
         np.savez(file, allow_pickle=False, **arrays)
     with pytest.raises(UserError, match="ccd test --ckpt_path") as caught:

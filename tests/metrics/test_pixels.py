@@ -207,5 +207,7 @@ def test_undefined_metrics_have_a_reason() -> None:
     images, records = recorded(maps, torch.ones_like(masks))
     assert pixel_metrics(images, records, THRESHOLD).undefined == every(PIXEL_METRICS, "no normal pixels")
     found = pixel_metrics(*recorded(maps, masks, math.nan), math.nan)
-    assert found.undefined == every(("pixel/dice", "pixel/iou"), "no pixel threshold")
+    assert found.undefined == every(
+        ("pixel/dice", "pixel/iou", "pixel/mean_dice", "pixel/mean_iou"), "no pixel threshold"
+    )
     assert set(found.metrics) == set(PIXEL_METRICS) - set(found.undefined)

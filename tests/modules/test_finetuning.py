@@ -14,6 +14,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.transforms.pretext import PretextViews
+from tests.modules.test_ccd import make_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")
 QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
@@ -164,6 +165,8 @@ def one_step_before() -> dict[str, torch.Tensor]:
         ({"weights": "imagenet", "freeze": 5}, r"freeze is 5, but must be between 0 and 4: the last of .* 5 levels"),
         ({"weights": "imagenet", "freeze": -1}, "freeze is -1, but must be between 0 and 4"),
         ({"lr_scale": 0.0}, r"lr_scale is 0\.0, but must be above 0\..* --model\.encoder\.freeze N"),
+        ({"l2_sp": -0.1}, r"l2_sp is -0\.1, but must be 0 or more"),
+        ({"l2_sp": 0.1}, r"l2_sp is 0\.1, but there are no weights to keep: give --model.encoder.weights imagenet"),
         ({"freeze": 1}, "freeze is 1, but there are no weights to keep: give --model.encoder.weights imagenet"),
         ({"batch_norm": "keep"}, "batch_norm is keep, but there are no weights to keep"),
     ],
@@ -171,6 +174,91 @@ def one_step_before() -> dict[str, torch.Tensor]:
 def test_impossible_settings_are_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=f"model.encoder.{told}"):
         CCD(TrainedEncoderConfig(**options))
+
+
+class Trained(Steps):
+    """A trainer that hands on what is reduced, beside a module in a training step."""
+
+    datamodule, world_size, global_rank = None, 1, 0
+
+    class strategy:
+        @staticmethod
+        def reduce(values: torch.Tensor, reduce_op: str) -> torch.Tensor:
+            return values
+
+
+def stepped(weights: str, l2_sp: float, moved: bool = True, freeze: int = 2) -> tuple[CCD, dict[str, Any]]:
+    """A module that was moved away from its weights, after a training step's backward pass, and what it logged."""
+    torch.manual_seed(0)
+    module = CCD(TrainedEncoderConfig(weights=weights, l2_sp=l2_sp, freeze=freeze))
+    module._trainer = Trained()  # type: ignore[assignment]
+    module.setup("fit")
+    logged: dict[str, Any] = {}
+    module.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign]
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.encoder.parameters():
+            if parameter.requires_grad and moved:
+                parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
+    module.training_step(make_batch(), 1).backward()  # type: ignore[no-untyped-call]
+    return module, logged
+
+
+def test_l2_sp_adds_its_weight_times_the_way_from_the_weights_to_the_gradient(tmp_path: Path) -> None:
+    weights = weights_file(tmp_path)
+    start = Encoder()
+    start.load_state_dict({name[8:]: value for name, value in torch.load(weights)["state_dict"].items()})
+    (plain, without), (pulled, logged) = stepped(weights, 0), stepped(weights, 0.7)
+    expected = 0.0
+    for name, parameter in pulled.named_parameters():
+        other = plain.get_parameter(name).grad
+        if not parameter.requires_grad:
+            assert parameter.grad is None, name
+            continue
+        way = torch.zeros_like(parameter)
+        if name.startswith("encoder."):
+            way = (parameter - start.get_parameter(name.removeprefix("encoder."))).detach()
+            assert way.abs().max() > 0.01, name
+            expected += float(way.square().sum()) / 2
+        assert torch.allclose(parameter.grad, other + 0.7 * way, rtol=1e-4, atol=1e-6), name  # type: ignore[operator, arg-type]
+    assert float(logged["train/l2_sp"]) == pytest.approx(expected, rel=1e-5)
+    assert float(logged["train/loss"] - without["train/loss"]) == pytest.approx(0.7 * expected, rel=1e-4)
+    assert "train/l2_sp" not in without
+    assert float(stepped(weights, 0.7, moved=False)[1]["train/l2_sp"]) == 0
+
+
+def test_l2_sp_is_in_the_place_of_the_encoders_weight_decay(tmp_path: Path) -> None:
+    config = TrainedEncoderConfig(weights=weights_file(tmp_path), l2_sp=0.1)
+    module = CCD(config, optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.1, weight_decay=0.2))
+    module._trainer = Trained()  # type: ignore[assignment]
+    encoder, heads = module.configure_optimizers()["optimizer"].param_groups
+    assert (encoder["weight_decay"], heads["weight_decay"]) == (0, 0.2)
+    assert encoder["lr"] == heads["lr"]
+    assert len(encoder["params"]) == len(list(module.encoder.parameters()))
+
+
+@pytest.mark.fit
+def test_l2_sp_keeps_the_encoder_nearer_and_is_not_in_the_loss_of_validation(folder: Path) -> None:
+    ways = []
+    for l2_sp in (0.0, 50.0):
+        module, before = fitted(folder, l2_sp=l2_sp)
+        named = module.encoder.named_parameters()
+        ways.append(sum(float((each.detach() - before[name]).square().sum()) for name, each in named))
+    assert ways[1] < 0.6 * ways[0]
+    logged = module.trainer.callback_metrics
+    parts = [float(logged[f"val/{name}"]) for name in ("contrastive", "augmentation", "position")]
+    assert float(logged["val/loss"]) == pytest.approx(sum(parts), rel=1e-5)
+    assert float(logged["train/l2_sp"]) > 0
+
+
+def test_a_run_that_was_begun_otherwise_is_not_resumed_with_l2_sp(tmp_path: Path) -> None:
+    weights, checkpoint = weights_file(tmp_path), {"state_dict": CCD().state_dict()}
+    module = CCD(TrainedEncoderConfig(weights=weights, l2_sp=0.1))
+    module._trainer = Trained()  # type: ignore[assignment]
+    module.setup("fit")
+    with pytest.raises(UserError, match=r"begun with another model\.encoder\.l2_sp or model\.encoder\.freeze"):
+        module.on_load_checkpoint(checkpoint)
 
 
 def test_the_defaults_are_one_group_of_all_parameters() -> None:

@@ -19,6 +19,7 @@ from ccd_lightning.models.batchnorm import calibrate
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.pretraining import EncoderPretraining
+from ccd_lightning.modules.pseudo_lesions import PseudoLesions
 from ccd_lightning.transforms.pretext import PretextViews
 from ccd_lightning.transforms.strong import Identity
 
@@ -95,12 +96,31 @@ def test_batch_norm_sees_all_gpus() -> None:
     assert synced.state_dict().keys() == module.state_dict().keys()
 
 
-def test_one_distribution_leaves_nothing_to_probe() -> None:
-    module, data = CCD(), Drawn(2.0)
+class Images(Drawn):
+    """The same with images, some of which are held out."""
+
+    def __init__(self) -> None:
+        super().__init__(2.0)
+        self.train, self.held_out = IMAGES[:5] / 255, IMAGES[5:] / 255
+
+    def normal_images(self, *_: Any, **__: Any) -> tuple[Iterator[torch.Tensor], Iterator[torch.Tensor]]:
+        return iter([self.train]), iter(torch.split(self.held_out, 2))
+
+
+def test_one_distribution_leaves_pseudo_lesions_to_probe() -> None:
+    module, data = CCD().eval(), Images()
     attach(module, data)
-    for count in (1, None):
-        data.distributions = count
-        assert module._probe_held_out(data) == {}
+    module.encoder.features = lambda images: images.amax(dim=(2, 3)).square()  # type: ignore[method-assign]
+    data.distributions = 1
+    probed = module._probe_held_out(data)
+    assert set(probed) == {"pseudo_auroc"}
+    lesions = PseudoLesions()
+    lesions.add(data.held_out)
+    shown = torch.cat([images for images, _ in lesions.paste(data.seed)])
+    distances = module.probe(module(torch.cat([data.held_out, shown]))).tolist()
+    assert probed["pseudo_auroc"] == pytest.approx(roc_auc_score([0] * 3 + [1] * 24, distances), abs=1e-6)
+    data.distributions = None
+    assert module._probe_held_out(data) == probed
 
 
 class Brightness(EncoderPretraining):
@@ -123,7 +143,10 @@ def test_another_pretraining_is_its_losses(folder: Path) -> None:
     trainer.fit(module, datamodule=data)
     logged = trainer.callback_metrics
     assert logged["val/loss"] == pytest.approx(2 * float(logged["val/brightness"]), rel=1e-6)
-    assert {"train/bias", "val/bias", "val/probe_auroc", "val/probe_separation"} <= set(logged)
+    assert {f"val/probe_{name}" for name in ("auroc", "separation", "pseudo_auroc")} | {
+        "train/bias",
+        "val/bias",
+    } <= set(logged)
     expected = Encoder()
     expected.load_state_dict(module.encoder.state_dict())
     calibrate(expected, lambda: data.normal_images(torch.device("cpu"))[0])

@@ -8,9 +8,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from ccd_lightning.metrics.definitions import MEASURES
+from ccd_lightning.metrics.definitions import GROUPS, MEANS, MEASURES
 from ccd_lightning.metrics.detection import SIZES, SUBSET_METRICS
 from ccd_lightning.metrics.image import IMAGE_METRICS
+from ccd_lightning.metrics.pixel_means import MEAN_METRICS
 from ccd_lightning.metrics.pixel_table import PIXEL_METRICS
 from ccd_lightning.metrics.records import Evaluation
 from ccd_lightning.reporting.html import FIGURES, HEADLINES, Content, write_html
@@ -97,6 +98,14 @@ def test_every_metric_and_interval_is_in_the_page(tmp_path: Path, full: Evaluati
         assert f" {value + 0.2:.3f} to {value + 0.4:.3f} " in page.text, name
     for told in ("small: up to 3.1%", "medium: up to 7.2%", "large: above 7.2%", "polyp (2)", f"{NASTY} (1)"):
         assert told in page.text
+
+
+def test_means_over_images_have_a_table_of_their_own(tmp_path: Path, full: Evaluation) -> None:
+    text = read(tmp_path, content_of(full)).text
+    pooled, means = text.split(GROUPS["pixel/"])[1].split("By ")[0].split(GROUPS["pixel/mean_"])
+    assert MEANS in means
+    for name in PIXEL_METRICS:
+        assert (f" {name} " in means) == (name in MEAN_METRICS) != (f" {name} " in pooled)
 
 
 def test_every_reason_is_in_the_page(tmp_path: Path) -> None:

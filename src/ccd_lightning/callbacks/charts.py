@@ -23,7 +23,7 @@ class Chart(NamedTuple):
     Attributes:
         title: Above it.
         tags: The scalars in it: curves, and the line beside them.
-        task: The task, or "probe", without which there are no such scalars; None where they always are.
+        task: The task, "probe" or "l2_sp", without which there are no such scalars; None where they always are.
     """
 
     title: str
@@ -46,6 +46,7 @@ CHARTS = (
         ("train/position_accuracy", "val/position_accuracy", f"{LINE}/position_accuracy"),
         "position",
     ),
+    Chart("centring loss", ("train/centring", "val/centring"), "centring"),
     Chart(
         "standard deviation of z, collapsed below the line",
         ("train/projection_std", "val/projection_std", f"{LINE}/projection_std"),
@@ -54,9 +55,11 @@ CHARTS = (
         "standard deviation of features, collapsed below the line",
         ("train/feature_std", "val/feature_std", f"{LINE}/feature_std"),
     ),
+    Chart("half the squared distance from the initial weights", ("train/l2_sp",), "l2_sp"),
     Chart("alignment: 0 if views agree", ("train/alignment", "val/alignment")),
     Chart("uniformity: 0 if all is one point", ("train/uniformity", "val/uniformity")),
     Chart("probe AUROC, and chance", ("val/probe_auroc", f"{LINE}/probe_auroc"), "probe"),
+    Chart("probe AUROC of pseudo-lesions, and chance", ("val/probe_pseudo_auroc", f"{LINE}/probe_pseudo_auroc")),
     Chart("probe separation (nats)", ("val/probe_separation",), "probe"),
     Chart("learning rate", ("train/learning_rate.*",)),
     Chart("training images per second", ("train/images_per_second",)),
@@ -82,6 +85,7 @@ class PretextCharts(Callback):
             return
         count = pl_module.hparams["distributions"]
         tasks = {None, *pl_module.weights} | ({"probe"} if count > 1 else set())
+        tasks |= {"l2_sp"} if pl_module.encoder_config.l2_sp else set()
         shown = [chart for chart in CHARTS if chart.task in tasks]
         # TensorBoard reads tags as regular expressions, and takes one that matches a beginning.
         charts = {chart.title: ["Multiline", [f"{tag}$" for tag in chart.tags]] for chart in shown}
@@ -90,6 +94,7 @@ class PretextCharts(Callback):
             "augmentation_accuracy": 1 / count,
             "position_accuracy": 1 / len(CELLS),
             "probe_auroc": 0.5,
+            "probe_pseudo_auroc": 0.5,
             **{name.removeprefix("train/"): threshold for name, threshold in COLLAPSED.items()},
         }
         tags = {tag for chart in shown for tag in chart.tags}

@@ -14,8 +14,9 @@ usage: ccd COMMAND [options]
 Unsupervised anomaly detection in medical images: learn what is normal, find and outline what is not.
 
 train and test (every option of Lightning's command line works; ccd fit --help lists them)
-  fit       --config NAME        pretrain an encoder (ccd_*, simclr_*) or fit a detector on it (padim_*, igd_*); NAME is
-                                 a shipped config (ccd data list names those of each data set) or a file of your own
+  fit       --config NAME        pretrain an encoder (ccd_*, simclr_*, pmsacl_*) or fit a detector on it (padim_*,
+                                 igd_*); NAME is a shipped config (ccd data list names those of each data set) or a file
+                                 of your own
   test      [--ckpt_path RUN]    measure a run on its test images; without a path, the newest finished run
   validate  [--ckpt_path RUN]    score its held-out normal images
   predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, percentile, decision

@@ -16,7 +16,7 @@ from ccd_lightning.reporting.comparison import Compared
 from ccd_lightning.reporting.metrics_json import Results
 from ccd_lightning.runs import how_to_test
 
-METRICS = ("pixel/auroc", "pixel/aupro", "pixel/dice")
+METRICS = ("pixel/auroc", "pixel/aupro", "pixel/dice", "pixel/mean_auroc", "pixel/mean_dice")
 Differences = dict[str, tuple[float, float, float]]
 
 

@@ -14,13 +14,14 @@ from ccd_lightning.data import datasets as sets
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.loading import DETECTORS
+from ccd_lightning.modules.pmsacl import PMSACL
 from ccd_lightning.transforms import strong
 from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.pretext import PretextViews
 
 SYNTHETIC = (sets.SyntheticColonoscopy, sets.SyntheticFundus)  # whose images are made where they are not there
 OWN: tuple[Any, ...] = (
-    *(CCD, *DETECTORS, PretextViews),
+    *(CCD, PMSACL, *DETECTORS, PretextViews),
     *(strong.Identity, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise, MedMix),
     *(AnomalyDataModule, sets.Folder, sets.HyperKvasir, sets.LAG, sets.LiuColonoscopy, *SYNTHETIC),
 )

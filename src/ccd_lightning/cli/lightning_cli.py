@@ -105,11 +105,13 @@ class CLI(LightningCLI):
             check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
 
     def _hand_over(self) -> None:
-        """Reads the encoders, writes which ones into the config, and has the data hold out what their runs held out."""
+        """Reads the encoders, names them here and in the config, and has the data hold out what their runs held out."""
         self.model.setup("fit")
         self.sources = getattr(self.model, "encoder_sources", {})
         self._write_sources()
-        for name, source in self.sources.items():  # so that Lightning's own call of setup reads the same file
+        for name, source in self.sources.items():
+            rank_zero_only(print)(f"{name}: {getattr(self.model, name).name}, {source}")
+            # So that Lightning's own call of setup reads the same file.
             if source.weights != RANDOM:
                 config = getattr(self.model, f"{name}_config")
                 setattr(self.model, f"{name}_config", replace(config, weights=source.weights, digest=source.digest))
@@ -139,8 +141,8 @@ class CLI(LightningCLI):
             if name not in arguments:  # a model of the user's that chooses the encoder itself
                 continue
             arguments[name]["name"] = getattr(self.model, name).name
-            if source.weights != RANDOM:
-                arguments[name]["weights"], arguments[name]["digest"] = source.weights, source.digest
+            arguments[name]["weights"] = None if source.weights == RANDOM else source.weights
+            arguments[name]["digest"] = source.digest
 
     def before_validate(self) -> None:
         """Has the data hold out what the run held out."""

@@ -7,8 +7,9 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
-import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,7 +24,33 @@ from ccd_lightning.metrics.calibration import few_held_out
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.writing import atomic_link, atomic_write
 
-PRETRAININGS = ("ccd", "simclr")  # what shipped configs begin with; detectors' take the encoder of the first
+PRETRAININGS = ("ccd", "simclr", "pmsacl")  # what shipped configs begin with
+
+
+class Following(NamedTuple):
+    """A sort of detector that can be fitted after pretraining.
+
+    Attributes:
+        kind: What the names of its shipped configs begin with.
+        encoder: The model's option for the encoder that was pretrained.
+        tiles: Whether that encoder was pretrained on tiles of the images.
+        sizes: Further options that have to be the size of the images.
+        others: Options without which the config for any images does not do, with what is to be put in.
+    """
+
+    kind: str
+    encoder: str = "encoder"
+    tiles: bool = False
+    sizes: tuple[str, ...] = ()
+    others: Mapping[str, str] = MappingProxyType({})
+
+
+# The first that is shipped for what was pretrained is named at the end of the fit.
+FOLLOWING = (
+    Following("neighbours"),
+    Following("padim"),
+    Following("igd", "local_encoder", True, ("model.global_scale.size",), {"model.encoder.weights": "GLOBAL_RUN"}),
+)
 
 
 def class_path(model: LightningModule) -> str:
@@ -89,13 +116,7 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     if isinstance(cli.model, OneClassDetector):
         return command("test")
     data = cli.datamodule
-    detector, weights = ("igd", "local_encoder") if data.tile else ("padim", "encoder")
-    kind, _, name = run.parent.name.partition("_")
-    config = f"{detector}_{name.removesuffix('_local')}"
-    usual = kind in PRETRAININGS and run.parent.resolve() == (runs.ROOT / run.parent.name).resolve()
-    named = usual and config in shipped.names()
-    if not named:
-        config = f"{detector}_folder"
+    following, config, named = _following(run, data.tile > 0)
     options: dict[str, object] = {}
     if not named or isinstance(data, Folder):
         options["data.root"] = data.root
@@ -103,21 +124,28 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
         options |= {"data.layout": data.layout} if data.layout != AUTO else {}
         options |= {"data.split_seed": data.split_seed} if data.split_seed != 0 else {}
         options |= {} if data.groups else {"data.groups": "false"}
-    options |= _size(data.preprocessing.size, config, detector)
+    if shipped.value(config, "data.init_args.size") != data.preprocessing.size:
+        options |= dict.fromkeys(("data.size", *following.sizes), data.preprocessing.size)
     if data.preprocessing.crop and (not named or isinstance(data, Folder)):
         options["data.crop"] = list(data.preprocessing.crop)
     if data.preprocessing.range:
         options["data.range"] = list(data.preprocessing.range)
-    if not named or kind != PRETRAININGS[0]:
-        options[f"model.{weights}.weights"] = os.path.relpath(run)
-    if not named:
-        options |= {"model.encoder.weights": "GLOBAL_RUN"} if detector == "igd" else {}
+    weights = f"{following.encoder}.weights"
+    taken = shipped.value(config, f"model.init_args.{weights}")  # the newest finished run of this name
+    if not named or taken != (runs.ROOT / run.parent.name).as_posix():
+        options[f"model.{weights}"] = os.path.relpath(run)
+    options |= {} if named else following.others
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return command("fit", "--config", config, *words)
 
 
-def _size(size: int, config: str, detector: str) -> dict[str, int]:
-    """The options for images of a size, in pixels, where a detector's config is of another."""
-    if (file := shipped.find(config)) and yaml.safe_load(file.read_text())["data"]["init_args"]["size"] == size:
-        return {}
-    return {"data.size": size} | ({"model.global_scale.size": size} if detector == "igd" else {})
+def _following(run: Path, tiles: bool) -> tuple[Following, str, bool]:
+    """The detector to fit on a run's encoder, its config, and whether that config is for what the run was of."""
+    detectors = [one for one in FOLLOWING if one.tiles == tiles]
+    kind, _, name = run.parent.name.partition("_")
+    if kind in PRETRAININGS and run.parent.resolve() == (runs.ROOT / run.parent.name).resolve():
+        for one in detectors:
+            if (config := f"{one.kind}_{name.removesuffix('_local')}") in shipped.names():
+                return one, config, True
+    one = next(one for one in detectors if f"{one.kind}_folder" in shipped.names())
+    return one, f"{one.kind}_folder", False

@@ -14,6 +14,7 @@ from ccd_lightning.checkpoints import CONFIG_KEY, network_of, read_checkpoint
 from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
 from ccd_lightning.cli.trust import embedded_config, refuse_to_make
 from ccd_lightning.commands import expand
+from ccd_lightning.encoder_config import AUTO, RANDOM, recorded_sources
 from ccd_lightning.errors import UserError
 from ccd_lightning.models import encoder
 from ccd_lightning.models.networks import architecture
@@ -84,7 +85,7 @@ def keep_networks(arguments: Namespace, file: Path) -> None:
     """Has a model's encoders be the networks that a checkpoint is of, whatever their weights were taken from.
 
     Args:
-        arguments: Of the model; the names of its encoders are set.
+        arguments: Of the model; the names of its encoders are set, and the weights that its run found by "auto".
         file: The checkpoint, if it is there.
 
     Raises:
@@ -94,6 +95,7 @@ def keep_networks(arguments: Namespace, file: Path) -> None:
     if not options or not file.is_file():
         return
     checkpoint = read_checkpoint(file)
+    recorded = recorded_sources(checkpoint)
     for option in options:
         asked, kept = arguments[option].get("name"), network_of(checkpoint, option)
         if kept and asked and architecture(asked) != architecture(kept):
@@ -102,6 +104,8 @@ def keep_networks(arguments: Namespace, file: Path) -> None:
                 f" --model.{option}.name {kept}."
             )
         arguments[option]["name"] = kept or asked or encoder.DEFAULT
+        if arguments[option].get("weights") == AUTO and (source := recorded.get(option)):
+            arguments[option]["weights"] = None if source.weights == RANDOM else source.weights
 
 
 def _same_folder(checkpoint: Path) -> list[str]:

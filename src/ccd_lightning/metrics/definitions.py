@@ -27,6 +27,9 @@ MEASURES = {
     ),
     "image/sensitivity": Measure("Sensitivity", "Share of the abnormal images that are called abnormal."),
     "image/specificity": Measure("Specificity", "Share of the normal images that are called normal."),
+    "image/accuracy": Measure(
+        "Accuracy", "Share of all images that are called what they are; it depends on how many of them are abnormal."
+    ),
     "image/f1": Measure("F1", "Harmonic mean of sensitivity and precision."),
     "image/sensitivity_at_specificity_90": Measure(
         "Sensitivity at 90% specificity",
@@ -62,6 +65,17 @@ MEASURES = {
     "pixel/iou": Measure("Intersection over union", "The same overlap, as a share of what either covers."),
     "pixel/dice_best": Measure("Best Dice", "Dice at the threshold that makes it highest.", True),
     "pixel/iou_best": Measure("Best intersection over union", "The same at the threshold that makes it highest.", True),
+    "pixel/mean_auroc": Measure("Mean AUROC per image", "AUROC of the pixels of each image alone."),
+    "pixel/mean_dice": Measure("Mean Dice per image", "Dice of each image alone."),
+    "pixel/mean_iou": Measure("Mean intersection over union per image", "Intersection over union of each image alone."),
+    "pixel/mean_dice_best": Measure(
+        "Best mean Dice per image", "At the threshold, the same for all images, that makes the mean highest.", True
+    ),
+    "pixel/mean_iou_best": Measure(
+        "Best mean intersection over union per image",
+        "At the threshold, the same for all images, that makes the mean highest.",
+        True,
+    ),
     "pretext/contrastive": Measure("Contrastive loss", "Lower where two views of an image are told from other images."),
     "pretext/augmentation": Measure("Augmentation loss", "Lower where the strong augmentation is recognised."),
     "pretext/position": Measure("Position loss", "Lower where a patch's place beside another is recognised."),
@@ -74,3 +88,12 @@ MEASURES = {
     "pretext/alignment": Measure("Alignment", "0 if both views of an image are the same to the encoder."),
     "pretext/uniformity": Measure("Uniformity", "0 if all images have become one point, lower if they are spread."),
 }
+
+# Tables of metrics, by how the names of their metrics begin.
+GROUPS = {
+    "image/": "Whole images",
+    "pixel/mean_": "Outlines, averaged over images",
+    "pixel/": "Outlines (pixels)",
+    "pretext/": "What pretraining has learned",
+}
+MEANS = "Means over the abnormal images whose masks show a lesion; each image counts the same."

@@ -23,7 +23,7 @@ CURVES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "image/specificity_at_sensitivity_90": partial(curves.specificity_at, sensitivity=0.90),
     "image/specificity_at_sensitivity_95": partial(curves.specificity_at, sensitivity=0.95),
 }
-DECISIONS = ("image/f1", "image/sensitivity", "image/specificity")
+DECISIONS = ("image/accuracy", "image/f1", "image/sensitivity", "image/specificity")
 IMAGE_METRICS = (*CURVES, *DECISIONS)
 
 
@@ -89,6 +89,7 @@ def image_values(
     negatives, positives = normal.sum(axis=-1), abnormal.sum(axis=-1)
     with np.errstate(invalid="ignore"):  # where a class is empty its metrics are not asked for
         decided = {
+            "image/accuracy": (found + negatives - false) / (negatives + positives),
             "image/f1": 2 * found / (found + false + positives),
             "image/sensitivity": found / positives,
             "image/specificity": (negatives - false) / negatives,

@@ -71,9 +71,10 @@ def paired_pixels(
     Returns:
         As `paired_differences`.
     """
+    evaluators = [table.evaluator(found) for table in (first, second)]
 
     def evaluate(drawn: Floats) -> dict[str, Floats]:
-        one, other = (table.values(drawn, found) for table in (first, second))
+        one, other = (own(drawn) for own in evaluators)
         return {name: one[name] - other[name] for name in found}
 
     return _intervals(found, bootstrap(images, evaluate, resamples))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics import threshold_metrics as curves
+from ccd_lightning.metrics.pixel_means import AT_BEST, AT_THRESHOLD, MEAN_METRICS, mean_over_images, overlaps
 from ccd_lightning.metrics.types import Floats, Integers
 from ccd_lightning.runs import how_to_test
 from ccd_lightning.writing import atomic_write
@@ -27,22 +28,24 @@ CURVES: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
     "pixel/dice_best": lambda normal, abnormal, _: curves.best_dice(normal, abnormal),
     "pixel/iou_best": lambda normal, abnormal, _: curves.dice_to_iou(curves.best_dice(normal, abnormal)),
 }
-DECISIONS = ("pixel/dice", "pixel/iou")
-PIXEL_METRICS = (*CURVES, *DECISIONS)
+POOLED_DECISIONS = ("pixel/dice", "pixel/iou")
+POOLED_METRICS = (*CURVES, *POOLED_DECISIONS)
+DECISIONS = (*POOLED_DECISIONS, *AT_THRESHOLD)
+PIXEL_METRICS = (*POOLED_METRICS, *MEAN_METRICS)
 
 
-def pixel_values(names: Iterable[str], counts: Sequence[Floats], above: Floats) -> dict[str, Floats]:
-    """Metrics of R test sets, (R,) each.
+def pooled_values(names: Iterable[str], counts: Sequence[Floats], above: Floats) -> dict[str, Floats]:
+    """Metrics of all pixels of R test sets, (R,) each.
 
     Args:
-        names: Which of PIXEL_METRICS.
+        names: Which of POOLED_METRICS.
         counts: Three times (R, K), as CURVES take them.
         above: (R, 2) how many normal and how many abnormal pixels exceed the pixel threshold.
     """
     false, true = above.T
-    dice = 2 * true / (true + false + counts[1].sum(axis=-1))
+    dice = curves.dice(false, true, counts[1].sum(axis=-1))
     decided = {"pixel/dice": dice, "pixel/iou": curves.dice_to_iou(dice)}
-    return {name: decided[name] if name in DECISIONS else CURVES[name](*counts) for name in names}
+    return {name: decided[name] if name in POOLED_DECISIONS else CURVES[name](*counts) for name in names}
 
 
 class PixelTable(NamedTuple):
@@ -54,6 +57,7 @@ class PixelTable(NamedTuple):
         abnormal: (N, K) the same of abnormal pixels.
         regions: (N, K) the abnormal pixels, each as a share of the region that it belongs to.
         above: (N, 2) how many normal and how many abnormal pixels exceed the pixel threshold.
+        aurocs: (N,) the AUROC of each image's own pixels; NaN where all are normal or all abnormal.
     """
 
     paths: list[str]
@@ -61,12 +65,33 @@ class PixelTable(NamedTuple):
     abnormal: Floats
     regions: Floats
     above: Floats
+    aurocs: Floats
 
-    def values(self, drawn: Floats, names: Iterable[str]) -> dict[str, Floats]:
-        """Metrics of resamples: (R, N) how often each image was drawn, to (R,) each; NaN without abnormal pixels."""
-        counts = [drawn @ count for count in (self.normal, self.abnormal, self.regions)]
-        with np.errstate(invalid="ignore"):  # of resamples that drew images with empty masks only
-            return pixel_values(names, counts, drawn @ self.above)
+    def evaluator(self, names: Collection[str]) -> Callable[[Floats], dict[str, Floats]]:
+        """What evaluates resamples: (R, N) how often each image was drawn, to (R,) for each of the names.
+
+        Metrics are NaN where no abnormal pixels were drawn.
+        """
+        pooled = [name for name in names if name in POOLED_METRICS]
+        images = {name: self._of_images(name) for name in names if name in MEAN_METRICS}
+
+        def evaluate(drawn: Floats) -> dict[str, Floats]:
+            counts = [drawn @ count for count in (self.normal, self.abnormal, self.regions)]
+            with np.errstate(invalid="ignore"):  # of resamples that drew images with empty masks only
+                found = pooled_values(pooled, counts, drawn @ self.above)
+            return found | {name: mean_over_images(drawn, values) for name, values in images.items()}
+
+        return evaluate
+
+    def _of_images(self, name: str) -> Floats:
+        """A metric of each image alone, (N, T), as `mean_over_images` takes it."""
+        if name == "pixel/mean_auroc":
+            return self.aurocs[:, None]
+        if name in AT_BEST:
+            false, true = curves.called(self.normal), curves.called(self.abnormal)
+        else:
+            false, true = self.above[:, :1], self.above[:, 1:]
+        return overlaps(name, false, true, self.abnormal.sum(axis=1))
 
     def take(self, indices: Integers) -> PixelTable:
         """Some of the images, in the order asked for."""
@@ -76,17 +101,16 @@ class PixelTable(NamedTuple):
 def write_pixels(file: Path, table: PixelTable | None) -> None:
     """Writes a table as compressed NumPy arrays; without one, removes that of an earlier test.
 
-    Counts are stored in as few bytes as hold them, shares of regions as float32.
+    Counts are stored in as few bytes as hold them, shares of regions and areas as float32.
     """
     if table is None:
         file.unlink(missing_ok=True)
         return
     counts = {"normal": table.normal, "abnormal": table.abnormal, "above": table.above}
     small = {name: count.astype(np.min_scalar_type(int(count.max()))) for name, count in counts.items()}
+    shares = {"regions": table.regions.astype(np.float32), "aurocs": table.aurocs.astype(np.float32)}
     with atomic_write(file) as partial, partial.open("wb") as stream:
-        np.savez_compressed(
-            stream, allow_pickle=False, paths=np.array(table.paths), regions=table.regions.astype(np.float32), **small
-        )
+        np.savez_compressed(stream, allow_pickle=False, paths=np.array(table.paths), **small, **shares)
 
 
 def read_pixels(run: Path) -> PixelTable:
@@ -100,11 +124,12 @@ def read_pixels(run: Path) -> PixelTable:
         raise UserError(f"{file}: not there; an older version did not write it. {again}")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = [stored[name].astype(np.float64) for name in PixelTable._fields[1:]]
+            unknown = {"aurocs": np.full(len(stored["paths"]), np.nan)}  # to earlier tests, whose metrics need none
+            arrays = [(unknown | dict(stored))[name].astype(np.float64) for name in PixelTable._fields[1:]]
             table = PixelTable(stored["paths"].tolist(), *arrays)
     except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{file}: cannot be read ({error}). {again}") from error
     shapes = {(len(table.paths), table.normal.shape[-1]), *(count.shape for count in table[1:4])}
-    if len(shapes) > 1 or table.above.shape != (len(table.paths), 2):
+    if len(shapes) > 1 or table.above.shape != (len(table.paths), 2) or len(table.aurocs) != len(table.paths):
         raise UserError(f"{file}: cannot be read (its arrays do not go together). {again}")
     return table

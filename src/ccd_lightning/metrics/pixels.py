@@ -13,7 +13,17 @@ from torch import Tensor
 
 from ccd_lightning.metrics.bootstrap import RESAMPLES, bootstrap, bootstrap_interval, smaller_class
 from ccd_lightning.metrics.histogram import BINS, float_bins
-from ccd_lightning.metrics.pixel_table import DECISIONS, PIXEL_METRICS, PixelTable, pixel_values
+from ccd_lightning.metrics.pixel_means import (
+    AT_BEST,
+    AT_THRESHOLD,
+    MEAN_METRICS,
+    Counted,
+    above_best,
+    image_auroc,
+    mean_over_images,
+    overlaps,
+)
+from ccd_lightning.metrics.pixel_table import DECISIONS, PIXEL_METRICS, POOLED_METRICS, PixelTable, pooled_values
 from ccd_lightning.metrics.records import Evaluation, ImageRecord
 from ccd_lightning.metrics.types import Floats
 
@@ -32,14 +42,16 @@ class PixelRecord(NamedTuple):
         abnormal: The same of abnormal pixels, (B,) each.
         regions: (B,) the bins' abnormal pixels, each as a share of the region (8-connected) that it belongs to.
         above: How many normal and how many abnormal pixels exceed the pixel threshold.
+        auroc: AUROC of the image's own pixels, NaN if all are normal or all abnormal.
     """
 
     path: str
     shift: int
-    normal: tuple[NDArray[np.int32], NDArray[np.int32]]
-    abnormal: tuple[NDArray[np.int32], NDArray[np.int32]]
+    normal: Counted
+    abnormal: Counted
     regions: Floats
     above: tuple[int, int]
+    auroc: float
 
 
 def record_pixels(path: str, anomaly_map: Tensor, mask: Tensor, threshold: float = math.nan) -> PixelRecord:
@@ -63,17 +75,23 @@ def record_pixels(path: str, anomaly_map: Tensor, mask: Tensor, threshold: float
     occupied, shift = np.unique(bins), 0
     while len(occupied) > LIMIT:
         occupied, shift = np.unique(occupied >> 1), shift + 1
-    normal, counts = np.unique(bins[~truth] >> shift, return_counts=True)
-    abnormal, level, found = np.unique(bins[truth] >> shift, return_inverse=True, return_counts=True)
+    normal = _counted(*np.unique(bins[~truth] >> shift, return_counts=True))
+    level, inverse, found = np.unique(bins[truth] >> shift, return_inverse=True, return_counts=True)
+    abnormal = _counted(level, found)
     over = (anomaly_map.detach().float() > threshold).cpu().numpy()
     return PixelRecord(
         path,
         shift,
-        (normal.astype(np.int32), counts.astype(np.int32)),
-        (abnormal.astype(np.int32), found.astype(np.int32)),
-        np.bincount(level, weights=shares, minlength=len(abnormal)).astype(np.float64),  # of nothing it counts integers
+        normal,
+        abnormal,
+        np.bincount(inverse, weights=shares, minlength=len(level)).astype(np.float64),  # of nothing it counts integers
         (int((over & ~truth).sum()), int((over & truth).sum())),
+        image_auroc(normal, abnormal),
     )
+
+
+def _counted(bins: NDArray[np.int64], counts: NDArray[np.int64]) -> Counted:
+    return bins.astype(np.int32), counts.astype(np.int32)
 
 
 def pixel_metrics(
@@ -83,7 +101,7 @@ def pixel_metrics(
     names: Sequence[str] = PIXEL_METRICS,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Evaluates maps over all pixels at once; each of the images has its pixels in the same place.
+    """Evaluates maps; each of the images has its pixels in the same place.
 
     Args:
         images: The images whose ground truth is known.
@@ -93,23 +111,45 @@ def pixel_metrics(
         resamples: Of the bootstrap; 0 leaves the intervals out.
     """
     result, counts = Evaluation(), pooled(pixels)
-    missing = [kind for kind, count in zip(("normal", "abnormal"), counts, strict=False) if not count.any()]
-    if missing:
-        result.undefine(names, f"no {missing[0]} pixels")
-        return result
-    if math.isnan(threshold):
-        result.undefine((name for name in names if name in DECISIONS), "no pixel threshold")
+    result.undefined = _undefined(pixels, threshold, names)
     defined = [name for name in names if name not in result.undefined]
-    occupied, above = np.flatnonzero(counts[0] + counts[1]), np.array([record.above for record in pixels], np.float64)
-    found = pixel_values(defined, [count[None, occupied] for count in counts], above.sum(axis=0)[None])
-    result.metrics = {name: float(value[0]) for name, value in found.items()}
+    if not defined:
+        return result
+    occupied, above = np.flatnonzero(counts[0] + counts[1]), _above(pixels)
+    together = [name for name in defined if name in POOLED_METRICS]
+    found = pooled_values(together, [count[None, occupied] for count in counts], above.sum(axis=0)[None])
+    found |= _means(pixels, [name for name in defined if name in MEAN_METRICS])
+    result.metrics = {name: float(found[name][0]) for name in defined}
     if smaller_class(images) < 2 or not resamples:
         return result
-    table = coarse(pixels, counts)
-    drawn = bootstrap(images, lambda drawn: table.values(drawn, defined), resamples)
+    drawn = bootstrap(images, coarse(pixels, counts).evaluator(defined), resamples)
     for name, values in drawn.items():
         result.intervals[name] = bootstrap_interval(values, result.metrics[name], smaller_class(images))
     return result
+
+
+def _undefined(pixels: Sequence[PixelRecord], threshold: float, names: Sequence[str]) -> dict[str, str]:
+    for kind in ("normal", "abnormal"):
+        if not any(len(getattr(record, kind)[0]) for record in pixels):
+            return dict.fromkeys(names, f"no {kind} pixels")
+    reasons: dict[str, str] = {}
+    if math.isnan(threshold):
+        reasons |= dict.fromkeys(DECISIONS, "no pixel threshold")
+    if all(math.isnan(record.auroc) for record in pixels):
+        reasons["pixel/mean_auroc"] = "no image with normal and abnormal pixels"
+    return {name: reason for name, reason in reasons.items() if name in names}
+
+
+def _means(pixels: Sequence[PixelRecord], names: Sequence[str]) -> dict[str, Floats]:
+    """MEAN_METRICS of one test set, (1,) each; the best threshold is one of the coarsest image's bins."""
+    above = dict.fromkeys(AT_THRESHOLD, _above(pixels))
+    if set(names) & set(AT_BEST):
+        coarsest = max(record.shift for record in pixels)
+        above |= above_best([_parts(record, coarsest - record.shift)[:2] for record in pixels], BINS >> coarsest)
+    abnormal = np.array([record.abnormal[1].sum() for record in pixels], dtype=np.float64)
+    values = {name: overlaps(name, above[name][:, :1], above[name][:, 1:], abnormal) for name in names if name in above}
+    values["pixel/mean_auroc"] = np.array([[record.auroc] for record in pixels])
+    return {name: mean_over_images(np.ones((1, len(pixels))), values[name]) for name in names}
 
 
 def pooled(pixels: Sequence[PixelRecord]) -> list[Floats]:
@@ -117,8 +157,8 @@ def pooled(pixels: Sequence[PixelRecord]) -> list[Floats]:
     shift = max((record.shift for record in pixels), default=0)
     totals = [np.zeros(BINS >> shift) for _ in range(3)]
     for record in pixels:
-        for total, (bins, counts) in zip(totals, _parts(record), strict=True):
-            np.add.at(total, bins >> (shift - record.shift), counts)
+        for total, (bins, counts) in zip(totals, _parts(record, shift - record.shift), strict=True):
+            np.add.at(total, bins, counts)
     return totals
 
 
@@ -136,11 +176,17 @@ def coarse(pixels: Sequence[PixelRecord], counts: Sequence[Floats]) -> PixelTabl
     length = int(grid.max()) + 1
     normal, abnormal, regions = rows = [np.zeros((len(pixels), length)) for _ in range(3)]
     for index, record in enumerate(pixels):
-        for row, (bins, values) in zip(rows, _parts(record), strict=True):
-            row[index] = np.bincount(grid[bins >> (shift - record.shift)], weights=values, minlength=length)
-    above = np.array([record.above for record in pixels], dtype=np.float64)
-    return PixelTable([record.path for record in pixels], normal, abnormal, regions, above)
+        for row, (bins, values) in zip(rows, _parts(record, shift - record.shift), strict=True):
+            row[index] = np.bincount(grid[bins], weights=values, minlength=length)
+    aurocs = np.array([record.auroc for record in pixels])
+    return PixelTable([record.path for record in pixels], normal, abnormal, regions, _above(pixels), aurocs)
 
 
-def _parts(record: PixelRecord) -> tuple[tuple[NDArray[np.int32], NDArray[np.generic]], ...]:
-    return record.normal, record.abnormal, (record.abnormal[0], record.regions)
+def _parts(record: PixelRecord, shift: int) -> tuple[Counted, Counted, Counted]:
+    """The bins, so many more bits wide, and the counts of normal pixels, of abnormal ones, and shares of regions."""
+    normal, abnormal = record.normal[0] >> shift, record.abnormal[0] >> shift
+    return (normal, record.normal[1]), (abnormal, record.abnormal[1]), (abnormal, record.regions)
+
+
+def _above(pixels: Sequence[PixelRecord]) -> Floats:
+    return np.array([record.above for record in pixels], dtype=np.float64)

@@ -73,10 +73,15 @@ def average_precision(normal: Floats, abnormal: Floats) -> Floats:
     return area
 
 
+def dice(false: Floats, true: Floats, abnormal: Floats) -> Floats:
+    """Dice coefficient of false and true positives among so many abnormal values in all."""
+    return 2 * true / (true + false + abnormal)
+
+
 def best_dice(normal: Floats, abnormal: Floats) -> Floats:
     """The largest Dice coefficient that any threshold reaches: (..., K) to (...)."""
     false, true = called(normal), called(abnormal)
-    best: Floats = (2 * true / (true + false + true[..., -1:])).max(axis=-1)
+    best: Floats = dice(false, true, true[..., -1:]).max(axis=-1)
     return best
 
 

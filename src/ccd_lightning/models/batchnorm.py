@@ -22,6 +22,13 @@ def find_norms(module: nn.Module, keep: Collection[nn.Module] = ()) -> list[_Bat
     return [part for part in module.modules() if isinstance(part, _BatchNorm) and part not in keep]
 
 
+def synchronise(module: nn.Module) -> None:
+    """Has the batch norms of a module see the images of all GPUs, those of timm with an activation too."""
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def batch_statistics(module: nn.Module, keep: Collection[nn.Module] = ()) -> Iterator[None]:
     """Normalises by the statistics of each batch, as in training, but leaves the running ones alone.

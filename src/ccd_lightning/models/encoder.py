@@ -17,6 +17,8 @@ from ccd_lightning.models.networks import create_network, levels_of, patch_size
 from ccd_lightning.models.unit_grids import Size, trace_grid
 
 DEFAULT = "resnet18"
+# Taken before the default by weights "auto", if their ImageNet weights are on this machine.
+PREFERRED: tuple[str, ...] = ("tf_efficientnet_lite0",)
 
 
 class Encoder(nn.Module):

@@ -11,15 +11,23 @@ class ProjectionHead(nn.Sequential):
 
     Without the normalisation all projections of a network that starts from random weights become one point within
     some steps, and stay there.
+
+    Args:
+        inputs: Features.
+        hidden: Units of the hidden layer.
+        outputs: Dimensions of the projections.
+        last_norm: Whether the projections are normalised too.
     """
 
-    def __init__(self, inputs: int = 512, hidden: int = 512, outputs: int = 128) -> None:
+    OUTPUTS = 128
+
+    def __init__(self, inputs: int = 512, hidden: int = 512, outputs: int = OUTPUTS, last_norm: bool = True) -> None:
         super().__init__(
             nn.Linear(inputs, hidden, bias=False),
             nn.BatchNorm1d(hidden),
             nn.ReLU(inplace=True),
             nn.Linear(hidden, outputs, bias=False),
-            nn.BatchNorm1d(outputs),
+            *([nn.BatchNorm1d(outputs)] if last_norm else []),
         )
 
 

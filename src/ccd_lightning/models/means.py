@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,3 +26,14 @@ def mean_over(batches: Batches, total: AddUp, like: Tensor, add_up: AddUp) -> Te
         sums, count = sums + total(batch.to(exact)), count + len(batch)
     counted = add_up(torch.cat([sums.flatten(), sums.new_tensor([count])]))
     return (counted[:-1] / counted[-1]).view_as(like)
+
+
+def weighted_means(batches: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Means of named values over all rows of some batches, of each of which the number of rows and the means are known.
+
+    Args:
+        batches: The same names in each; there may be none.
+    """
+    total = sum(count for count, _ in batches)
+    names = batches[0][1] if batches else ()
+    return {name: sum(count * values[name] for count, values in batches) / total for name in names}

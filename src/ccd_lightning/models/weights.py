@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,16 @@ def local_weights(name: str) -> Path | None:
         return file
     found = try_to_load_from_cache(config.hf_hub_id, _hub_file(config)) if config.hf_hub_id else None
     return Path(found) if isinstance(found, str) else None
+
+
+def weights_origin(name: str) -> str:
+    """Where the ImageNet weights of a network are from that are on this machine: a package, or a file."""
+    file = local_weights(name)
+    if file is not None and file == _packaged(name):
+        package = PACKAGES[architecture(name)].replace("_", "-")
+        with suppress(PackageNotFoundError):  # a folder that nobody installed
+            return f"{package} {version(package)}"
+    return str(file)
 
 
 def _packaged(name: str) -> Path | None:

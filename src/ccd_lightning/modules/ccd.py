@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -102,6 +102,7 @@ class CCD(EncoderPretraining):
         Raises:
             UserError: If the data have another number of strong augmentations.
         """
+        super().on_load_checkpoint(checkpoint)
         rename_tensors(checkpoint["state_dict"])
         kept, data = len(checkpoint["state_dict"]["augmentation.weight"]), find_normal_images(self._trainer)
         count = data.distributions if data else None
@@ -135,20 +136,21 @@ class CCD(EncoderPretraining):
         """
         views = batch["views"].transpose(0, 1)  # (2, B, K, 3, S, S)
         features = self.encoder.features(views.flatten(0, 2))  # (2BK, F): batch norm sees all views
-        own = torch.cat(self.projection(features).chunk(2), dim=1)  # (BK, 2 * 128): both views of an instance
+        projections = self.project(features, batch)  # (2BK, 128)
+        own = torch.cat(self.contrasted(projections, batch).chunk(2), dim=1)  # (BK, 2 * 128): both views of an instance
         own = own.to(torch.promote_types(own.dtype, torch.float32))  # gradients are summed over ranks in this
         instances = gather_rows(own) if across_ranks else own
         share = len(own) * (world_size() if across_ranks else 1) / len(instances)
         first, second = instances.chunk(2, dim=1)
         answers: dict[str, tuple[Tensor, Tensor]] = {}  # of each task: logits and classes
         if "augmentation" in self.weights:
-            target = batch["augmentation"].flatten().repeat(2)  # (2BK,), as features: view, image, distribution
-            answers["augmentation"] = self.augmentation(features), target  # (2BK, K)
+            answers["augmentation"] = self.augmentation(features), view_classes(batch)  # (2BK, K), (2BK,)
         if "position" in self.weights:
             patches = self.encoder.features(batch["patches"].transpose(0, 1).flatten(0, 2))  # (2BN, F)
             answers["position"] = self.position(*patches.chunk(2)), batch["position"].flatten()  # (BN, 8), (BN,)
         return {
-            "contrastive": nt_xent(first, second, self.temperature),
+            "contrastive": self.contrast(first, second, batch, across_ranks),
+            **{name: share * value for name, value in self.constraints(features, projections, batch).items()},
             **{name: share * functional.cross_entropy(*answer) for name, answer in answers.items()},
             **{f"{name}_accuracy": share * accuracy(*answer) for name, answer in answers.items()},
             "projection_std": feature_std(torch.cat([first, second])),
@@ -156,6 +158,27 @@ class CCD(EncoderPretraining):
             "alignment": alignment(first.detach(), second.detach()),
             "uniformity": uniformity(torch.cat([first, second]).detach()),
         }
+
+    def project(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Projections (2BK, 128) of all views' features (2BK, F)."""
+        return cast(Tensor, self.projection(features))
+
+    def contrasted(self, projections: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """What is contrasted of projections (2BK, 128), of the same shape: here they themselves."""
+        return projections
+
+    def contrast(self, first: Tensor, second: Tensor, batch: dict[str, Tensor], across_ranks: bool) -> Tensor:
+        """The contrastive loss of both views of all instances, or of those of all ranks, (N, 128) each."""
+        return nt_xent(first, second, self.temperature)
+
+    def constraints(self, features: Tensor, projections: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Further losses by name, means over this process's views, of features (2BK, F) and projections (2BK, 128)."""
+        return {}
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether a batch has to say which strong augmentation each instance got."""
+        return "augmentation" in self.weights
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step of pretraining.
@@ -169,7 +192,7 @@ class CCD(EncoderPretraining):
         return super().training_step(batch, batch_idx)
 
     def _check_batch(self, batch: dict[str, Tensor]) -> None:
-        needed = ["views", *(["augmentation"] if "augmentation" in self.weights else [])]
+        needed = ["views", *(["augmentation"] if self.needs_classes else [])]
         needed += ["patches", "position"] if "position" in self.weights else []
         if missing := [name for name in needed if name not in batch]:
             raise UserError(
@@ -182,6 +205,11 @@ class CCD(EncoderPretraining):
                 f"A batch has the augmentation class {label}, counted from 0, but model.distributions is"
                 f" {self.hparams['distributions']}: give the number of the family's strong augmentations."
             )
+
+
+def view_classes(batch: dict[str, Tensor]) -> Tensor:
+    """Which strong augmentation each view got, (2BK,), in the order of their features: view, image, distribution."""
+    return batch["augmentation"].flatten().repeat(2)
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialis
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.histogram import binned_quantile, count_values
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.modules.pseudo_lesions import PseudoLesions, pseudo_seed
 from ccd_lightning.renamed import rename_tensors
 
 PIXEL_QUANTILE = 0.99  # share of held-out normal images' pixels whose map value is at most the pixel threshold
@@ -31,7 +32,9 @@ class OneClassDetector(LightningModule, ABC):
     """Scores images by how far they are from normal ones.
 
     Validation sees held-out normal images alone: a quantile of their scores becomes the threshold, and one of their
-    maps' pixels the pixel threshold. Test and predict give scores and maps; labels are read by none of the steps here.
+    maps' pixels the pixel threshold. Some of them are scored once more with pseudo-lesions (`PseudoLesions`); what that
+    gives is logged and changes nothing. Test and predict give scores and maps; labels are read by none of the steps
+    here.
 
     Args:
         encoder: Where the encoder's weights come from; None for a detector without an encoder of its own.
@@ -72,6 +75,7 @@ class OneClassDetector(LightningModule, ABC):
         self.register_buffer("map_limits", torch.full((2,), float("nan")))
         self._validated: list[Tensor] = []
         self._validation_pixels: Tensor | None = None
+        self._pseudo = PseudoLesions()
 
     @abstractmethod
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,6 +150,7 @@ class OneClassDetector(LightningModule, ABC):
         output = self.evaluate(batch)
         maps = output["maps"].flatten(1)
         self._validated.append(torch.stack([output["scores"], maps.median(dim=1).values, maps.amax(dim=1)], dim=1))
+        self._pseudo.add(batch["image"])
         counts = count_values(maps[maps.isfinite()])  # what training has broken has no threshold in any case
         self._validation_pixels = counts if self._validation_pixels is None else self._validation_pixels + counts
 
@@ -168,7 +173,12 @@ class OneClassDetector(LightningModule, ABC):
         self.threshold = torch.quantile(scores, self.quantile)
         self.map_limits = torch.stack([medians.median(), torch.quantile(maxima, self.quantile)])
         self._set_pixel_threshold()
-        self.log("threshold", self.threshold, sync_dist=True)  # the same on every rank
+        found = self._pseudo.measure(self._evaluate_images, self.normal_scores, pseudo_seed(self.trainer))
+        logged: dict[str, Any] = {"threshold": self.threshold} | {f"val/{name}": value for name, value in found.items()}
+        self.log_dict(logged, sync_dist=True)  # the same on every rank
+
+    def _evaluate_images(self, images: Tensor) -> dict[str, Tensor]:
+        return self.evaluate({"image": images.to(self.device)})
 
     def _set_pixel_threshold(self) -> None:
         assert self._validation_pixels is not None  # validation has at least one batch on every rank

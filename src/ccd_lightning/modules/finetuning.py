@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
 
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import find_norms
 from ccd_lightning.models.encoder import Encoder
+
+START_KEY = "ccd_start"  # under which a checkpoint carries the encoder's initial parameters, with L2-SP
 
 
 def limit_training(encoder: Encoder, config: TrainedEncoderConfig) -> None:
@@ -41,29 +46,68 @@ def kept_norms(encoder: Encoder, config: TrainedEncoderConfig) -> set[nn.Module]
     return {norm for part in parts for norm in find_norms(part)}
 
 
-def parameter_groups(
-    module: nn.Module, encoder: Encoder, config: TrainedEncoderConfig
-) -> list[nn.Parameter] | list[dict[str, Any]]:
-    """What an optimiser is made from: the parameters that are trained, in groups where they have rates of their own.
+def make_optimizer(make: OptimizerCallable, module: nn.Module, encoder: Encoder, config: TrainedEncoderConfig) -> Any:
+    """The optimiser of all parameters that are trained, in groups where the encoder's differ from the heads'.
 
     Args:
+        make: Makes it from the parameters, or from the groups "encoder" and "heads".
         module: All that is trained.
         encoder: A part of it.
-        config: Says the encoder's learning rate.
-
-    Returns:
-        The parameters, or the groups "encoder" and "heads"; `lr_scale` in the former is what its rate is to be
-        multiplied by.
+        config: Says the encoder's learning rate, and whether L2-SP takes the place of its weight decay.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if config.lr_scale == 1:
-        return trained
-    inner = set(encoder.parameters())
+    if config.lr_scale == 1 and not config.l2_sp:
+        return make(trained)
+    inner, decay = set(encoder.parameters()), {"weight_decay": 0.0} if config.l2_sp else {}
     groups: list[dict[str, Any]] = [
-        {"params": [one for one in trained if one in inner], "name": "encoder", "lr_scale": config.lr_scale},
+        {"params": [one for one in trained if one in inner], "name": "encoder", **decay},
         {"params": [one for one in trained if one not in inner], "name": "heads"},
     ]
-    return groups
+    optimizer = make(groups)
+    optimizer.param_groups[0]["lr"] *= config.lr_scale
+    return optimizer
+
+
+class StartingPoint:
+    """The parameters that an encoder is trained from, which L2-SP keeps it near to (Li et al., ICML 2018, eq. 3).
+
+    They are no buffers, which distributed training would send around in every step, but an entry of the checkpoint.
+
+    Args:
+        encoder: Those of its parameters that are trained, as they are now, are copied.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        trained = [(name, parameter) for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+        self._values = {name: parameter.detach().clone() for name, parameter in trained}
+
+    def distance(self, encoder: Encoder) -> Tensor:
+        """Half of the sum of the squared differences from the encoder's parameters, a scalar with their gradient."""
+        parts = []
+        for name, start in self._values.items():
+            parameter = encoder.get_parameter(name)
+            self._values[name] = start = start.to(parameter)  # once, after the encoder has been moved
+            parts.append((parameter - start).square().sum())
+        return torch.stack(parts).sum() / 2
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Writes the values into a checkpoint."""
+        checkpoint[START_KEY] = dict(self._values)
+
+    def load(self, checkpoint: Mapping[str, Any]) -> None:
+        """Takes over the values of a run that is resumed.
+
+        Raises:
+            UserError: If the run had none, or others.
+        """
+        kept = checkpoint.get(START_KEY)
+        if not isinstance(kept, Mapping) or kept.keys() != self._values.keys():
+            raise UserError(
+                "The run was begun with another model.encoder.l2_sp or model.encoder.freeze, so its checkpoint does not"
+                " hold the weights that this encoder started from. Resume with the settings of the run, or start a new"
+                " one."
+            )
+        self._values = {name: torch.as_tensor(value) for name, value in kept.items()}
 
 
 def _check(encoder: Encoder, config: TrainedEncoderConfig) -> None:
@@ -78,8 +122,10 @@ def _check(encoder: Encoder, config: TrainedEncoderConfig) -> None:
             f"model.encoder.lr_scale is {config.lr_scale}, but must be above 0. To keep levels as they are, give"
             " --model.encoder.freeze N."
         )
-    kept = "freeze" if config.freeze else "batch_norm"
-    if config.weights is None and (config.freeze or config.batch_norm == "keep"):
+    if config.l2_sp < 0:
+        raise UserError(f"model.encoder.l2_sp is {config.l2_sp}, but must be 0 or more.")
+    kept = "freeze" if config.freeze else "l2_sp" if config.l2_sp else "batch_norm"
+    if config.weights is None and (config.freeze or config.l2_sp or config.batch_norm == "keep"):
         raise UserError(
             f"model.encoder.{kept} is {getattr(config, kept)}, but there are no weights to keep: give"
             " --model.encoder.weights imagenet or a run, or leave the option out."

@@ -16,11 +16,12 @@ from ccd_lightning.data.loading import unit_range_batch
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.encoder_config import TrainedEncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
-from ccd_lightning.models.batchnorm import batch_statistics, calibrate
-from ccd_lightning.models.means import Batches
-from ccd_lightning.models.probe import FeatureProbe, separation
-from ccd_lightning.modules.finetuning import frozen_parts, kept_norms, limit_training, parameter_groups
+from ccd_lightning.models.batchnorm import batch_statistics, calibrate, synchronise
+from ccd_lightning.models.means import Batches, weighted_means
+from ccd_lightning.models.probe import FeatureProbe
+from ccd_lightning.modules.finetuning import StartingPoint, frozen_parts, kept_norms, limit_training, make_optimizer
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images, require_normal_images
+from ccd_lightning.modules.probing import probe_held_out
 from ccd_lightning.modules.schedule import warmup_cosine
 from ccd_lightning.transforms.patches import tiles
 
@@ -68,6 +69,7 @@ class EncoderPretraining(LightningModule, ABC):
         self.encoder.to(memory_format=torch.channels_last)  # a tenth faster on CPUs, more on GPUs
         self.probe = FeatureProbe()
         self._tested: list[tuple[int, dict[str, float]]] = []
+        self._start: StartingPoint | None = None
         limit_training(self.encoder, self.encoder_config)
 
     @abstractmethod
@@ -97,12 +99,11 @@ class EncoderPretraining(LightningModule, ABC):
         if stage != "fit":
             return
         self.encoder_sources = {"encoder": initialise_encoder(self.encoder, self.encoder_config)}
+        self._start = StartingPoint(self.encoder) if self.encoder_config.l2_sp else None
         if self._trainer is None or self.trainer.world_size == 1:
             return
         if self.trainer.strategy.root_device.type == "cuda":
-            from timm.layers.norm_act import convert_sync_batchnorm
-
-            convert_sync_batchnorm(self)  # type: ignore[no-untyped-call]  # timm's also knows norms with an activation
+            synchronise(self)
         else:
             rank_zero_warn("Off the GPU, batch normalisation sees each process's own images, not those of all.")
 
@@ -122,6 +123,13 @@ class EncoderPretraining(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
         checkpoint.setdefault("hyper_parameters", {})["encoder"] = self.encoder.settings()
+        if self._start:
+            self._start.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over, when a run is resumed, what L2-SP keeps the encoder near to."""
+        if self._start:
+            self._start.load(checkpoint)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step of pretraining."""
@@ -138,22 +146,17 @@ class EncoderPretraining(LightningModule, ABC):
             self._step(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Probes how well the features tell held-out images from their own strongly augmented versions."""
+        """Probes how well the features tell held-out images from what stands for abnormal ones."""
         if self.trainer.state.fn == "fit" and (data := find_normal_images(self.trainer)):
             probed = {f"val/probe_{name}": value for name, value in self._probe_held_out(data).items()}
             self.log_dict(probed, sync_dist=True)
 
     @torch.no_grad()
     def _probe_held_out(self, data: NormalImages) -> dict[str, float]:
-        """How well the probe tells held-out images from their strongly augmented versions, if there are any.
-
-        These stand for what is not normal: no label is read.
-        """
-        if data.distributions in (None, 1) or not self._fit_probe():
+        """How well the probe tells held-out images from what stands for abnormal ones; {} if training broke down."""
+        if not self._fit_probe():
             return {}
-        probed = [(self.probe(self(images)), index) for images, index in data.held_out_distributions(self.device)]
-        distances, index = (torch.cat(parts) for parts in zip(*probed, strict=True))
-        return separation(distances, index > 0)
+        return probe_held_out(self._distances, lambda shown: self.probe(self(shown)), data, self.device)
 
     def on_test_start(self) -> None:
         """Fits the probe: a Gaussian of the training images' features, its threshold from the held-out ones."""
@@ -177,10 +180,7 @@ class EncoderPretraining(LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         """Averages the losses over all ranks' normal images, of which a rank may have had none."""
         seen = [batch for share in gather_ranks(self._tested) for batch in share]
-        total = sum(count for count, _ in seen)
-        for name in seen[0][1] if seen else ():
-            mean = sum(count * values[name] for count, values in seen) / total
-            self.log(f"test/{name}", mean, sync_dist=True)  # the same on every rank
+        self.log_dict({f"test/{name}": mean for name, mean in weighted_means(seen).items()}, sync_dist=True)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Refuses: an encoder alone decides nothing about an image."""
@@ -213,9 +213,7 @@ class EncoderPretraining(LightningModule, ABC):
         calibrate(self.encoder, batches, self._add_up, self._kept_norms())
 
     def _add_up(self, sums: Tensor) -> Tensor:
-        if self._trainer is None:
-            return sums
-        return torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
+        return sums if self._trainer is None else torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
 
     @torch.no_grad()
     def _fit_probe(self) -> bool:
@@ -231,6 +229,9 @@ class EncoderPretraining(LightningModule, ABC):
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
         losses = self.losses(unit_range_batch(batch), across_ranks=True)
         loss = self.total(losses)
+        if self._start and stage == "train":  # the loss of validation chooses the checkpoint, and not an early one
+            losses["l2_sp"] = self._start.distance(self.encoder)
+            loss = loss + self.encoder_config.l2_sp * losses["l2_sp"]
         names, values = zip(*{"loss": loss, **losses}.items(), strict=True)
         own = torch.stack([value.detach().float() for value in values])
         means = torch.as_tensor(self.trainer.strategy.reduce(own, reduce_op="mean"))  # over ranks, all at once
@@ -243,8 +244,6 @@ class EncoderPretraining(LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """The optimiser with warm-up and cosine; the encoder may have a rate of its own."""
-        optimizer = self.make_optimizer(parameter_groups(self, self.encoder, self.encoder_config))
-        for group in optimizer.param_groups:
-            group["lr"] *= group.pop("lr_scale", 1.0)
+        optimizer = make_optimizer(self.make_optimizer, self, self.encoder, self.encoder_config)
         schedule = warmup_cosine(optimizer, self.trainer, self.warmup_steps, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ccd_lightning import __version__
 from ccd_lightning.metrics.calibration import few_held_out
-from ccd_lightning.metrics.definitions import MEASURES, Measure
+from ccd_lightning.metrics.definitions import GROUPS, MEANS, MEASURES, Measure
 from ccd_lightning.metrics.detection import SIZES, SUBSET_METRICS
 from ccd_lightning.metrics.names import partly_masked
 from ccd_lightning.metrics.records import Evaluation
@@ -24,7 +24,6 @@ from ccd_lightning.writing import atomic_write
 
 REPORT = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-GROUPS = {"image": "Whole images", "pixel": "Outlines (pixels)", "pretext": "What pretraining has learned"}
 # What stands at the top, in percent: titles, and meanings where those of MEASURES speak of shares of 1.
 HEADLINES = {
     "image/sensitivity": ("Abnormal images found", ""),
@@ -112,7 +111,7 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
         resampling=_resampling(run),
         optimistic=any(_measure(name).optimistic for name in names),
         groups=_groups(evaluation, [name for name in names if not _part(name)]),
-        notes={GROUPS["pixel"]: partly_masked(content.data)},
+        notes={GROUPS["pixel/"]: partly_masked(content.data), GROUPS["pixel/mean_"]: MEANS},
         parts=_parts(content, [name for name in names if _part(name)]),
         figures=_figures(figures),
         origin=_origin(content),
@@ -139,7 +138,7 @@ def _groups(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, lis
     """Tables of the metrics about all images, with their titles."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for name in names:
-        title = GROUPS.get(name.partition("/")[0], "Others")
+        title = next((title for start, title in GROUPS.items() if name.startswith(start)), "Others")
         row = {"name": name, "cell": _cell(evaluation, name), **_measure(name)._asdict()}
         groups.setdefault(title, []).append(row)
     return list(groups.items())

@@ -1,0 +1,185 @@
+"""PMSACL, the pretraining that follows CCD: pseudo-lesions as classes, each with a centre of its own."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.random import fork_rng
+from torch.utils.data import DataLoader
+
+from ccd_lightning.data.loading import unit_range_batch
+from ccd_lightning.distributed import gather_ranks, gather_rows
+from ccd_lightning.errors import UserError
+from ccd_lightning.losses.centring import centred, centring_loss
+from ccd_lightning.losses.contrastive import nt_xent
+from ccd_lightning.models.batchnorm import batch_statistics
+from ccd_lightning.models.heads import ProjectionHead
+from ccd_lightning.models.igd.settings import plain
+from ccd_lightning.modules.ccd import CCD, view_classes
+
+
+@dataclass
+class Centring:
+    """What the centres of the classes are of, and what they are used for.
+
+    The paper could not be read here, and its summary does not say which of these it has.
+
+    Attributes:
+        space: "features" of the encoder, or their "projection", of a head that begins with random weights.
+        subtracted: Which centre is subtracted before views are contrasted: that of their "own" class, that of the
+            "untouched" images for all of them, or "none".
+        relative: Whether the centring loss is divided by what it is of the initial encoder, so that it begins near 1
+            and its weight means the same for every encoder. false is the formula as it is written.
+        projection_norm: Whether the projection head ends with batch norm, which fights centres of projections.
+    """
+
+    space: Literal["features", "projection"] = "features"
+    subtracted: Literal["own", "untouched", "none"] = "own"
+    relative: bool = True
+    projection_norm: bool = True
+
+
+class PMSACL(CCD):
+    """Pseudo multi-class strong augmentation via contrastive learning (Tian et al., MedIA 2023, arXiv 2109.01303).
+
+        L = w_con L_con + w_cla L_cla + w_pos L_pos + w_ctr L_ctr
+
+    The strong family is to be `transforms.medmix.MedMix`, whose classes are numbers of pseudo-lesions. Each class has a
+    centre: the mean of its training images' features, computed once, when a fit begins, with the encoder that it
+    starts from, and kept in the checkpoint. L_ctr draws the features of a class to its centre (`losses.centring`), and
+    L_con contrasts what is left without it, instances of one class less than those of different ones
+    (`losses.contrastive`). The rest is CCD's.
+
+    The paper could not be read here, only a public summary of it. What that does not say is an option, and its default
+    a choice of our own: alpha, the temperature, and all of `centring`.
+
+    Args:
+        alpha: How many times higher than the temperature that of two views of one class is.
+        centring_weight: w_ctr. 0 leaves the loss out.
+        centring: What the centres are of, and what they are used for.
+        options: Those of `CCD`.
+
+    Attributes:
+        centres: (K, D); NaN until a fit has begun.
+        centre_spread: A scalar, the mean squared distance of the initial features from them.
+    """
+
+    centres: Tensor
+    centre_spread: Tensor
+
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        centring_weight: float = 1.0,
+        centring: Centring = Centring(),  # noqa: B008  (jsonargparse reads the default)
+        **options: Any,
+    ) -> None:
+        if alpha <= 0:
+            raise UserError(f"model.alpha is {alpha}, but must be above 0.")
+        self.centring = Centring(**plain(centring))  # a checkpoint has plain values
+        super().__init__(**options)
+        self.hparams.update(centring=asdict(self.centring))
+        self.alpha = alpha
+        if centring_weight:
+            self.weights["centring"] = centring_weight
+        if not self.centring.projection_norm:
+            self.projection = ProjectionHead(self.encoder.features_size, last_norm=False)
+
+    def _make_head(self, count: int) -> None:
+        """Makes the augmentation head, and room for as many centres."""
+        super()._make_head(count)
+        size = self.encoder.features_size if self.centring.space == "features" else ProjectionHead.OUTPUTS
+        if not hasattr(self, "centres") or len(self.centres) != count:
+            self.register_buffer("centres", torch.full((count, size), float("nan"), device=self.device))
+            self.register_buffer("centre_spread", torch.tensor(float("nan"), device=self.device))
+
+    @property
+    def needs_classes(self) -> bool:
+        """Always: each class has its centre."""
+        return True
+
+    def project(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Projections (2BK, 128) of all views' features (2BK, F), of which centres of features are subtracted first."""
+        of_features = self.centring.space == "features"
+        return super().project(self._without_centres(features, batch) if of_features else features, batch)
+
+    def contrasted(self, projections: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Projections (2BK, 128) without centres of projections."""
+        return projections if self.centring.space == "features" else self._without_centres(projections, batch)
+
+    def _without_centres(self, vectors: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        if self.centring.subtracted == "none":
+            return vectors
+        classes = view_classes(batch)
+        own = self.centring.subtracted == "own"
+        return centred(vectors, self.centres, classes if own else torch.zeros_like(classes))
+
+    def contrast(self, first: Tensor, second: Tensor, batch: dict[str, Tensor], across_ranks: bool) -> Tensor:
+        """The contrastive loss weighted by class, of both views of all instances, or of those of all ranks."""
+        classes = batch["augmentation"].flatten()
+        if across_ranks:
+            classes = gather_rows(classes[:, None].to(first.dtype))[:, 0]
+        return nt_xent(first, second, self.temperature, classes, self.alpha)
+
+    def constraints(self, features: Tensor, projections: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The centring loss, unless its weight is 0, of features (2BK, F) or projections (2BK, 128)."""
+        if "centring" not in self.weights:
+            return {}
+        vectors = features if self.centring.space == "features" else projections
+        loss = centring_loss(vectors, self.centres, view_classes(batch))
+        return {"centring": loss / self.centre_spread if self.centring.relative else loss}
+
+    def on_fit_start(self) -> None:
+        """Computes the centres, unless a run is resumed, which has its own.
+
+        Raises:
+            UserError: If a batch lacks what is needed, or features are not numbers.
+        """
+        if bool(self.centres.isfinite().all()):
+            return
+        with torch.no_grad(), batch_statistics(self, self._kept_norms()), fork_rng(devices=[]):
+            shares = gather_ranks(self._sum_up(self._training_batches()))
+        count, total, squares = (torch.stack(parts).sum(dim=0) for parts in zip(*shares, strict=True))
+        everyone = total.sum(dim=0) / count.sum()
+        centres = torch.where(count[:, None] > 0, total / count[:, None].clamp(min=1), everyone)  # (K, D)
+        spread = (squares - count[:, None] * centres.square()).sum() / count.sum()  # mean |f - c_n|^2
+        if not bool(centres.isfinite().all()):
+            raise UserError(
+                "The centres of the classes are not numbers: the weights that the encoder starts from are broken. Give"
+                " others with --model.encoder.weights."
+            )
+        self.centres.copy_(centres)
+        self.centre_spread.copy_(spread.clamp(min=1e-12))
+
+    def _training_batches(self) -> Iterator[dict[str, Tensor]]:
+        """This rank's batches of the first epoch, as they are when they are learned from."""
+        self.trainer.fit_loop.setup_data()
+        loader, count = copy(self.trainer.train_dataloader), self.trainer.num_training_batches
+        assert loader is not None  # Lightning has refused to fit without one
+        if isinstance(loader, DataLoader):
+            loader._iterator = None  # workers that persist would be those that the first epoch is waiting for
+        for batch in itertools.islice(loader, None if math.isinf(count) else int(count)):
+            moved = self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            yield unit_range_batch(self.trainer.precision_plugin.convert_input(moved))
+
+    def _sum_up(self, batches: Iterator[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """How many views each class has (K,), sums of their vectors and of the squares, (K, D) each, on the CPU."""
+        total = torch.zeros(self.centres.shape, dtype=torch.float64)
+        squares, seen = torch.zeros_like(total), torch.zeros(len(total), dtype=torch.float64)
+        for number, batch in enumerate(batches):
+            if number == 0:
+                self._check_batch(batch)
+            features = self.encoder.features(batch["views"].transpose(0, 1).flatten(0, 2))
+            vectors = features if self.centring.space == "features" else self.projection(features)
+            vectors, classes = vectors.cpu().double(), view_classes(batch).cpu()
+            seen += torch.bincount(classes, minlength=len(seen))
+            total.index_add_(0, classes, vectors)
+            squares.index_add_(0, classes, vectors.square())
+        return seen, total, squares

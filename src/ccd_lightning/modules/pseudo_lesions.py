@@ -1,0 +1,121 @@
+"""How well held-out normal images are told from the same images with pseudo-lesions; no label is read for it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from ccd_lightning.distributed import gather_ranks
+from ccd_lightning.metrics.histogram import BINS, count_values
+from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
+from ccd_lightning.metrics.types import Floats
+from ccd_lightning.transforms.medmix import paste_lesions
+
+MOST = 100  # images with pseudo-lesions in a validation, about; more would cost time and change the AUROC little
+PER_IMAGE = 8  # of them are of one image, where few are held out: a validation takes nine times as long at most
+DIGESTED = 32  # rows and columns, at least where there are so many, that an image's digest is of
+
+
+class PseudoLesions:
+    """Pastes pseudo-lesions into a sample of the held-out images: the same ones in every validation.
+
+    Which images are in the sample, and what is pasted into each, is a function of the seed and of the image's pixels.
+    It depends neither on batches nor on ranks, nor on a loader that would have to number its images.
+
+    Args:
+        gather: From what this rank holds to what all ranks hold. It leaves out the other ranks where all of them see
+            the same images.
+    """
+
+    def __init__(self, gather: Callable[[Any], list[Any]] = gather_ranks) -> None:
+        self._gather = gather
+        self._kept: list[tuple[int, Tensor]] = []  # digests and images
+        self._batch = 1
+
+    def add(self, images: Tensor) -> None:
+        """Adds held-out images (B, 3, H, W) in [0, 1], of which few are kept, on the CPU."""
+        self._batch = max(self._batch, len(images))
+        limit = self._kept[-1][0] if len(self._kept) >= MOST else math.inf
+        digests = _digests(images)
+        chosen = [place for place, digest in enumerate(digests) if digest < limit]
+        self._kept += [(digests[place], images[place].cpu()) for place in chosen]
+        self._kept = sorted(self._kept, key=lambda kept: kept[0])[:MOST]
+
+    def paste(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share of the images with lesions, on the CPU; forgets the images.
+
+        Yields:
+            Images (N, 3, H, W), no more than in the batches that were added, and where their lesions are, (N, H, W)
+            bool.
+        """
+        kept, self._kept = self._kept, []
+        chosen = sorted(digest for share in self._gather([digest for digest, _ in kept]) for digest in share)[:MOST]
+        draws = min(PER_IMAGE, MOST // max(len(chosen), 1))
+        for digest, image in kept:
+            if digest <= chosen[-1]:
+                state = np.random.SeedSequence((seed, digest)).generate_state(1, np.uint64)
+                generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+                pasted, masks = paste_lesions(image.expand(draws, -1, -1, -1), generator)
+                yield from zip(torch.split(pasted, self._batch), torch.split(masks, self._batch), strict=True)
+
+    def measure(self, evaluate: Callable[[Tensor], dict[str, Tensor]], normal: Tensor, seed: int) -> dict[str, float]:
+        """Tells images with lesions from images without; every rank must call it.
+
+        Args:
+            evaluate: From images (N, 3, H, W), on the CPU, to their `scores` (N,) and `maps` (N, H, W), >= 0.
+            normal: All ranks' scores (M,) of the held-out images as they are.
+            seed: Of the lesions.
+
+        Returns:
+            `pseudo_auroc` of the scores, and `pseudo_pixel_auroc` of the maps' pixels within lesions and outside of
+            them; NaN where scores or maps are no numbers.
+        """
+        scores, counts = [torch.empty(0)], torch.zeros(2, BINS, dtype=torch.int64)
+        for images, masks in self.paste(seed):
+            output = evaluate(images)
+            scores.append(output["scores"].float().cpu())
+            maps = output["maps"].float().cpu()
+            counts += torch.stack([_count(maps[masks == inside]) for inside in (False, True)])
+        gathered = self._gather((torch.cat(scores), counts.to_sparse()))
+        total = torch.stack([share.to_dense() for _, share in gathered]).sum(dim=0)
+        return {
+            "pseudo_auroc": auroc(normal, torch.cat([share for share, _ in gathered])),
+            "pseudo_pixel_auroc": _area(*total[:, total.any(dim=0)].double().numpy()),
+        }
+
+
+def auroc(normal: Tensor, abnormal: Tensor) -> float:
+    """How often an abnormal score (N,) exceeds a normal one (M,), ties counting half; NaN where one is no number."""
+    scores = torch.cat([normal.float().cpu(), abnormal.float().cpu()])
+    if not bool(scores.isfinite().all()):
+        return math.nan
+    labels = np.repeat((0, 1), (len(normal), len(abnormal)))
+    return _area(*score_counts(labels, scores.double().numpy()))
+
+
+def pseudo_seed(trainer: Trainer) -> int:
+    """The seed of the trainer's data module; 0 with plain loaders."""
+    return int(getattr(getattr(trainer, "datamodule", None), "seed", 0))
+
+
+def _area(normal: Floats, abnormal: Floats) -> float:
+    return float(partial_auc(normal, abnormal)) if normal.any() and abnormal.any() else math.nan
+
+
+def _count(values: Tensor) -> Tensor:
+    """Counts of values (N,), none where training has broken them."""
+    return count_values(values) if bool(values.isfinite().all()) else torch.zeros(BINS, dtype=torch.int64)
+
+
+def _digests(images: Tensor) -> list[int]:
+    """A number in [0, 2^64) for each image, by some of its pixels in whole grey levels."""
+    step = max(1, min(images.shape[-2:]) // DIGESTED)
+    levels = (images[:, :, ::step, ::step].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return [int.from_bytes(hashlib.blake2b(level.tobytes(), digest_size=8).digest(), "big") for level in levels]
