@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("real_encoder")
 def test_each_level_is_averaged_brought_to_the_positions_and_normalised() -> None:
     torch.manual_seed(0)
     encoder, images = Encoder().eval(), torch.rand(2, 3, 64, 64)
-    features = PatchFeatures(encoder, FeatureConfig(layers=(1, 2), stride=8, window=3, normalise=True))
+    features = PatchFeatures(encoder, FeatureConfig(layers=(1, 2), positions=8, window=3, normalise=True))
     with torch.no_grad():
         found, levels = features(images), encoder.maps(images, (1, 2))
     assert found.shape == (2, features.channels, 8, 8)
@@ -31,26 +31,30 @@ def test_by_default_levels_are_as_they_are() -> None:
     features = PatchFeatures(encoder, FeatureConfig())
     with torch.no_grad():
         assert torch.equal(features(images)[:, :64], encoder.maps(images)[0])
-    assert features.stride == 4
+    assert features.positions(66) == 17
     assert features.layers == (1, 2, 3)
-    assert features.settings() == {"layers": (1, 2, 3), "stride": None, "window": 1, "normalise": False}
+    assert features.settings() == {"layers": (1, 2, 3), "positions": None, "window": 1, "normalise": False}
 
 
 @pytest.mark.parametrize("size", [(64, 64), (72, 64), (100, 75)])
-def test_positions_are_in_the_middle_of_the_image(size: tuple[int, int]) -> None:
+def test_positions_are_the_middles_of_equal_parts(size: tuple[int, int]) -> None:
     encoder = Encoder().eval()
-    features = PatchFeatures(encoder, FeatureConfig(stride=16))
+    features = PatchFeatures(encoder, FeatureConfig(positions=5))
     with torch.no_grad():
-        found = features(torch.rand(1, 3, *size))
-    for length, count, grid in zip(size, found.shape[-2:], features.grid(*size), strict=True):
-        assert count == -(-length // 16)
-        last = grid.offset + (count - 1) * grid.stride
-        assert grid.offset == length - 1 - last  # as far from the first pixel as from the last
+        assert features(torch.rand(1, 3, *size)).shape[-2:] == (5, 5)
+    for length, grid in zip(size, features.grid(*size), strict=True):
+        edges = [grid.offset + (index - 0.5) * grid.stride + 0.5 for index in (0, 5)]
+        assert edges == pytest.approx([0, length])
 
 
 @pytest.mark.parametrize(
     ("values", "key"),
-    [({"stride": 0}, "stride"), ({"window": 2}, "window"), ({"window": 0}, "window"), ({"layers": (9,)}, "layers")],
+    [
+        ({"positions": 0}, "positions"),
+        ({"window": 2}, "window"),
+        ({"window": 0}, "window"),
+        ({"layers": (9,)}, "layers"),
+    ],
 )
 def test_what_cannot_be(values: dict[str, object], key: str) -> None:
     with pytest.raises(UserError, match=rf"model\.features\.{key} is"):

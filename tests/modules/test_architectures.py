@@ -38,7 +38,7 @@ def test_every_parameter_is_pretrained(name: str) -> None:
 
 def test_a_spot_lights_up_where_it_is(name: str) -> None:
     detector = fitted_padim(PaDiM(encoder=EncoderConfig(name=name), channels=60), 96, 96)
-    assert_in_place(displacements(detector, 96, 96), cell=detector.features.stride)
+    assert_in_place(displacements(detector, 96, 96), cell=detector.encoder.strides[detector.features.layers[0]])
 
 
 def test_igd_learns_and_scores(name: str) -> None:

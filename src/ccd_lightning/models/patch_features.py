@@ -26,7 +26,8 @@ class FeatureConfig:
         layers: Levels of the encoder that are used, rising, as `ccd encoders NAME` lists them. None takes those of
             stride 4, 8 and 16 (1, 2 and 3 of ResNets); of vision transformers, whose levels all have one stride, those
             at a quarter, a half and three quarters of the depth.
-        stride: Pixels from one position to the next, along both axes. None takes that of the first level, the finest.
+        positions: How many positions there are along each axis, whatever the size of the image is. None takes the
+            units of the first level, the finest.
         window: Side of the window, in units of each level, that a level is averaged over before it is brought to
             the positions; odd. 1 leaves features as they are, 3 is what PatchCore does.
         normalise: Whether the features of a level are divided by their length at each position, and multiplied by the
@@ -34,7 +35,7 @@ class FeatureConfig:
     """
 
     layers: tuple[int, ...] | None = None
-    stride: int | None = None
+    positions: int | None = None
     window: int = 1
     normalise: bool = False
 
@@ -59,18 +60,17 @@ class PatchFeatures:
         layers = _checked_layers(given.get("layers"), encoder)
         self.config = FeatureConfig(**given | {"layers": layers})
         self.layers = layers
-        stride, window = self.config.stride, self.config.window
-        if stride is not None and stride < 1:
-            raise UserError(f"model.features.stride is {stride}, but must be 1 px or more, or null.")
+        positions, window = self.config.positions, self.config.window
+        if positions is not None and positions < 1:
+            raise UserError(f"model.features.positions is {positions}, but must be 1 or more, or null.")
         if window < 1 or window % 2 == 0:
             raise UserError(f"model.features.window is {window}, but must be odd: 1, 3, 5, ...")
         self._encoder = encoder
         self.channels = sum(encoder.channels[layer] for layer in layers)
 
-    @property
-    def stride(self) -> int:
-        """Pixels from one position to the next."""
-        return self.config.stride or self._encoder.strides[self.layers[0]]
+    def positions(self, length: int) -> int:
+        """How many positions there are along an axis of some pixels."""
+        return self.config.positions or math.ceil(length / self._encoder.strides[self.layers[0]])
 
     def settings(self) -> dict[str, Any]:
         """The config as plain values, for a checkpoint."""
@@ -78,9 +78,9 @@ class PatchFeatures:
 
     def grid(self, height: int, width: int) -> Grids:
         """Where the positions are in images of a size, along rows and along columns."""
-        if self.config.stride is None:
+        if self.config.positions is None:
             return self._encoder.grids((height, width), self.layers)[0]
-        rows, columns = (_centred(length, self.config.stride) for length in (height, width))
+        rows, columns = (_centred(length, self.config.positions) for length in (height, width))
         return rows, columns
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ class PatchFeatures:
         height, width = images.shape[-2:]
         levels, target = self._encoder.maps(images, self.layers), self.grid(height, width)
         size = levels[0].shape[-2:]
-        if (stride := self.config.stride) is not None:
-            size = torch.Size((math.ceil(height / stride), math.ceil(width / stride)))
+        if (positions := self.config.positions) is not None:
+            size = torch.Size((positions, positions))
         grids = self._encoder.grids((height, width), self.layers)
         brought = [
             resample(self._averaged(level), grid, target, size) for level, grid in zip(levels, grids, strict=True)
@@ -108,10 +108,9 @@ def unit_length(features: Tensor) -> Tensor:
     return directions * math.sqrt(features.shape[1])
 
 
-def _centred(length: int, stride: int) -> Grid:
-    """As many positions as fit into a length, in its middle."""
-    count = math.ceil(length / stride)
-    return Grid(stride, (length - 1 - (count - 1) * stride) / 2)
+def _centred(length: int, count: int) -> Grid:
+    """The middles of as many parts as a length is divided into."""
+    return Grid(length / count, (length / count - 1) / 2)
 
 
 def _checked_layers(layers: Any, encoder: Encoder) -> tuple[int, ...]:

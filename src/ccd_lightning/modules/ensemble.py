@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ class Ensemble(StatisticsDetector):
         quantile: Share of the held-out normal images whose score is at most the threshold.
     """
 
-    def __init__(self, detectors: Sequence[str] = (), quantile: float = 0.95) -> None:
+    def __init__(self, detectors: tuple[str, ...] = (), quantile: float = 0.95) -> None:
         super().__init__(None, quantile)
         self.save_hyperparameters()
         self.detectors = list(detectors)

@@ -34,7 +34,7 @@ class Mahalanobis(StatisticsDetector):
     def __init__(
         self,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
-        features: FeatureConfig = FeatureConfig(normalise=True),  # noqa: B008
+        features: FeatureConfig = FeatureConfig(positions=16, window=3, normalise=True),  # noqa: B008
         blur: float = 4.0,
         quantile: float = 0.95,
     ) -> None:

@@ -37,7 +37,8 @@ class Neighbours(StatisticsDetector):
         pooled: Whether the mean of all of an image's features is compared instead of each position's. Then the score is
             the mean distance to the 3 nearest images, and the map says which positions it is due to.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
-        top: Share of the highest distances of an image whose mean is its score: 0 takes the maximum, as published.
+        top: Share of the highest distances of an image whose mean is its score: 0 takes the maximum, as
+            published.
         quantile: Share of the held-out normal images whose score is at most the threshold.
     """
 
@@ -47,13 +48,13 @@ class Neighbours(StatisticsDetector):
     def __init__(
         self,
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
-        features: FeatureConfig = FeatureConfig(window=3, normalise=True),  # noqa: B008
+        features: FeatureConfig = FeatureConfig(positions=16, window=3, normalise=True),  # noqa: B008
         window: int | None = 1,
         bank_size: int | None = 50_000,
         reweight: int = 0,
         pooled: bool = False,
         blur: float = 4.0,
-        top: float = 0.0,
+        top: float = 0.1,
         quantile: float = 0.95,
     ) -> None:
         super().__init__(encoder, quantile)
@@ -113,7 +114,7 @@ class Neighbours(StatisticsDetector):
             images: How many there are; None if that is not known.
         """
         bank = self.comparison.bank.size
-        positions = 1 if isinstance(self.comparison, PooledComparison) else math.ceil(size / self.features.stride) ** 2
+        positions = 1 if isinstance(self.comparison, PooledComparison) else self.features.positions(size) ** 2
         kept = math.inf if bank is None else (SLACK + 1) * bank
         seen = math.inf if images is None else 2 * images * positions
         count = min(kept, seen)

@@ -102,8 +102,7 @@ class PaDiM(StatisticsDetector):
             size: Side of the images, in pixels.
             processes: That fit together, and gather the sums of all.
         """
-        side = math.ceil(size / self.features.stride)
-        entries = side**2 * self.selected.numel() ** 2  # of one matrix per position
+        entries = self.features.positions(size) ** 2 * self.selected.numel() ** 2  # of one matrix per position
         # Float64: sums, covariances, factors, inverses, and then these in float32; or the sums of all processes.
         gathered = processes + 2 if processes > 1 else 0
         return entries * max(4 * 8 + 4, gathered * 8), entries * 4
@@ -119,7 +118,7 @@ class PaDiM(StatisticsDetector):
         fitting = math.isqrt(int(available * self.selected.numel() ** 2 // needed)) if needed > available else 0
         channels = f"--model.channels {fitting} fits, and so may" if fitting else "Choose"
         what = f"PaDiM of {self.selected.numel()} channels on images of {size} px (checkpoint: {memory_size(stored)})"
-        others = f", or --model.features.stride {2 * self.features.stride}"
+        others = f", or --model.features.positions {self.features.positions(size) // 2}"
         require(needed, available, f"{what}, {where}", f"{channels} a smaller --data.size{others}.")
 
     def collect(self, images: Tensor) -> None:
