@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from ccd_lightning.encoder_config import EncoderConfig, TrainedEncoderConfig, build_encoder, initialise_encoder
-from ccd_lightning.errors import UserError
 from ccd_lightning.models import encoder, weights
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.weights import local_weights, read_tensors
@@ -93,15 +92,13 @@ def test_a_network_that_is_named_stays_it() -> None:
     assert named.weights == "imagenet"
 
 
-@pytest.mark.parametrize("options", [{"freeze": 1}, {"batch_norm": "keep"}])
-def test_what_is_to_be_kept_needs_weights_that_auto_finds(
+@pytest.mark.parametrize("options", [{"freeze": 1}, {"batch_norm": "keep"}, {"lr_scale": 0.1}, {"l2_sp": 1.0}])
+def test_where_auto_finds_nothing_all_of_the_encoder_learns(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (
-        pytest.warns(UserWarning, match="starts from random weights"),
-        pytest.raises(UserError, match=r"there are no weights to keep: give --model\.encoder\.weights imagenet"),
-    ):
-        CCD(TrainedEncoderConfig(weights="auto", **options))
+    with pytest.warns(UserWarning, match="starts from random weights"):
+        module = CCD(TrainedEncoderConfig(weights="auto", **options))
+    assert module.encoder_config == TrainedEncoderConfig(name=module.encoder.name)
     packages.install(tmp_path / "site", monkeypatch)
     with warnings.catch_warnings(action="error"):
         CCD(TrainedEncoderConfig(weights="auto", **options))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -140,7 +140,8 @@ class CLI(LightningCLI):
         for name, source in self.sources.items():
             if name not in arguments:  # a model of the user's that chooses the encoder itself
                 continue
-            arguments[name]["name"] = getattr(self.model, name).name
+            resolved = asdict(getattr(self.model, f"{name}_config")) | {"name": getattr(self.model, name).name}
+            arguments[name].update({key: value for key, value in resolved.items() if key in arguments[name]})
             arguments[name]["weights"] = None if source.weights == RANDOM else source.weights
             arguments[name]["digest"] = source.digest
 
