@@ -29,13 +29,13 @@ from ccd_lightning.modules.ccd import CCD, view_classes
 class Centring:
     """What the centres of the classes are of, and what they are used for.
 
-    The paper could not be read here, and its summary does not say which of these it has.
+    The paper was not available, and the public summary of it does not say which of these it has.
 
     Attributes:
         space: "features" of the encoder, or their "projection", of a head that begins with random weights.
         subtracted: Which centre is subtracted before views are contrasted: that of their "own" class, that of the
             "untouched" images for all of them, or "none".
-        relative: Whether the centring loss is divided by what it is of the initial encoder, so that it begins near 1
+        relative: Whether the centring loss is divided by its value for the initial encoder, so that it starts near 1
             and its weight means the same for every encoder. false is the formula as it is written.
         projection_norm: Whether the projection head ends with batch norm, which fights centres of projections.
     """
@@ -51,17 +51,17 @@ class PMSACL(CCD):
 
         L = w_con L_con + w_cla L_cla + w_pos L_pos + w_ctr L_ctr
 
-    The strong family is to be `transforms.medmix.MedMix`, whose classes are numbers of pseudo-lesions. Each class has a
-    centre: the mean of its training images' features, computed once, when a fit begins, with the encoder that it
-    starts from, and kept in the checkpoint. L_ctr draws the features of a class to its centre (`losses.centring`), and
-    L_con contrasts what is left without it, instances of one class less than those of different ones
-    (`losses.contrastive`). The rest is CCD's.
+    Its strong family is `transforms.medmix.MedMix`, whose classes are numbers of pseudo-lesions. Each class has a
+    centre: the mean of its training views' features, computed once, when a fit begins, with the encoder that it
+    starts from, and kept in the checkpoint. L_ctr pulls the features of a class towards its centre
+    (`losses.centring`). L_con contrasts what is left without it, instances of one class less than those of different
+    ones (`losses.contrastive`). The rest is CCD's.
 
-    The paper could not be read here, only a public summary of it. What that does not say is an option, and its default
-    a choice of our own: alpha, the temperature, and all of `centring`.
+    The paper was not available, only a public summary of it. What the summary leaves open is an option, whose default
+    is our own choice: alpha, the temperature, and all of `centring`.
 
     Args:
-        alpha: How many times higher than the temperature that of two views of one class is.
+        alpha: Factor of the temperature for two views of one class; above 1 they are contrasted less.
         centring_weight: w_ctr. 0 leaves the loss out.
         centring: What the centres are of, and what they are used for.
         options: Those of `CCD`.
