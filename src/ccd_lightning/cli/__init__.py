@@ -27,6 +27,7 @@ data and results
             prepare --root DIR   write a sound split down, and images at working size
             list, synthesize     what is there; make the embedded data set. ccd data --help tells more
   compare   RUN RUN ...          metrics of tested runs side by side, each tested against the first
+  study     STUDY                encoders x detectors x data sets x seeds in one table; ccd study --help tells more
   export    [--ckpt_path RUN]    write a detector as ONNX, checked against torch; ccd export --help tells more
   encoders  [PATTERN]            list the networks that an encoder can be, and which weights are on this machine
 
@@ -93,6 +94,10 @@ def _run(words: list[str]) -> int:
         from ccd_lightning.cli.encoders import run_encoders
 
         run_encoders(words[1:])
+    elif command == "study":
+        from ccd_lightning.cli.study import run_study
+
+        return run_study(words[1:])
     elif command in TRAINING:
         from ccd_lightning.cli.training import run_training
 

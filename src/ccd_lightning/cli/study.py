@@ -1,0 +1,146 @@
+"""`ccd study`: encoders x detectors x data sets x seeds in one table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ccd_lightning.commands import command, expand
+from ccd_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from ccd_lightning.studies.definition import Study
+    from ccd_lightning.studies.plan import Step
+    from ccd_lightning.studies.record import Progress
+
+FAILED = 3  # the exit code where some runs failed
+PARTS = {"sets": "data", "encoders": "encoder", "detectors": "detector", "seeds": "seed"}  # and attributes of runs
+SEVERAL = ("trainer.devices", "trainer.strategy", "trainer.num_nodes")  # options by which a fit starts processes
+
+
+def run_study(words: list[str]) -> int:
+    """Runs a study, or what is left of it, and writes its tables.
+
+    Args:
+        words: Options of the command.
+
+    Returns:
+        The exit code: 3 where some runs failed.
+
+    Raises:
+        UserError: If there is a mistake in the study, in its configs, or in an option.
+    """
+    arguments, machine = _parser().parse_known_args(words)
+    machine = _machine_options(machine)
+    from ccd_lightning.studies.plan import find_roots, steps
+    from ccd_lightning.studies.record import Progress
+    from ccd_lightning.studies.running import refuse_changed, run_steps
+    from ccd_lightning.studies.study_file import find_study, read_study
+
+    study = read_study(find_study(arguments.study))
+    study = replace(study, output=arguments.output or study.output)
+    chosen = {part: getattr(arguments, part) for part in PARTS if getattr(arguments, part)}
+    _check_choice(study, chosen)
+    roots = find_roots(study, arguments.data_root, dict(arguments.root), chosen.get("sets", study.sets))
+    every = steps(study, roots)
+    progress = Progress(every)
+    selected = [
+        step for step in every if all(getattr(step, PARTS[part]) in names for part, names in chosen.items())
+    ]
+    due = progress.due(selected)
+    if arguments.dry:
+        from ccd_lightning.studies.dry import print_plan
+
+        print_plan(selected, due, progress)
+        return 0
+    failed = []
+    if due:
+        refuse_changed(progress, due, arguments.redo, study.file)
+        check_commands(due)
+        execute = _execute(machine)
+        failed = run_steps(due, progress, execute, machine, command("study", *words))
+    return _finish(study, every, progress, failed)
+
+
+def _finish(study: Study, every: Sequence[Step], progress: Progress, failed: Sequence[tuple[Step, str]]) -> int:
+    print(f"{study.output}: {len(every)} runs")
+    for step, reason in failed:
+        print(f"failed: {step.title}: {reason}")
+    return FAILED if failed else 0
+
+
+def _execute(machine: Sequence[str]):
+    import torch
+
+    from ccd_lightning.cli import main
+    from ccd_lightning.studies.execution import run_apart, run_here
+
+    several = any(word.split("=")[0].removeprefix("--") in SEVERAL for word in machine)
+    return run_apart if several or torch.cuda.device_count() > 1 else partial(run_here, main)
+
+
+def check_commands(due: Sequence[Step]) -> None:
+    """Parses the command of each method, so that a mistake in a config or option is reported before anything runs.
+
+    Raises:
+        UserError: If there is a mistake.
+    """
+
+
+def _machine_options(words: list[str]) -> list[str]:
+    """Options of the runs, each as one word."""
+    found: list[str] = []
+    for word in words:
+        if word.startswith(("--trainer.", "--data.")):
+            found.append(word)
+        elif found and "=" not in found[-1] and not word.startswith("--"):
+            found[-1] = f"{found[-1]}={word}"
+        else:
+            raise UserError(
+                f"ccd study has no option {word}; ccd study --help lists them. Options of its runs begin with"
+                " --trainer. or --data."
+            )
+    return found
+
+
+def _check_choice(study: Study, chosen: dict[str, list[str] | list[int]]) -> None:
+    for part, names in chosen.items():
+        known = getattr(study, part)
+        if missing := next((name for name in names if name not in known), None):
+            raise UserError(f"--{part} {missing}: {study.file} has {', '.join(map(str, known))}.")
+
+
+def _root(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=DIR")
+    return name, expand(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "ccd study",
+        description="Fit and test every detector on every encoder, data set and seed of a study, and write one table."
+        " What is finished is not run again.",
+        epilog="Options that begin with --trainer. or --data. are added to each command, such as --trainer.accelerator gpu.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("study", metavar="STUDY", help="a study file (.yaml), or the name of a shipped study")
+    parser.add_argument(
+        "--data_root", type=expand, default=Path("data"), metavar="DIR", help="folder of all data sets; default: data"
+    )
+    parser.add_argument(
+        "--root", type=_root, action="append", default=[], metavar="NAME=DIR", help="folder of one data set"
+    )
+    parser.add_argument("--output", type=expand, metavar="DIR", help="folder of runs and tables; default: studies/NAME")
+    parser.add_argument("--dry", action="store_true", help="only print the runs, and the time that they will take")
+    parser.add_argument("--redo", action="store_true", help="run again what was made with other settings")
+    parser.add_argument("--report", action="store_true", help="only write the tables, of what is finished")
+    for part in ("sets", "encoders", "detectors"):
+        parser.add_argument(f"--{part}", nargs="+", metavar="NAME", help=f"run these {part} only")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="run these seeds only")
+    return parser
