@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 FAILED = 3  # the exit code where some runs failed
 PARTS = {"sets": "data", "encoders": "encoder", "detectors": "detector", "seeds": "seed"}  # and attributes of runs
 SEVERAL = ("trainer.devices", "trainer.strategy", "trainer.num_nodes")  # options by which a fit starts processes
+
+NOT_PARSED = ("seed_everything", "data.root", "model.encoder.weights", "model.local_encoder.weights")
 
 
 def run_study(words: list[str]) -> int:
@@ -52,24 +57,34 @@ def run_study(words: list[str]) -> int:
         step for step in every if all(getattr(step, PARTS[part]) in names for part, names in chosen.items())
     ]
     due = progress.due(selected)
+    if not arguments.report:
+        check_commands(due, machine, study.file)
     if arguments.dry:
         from ccd_lightning.studies.dry import print_plan
 
         print_plan(selected, due, progress)
         return 0
-    failed = []
-    if due:
+    failed: list[tuple[Step, str]] = []
+    if due and not arguments.report:
         refuse_changed(progress, due, arguments.redo, study.file)
-        check_commands(due)
-        execute = _execute(machine)
-        failed = run_steps(due, progress, execute, machine, command("study", *words))
-    return _finish(study, every, progress, failed)
+        failed = run_steps(due, progress, _execute(machine), machine, command("study", *words))
+    return _finish(study, progress, failed)
 
 
-def _finish(study: Study, every: Sequence[Step], progress: Progress, failed: Sequence[tuple[Step, str]]) -> int:
-    print(f"{study.output}: {len(every)} runs")
+def _finish(study: Study, progress: Progress, failed: Sequence[tuple[Step, str]]) -> int:
+    """Writes the tables and names them."""
+    from ccd_lightning.studies.output import write_output
+    from ccd_lightning.studies.results import StudyResults
+
+    files = write_output(StudyResults(study, progress), {step.title: reason for step, reason in failed})
     for step, reason in failed:
-        print(f"failed: {step.title}: {reason}")
+        print(f"ccd: failed: {step.title}: {reason}", file=sys.stderr)
+    if failed:
+        print(f"ccd: {len(failed)} runs failed; the same command runs them again.", file=sys.stderr)
+    markdown, table, *charts = files
+    print(f"\nTables: {markdown} (a row per cell: {table})")
+    if charts:
+        print(f"Figures: {', '.join(map(str, charts))}")
     return FAILED if failed else 0
 
 
@@ -83,12 +98,31 @@ def _execute(machine: Sequence[str]):
     return run_apart if several or torch.cuda.device_count() > 1 else partial(run_here, main)
 
 
-def check_commands(due: Sequence[Step]) -> None:
-    """Parses the command of each method, so that a mistake in a config or option is reported before anything runs.
+def check_commands(due: Sequence[Step], machine: Sequence[str], file: Path) -> None:
+    """Parses the commands, so that a mistake in a config or an option is reported before anything is run.
+
+    Those that differ in nothing but seed, folders and weights are parsed once.
+
+    Args:
+        due: The runs.
+        machine: Options of all commands.
+        file: The study file, for messages.
 
     Raises:
         UserError: If there is a mistake.
     """
+    from ccd_lightning.cli.training import run_training
+
+    different: dict[tuple[str, ...], Step] = {}
+    for step in due:
+        options = [f"{name}={value}" for name, value in step.options.items() if name not in NOT_PARSED]
+        different.setdefault((step.config, *options), step)
+    for step in different.values():
+        try:
+            with redirect_stdout(io.StringIO()), suppress(SystemExit):
+                run_training([*step.words, *machine, "--print_config"])
+        except UserError as error:
+            raise UserError(f"{file}: {step.key}: {error}") from error
 
 
 def _machine_options(words: list[str]) -> list[str]:

@@ -68,6 +68,12 @@ class Step:
         return f"{self.data}, {self.encoder}, {self.detector.replace('_', ' ')}, seed {self.seed}"
 
     @property
+    def key(self) -> str:
+        """Of the study file's part that says how it is fitted."""
+        parts = {PRETRAINING: f"encoders.{self.encoder}", LOCAL: f"encoders.{self.encoder}.local"}
+        return parts.get(self.detector, f"detectors.{self.detector}")
+
+    @property
     def words(self) -> list[str]:
         """Its fit, without where the run is stored."""
         config = ["--config", self.config] if self.config else []
