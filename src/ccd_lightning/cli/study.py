@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ccd_lightning.studies.definition import Study
     from ccd_lightning.studies.plan import Step
     from ccd_lightning.studies.record import Progress
+    from ccd_lightning.studies.running import Execute
 
 FAILED = 3  # the exit code where some runs failed
 PARTS = {"sets": "data", "encoders": "encoder", "detectors": "detector", "seeds": "seed"}  # and attributes of runs
@@ -41,8 +42,9 @@ def run_study(words: list[str]) -> int:
     """
     arguments, machine = _parser().parse_known_args(words)
     machine = _machine_options(machine)
-    from ccd_lightning.studies.plan import find_roots, steps
+    from ccd_lightning.studies.plan import steps
     from ccd_lightning.studies.record import Progress
+    from ccd_lightning.studies.roots import find_roots
     from ccd_lightning.studies.running import refuse_changed, run_steps
     from ccd_lightning.studies.study_file import find_study, read_study
 
@@ -53,9 +55,7 @@ def run_study(words: list[str]) -> int:
     roots = find_roots(study, arguments.data_root, dict(arguments.root), chosen.get("sets", study.sets))
     every = steps(study, roots)
     progress = Progress(every)
-    selected = [
-        step for step in every if all(getattr(step, PARTS[part]) in names for part, names in chosen.items())
-    ]
+    selected = [step for step in every if all(getattr(step, PARTS[part]) in names for part, names in chosen.items())]
     due = progress.due(selected)
     if not arguments.report:
         check_commands(due, machine, study.file)
@@ -76,7 +76,10 @@ def _finish(study: Study, progress: Progress, failed: Sequence[tuple[Step, str]]
     from ccd_lightning.studies.output import write_output
     from ccd_lightning.studies.results import StudyResults
 
-    files = write_output(StudyResults(study, progress), {step.title: reason for step, reason in failed})
+    results = StudyResults(study, progress)
+    files = write_output(results, {step.title: reason for step, reason in failed})
+    for warning in results.warnings():
+        print(f"ccd: warning: {warning}", file=sys.stderr)
     for step, reason in failed:
         print(f"ccd: failed: {step.title}: {reason}", file=sys.stderr)
     if failed:
@@ -88,7 +91,8 @@ def _finish(study: Study, progress: Progress, failed: Sequence[tuple[Step, str]]
     return FAILED if failed else 0
 
 
-def _execute(machine: Sequence[str]):
+def _execute(machine: Sequence[str]) -> Execute:
+    """What runs a command: this process, unless Lightning would start others, which must not run the whole study."""
     import torch
 
     from ccd_lightning.cli import main
@@ -160,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         "ccd study",
         description="Fit and test every detector on every encoder, data set and seed of a study, and write one table."
         " What is finished is not run again.",
-        epilog="Options that begin with --trainer. or --data. are added to each command, such as --trainer.accelerator gpu.",
+        epilog="Options that begin with --trainer. or --data. are added to each command: --trainer.accelerator gpu",
         allow_abbrev=False,
     )
     parser.add_argument("study", metavar="STUDY", help="a study file (.yaml), or the name of a shipped study")

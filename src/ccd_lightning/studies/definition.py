@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+METRICS = ("image/auroc", "pixel/auroc", "pixel/aupro")
 Options = Mapping[str, str]  # of a command, such as "data.size": "128"
 
 
@@ -14,16 +15,19 @@ class DataSet:
     """A data set.
 
     Attributes:
-        name: Its name in the study; it takes the place of `{set}` in the names of configs.
+        name: Its name in the study; it takes the place of `<set>` in the names of configs.
         root: Its folder, relative to the folder of all sets or absolute.
         data: The data module's class; None for that of each config.
         options: Of all runs on this set.
+        counts: How many images there should be to train on, and normal and abnormal ones to test on; others are
+            reported.
     """
 
     name: str
     root: str
     data: str | None = None
     options: Options = field(default_factory=dict)
+    counts: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Method:
     """How a model is fitted: a config, a class, or a config whose model is replaced by a class.
 
     Attributes:
-        config: Path or name of a config, in which `{set}` stands for the data set's name; None without one.
+        config: Path or name of a config, in which `<set>` stands for the data set's name; None without one.
         model: A class.
         options: Of its fit.
     """
@@ -110,6 +114,7 @@ class Study:
         network: The network of all encoders that name none; None for the configs'.
         options: Of all runs.
         compare: Pairs of encoders whose difference is tested.
+        metrics: Those of the tables, as in metrics.json.
         published: Figures from papers.
     """
 
@@ -122,4 +127,5 @@ class Study:
     network: str | None = None
     options: Options = field(default_factory=dict)
     compare: tuple[tuple[str, str], ...] = ()
+    metrics: tuple[str, ...] = METRICS
     published: tuple[PublishedFigure, ...] = ()

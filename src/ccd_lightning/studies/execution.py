@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -111,27 +113,33 @@ def run_apart(words: list[str], log: Path) -> Outcome:
     with log.open("a", encoding="utf-8") as file:
         output = Log(file)
         output.write(f"$ ccd {' '.join(words)}\n")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ccd_lightning", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            newline="",
-        )
-        assert process.stdout
+        program = [sys.executable, "-m", "ccd_lightning", *words]
+        process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        # The terminal's Ctrl-C reaches both processes, SIGTERM this one alone; the command then saves its state.
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        interrupted = False
         try:
-            while text := process.stdout.read(256):
-                output.write(text)
-        finally:  # an interrupted command saves its state first
+            _copy(process, output)
+        except KeyboardInterrupt:
+            interrupted = True
+            _copy(process, output)
+        finally:
             memory = _wait(process)
+            signal.signal(signal.SIGTERM, before)
         output.finish()
-    message = _sentence(output.last) if process.returncode else ""
-    return Outcome(process.returncode, message, time.monotonic() - begun, memory, None)
+    code = 130 if interrupted else process.returncode
+    return Outcome(code, _sentence(output.last) if code else "", time.monotonic() - begun, memory, None)
 
 
-def _wait(process: subprocess.Popen[str]) -> int | None:
+def _copy(process: subprocess.Popen[bytes], output: Log) -> None:
+    """Writes what a process prints to the log as it comes, until it ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    assert isinstance(process.stdout, io.BufferedReader)
+    while data := process.stdout.read1(65536):
+        output.write(decoder.decode(data))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
     """Waits for a process; returns its peak memory in bytes where the system tells."""
     if not hasattr(os, "wait4"):
         process.wait()

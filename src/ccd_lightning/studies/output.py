@@ -78,7 +78,7 @@ def _write_chart(results: StudyResults, data: str) -> Path | None:
                 if found := results.summary(data, encoder, detector, metric):
                     panels.setdefault(title(metric), []).append(Dot(detector, encoder, found.mean, found.interval))
                     ends = found.interval or ("", "")
-                    rows.append([metric, encoder, detector, found.mean, *ends, found.over, found.count])
+                    rows.append([metric, encoder, detector, found.mean, *ends, found.over, found.seeds])
     if not panels:
         return None
     figure = interval_figure(data, panels)

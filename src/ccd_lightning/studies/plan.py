@@ -5,27 +5,23 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from pydoc import locate
 from typing import Any
 
-import yaml
-
-from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.loading import DETECTORS
+from ccd_lightning.studies.configs import SET, class_in, config_content, find_config
 from ccd_lightning.studies.definition import DataSet, DetectorChoice, EncoderChoice, Method, Study
-from ccd_lightning.studies.study_file import find_config
 
 PRETRAINING, LOCAL = "pretraining", "pretraining_local"
 MACHINE = (  # options that say where and how fast a run is computed, not what comes out of it
     *("data.root", "data.num_workers", "data.cache_dir", "data.views.augment_on", "trainer.accelerator"),
     *("trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar"),
 )
-SYNTHETIC = "Synthetic"  # what the classes of data modules begin with that make their images
 
 
 @dataclass(frozen=True)
@@ -160,78 +156,12 @@ class _Column:
         if not method.config:
             return ""
         key = f"encoders.{self.encoder.name}" if name in (PRETRAINING, LOCAL) else f"detectors.{name}"
-        return str(find_config(method.config.replace("{set}", self.data.name), self.study.file, key))
+        return str(find_config(method.config.replace(SET, self.data.name), self.study.file, key))
 
     def _two_scales(self, detector: DetectorChoice) -> bool:
         """Whether a detector has an encoder for windows beside that for whole images."""
         model = detector.method.model
         if not model:
-            model = model_of(Path(self._config(detector.method, detector.name)))
+            model = class_in(Path(self._config(detector.method, detector.name)), "model")
         known: Any = {kind.__name__: kind for kind in DETECTORS}.get(model.rpartition(".")[2]) or locate(model)
         return isinstance(known, type) and "local_encoder" in inspect.signature(known).parameters
-
-
-def model_of(config: Path) -> str:
-    """The class of a config's model; "" where it names none."""
-    content = config_content(config)
-    model = content.get("model") if isinstance(content, dict) else None
-    return str(model.get("class_path", "") if isinstance(model, dict) else model or "")
-
-
-def config_content(config: Path) -> Any:
-    """What a config says, with the parts that it takes from other files in their places.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{config}: cannot be read ({' '.join(str(error).split())}).") from error
-    return _with_parts(content, config.parent)
-
-
-def _with_parts(value: Any, folder: Path) -> Any:
-    if isinstance(value, dict):
-        return {name: _with_parts(part, folder) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_with_parts(part, folder) for part in value]
-    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
-        return config_content(folder / value)
-    return value
-
-
-def find_roots(study: Study, folder: Path, given: Mapping[str, Path], needed: Iterable[str]) -> dict[str, Path]:
-    """The folders of a study's data sets.
-
-    Args:
-        study: The study.
-        folder: Of all sets, to which their roots are relative.
-        given: Roots of single sets, which go before that of the study.
-        needed: The sets whose folder has to be there.
-
-    Raises:
-        UserError: If one is not there, or is given for a set that the study has not.
-    """
-    for name in given:
-        if name not in study.sets:
-            raise UserError(f"--root {name}=DIR: {study.file} has no data set {name!r}, but {', '.join(study.sets)}.")
-    roots = {name: given.get(name) or folder / expand(data.root) for name, data in study.sets.items()}
-    for name in needed:
-        makes_images = (study.sets[name].data or _data_of(study, name)).rpartition(".")[2].startswith(SYNTHETIC)
-        if not roots[name].exists() and not makes_images:
-            raise UserError(
-                f"{study.file}: sets.{name}: {roots[name]}: no such folder. Give the folder that holds"
-                f" {study.sets[name].root} with --data_root DIR, or this set's own with --root {name}=DIR."
-            )
-    return roots
-
-
-def _data_of(study: Study, name: str) -> str:
-    """The class of the data module that the first detector's config names."""
-    config = next(iter(study.detectors.values())).method.config
-    if not config:
-        return "Folder"
-    content = config_content(find_config(config.replace("{set}", name), study.file, "detectors"))
-    data = content.get("data") if isinstance(content, dict) else None
-    return str(data.get("class_path", "") if isinstance(data, dict) else data or "")

@@ -8,18 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.bootstrap import smaller_class, units
 from ccd_lightning.metrics.paired import holm
 from ccd_lightning.metrics.seeds import SeedTest, mean_interval, seeds_test
 from ccd_lightning.reporting.comparison import read_scores
 from ccd_lightning.reporting.metrics_json import Results, read_metrics
+from ccd_lightning.runs import MANIFEST
 from ccd_lightning.studies.definition import Study
 from ccd_lightning.studies.plan import Step
 from ccd_lightning.studies.record import Progress, Record, run_of
 
 TESTED = "image/auroc"
-METRICS = (TESTED, "pixel/auroc", "pixel/aupro")  # of the tables
 
 
 class Cell(NamedTuple):
@@ -38,13 +39,13 @@ class Summary(NamedTuple):
         mean: Over seeds.
         interval: 95%; None where there is none.
         over: What the interval is over, "seeds" or "test images".
-        count: Number of seeds.
+        seeds: Their number.
     """
 
     mean: float
     interval: tuple[float, float] | None
     over: str
-    count: int
+    seeds: int
 
 
 class Comparison(NamedTuple):
@@ -91,7 +92,32 @@ class StudyResults:
     def metrics(self, data: str) -> list[str]:
         """The metrics of the tables that some cell of a data set has."""
         known = {name for cell in self.of_set(data) for name in cell.results.evaluation.metrics}
-        return [metric for metric in METRICS if metric in known]
+        return [metric for metric in self.study.metrics if metric in known]
+
+    def counts(self, data: str) -> tuple[int, int, int] | None:
+        """How many images a set has to train on, and normal and abnormal ones to test on; None without a cell."""
+        for cell in self.of_set(data):
+            found, manifest = cell.results.data, cell.run / MANIFEST
+            if manifest.is_file():
+                abnormal = int(found.get("abnormal", 0))
+                return len(Manifest.read(manifest).select("train")), int(found["images"]) - abnormal, abnormal
+        return None
+
+    def warnings(self) -> list[str]:
+        """What is to be known of the data sets before their tables are read."""
+        told = []
+        for data, known in self.study.sets.items():
+            counts = self.counts(data)
+            if counts and known.counts and known.counts != counts:
+                train, normal, abnormal = known.counts
+                told.append(
+                    f"{data}: {counts[0]}, {counts[1]} and {counts[2]} images to train on and normal and abnormal ones"
+                    f" to test on, where there should be {train}, {normal} and {abnormal}."
+                )
+            tested = {(cell.results.data["images"], cell.results.data.get("abnormal")) for cell in self.of_set(data)}
+            if len(tested) > 1:
+                told.append(f"{data}: not all cells were tested on as many images; the data set has changed.")
+        return told
 
     def summary(self, data: str, encoder: str, detector: str, metric: str) -> Summary | None:
         """A metric of one cell of the table; None where no run of it is finished or the metric is undefined."""
@@ -115,7 +141,7 @@ class StudyResults:
             for pair in self.study.compare:
                 sides = [self.cells.get((data, encoder, detector), []) for encoder in pair]
                 try:
-                    if found := _compare(detector, pair, *sides):
+                    if found := _compare(detector, pair, self.study.metrics, *sides):
                         made.append(found)
                 except UserError as error:
                     reasons[f"{detector}, {pair[0]} and {pair[1]}: {error}"] = None
@@ -124,7 +150,7 @@ class StudyResults:
 
 
 def _compare(
-    detector: str, pair: tuple[str, str], first: Sequence[Cell], second: Sequence[Cell]
+    detector: str, pair: tuple[str, str], metrics: Iterable[str], first: Sequence[Cell], second: Sequence[Cell]
 ) -> Comparison | None:
     """Compares two encoders over the seeds that both have; None where there is none.
 
@@ -141,15 +167,16 @@ def _compare(
         raise UserError("a paired test needs at least two normal and two abnormal images, or groups of them.")
     scores = [np.stack([compared.scores[str(cell.run)] for cell in cells]) for cells in sides]
     test = seeds_test(compared.labels, scores[0], scores[1], units(compared.images))
-    return Comparison(detector, pair, len(seeds), test, test.p, dict(_others(*sides)))
+    return Comparison(detector, pair, len(seeds), test, test.p, dict(_others(metrics, *sides)))
 
 
 def _others(
-    first: Sequence[Cell], second: Sequence[Cell]
+    metrics: Iterable[str], first: Sequence[Cell], second: Sequence[Cell]
 ) -> Iterable[tuple[str, tuple[float, tuple[float, float] | None]]]:
     """Differences of metrics other than the tested one, by seed."""
-    for metric in METRICS:
-        pairs = [[cell.results.evaluation.metrics.get(metric) for cell in both] for both in zip(first, second, strict=True)]
+    for metric in metrics:
+        sides = [[cell.results.evaluation.metrics.get(metric) for cell in cells] for cells in (first, second)]
+        pairs = zip(*sides, strict=True)
         values = [one - other for one, other in pairs if one is not None and other is not None]
         if metric != TESTED and values:
             yield metric, (float(np.mean(values)), mean_interval(values))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.reporting.metrics_json import read_metrics
@@ -26,7 +27,9 @@ class Failure(Exception):
     """A run failed; its text is the sentence with which it did."""
 
 
-def run_steps(due: Sequence[Step], progress: Progress, execute: Execute, machine: Sequence[str], again: str) -> list[tuple[Step, str]]:
+def run_steps(
+    due: Sequence[Step], progress: Progress, execute: Execute, machine: Sequence[str], again: str
+) -> list[tuple[Step, str]]:
     """Runs what is due, with a progress bar.
 
     Args:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import json
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
-
-import yaml
+from typing import Any
 
 from ccd_lightning import shipped
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.studies.configs import SET, find_config
 from ccd_lightning.studies.definition import (
+    METRICS,
     DataSet,
     DetectorChoice,
     EncoderChoice,
@@ -23,26 +21,14 @@ from ccd_lightning.studies.definition import (
     PublishedFigure,
     Study,
 )
+from ccd_lightning.studies.strict import StrictReader, flat_options, read_yaml
 
 FOLDER = Path("studies")
-KEYS = ("sets", "encoders", "detectors", "seeds", "output", "network", "options", "compare", "published")
-NAME = re.compile(r"\w[\w.+-]*")
+KEYS = (*("sets", "encoders", "detectors", "seeds", "output", "network", "options", "compare", "metrics", "published"),)
 RESERVED = ("pretraining", "pretraining_local")  # the folders of an encoder's own runs
 OWN = ("data.root", "seed_everything", "ckpt_path", "trainer.logger", "config")  # which the study sets
 WEIGHTS = ("imagenet", "auto")
 BASELINES = ("imagenet",)
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[str]()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
 
 
 def find_study(name: str) -> Path:
@@ -69,25 +55,11 @@ def read_study(file: Path) -> Study:
     Raises:
         UserError: If it is not as `docs/studies.md` describes it.
     """
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{file}{line}: {error.problem}.") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read ({error}).") from error
-    return _Reader(file).study(content)
+    return _Reader(file).study(read_yaml(file))
 
 
-class _Reader:
-    """Turns the content of a study file into a `Study`.
-
-    Args:
-        file: Named in messages; paths in it are relative to its folder.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
+class _Reader(StrictReader):
+    """Turns the content of a study file into a `Study`; paths in it are relative to its folder."""
 
     def study(self, content: Any) -> Study:
         top = self.mapping(content, "", KEYS, ("sets", "encoders", "detectors"))
@@ -106,6 +78,7 @@ class _Reader:
             network=self.optional_text(top.get("network"), "network"),
             options=self.options(top.get("options"), "options"),
             compare=self.pairs(top.get("compare"), encoders),
+            metrics=tuple(self.values(top.get("metrics", list(METRICS)), str, "metrics", "names as in metrics.json")),
             published=tuple(self.published(top.get("published"), sets, encoders)),
         )
 
@@ -113,12 +86,16 @@ class _Reader:
         key = f"sets.{name}"
         if isinstance(value, str):
             return DataSet(name, value)
-        given = self.mapping(value, key, ("root", "data", "options"), ("root",))
+        given = self.mapping(value, key, ("root", "data", "options", "counts"), ("root",))
+        counts = self.values(given.get("counts", []), int, f"{key}.counts", "three numbers: train, normal, abnormal")
+        if len(counts) not in (0, 3):
+            self.refuse(f"{key}.counts", "expected three numbers: train, normal, abnormal")
         return DataSet(
             name,
             self.text(given["root"], f"{key}.root"),
             self.optional_text(given.get("data"), f"{key}.data"),
             self.options(given.get("options"), f"{key}.options"),
+            (counts[0], counts[1], counts[2]) if counts else None,
         )
 
     def encoder(self, name: str, value: Any) -> EncoderChoice:
@@ -154,11 +131,11 @@ class _Reader:
         return Method(self.config(config, key) if config else None, model, self.options(given.get("options"), key))
 
     def is_config(self, value: str) -> bool:
-        return Path(value).suffix in (".yaml", ".yml") or value in shipped.names() or "{set}" in value
+        return Path(value).suffix in (".yaml", ".yml") or value in shipped.names() or SET in value
 
     def config(self, value: str, key: str) -> str:
-        """A config as the commands will find it; one with `{set}` in its name is looked for when sets are known."""
-        if "{set}" not in value:
+        """A config as the commands will find it; one with `<set>` in its name is looked for when sets are known."""
+        if SET not in value:
             return str(find_config(value, self.file, key))
         return value
 
@@ -176,7 +153,7 @@ class _Reader:
         """Options by their dotted names, from a mapping that may be nested."""
         if value is None:
             return {}
-        found = dict(_flat(self.mapping(value, key, None, ())))
+        found = dict(flat_options(self.mapping(value, key, None, ())))
         for name in found:
             if any(name == own or name.startswith(f"{own}.") for own in OWN):
                 self.refuse(f"{key}.{name}", "the study itself sets this option; leave it out")
@@ -185,9 +162,9 @@ class _Reader:
         return found
 
     def seeds(self, value: Any) -> tuple[int, ...]:
-        seeds = value if isinstance(value, list) else [value]
-        if not seeds or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
-            self.refuse("seeds", "give a list of whole numbers, such as [0, 1, 2]")
+        seeds = self.values(value, int, "seeds", "a list of whole numbers, such as [0, 1, 2]")
+        if not seeds or not all(0 <= seed < 2**32 for seed in seeds):
+            self.refuse("seeds", f"expected whole numbers from 0 to {2**32 - 1}, at least one")
         if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
             self.refuse("seeds", f"{twice[0]} stands twice; each cell is run once with each seed")
         return tuple(seeds)
@@ -207,9 +184,7 @@ class _Reader:
                 self.refuse(f"compare.{index}", "this pair stands twice")
         return tuple((str(first), str(second)) for first, second in pairs)
 
-    def published(
-        self, value: Any, sets: Collection[str], encoders: Collection[str]
-    ) -> Iterable[PublishedFigure]:
+    def published(self, value: Any, sets: Collection[str], encoders: Collection[str]) -> Iterable[PublishedFigure]:
         for number, entry in enumerate(value if isinstance(value, list) else [value] if value else []):
             key = f"published.{number}"
             paper = self.mapping(entry, key, ("source", "protocol", "figures"), ("source", "protocol", "figures"))
@@ -229,66 +204,3 @@ class _Reader:
                 yield PublishedFigure(
                     str(given["set"]), float(given["value"]), source, protocol, encoder, method, metric
                 )
-
-    def named(self, value: Any, key: str) -> dict[str, Any]:
-        given = self.mapping(value, key, None, ())
-        if not given:
-            self.refuse(key, "give at least one")
-        for name in given:
-            if not NAME.fullmatch(name):
-                self.refuse(f"{key}.{name}", "names consist of letters, digits and . _ + -, as folders have them")
-        return given
-
-    def mapping(
-        self, value: Any, key: str, allowed: Collection[str] | None, required: Collection[str]
-    ) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.refuse(key, f"expected {' or '.join(allowed) if allowed else 'names'} with values")
-        given = {str(name): content for name, content in value.items()}
-        prefix = f"{key}." if key else ""
-        for name in given if allowed is not None else ():
-            self.known(name, allowed or (), f"{prefix}{name}", "key")
-        for name in required:
-            if given.get(name) is None:
-                self.refuse(f"{prefix}{name}", "this key is missing")
-        return given
-
-    def known(self, name: str, names: Collection[str], key: str, what: str) -> None:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}."
-            raise UserError(f"{self.file}: {key}: there is no {what} {name!r}; {hint}")
-
-    def text(self, value: Any, key: str) -> str:
-        if not isinstance(value, str):
-            self.refuse(key, "expected text")
-        return value
-
-    def optional_text(self, value: Any, key: str) -> str | None:
-        return None if value is None else self.text(value, key)
-
-    def refuse(self, key: str, message: str) -> NoReturn:
-        raise UserError(f"{self.file}: {f'{key}: ' if key else ''}{message}.")
-
-
-def find_config(value: str, file: Path, key: str) -> Path:
-    """The file of a config: relative to the study file, relative to the working directory, or shipped.
-
-    Raises:
-        UserError: If there is none.
-    """
-    path = expand(value)
-    found = next((one for one in (file.parent / path, path) if one.is_file()), None) or shipped.find(value)
-    if found is None:
-        close = difflib.get_close_matches(value, shipped.names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"shipped: {', '.join(shipped.names())}."
-        raise UserError(f"{file}: {key}: there is no config {value}; {hint}")
-    return found
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for name, content in value.items():
-        if isinstance(content, dict) and content:
-            yield from _flat(content, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", content if isinstance(content, str) else json.dumps(content)

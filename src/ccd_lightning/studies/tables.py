@@ -17,13 +17,15 @@ from ccd_lightning.studies.results import TESTED, Comparison, StudyResults, Summ
 NONE = "-"
 HOW_TO_READ = """\
 Each figure is the mean over seeds. Brackets are 95% intervals over seeds (Student's t), which say how another seed
-would change it. Where there is one seed, or seeds change nothing, they are over test images (marked *), and say how other
-images would change it."""
+would change it. Where there is one seed, or seeds change nothing, they are over test images (marked *), and say how
+other images would change it."""
 TESTS = """\
-Differences of the mean image AUROC of two encoders under the same detector. Interval and p value take both seeds and test
-images for random (Obuchowski and Rockette's analysis, with seeds as readers; with one seed DeLong's test of images alone);
-with fewer than three seeds they are somewhat too small. p values are two-sided, and corrected for the {count} comparisons on
-this data set (Holm). Pixel metrics: mean difference, 95% interval over seeds."""
+Differences of the mean image AUROC of two encoders under the same detector. Interval and p value take both seeds and
+test images as random (Obuchowski and Rockette's analysis with seeds as readers; with one seed, DeLong's test of images
+alone). With two seeds the test rejects too often. p values are two-sided, and corrected for the {count} comparisons on
+this data set (Holm). Other metrics: mean difference and 95% interval over seeds."""
+COST = """\
+Mean time of a run (a detector's fit and test together), and the largest peak of the main process's memory."""
 
 
 def study_markdown(results: StudyResults, charts: Mapping[str, str], failed: Mapping[str, str]) -> str:
@@ -43,6 +45,7 @@ def study_markdown(results: StudyResults, charts: Mapping[str, str], failed: Map
         f"{done} of {len(cells)} cells are finished: {len(study.encoders)} encoders, {len(study.detectors)} detectors,"
         f" {len(study.sets)} data sets, seeds {seeds}.",
         HOW_TO_READ,
+        *(f"**Warning:** {warning}" for warning in results.warnings()),
     ]
     for data in study.sets:
         blocks += [f"## {data}", *_set_blocks(results, data, charts.get(data))]
@@ -56,17 +59,12 @@ def study_markdown(results: StudyResults, charts: Mapping[str, str], failed: Map
 def _set_blocks(results: StudyResults, data: str, chart: str | None) -> Iterable[str]:
     cells = results.of_set(data)
     published = [figure for figure in results.study.published if figure.data == data]
-    if cells:
-        found = cells[0].results.data
-        normal = found["images"] - found.get("abnormal", 0)
-        yield f"Tested on {normal} normal and {found.get('abnormal', 0)} abnormal images."
-        counts = {(cell.results.data["images"], cell.results.data.get("abnormal")) for cell in cells}
-        if len(counts) > 1:
-            yield "**Not all cells were tested on as many images: the data set has changed. Run them again.**"
-        if note := partly_masked(found):
-            yield note
-    else:
+    if counts := results.counts(data):
+        yield "Trained on {} normal images, tested on {} normal and {} abnormal ones.".format(*counts)
+    elif not cells:
         yield "No cell is finished."
+    if cells and (note := partly_masked(cells[0].results.data)):
+        yield note
     shown = list(dict.fromkeys([*results.metrics(data), *(figure.metric for figure in published)]))
     for metric in shown:
         yield f"### {title(metric)}"
@@ -81,7 +79,7 @@ def _set_blocks(results: StudyResults, data: str, chart: str | None) -> Iterable
     yield from (f"Not compared: {reason}" for reason in reasons)
     if cells:
         yield "### Cost"
-        yield "Mean time of a run, fit and test together, and the most main memory of one (of its main process)."
+        yield COST
         yield _cost_table(results, data)
 
 
@@ -122,7 +120,7 @@ def _summary(cell: Summary | None, seeds: int) -> str:
         return NONE
     ends = f" [{cell.interval[0]:.3f}, {cell.interval[1]:.3f}]" if cell.interval else ""
     mark = "*" if ends and cell.over == "test images" else ""
-    return f"{cell.mean:.3f}{ends}{mark}" + (f" ({cell.count} of {seeds} seeds)" if cell.count < seeds else "")
+    return f"{cell.mean:.3f}{ends}{mark}" + (f" ({cell.seeds} of {seeds} seeds)" if cell.seeds < seeds else "")
 
 
 def _comparison_table(compared: Sequence[Comparison]) -> str:
@@ -176,9 +174,10 @@ def _cost(records: Sequence[Record]) -> str:
 
 
 def title(metric: str) -> str:
-    """What a metric is called in a table, such as "Image AUROC"."""
-    known = MEASURES.get(metric)
-    return f"{metric.partition('/')[0].capitalize()} {known.title}" if known else metric
+    """What a metric is called in a table, such as "Image AUROC", or "Image AUROC, polyp" of a part of the images."""
+    level, *parts = metric.split("/")
+    known = MEASURES.get("/".join((level, *parts[:1])))
+    return ", ".join((f"{level.capitalize()} {known.title}", *parts[1:])) if known else metric
 
 
 def duration(seconds: float) -> str:
