@@ -34,7 +34,8 @@ data and results
 checkpoints that name classes of your own (test, validate, predict, export)
   --trust                        import them; they can run any code, so use it only for checkpoints that you trust
 
-exit codes: 0; 2 after a mistake; 3 when predict had to skip images; 130 after Ctrl-C; 143 after SIGTERM
+exit codes: 0; 2 after a mistake; 3 when predict had to skip images, or runs of a study failed; 130 after Ctrl-C;
+            143 after SIGTERM
   --version   the version        --debug   show the traceback of an error        -h, --help   this text
 
 A first run:  ccd fit --config ccd_synthetic
@@ -51,8 +52,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words after `ccd`; None takes them from the command line.
 
     Returns:
-        The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images, 130 after Ctrl-C, 143
-        after SIGTERM.
+        The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images or a study with failed
+        runs, 130 after Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words

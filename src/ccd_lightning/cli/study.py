@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccd_lightning.commands import command, expand
-from ccd_lightning.errors import UserError
+from ccd_lightning.errors import Terminated, UserError
 
 if TYPE_CHECKING:
     from ccd_lightning.studies.definition import Study
@@ -44,30 +44,42 @@ def run_study(words: list[str]) -> int:
     machine = _machine_options(machine)
     from ccd_lightning.studies.plan import steps
     from ccd_lightning.studies.record import Progress
-    from ccd_lightning.studies.roots import find_roots
-    from ccd_lightning.studies.running import refuse_changed, run_steps
+    from ccd_lightning.studies.roots import check_roots, find_roots
     from ccd_lightning.studies.study_file import find_study, read_study
 
     study = read_study(find_study(arguments.study))
     study = replace(study, output=arguments.output or study.output)
     chosen = {part: getattr(arguments, part) for part in PARTS if getattr(arguments, part)}
     _check_choice(study, chosen)
-    roots = find_roots(study, arguments.data_root, dict(arguments.root), chosen.get("sets", study.sets))
-    every = steps(study, roots)
-    progress = Progress(every)
-    selected = [step for step in every if all(getattr(step, PARTS[part]) in names for part, names in chosen.items())]
-    due = progress.due(selected)
-    if not arguments.report:
-        check_commands(due, machine, study.file)
+    roots = find_roots(study, arguments.data_root, dict(arguments.root))
+    progress = Progress(steps(study, roots))
+    selected = [
+        step for step in progress.steps if all(getattr(step, PARTS[part]) in names for part, names in chosen.items())
+    ]
+    due = [] if arguments.report else progress.due(selected)
+    check_commands(due, machine, study.file)
     if arguments.dry:
         from ccd_lightning.studies.dry import print_plan
 
         print_plan(selected, due, progress)
+    check_roots(study, roots, dict.fromkeys(step.data for step in due))
+    if arguments.dry:
         return 0
+    return _run(study, progress, due, machine, arguments.redo, command("study", *words))
+
+
+def _run(study: Study, progress: Progress, due: Sequence[Step], machine: Sequence[str], redo: bool, again: str) -> int:
+    """Runs what is due, and writes the tables, also of what was finished before an interruption."""
+    from ccd_lightning.studies.running import refuse_changed, run_steps
+
+    refuse_changed(progress, due, redo, study.file)
     failed: list[tuple[Step, str]] = []
-    if due and not arguments.report:
-        refuse_changed(progress, due, arguments.redo, study.file)
-        failed = run_steps(due, progress, _execute(machine), machine, command("study", *words))
+    try:
+        if due:
+            failed = run_steps(due, progress, _execute(machine), machine, again)
+    except (KeyboardInterrupt, Terminated):
+        _finish(study, progress, [])
+        raise
     return _finish(study, progress, failed)
 
 
@@ -160,6 +172,8 @@ def _root(text: str) -> tuple[str, Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from ccd_lightning.shipped import study_names
+
     parser = argparse.ArgumentParser(
         "ccd study",
         description="Fit and test every detector on every encoder, data set and seed of a study, and write one table."
@@ -167,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Options that begin with --trainer. or --data. are added to each command: --trainer.accelerator gpu",
         allow_abbrev=False,
     )
-    parser.add_argument("study", metavar="STUDY", help="a study file (.yaml), or the name of a shipped study")
+    parser.add_argument(
+        "study", metavar="STUDY", help=f"a study file (.yaml), or a shipped study: {', '.join(study_names())}"
+    )
     parser.add_argument(
         "--data_root", type=expand, default=Path("data"), metavar="DIR", help="folder of all data sets; default: data"
     )

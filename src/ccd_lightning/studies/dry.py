@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccd_lightning.studies.plan import Step
-from ccd_lightning.studies.record import Progress
-from ccd_lightning.studies.tables import duration
+from ccd_lightning.studies.record import Progress, duration
 
 
 def print_plan(steps: Sequence[Step], due: Sequence[Step], progress: Progress) -> None:

@@ -16,6 +16,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from ccd_lightning.commands import command
 from ccd_lightning.memory import peak_memory, reset_peak_memory
 
 Main = Callable[[list[str]], int]
@@ -92,7 +93,7 @@ def run_here(main: Main, words: list[str], log: Path) -> Outcome:
     reset_peak_memory()
     with log.open("a", encoding="utf-8") as file:
         output = Log(file)
-        output.write(f"$ ccd {' '.join(words)}\n")
+        output.write(f"$ {command(*words)}\n")
         with redirect_stdout(output), redirect_stderr(output):
             try:
                 code = main(words)
@@ -112,7 +113,7 @@ def run_apart(words: list[str], log: Path) -> Outcome:
     begun = time.monotonic()
     with log.open("a", encoding="utf-8") as file:
         output = Log(file)
-        output.write(f"$ ccd {' '.join(words)}\n")
+        output.write(f"$ {command(*words)}\n")
         program = [sys.executable, "-m", "ccd_lightning", *words]
         process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         # The terminal's Ctrl-C reaches both processes, SIGTERM this one alone; the command then saves its state.
@@ -141,6 +142,8 @@ def _copy(process: subprocess.Popen[bytes], output: Log) -> None:
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:
     """Waits for a process; returns its peak memory in bytes where the system tells."""
+    if process.stdout:
+        process.stdout.close()
     if not hasattr(os, "wait4"):
         process.wait()
         return None

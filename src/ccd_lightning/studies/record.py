@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from statistics import mean
 from typing import Literal
@@ -69,16 +70,17 @@ def run_of(step: Step, record: Record) -> Path:
 def status(step: Step) -> Status:
     """How far a run is; "changed" where config, options or weights are others than those it was begun with."""
     record = read_record(step)
-    if record is None or not run_of(step, record).is_dir():
+    if record is None:
         return "to do"
+    run = run_of(step, record)
     if record.digest != step.digest:
-        return "changed"
-    fitted, tested = ((run_of(step, record) / name).is_file() for name in (FITTED, METRICS))
+        return "changed" if run.is_dir() else "to do"
+    fitted, tested = ((run / name).is_file() for name in (FITTED, METRICS))
     if fitted and (tested or not step.is_cell):
         return "done"
     if record.failed:
         return "failed"
-    return "to test" if fitted else "interrupted"
+    return "to test" if fitted else "interrupted" if run.is_dir() else "to do"
 
 
 class Progress:
@@ -126,3 +128,8 @@ class Progress:
             if times := [seconds for seconds in times if seconds]:
                 return mean(times)
         return None
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))

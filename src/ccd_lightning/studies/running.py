@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -16,10 +18,13 @@ from ccd_lightning.reporting.metrics_json import read_metrics
 from ccd_lightning.runs import RECORD, checkpoint_of
 from ccd_lightning.studies.execution import Outcome
 from ccd_lightning.studies.plan import Step
-from ccd_lightning.studies.record import Progress, Record, read_record, run_of
+from ccd_lightning.studies.record import Progress, Record, duration, read_record, run_of, status
+
+if sys.platform != "win32":
+    import fcntl
 
 Execute = Callable[[list[str], Path], Outcome]
-LOG = "log.txt"
+LOG, LOCK = "log.txt", "study.lock"
 INTERRUPTED = {130: KeyboardInterrupt, -signal.SIGINT: KeyboardInterrupt, 143: Terminated, -signal.SIGTERM: Terminated}
 
 
@@ -46,28 +51,56 @@ def run_steps(
         KeyboardInterrupt: If a run was interrupted; likewise `Terminated`.
     """
     failed: dict[Path, tuple[Step, str]] = {}
-    console = Console()
+    console = Console(file=sys.stdout)  # itself, whatever takes its place while a command prints to its log
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("study", total=len(due))
-        for index, step in enumerate(due, 1):
-            console.print(f"[{index}/{len(due)}] {step.title}", markup=False, highlight=False)
-            missing = next((need for need in step.needs if need.place in failed), None)
+        task = bar.add_task("", total=len(due))
+        for index, step in enumerate(due):
+            bar.update(task, description=f"{step.title}{_left(due[index:], progress)}")
+            console.print(f"[{index + 1}/{len(due)}] {step.title}", markup=False, highlight=False)
             try:
-                if missing:
-                    raise Failure(f"not run: {missing.detector.replace('_', ' ')} failed")
-                told = _run(step, execute, machine, again)
-                console.print(f"    {told}", markup=False, highlight=False)
+                if missing := next((need for need in step.needs if need.place in failed), None):
+                    raise Failure(f"not run, as its {missing.detector.replace('_', ' ')} failed")
+                with claimed(step.place):
+                    told = _run(step, execute, machine, again)
             except Failure as failure:
-                failed[step.place] = step, str(failure)
-                console.print(f"    failed: {failure}", markup=False, highlight=False)
+                failed[step.place], told = (step, str(failure)), f"failed: {failure}"
+            console.print(f"    {told}", markup=False, highlight=False)
             progress.update(step)
             bar.advance(task)
     return list(failed.values())
 
 
+def _left(due: Sequence[Step], progress: Progress) -> str:
+    """The time that runs will take, as far as it is known, in words."""
+    times = [progress.estimate(step) for step in due]
+    known = sum(filter(None, times))
+    return f", {'about' if None not in times else 'more than'} {duration(known)} left" if known else ""
+
+
+@contextmanager
+def claimed(place: Path) -> Iterator[None]:
+    """Keeps other processes that run the same study from this run; the system ends what a dead process has claimed.
+
+    Raises:
+        Failure: If another process is at it.
+    """
+    if sys.platform == "win32":  # which has no such locks
+        yield
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Failure("another process is running it") from error
+        yield
+
+
 def _run(step: Step, execute: Execute, machine: Sequence[str], again: str) -> str:
     """Fits, and tests a cell; returns what came out."""
+    if status(step) == "done":
+        return "done by another process"
     record = read_record(step)
     if record is None or record.digest != step.digest or not (run_of(step, record) / RECORD).is_file():
         record = _fit(step, record, execute, machine, again)
@@ -76,8 +109,8 @@ def _run(step: Step, execute: Execute, machine: Sequence[str], again: str) -> st
         words = ["test", "--ckpt_path", str(run), *machine]
         _execute(step, record, words, execute, again)
         auroc = read_metrics(run).evaluation.metrics.get("image/auroc")
-        return f"image AUROC {auroc:.3f}, {_duration(record.total)}" if auroc is not None else _duration(record.total)
-    return _duration(record.total)
+        return f"image AUROC {auroc:.3f}, {duration(record.total)}" if auroc is not None else duration(record.total)
+    return duration(record.total)
 
 
 def _fit(step: Step, before: Record | None, execute: Execute, machine: Sequence[str], again: str) -> Record:
@@ -132,9 +165,3 @@ def refuse_changed(progress: Progress, due: Sequence[Step], redo: bool, file: Pa
             f"{file}: {len(changed)} runs were made with other settings, configs or weights ({titles}). Run them again"
             " with --redo, or keep them and give another --output."
         )
-
-
-def _duration(seconds: float) -> str:
-    from datetime import timedelta
-
-    return str(timedelta(seconds=round(seconds)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from statistics import mean
 
 from ccd_lightning.memory import size
@@ -11,7 +10,7 @@ from ccd_lightning.metrics.definitions import MEASURES
 from ccd_lightning.metrics.names import partly_masked
 from ccd_lightning.studies.definition import PublishedFigure
 from ccd_lightning.studies.plan import LOCAL, PRETRAINING
-from ccd_lightning.studies.record import Record
+from ccd_lightning.studies.record import Record, duration
 from ccd_lightning.studies.results import TESTED, Comparison, StudyResults, Summary
 
 NONE = "-"
@@ -178,11 +177,6 @@ def title(metric: str) -> str:
     level, *parts = metric.split("/")
     known = MEASURES.get("/".join((level, *parts[:1])))
     return ", ".join((f"{level.capitalize()} {known.title}", *parts[1:])) if known else metric
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
