@@ -52,7 +52,7 @@ def obuchowski_rockette(labels: NDArray[np.int64], first: Floats, second: Floats
     pairs = list(itertools.permutations(range(readers), 2))
     same = [delong_covariance(labels, side[i], side[j]) for side in (first, second) for i, j in pairs]
     across = [delong_covariance(labels, first[i], second[j]) for i, j in pairs]
-    error = mean_square + readers * max(np.mean(same) - np.mean(across), 0)
+    error = mean_square + readers * max(float(np.mean(same) - np.mean(across)), 0.0)
     degrees = error**2 / (mean_square**2 / (readers - 1))
     return float(areas[0].mean() - areas[1].mean()), float(np.sqrt(2 / readers * error)), float(degrees)
 
@@ -66,7 +66,7 @@ def test_seeds_as_readers(seeds: int) -> None:
     assert found.difference == pytest.approx(difference)
     assert found.p == pytest.approx(2 * student.sf(abs(difference) / error, degrees))
     half = student.ppf(0.975, degrees) * error
-    assert (found.low, found.high) == (pytest.approx(difference - half), pytest.approx(difference + half))
+    assert [found.low, found.high] == pytest.approx([difference - half, difference + half])
 
 
 def test_one_seed_or_seeds_that_change_nothing_leave_delong_s_test() -> None:

@@ -1,4 +1,7 @@
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ccd_lightning.visualization.study_figures import Dot, interval_figure
@@ -10,20 +13,26 @@ DOTS = [
 ]
 
 
+def drawn(axes: Axes, dots: bool) -> list[tuple[list[float], list[float], Any]]:
+    """Places and colours of the dots, or of the lines."""
+    lines = [line for line in axes.lines if (line.get_marker() == "o") == dots]
+    found = [(np.ravel(line.get_xdata()).tolist(), np.ravel(line.get_ydata()).tolist(), line) for line in lines]
+    return [(x, y, line.get_color()) for x, y, line in found if x]  # those of the legend are empty
+
+
 def test_a_dot_and_a_line_for_each_cell() -> None:
     figure = interval_figure("colonoscopy", {"Image AUROC": DOTS, "Pixel AUPRO": DOTS[:1]})
     first, second = figure.axes
-    lines = [line for line in first.lines if len(line.get_xdata())]
-    dots = [line for line in lines if line.get_marker() == "o"]
-    assert [float(np.asarray(line.get_xdata())[0]) for line in dots] == [0.6, 0.8, 0.7]
-    intervals = [tuple(np.asarray(line.get_xdata())) for line in lines if line.get_marker() != "o"]
-    assert (0.5, 0.7) in intervals
-    assert (0.75, 0.85) in intervals
-    heights = [float(np.asarray(line.get_ydata())[0]) for line in dots]
-    assert len(set(heights)) == 3
-    assert dots[1].get_color() == dots[2].get_color() != dots[0].get_color()  # an encoder has one colour
+    dots = drawn(first, dots=True)
+    assert [x for x, _, _ in dots] == [[0.6], [0.8], [0.7]]
+    lines = drawn(first, dots=False)
+    assert [x for x, _, _ in lines[:2]] == [[0.5, 0.7], [0.75, 0.85]]
+    assert [y[0] for _, y, _ in lines[:2]] == [y[0] for _, y, _ in dots[:2]]
+    assert len({y[0] for _, y, _ in dots}) == 3
+    colours = [colour for _, _, colour in dots]
+    assert colours[1] == colours[2] != colours[0]  # an encoder has one colour
     assert [label.get_text() for label in first.get_yticklabels()] == ["padim", "igd"]
-    assert len([line for line in second.lines if line.get_marker() == "o" and len(line.get_xdata())]) == 1
-    canvas = FigureCanvasAgg(figure)
+    assert len(drawn(second, dots=True)) == 1
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     assert np.asarray(canvas.buffer_rgba()).std() > 5
