@@ -31,7 +31,7 @@ STUDY: dict[str, Any] = {
     },
     "detectors": {
         "padim": "padim_synthetic",
-        "deep": {"config": "padim_synthetic", "options": {"model": {"layers": [2, 3], "channels": 32}}},
+        "deep": {"config": "padim_synthetic", "options": {"model": {"features.layers": [2, 3], "channels": 32}}},
     },
     "seeds": [0, 1],
     "options": {f"data.{key}": value for key, value in TINY.items()},

@@ -86,6 +86,32 @@ def test_the_published_study_uses_each_set_s_own_configs() -> None:
     assert [need.encoder for need in igd.needs] == ["ccd", "ccd"]
 
 
+def printed(capsys: pytest.CaptureFixture[str], words: list[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*words, "--print_config"])
+    content: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return content
+
+
+@pytest.mark.usefixtures("_stand_ins")
+def test_the_published_study_changes_none_of_the_published_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    study = read_study(find_study("published"))
+    made = {step.kind: step for step in steps(study, {data: Path(data) for data in study.sets})}
+    configs = {"pretraining": "ccd_{}", "pretraining_local": "ccd_{}_local", "padim": "padim_{}", "igd": "igd_{}"}
+    for data, run in (("kvasir", "pretraining"), ("lag", "pretraining_local"), ("lag", "padim"), ("liu", "igd")):
+        step = made[data, "ccd", run]
+        plain = ["fit", "--config", configs[run].format(data), "--data.root", data, "--seed_everything", str(step.seed)]
+        own, expected = printed(capsys, step.words), printed(capsys, plain)
+        for option in ("encoder", "local_encoder") if step.needs else ():
+            if option in own["model"]["init_args"]:
+                weights = [content["model"]["init_args"][option].pop("weights") for content in (own, expected)]
+                assert weights[0].startswith(f"studies/published/runs/{data}/ccd/pretraining")
+                assert own["model"]["init_args"][option].pop("digest") == "None"  # as a command line says it
+                assert expected["model"]["init_args"][option].pop("digest") is None
+        assert own == expected
+
+
 SMALL: dict[str, Any] = {
     "sets": {"lag": {"root": "images", "data": "LAG", "options": {"data.size": 32, "data.batch_size": 3}}},
     "encoders": {
