@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,20 @@ def test_an_interrupted_run_goes_on_where_it_was(plan: list[Step], code: int, er
     record = read_record(plan[1])
     assert record is not None
     assert record.seconds == {"fit": 17.0}  # of both parts
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_signals_between_commands_are_told_too(plan: list[Step], number: int, error: type[BaseException]) -> None:
+    class Interrupted(Commands):
+        def __call__(self, words: list[str], log: Path) -> Outcome:
+            signal.raise_signal(number)
+            return super().__call__(words, log)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(error, match=r"Go on with: ccd study mine\.yaml"):
+        run(plan, Interrupted())
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert run(plan, Commands()) == []
 
 
 def test_an_interrupted_run_that_saved_nothing_begins_anew(plan: list[Step]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,7 @@ def run_steps(
     failed: dict[Path, tuple[Step, str]] = {}
     console = Console(file=sys.stdout)  # itself, whatever takes its place while a command prints to its log
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
+    with interruptible(again), Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(due))
         for index, step in enumerate(due):
             bar.update(task, description=f"{step.title}{_left(due[index:], progress)}")
@@ -69,6 +70,24 @@ def run_steps(
             progress.update(step)
             bar.advance(task)
     return list(failed.values())
+
+
+@contextmanager
+def interruptible(again: str) -> Iterator[None]:
+    """Says after Ctrl-C and SIGTERM how to go on, also where no command that does is running."""
+
+    def stop(*_: object) -> None:
+        raise Terminated(f"Go on with: {again}")
+
+    takes_signals = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if takes_signals else None
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"Go on with: {again}") from interrupt
+    finally:
+        if takes_signals:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _left(due: Sequence[Step], progress: Progress) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
+from ccd_lightning.data.walking import count
 from ccd_lightning.memory import size
 from ccd_lightning.metrics.definitions import MEASURES
 from ccd_lightning.metrics.names import partly_masked
@@ -41,8 +42,8 @@ def study_markdown(results: StudyResults, charts: Mapping[str, str], failed: Map
     seeds = ", ".join(map(str, study.seeds))
     blocks = [
         f"# {study.output.name}",
-        f"{done} of {len(cells)} cells are finished: {len(study.encoders)} encoders, {len(study.detectors)} detectors,"
-        f" {len(study.sets)} data sets, seeds {seeds}.",
+        f"{done} of {len(cells)} cells are finished: {count(len(study.encoders), 'encoder')},"
+        f" {count(len(study.detectors), 'detector')}, {count(len(study.sets), 'data set')}, seeds {seeds}.",
         HOW_TO_READ,
         *(f"**Warning:** {warning}" for warning in results.warnings()),
     ]
