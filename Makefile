@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 CCD := $(BIN)/ccd
 SOURCES := src tests benchmarks examples
+# Options of `make paper`: STUDY_OPTIONS='--sets kvasir --seeds 0 --dry'.
 # Tests run side by side: `make test WORKERS=1` in one process, `make test ORDER=3` in the random order of seed 3.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 PYTEST = $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist worksteal \
 	$(if $(ORDER),--random-order-bucket module --random-order-seed $(ORDER)) $(PYTEST_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-igd test test-fast test-all check lint type smoke coverage bench ablation tensorboard clean
+.PHONY: help setup demo demo-igd test test-fast test-all check lint type smoke coverage bench ablation paper tensorboard clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -74,6 +75,9 @@ bench: setup  ## measure: detection over seeds, speed and memory (an hour or so 
 
 ablation: setup  ## measure what each term and family adds: docs/ablation.md (two hours on two cores; HEAD_CT=DIR: and head CT)
 	$(BIN)/python benchmarks/ablation.py $(if $(HEAD_CT),--head_ct $(HEAD_CT))
+
+paper: setup  ## the papers' table: ccd study published on Hyper-Kvasir, LAG and Liu et al. in DATA=DIR (days on a GPU)
+	$(CCD) study published --data_root $(or $(DATA),data) $(STUDY_OPTIONS)
 
 tensorboard: setup  ## look at all runs in a browser
 	$(BIN)/tensorboard --logdir runs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 
 from ccd_lightning.errors import UserError
@@ -44,3 +46,22 @@ def require(needed: float, available: float, what: str, way_out: str) -> None:
 def size(count: float) -> str:
     """A number of bytes in GB."""
     return f"{count / GB:,.0f} GB" if count >= 10 * GB else f"{count / GB:.2g} GB"
+
+
+def reset_peak_memory() -> None:
+    """Has `peak_memory` count from now on, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> tuple[int | None, int | None]:
+    """The most main memory and the most GPU memory in bytes that this process had; None where not known."""
+    main, gpu = None, None
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        main = 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+        gpu = int(torch.cuda.max_memory_allocated())
+    return main, gpu

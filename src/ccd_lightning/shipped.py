@@ -1,4 +1,4 @@
-"""The configs that come with the package, by name."""
+"""The configs and studies that come with the package, by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 TRAINER = "trainer"  # the folder of configs that say how to train, not what; they are added to another one
+STUDIES = "studies"  # the folder of studies, which are no configs
 
 
 def folder() -> Path:
@@ -41,3 +42,13 @@ def value(name: str, key: str) -> Any:
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
+
+
+def study_names() -> list[str]:
+    """The names that `ccd study` takes, such as `published`."""
+    return [path.stem for path in sorted((folder() / STUDIES).glob("*.yaml"))]
+
+
+def find_study(name: str) -> Path | None:
+    """The file of a study, None where no study has this name."""
+    return folder() / STUDIES / f"{name}.yaml" if name in study_names() else None

@@ -65,6 +65,19 @@ def medianomaly(root: Path) -> None:
     (root / "data.json").write_text(json.dumps({"train": {"0": train}, "test": names}))
 
 
+def isic2018(root: Path) -> None:
+    """Task 3 of ISIC 2018: 14 naevi among 18 images to train on; 6 naevi, 4 melanomas and 2 others to test on."""
+    kinds = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+    for split, of_each in (("Training", {"NV": 14, "MEL": 3, "DF": 1}), ("Test", {"NV": 6, "MEL": 4, "VASC": 2})):
+        name, lines = f"ISIC2018_Task3_{split}", [",".join(("image", *kinds))]
+        for index, kind in enumerate(kind for kind, count in of_each.items() for _ in range(count)):
+            stem = f"ISIC_{index + (0 if split == 'Training' else 34524):07d}"
+            picture(root / f"{name}_Input" / f"{stem}.jpg")
+            lines.append(",".join((stem, *(str(float(kind == other)) for other in kinds))))
+        (root / f"{name}_GroundTruth").mkdir()
+        (root / f"{name}_GroundTruth" / f"{name}_GroundTruth.csv").write_text("\n".join(lines) + "\n")
+
+
 def two_folders(root: Path) -> None:
     """Two folders of three frames a video."""
     for folder, count in (("Normal", 24), ("Abnormal", 6)):
@@ -78,5 +91,6 @@ FAKES: dict[str, tuple[Callable[[Path], None], tuple[int, int, int, int]]] = {
     "authors": (authors, (16, 5, 6, 0)),
     "lag": (lag, (15, 5, 6, 6)),
     "medianomaly": (medianomaly, (14, 6, 6, 0)),
+    "isic2018": (isic2018, (14, 6, 6, 0)),
     "two_folders": (two_folders, (18, 6, 6, 0)),
 }

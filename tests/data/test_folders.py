@@ -137,6 +137,43 @@ def test_bmad_s_packing(tmp_path: Path) -> None:
     assert describe(manifest).endswith("2 masks; left out: 9 images in valid, 2 masks")
 
 
+# BMAD's archives: the folders of a set, of its validation images and of its masks.
+BMAD = {
+    "Brain_AD/BraTS2021_slice": ("train/good", "test/{}/img", "valid/{}/img", "test/{}/label"),
+    "Brain_AD/Brain": ("train/good/img", "test/{}/img", "valid/{}/img", "test/{}/anomaly_mask"),
+    "Liver_AD/hist_DIY": ("train/good", "test/img/{}", "valid/img/{}", "test/label/{}"),
+    "Retina_RESC_AD/RESC": ("Train/train/good", "Test/test/{}", "Val/val/{}", "Test/test_label/{}"),
+    "Retina_OCT2017_AD/OCT2017": ("train/good", "test/{}", "val/{}", ""),
+    "Chest_AD/Chest-RSNA": ("train/good", "test/{}", "val/{}", ""),
+    "Histopathology_AD/camelyon16_256": ("train/good", "test/{}/img", "valid/{}/img", ""),
+}
+
+
+@pytest.mark.parametrize("name", BMAD)
+def test_bmad_s_archives(name: str, tmp_path: Path) -> None:
+    train, test, valid, label = BMAD[name]
+    root = tmp_path / name
+    pictures(root, **{train: 6, test.format("good"): 3, test.format("Ungood"): 2})
+    pictures(root, **{valid.format("good"): 4, valid.format("Ungood"): 5})
+    for kind in ("good", "Ungood") if label else ():
+        spot(root / label.format(kind) / "0.png")
+    manifest, layout = read_layout(tmp_path / name.split("/")[0])  # the archive holds one folder
+    assert layout == "folders"
+    assert counts(manifest) == {("train", "good"): 6, ("test", "good"): 3, ("test", "Ungood"): 2}
+    assert manifest.flaws == []
+    used = {row.path.relative_to(root).parts[0] for row in manifest.rows}
+    assert not used & {"valid", "val", "Val"}  # whose abnormal images a threshold must not see
+    masks = {row.path.name: row.mask for row in manifest.rows if row.mask}
+    assert masks == ({"0.png": root / label.format("Ungood") / "0.png"} if label else {})
+    assert any(part.startswith("9 images in val") for part in map(str.lower, manifest.left_out))
+
+
+def test_a_folder_of_images_that_is_no_split_of_kinds_is_a_kind(tmp_path: Path) -> None:
+    """Only where it holds normal images in a folder of theirs is it the split."""
+    pictures(tmp_path, train__good=4, test__images=3)
+    assert counts(read_layout(tmp_path)[0]) == {("train", "good"): 4, ("test", "images"): 3}
+
+
 @pytest.mark.parametrize(
     ("image", "mask"),
     [

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ccd_lightning.data.naming import group_of
 from ccd_lightning.data.published import draw_split
 from ccd_lightning.data.recognition import LAYOUTS, describe, read_layout
 from ccd_lightning.errors import UserError
-from tests.data.fakes import FAKES, authors, hyper_kvasir, lag, medianomaly, picture, two_folders
+from tests.data.fakes import FAKES, authors, hyper_kvasir, isic2018, lag, medianomaly, picture, two_folders
 from tests.runs import CONFIGS
 
 
@@ -158,6 +159,28 @@ def test_damaged_packings(tmp_path: Path) -> None:
             read_layout(tmp_path)
 
 
+def test_isic_s_diagnoses_are_kinds_and_only_naevi_are_normal(tmp_path: Path) -> None:
+    isic2018(tmp_path)
+    manifest = read_layout(tmp_path)[0]
+    kinds = Counter((row.split, row.anomaly_type) for row in manifest.rows)
+    assert kinds == {("train", "good"): 14, ("test", "good"): 6, ("test", "mel"): 4, ("test", "vasc"): 2}
+    assert manifest.left_out == ("4 images in ISIC2018_Task3_Training_Input",)
+    table = tmp_path / "ISIC2018_Task3_Test_GroundTruth/ISIC2018_Task3_Test_GroundTruth.csv"
+    (tmp_path / "ISIC2018_Task3_Test_Input/ISIC_0034524.jpg").unlink()
+    with pytest.raises(UserError, match=r"ISIC_0034524\.jpg: no such file, but .*Test_GroundTruth\.csv names it"):
+        read_layout(tmp_path)
+    for content in ("", "image,NV\n", "name,NV\nISIC_0034525,1.0\n", "image,NV\nISIC_0034525,0.0\n"):
+        table.write_text(content)
+        if content in ("", "image,NV\n"):  # no lines
+            assert not read_layout(tmp_path)[0].select("test")
+        else:
+            with pytest.raises(UserError, match=r"Test_GroundTruth\.csv: not a table with the columns image"):
+                read_layout(tmp_path)
+    table.unlink()
+    with pytest.raises(UserError, match=r"Test_GroundTruth\.csv: not a table"):
+        read_layout(tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_written_split_can_be_given_again(tmp_path: Path) -> None:
     root = tmp_path / "lag"
@@ -198,6 +221,7 @@ def test_sizes_that_are_not_the_paper_s_are_told(tmp_path: Path, capsys: pytest.
         ("authors", "padim_liu"),
         ("lag", "padim_lag"),
         ("medianomaly", "padim_lag"),
+        ("isic2018", "padim_folder"),
         ("two_folders", "padim_folder"),
     ],
 )

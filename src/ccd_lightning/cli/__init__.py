@@ -27,13 +27,15 @@ data and results
             prepare --root DIR   write a sound split down, and images at working size
             list, synthesize     what is there; make the embedded data set. ccd data --help tells more
   compare   RUN RUN ...          metrics of tested runs side by side, each tested against the first
+  study     STUDY                encoders x detectors x data sets x seeds in one table; ccd study --help tells more
   export    [--ckpt_path RUN]    write a detector as ONNX, checked against torch; ccd export --help tells more
   encoders  [PATTERN]            list the networks that an encoder can be, and which weights are on this machine
 
 checkpoints that name classes of your own (test, validate, predict, export)
   --trust                        import them; they can run any code, so use it only for checkpoints that you trust
 
-exit codes: 0; 2 after a mistake; 3 when predict had to skip images; 130 after Ctrl-C; 143 after SIGTERM
+exit codes: 0; 2 after a mistake; 3 when predict had to skip images, or runs of a study failed; 130 after Ctrl-C;
+            143 after SIGTERM
   --version   the version        --debug   show the traceback of an error        -h, --help   this text
 
 A first run:  ccd fit --config ccd_synthetic
@@ -50,8 +52,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words after `ccd`; None takes them from the command line.
 
     Returns:
-        The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images, 130 after Ctrl-C, 143
-        after SIGTERM.
+        The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images or a study with failed
+        runs, 130 after Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
@@ -93,6 +95,10 @@ def _run(words: list[str]) -> int:
         from ccd_lightning.cli.encoders import run_encoders
 
         run_encoders(words[1:])
+    elif command == "study":
+        from ccd_lightning.cli.study import run_study
+
+        return run_study(words[1:])
     elif command in TRAINING:
         from ccd_lightning.cli.training import run_training
 

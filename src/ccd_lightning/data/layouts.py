@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
-from ccd_lightning.data.naming import SUFFIXES, group_of, is_image, is_junk, is_mask_folder, is_normal
+from ccd_lightning.data.naming import IMAGE_WORDS, SUFFIXES, group_of, is_image, is_junk, is_mask_folder, is_normal
 from ccd_lightning.data.pairing import folders_below, pair, settle
 from ccd_lightning.data.walking import count, count_unread, find, sort_files, walk
 from ccd_lightning.errors import UserError
@@ -27,7 +27,8 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
 
     The folder of normal images may have any of the names in `naming.NORMAL_NAMES`, in any case, or be `train` itself.
     Images may be in further folders below. Masks may also be in a folder of masks (`naming.MASK_NAMES`) in `test` or in
-    a kind's folder, or beside their images with names such as `a_mask.png`.
+    a kind's folder, or beside their images with names such as `a_mask.png`. Some published sets have one more folder
+    between a split and its kinds (`split_folders`).
 
     Args:
         root: The folder that holds `train`.
@@ -42,7 +43,7 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
-    train, test = root / "train", root / "test"
+    train, test = split_folders(root)
     if not (train.is_dir() or test.is_dir()):
         raise UserError(f"{train / GOOD}: no such folder; {EXPECTED} in {root}.")
     normal = _training_folder(train, required=not test.is_dir()) if train.is_dir() else None
@@ -51,7 +52,7 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
     if not test.is_dir():
         return Manifest(root, rows)
     kinds, beside = _test_images(test)
-    paired, flaws = _test_masks(root, kinds, beside) if masks else ({}, [])
+    paired, flaws = _test_masks(root, test, kinds, beside) if masks else ({}, [])
     for folder, images in kinds.items():
         anomaly_type = GOOD if is_normal(folder.name) else folder.name
         rows += [
@@ -59,6 +60,30 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
             for path in images
         ]
     return Manifest(root, rows, flaws)
+
+
+def split_folders(root: Path) -> tuple[Path, Path]:
+    """The folders of the kinds to train on and to test on: `train` and `test`, whether they are there or not.
+
+    Where there is nothing in one of them but a folder called after the split or after images, which holds the kinds, it
+    is that one: BMAD's liver set has `test/img/good`, its RESC `Train/train/good` and `Test/test/good`.
+    """
+    return _kinds_folder(root, "train"), _kinds_folder(root, "test")
+
+
+def is_folders(root: Path) -> bool:
+    """Whether there is a test split, or a training split with a folder of normal images."""
+    train, test = split_folders(root)
+    return test.is_dir() or any(is_normal(path.name) for path in subfolders(train))
+
+
+def _kinds_folder(root: Path, split: str) -> Path:
+    folder = next((root / name for name in (split, split.capitalize()) if (root / name).is_dir()), root / split)
+    while len(inner := subfolders(folder)) == 1 and inner[0].name.lower() in IMAGE_WORDS | {split}:
+        if not any(is_normal(path.name) for path in subfolders(inner[0])):
+            break
+        folder = inner[0]
+    return folder
 
 
 def normal_folder(folder: Path) -> Path | None:
@@ -124,15 +149,15 @@ def _test_images(test: Path) -> tuple[dict[Path, list[Path]], list[Path]]:
 
 
 def _test_masks(
-    root: Path, kinds: Mapping[Path, list[Path]], inside: list[Path]
+    root: Path, test: Path, kinds: Mapping[Path, list[Path]], inside: list[Path]
 ) -> tuple[dict[Path, Path], list[Flaw]]:
     """Pairs the abnormal test images with the masks in their folders, and in folders of masks beside these."""
-    test, truth = root / "test", root / "ground_truth"
+    truth = root / "ground_truth"
     normal, abnormal = (
         {path: folders_below(path, folder) for folder, paths in kinds.items() if is_normal(folder.name) == side
          for path in paths} for side in (True, False)
     )  # fmt: skip
-    pools, stray = _mask_pools(root, kinds, inside, {part for folders in abnormal.values() for part in folders})
+    pools, stray = _mask_pools(root, test, kinds, inside, {part for folders in abnormal.values() for part in folders})
     found, orphans = pair(abnormal, pools.pop(test, {}))
     stray |= dict.fromkeys(pair(normal, dict.fromkeys(orphans, ()))[1], test)
     for folder, masks in pools.items():
@@ -146,22 +171,24 @@ def _test_masks(
 
 
 def _mask_pools(
-    root: Path, kinds: Mapping[Path, list[Path]], inside: list[Path], known: set[str]
+    root: Path, test: Path, kinds: Mapping[Path, list[Path]], inside: list[Path], known: set[str]
 ) -> tuple[dict[Path, dict[Path, tuple[str, ...]]], dict[Path, Path]]:
     """Masks by the folder of the kind that they are of, or `test` where any may be meant, and those of no kind.
 
     Args:
-        root: The folder that holds `test`.
+        root: The data set's folder.
+        test: The folder of the kinds, below it.
         kinds: The images of each folder of `test`.
         inside: Masks in these folders.
         known: Names of folders within those of kinds.
     """
-    test, pools, stray = root / "test", defaultdict[Path, dict[Path, tuple[str, ...]]](dict), dict[Path, Path]()
+    pools, stray = defaultdict[Path, dict[Path, tuple[str, ...]]](dict), dict[Path, Path]()
     names = {folder.name.lower(): folder for folder in kinds}
     for mask in inside:
         folder = test / mask.relative_to(test).parts[0]
         pools[folder if folder in kinds else test][mask] = folders_below(mask, folder)
-    for outer in mask_folders(root) + mask_folders(test):
+    above = [folder for folder in reversed(test.parents) if folder.is_relative_to(root)]
+    for outer in (masks for folder in (*above, test) for masks in mask_folders(folder)):
         for mask in find(outer, outer.parent).masks:
             below = folders_below(mask, outer)
             if below[:1] == ("train",) or any(map(is_normal, below[:2])):

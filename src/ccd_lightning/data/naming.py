@@ -42,7 +42,7 @@ IMAGE_WORDS = frozenset(
 )
 MASK_NAMES = frozenset(
     {"mask", "masks", "groundtruth", "groundtruths", "gt", "gts", "annotation", "annotations", "label", "labels"}
-    | {"seg", "segs", "segmentation", "segmentations", "attentionmap", "attentionmaps"}
+    | {"seg", "segs", "segmentation", "segmentations", "attentionmap", "attentionmaps", "anomalymask", "anomalymasks"}
 )
 _MASK_WORDS = r"segmentation|seg|masks?|gt|ground[-_ ]?truth|labels?|annotations?"
 MASK_STEM = re.compile(rf"(.+?)[-_. ]+(?:{_MASK_WORDS})(?:[-_ ]?\d+|[-_ ]*\(\d+\))?", re.IGNORECASE)

@@ -6,9 +6,10 @@ abnormal ones are tested on. What is drawn depends on the seed and the files' na
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
 
 NORMAL_KVASIR = ("cecum", "ileum", "bbps-2-3")  # normal mucosa, cleaned: what the paper trains and tests on
+
+NORMAL_ISIC = "NV"  # melanocytic naevi
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,37 @@ def medianomaly(root: Path, reading: Reading) -> Manifest:
     return Manifest(root, rows)
 
 
+def isic2018(root: Path, reading: Reading) -> Manifest:
+    """Task 3 of ISIC 2018, as MedIAnomaly takes it: naevi (NV) are normal, every other diagnosis is abnormal.
+
+    Of the training images, only naevi are used.
+    """
+    rows = [
+        Row(path, "train", group=reading.group_of(path, root))
+        for path, kind in _diagnoses(root, "Training")
+        if kind == NORMAL_ISIC
+    ]
+    for path, kind in _diagnoses(root, "Test"):
+        anomaly_type = GOOD if kind == NORMAL_ISIC else kind.lower()
+        rows.append(Row(path, "test", anomaly_type, group=reading.group_of(path, root)))
+    return Manifest(root, rows)
+
+
+def _diagnoses(root: Path, split: str) -> Iterator[tuple[Path, str]]:
+    """The images of a split, each with the column of its diagnosis."""
+    name = f"ISIC2018_Task3_{split}"
+    table = root / f"{name}_GroundTruth" / f"{name}_GroundTruth.csv"
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            for row in csv.DictReader(stream):
+                path = root / f"{name}_Input" / f"{row.pop('image')}.jpg"
+                if not path.is_file():
+                    raise UserError(f"{path}: no such file, but {table} names it.")
+                yield path, next(kind for kind, value in row.items() if float(value) == 1)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise UserError(f"{table}: not a table with the columns image, MEL, NV, ... and a 1 per line.") from error
+
+
 def two_folders(root: Path, reading: Reading) -> Manifest:
     """One folder of normal images and some of abnormal ones; a quarter of the normal ones are tested on."""
     normal = normal_folder(root)
@@ -193,6 +227,11 @@ def is_hyper_kvasir(root: Path) -> bool:
 def is_lag(root: Path) -> bool:
     """Whether both classes are there."""
     return all((root / name / "image").is_dir() for name in ("non_glaucoma", "suspicious_glaucoma"))
+
+
+def is_isic2018(root: Path) -> bool:
+    """Whether the images of both splits are there."""
+    return all((root / f"ISIC2018_Task3_{split}_Input").is_dir() for split in ("Training", "Test"))
 
 
 def is_two_folders(root: Path) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ccd_lightning.commands import expand
 from ccd_lightning.data import published
-from ccd_lightning.data.layouts import scan_folder, subfolders
+from ccd_lightning.data.layouts import is_folders, scan_folder
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.naming import RECORDING, is_junk, is_normal
+from ccd_lightning.data.naming import RECORDING, is_junk
 from ccd_lightning.data.published import Reading
 from ccd_lightning.data.walking import count, count_unread, find
 from ccd_lightning.errors import UserError
@@ -43,7 +43,7 @@ LAYOUTS = (
     Layout(
         "folders",
         "train/good, test/good, test/KIND and, where there are masks, ground_truth/KIND",
-        lambda root: (root / "test").is_dir() or any(is_normal(path.name) for path in subfolders(root / "train")),
+        is_folders,
         lambda root, reading: scan_folder(root, reading.masks, reading.groups),
     ),
     Layout(
@@ -69,6 +69,12 @@ LAYOUTS = (
         "images and data.json",
         lambda root: (root / "data.json").is_file() and (root / "images").is_dir(),
         published.medianomaly,
+    ),
+    Layout(
+        "isic2018",
+        "ISIC2018_Task3_{Training,Test}_Input and ISIC2018_Task3_{Training,Test}_GroundTruth",
+        published.is_isic2018,
+        published.isic2018,
     ),
     Layout("two_folders", "normal and abnormal", published.is_two_folders, published.two_folders),
 )

@@ -1,0 +1,60 @@
+"""The configs that a study names."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ccd_lightning import shipped
+from ccd_lightning.commands import expand
+from ccd_lightning.errors import UserError
+
+SET = "<set>"  # stands for the data set's name in the name of a config
+
+
+def find_config(value: str, file: Path, key: str) -> Path:
+    """The file of a config: relative to the study file, relative to the working directory, or shipped.
+
+    Raises:
+        UserError: If there is none.
+    """
+    path = expand(value)
+    found = next((one for one in (file.parent / path, path) if one.is_file()), None) or shipped.find(value)
+    if found is None:
+        close = difflib.get_close_matches(value, shipped.names(), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"shipped: {', '.join(shipped.names())}."
+        raise UserError(f"{file}: {key}: there is no config {value}; {hint}")
+    return found
+
+
+def class_in(config: Path, section: str) -> str:
+    """The class of a config's section, "model" or "data"; "" where it names none."""
+    content = config_content(config)
+    part = content.get(section) if isinstance(content, dict) else None
+    return str(part.get("class_path", "") if isinstance(part, dict) else part or "")
+
+
+def config_content(config: Path) -> Any:
+    """What a config says, with the parts that it takes from other files in their places.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{config}: cannot be read ({' '.join(str(error).split())}).") from error
+    return _with_parts(content, config.parent)
+
+
+def _with_parts(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_parts(part, folder) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_with_parts(part, folder) for part in value]
+    if isinstance(value, str) and value.endswith((".yaml", ".yml")) and (folder / value).is_file():
+        return config_content(folder / value)
+    return value

@@ -1,0 +1,48 @@
+"""`ccd study --dry`: what would be run, and how long it would take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from ccd_lightning.studies.plan import Step
+from ccd_lightning.studies.record import Progress, duration
+
+
+def print_plan(steps: Sequence[Step], due: Sequence[Step], progress: Progress) -> None:
+    """Prints the runs in order, and the time that those which are due will take.
+
+    Args:
+        steps: To be shown; pretraining that is not needed any more is left out.
+        due: Those that are to be run.
+        progress: How far all are.
+    """
+    waiting = {step.place for step in due}
+    shown = [step for step in progress.steps if step.place in waiting | {one.place for one in steps}]
+    shown = [step for step in shown if step.place in waiting or step.is_cell or progress.status[step.place] == "done"]
+    table = Table(box=SIMPLE, pad_edge=False)
+    for head in ("set", "encoder", "run", "seed", "status", "time"):
+        table.add_column(head, justify="right" if head in ("seed", "time") else "left", overflow="fold")
+    estimates = {step.place: progress.estimate(step) for step in due}
+    for step in shown:
+        status = progress.status[step.place]
+        time = _time(estimates[step.place]) if step.place in waiting else duration(progress.records[step.place].total)
+        table.add_row(step.data, step.encoder, step.detector.replace("_", " "), str(step.seed), status, time)
+    Console().print(table)
+    known = [seconds for seconds in estimates.values() if seconds is not None]
+    print(f"{len(due)} runs to do, {sum(progress.status[step.place] == 'done' for step in shown)} done.", end=" ")
+    if not due:
+        print("Nothing is left to run.")
+    elif not known:
+        print("Nothing comparable is finished, from which their time could be estimated: run one seed first (--seeds).")
+    else:
+        unknown = len(due) - len(known)
+        rest = f", and {unknown} more whose time is not known yet" if unknown else ""
+        print(f"About {duration(sum(known))} for {len(known)} of them{rest}, by the times of finished runs.")
+
+
+def _time(seconds: float | None) -> str:
+    return "?" if seconds is None else f"~{duration(seconds)}"

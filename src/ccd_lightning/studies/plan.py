@@ -1,0 +1,167 @@
+"""The cells of a study, in the order in which they are run, and the commands that they stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.modules.loading import DETECTORS
+from ccd_lightning.studies.configs import SET, class_in, config_content, find_config
+from ccd_lightning.studies.definition import DataSet, DetectorChoice, EncoderChoice, Method, Study
+
+PRETRAINING, LOCAL = "pretraining", "pretraining_local"
+MACHINE = (  # options that say where and how fast a run is computed, not what comes out of it
+    *("data.root", "data.num_workers", "data.cache_dir", "data.views.augment_on", "trainer.accelerator"),
+    *("trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar"),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A run of the study: an encoder's pretraining, or a cell.
+
+    Attributes:
+        data: The data set's name.
+        encoder: The encoder's name.
+        detector: The detector's name, or "pretraining" or "pretraining_local".
+        seed: Of the run.
+        place: The folder of its versions.
+        config: Path of its config; "" without one.
+        options: Of its fit, by their dotted names.
+        needs: The runs whose weights it takes.
+    """
+
+    data: str
+    encoder: str
+    detector: str
+    seed: int
+    place: Path
+    config: str
+    options: Mapping[str, str]
+    needs: tuple[Step, ...] = ()
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether it is a cell of the table, with a detector that is tested."""
+        return self.detector not in (PRETRAINING, LOCAL)
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """Set, encoder and detector: what runs of different seeds share."""
+        return self.data, self.encoder, self.detector
+
+    @property
+    def title(self) -> str:
+        """Such as "head_ct, ccd, padim, seed 0"."""
+        return f"{self.data}, {self.encoder}, {self.detector.replace('_', ' ')}, seed {self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Of the study file's part that says how it is fitted."""
+        parts = {PRETRAINING: f"encoders.{self.encoder}", LOCAL: f"encoders.{self.encoder}.local"}
+        return parts.get(self.detector, f"detectors.{self.detector}")
+
+    @property
+    def words(self) -> list[str]:
+        """Its fit, without where the run is stored."""
+        config = ["--config", self.config] if self.config else []
+        return ["fit", *config, *(f"--{name}={value}" for name, value in self.options.items())]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of everything that decides its result: config, options, and the runs whose weights it takes."""
+        options = {name: value for name, value in self.options.items() if name not in MACHINE}
+        for name, step in zip(WEIGHTS, self.needs, strict=False):
+            options[name] = step.digest
+        content = [config_content(Path(self.config)) if self.config else None, options]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+WEIGHTS = ("model.encoder.weights", "model.local_encoder.weights")
+
+
+def steps(study: Study, roots: Mapping[str, Path]) -> list[Step]:
+    """All runs of a study, a seed of everything before the next; each pretraining before the cells that use it.
+
+    Args:
+        study: The study.
+        roots: The data sets' folders.
+
+    Raises:
+        UserError: If a config or class is not there, or an encoder has no local branch where a detector needs one.
+    """
+    found: list[Step] = []
+    for seed in study.seeds:
+        for data in study.sets.values():
+            for encoder in study.encoders.values():
+                found += _Column(study, data, encoder, seed, roots[data.name]).steps()
+    return found
+
+
+class _Column:
+    """The runs of one encoder on one set with one seed."""
+
+    def __init__(self, study: Study, data: DataSet, encoder: EncoderChoice, seed: int, root: Path) -> None:
+        self.study, self.data, self.encoder, self.seed, self.root = study, data, encoder, seed, root
+        self.network = encoder.network or study.network
+
+    def steps(self) -> list[Step]:
+        branches: list[Step] = []
+        if self.encoder.pretraining:
+            branches.append(self._step(PRETRAINING, self.encoder.pretraining, self._names("model.encoder")))
+        detectors = {name: self._two_scales(one) for name, one in self.study.detectors.items()}
+        if self.encoder.local and any(detectors.values()):
+            branches.append(self._step(LOCAL, self.encoder.local, self._names("model.encoder")))
+        cells = [self._cell(self.study.detectors[name], two, branches) for name, two in detectors.items()]
+        return [*branches, *cells]
+
+    def _cell(self, detector: DetectorChoice, two_scales: bool, branches: list[Step]) -> Step:
+        if two_scales and self.encoder.pretraining and not self.encoder.local:
+            raise UserError(
+                f"{self.study.file}: encoders.{self.encoder.name}.local: this key is missing: {detector.name} has an"
+                " encoder for windows too; give the config that pretrains it, such as local: ccd_folder_local."
+            )
+        needs = tuple(branches if two_scales else branches[:1])
+        options: dict[str, str] = {}
+        for index, name in enumerate(WEIGHTS[: 1 + two_scales]):
+            options |= self._names(name.removesuffix(".weights"))
+            options[name] = str(needs[index].place) if needs else self.encoder.weights or "null"
+        return self._step(detector.name, detector.method, options, needs)
+
+    def _step(self, name: str, method: Method, options: Mapping[str, str], needs: tuple[Step, ...] = ()) -> Step:
+        """A run; options of the study come before those of the set, and these before the method's own."""
+        place = self.study.output / "runs" / self.data.name / self.encoder.name / name / f"seed_{self.seed}"
+        every: dict[str, str] = {}
+        if method.model:
+            every["model"] = method.model
+        if self.data.data or not method.config:
+            every["data"] = self.data.data or "Folder"
+        every |= {"seed_everything": str(self.seed), "data.root": str(self.root)}
+        every |= {**options, **self.study.options, **self.data.options, **method.options}
+        config = self._config(method, name)
+        return Step(self.data.name, self.encoder.name, name, self.seed, place, config, every, needs)
+
+    def _names(self, option: str) -> dict[str, str]:
+        return {f"{option}.name": self.network} if self.network else {}
+
+    def _config(self, method: Method, name: str) -> str:
+        if not method.config:
+            return ""
+        key = f"encoders.{self.encoder.name}" if name in (PRETRAINING, LOCAL) else f"detectors.{name}"
+        return str(find_config(method.config.replace(SET, self.data.name), self.study.file, key))
+
+    def _two_scales(self, detector: DetectorChoice) -> bool:
+        """Whether a detector has an encoder for windows beside that for whole images."""
+        model = detector.method.model
+        if not model:
+            model = class_in(Path(self._config(detector.method, detector.name)), "model")
+        known: Any = {kind.__name__: kind for kind in DETECTORS}.get(model.rpartition(".")[2]) or locate(model)
+        return isinstance(known, type) and "local_encoder" in inspect.signature(known).parameters

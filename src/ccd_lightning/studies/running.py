@@ -1,0 +1,186 @@
+"""Running a study: what is finished is left alone, what was interrupted goes on, and what fails is remembered."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from ccd_lightning.errors import Terminated, UserError
+from ccd_lightning.reporting.metrics_json import read_metrics
+from ccd_lightning.runs import RECORD, checkpoint_of
+from ccd_lightning.studies.execution import Outcome
+from ccd_lightning.studies.plan import Step
+from ccd_lightning.studies.record import Progress, Record, duration, read_record, run_of, status
+
+if sys.platform != "win32":
+    import fcntl
+
+Execute = Callable[[list[str], Path], Outcome]
+LOG, LOCK = "log.txt", "study.lock"
+INTERRUPTED = {130: KeyboardInterrupt, -signal.SIGINT: KeyboardInterrupt, 143: Terminated, -signal.SIGTERM: Terminated}
+
+
+class Failure(Exception):
+    """A run failed; its text is the sentence with which it did."""
+
+
+def run_steps(
+    due: Sequence[Step], progress: Progress, execute: Execute, machine: Sequence[str], again: str
+) -> list[tuple[Step, str]]:
+    """Runs what is due, with a progress bar.
+
+    Args:
+        due: In order.
+        progress: Updated as runs finish.
+        execute: Runs a command.
+        machine: Options that are added to each command.
+        again: The command that goes on after an interruption.
+
+    Returns:
+        The runs that failed, each with the reason.
+
+    Raises:
+        KeyboardInterrupt: If a run was interrupted; likewise `Terminated`.
+    """
+    failed: dict[Path, tuple[Step, str]] = {}
+    console = Console(file=sys.stdout)  # itself, whatever takes its place while a command prints to its log
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with interruptible(again), Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=len(due))
+        for index, step in enumerate(due):
+            bar.update(task, description=f"{step.title}{_left(due[index:], progress)}")
+            console.print(f"[{index + 1}/{len(due)}] {step.title}", markup=False, highlight=False)
+            try:
+                if missing := next((need for need in step.needs if need.place in failed), None):
+                    raise Failure(f"not run, as its {missing.detector.replace('_', ' ')} failed")
+                with claimed(step.place):
+                    told = _run(step, execute, machine, again)
+            except Failure as failure:
+                failed[step.place], told = (step, str(failure)), f"failed: {failure}"
+            console.print(f"    {told}", markup=False, highlight=False)
+            progress.update(step)
+            bar.advance(task)
+    return list(failed.values())
+
+
+@contextmanager
+def interruptible(again: str) -> Iterator[None]:
+    """Says after Ctrl-C and SIGTERM how to go on, also where no command that does is running."""
+
+    def stop(*_: object) -> None:
+        raise Terminated(f"Go on with: {again}")
+
+    takes_signals = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if takes_signals else None
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"Go on with: {again}") from interrupt
+    finally:
+        if takes_signals:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _left(due: Sequence[Step], progress: Progress) -> str:
+    """The time that runs will take, as far as it is known, in words."""
+    times = [progress.estimate(step) for step in due]
+    known = sum(filter(None, times))
+    return f", {'about' if None not in times else 'more than'} {duration(known)} left" if known else ""
+
+
+@contextmanager
+def claimed(place: Path) -> Iterator[None]:
+    """Keeps other processes that run the same study from this run; the system ends what a dead process has claimed.
+
+    Raises:
+        Failure: If another process is at it.
+    """
+    if sys.platform == "win32":  # which has no such locks
+        yield
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Failure("another process is running it") from error
+        yield
+
+
+def _run(step: Step, execute: Execute, machine: Sequence[str], again: str) -> str:
+    """Fits, and tests a cell; returns what came out."""
+    if status(step) == "done":
+        return "done by another process"
+    record = read_record(step)
+    if record is None or record.digest != step.digest or not (run_of(step, record) / RECORD).is_file():
+        record = _fit(step, record, execute, machine, again)
+    run = run_of(step, record)
+    if step.is_cell:
+        words = ["test", "--ckpt_path", str(run), *machine]
+        _execute(step, record, words, execute, again)
+        auroc = read_metrics(run).evaluation.metrics.get("image/auroc")
+        return f"image AUROC {auroc:.3f}, {duration(record.total)}" if auroc is not None else duration(record.total)
+    return duration(record.total)
+
+
+def _fit(step: Step, before: Record | None, execute: Execute, machine: Sequence[str], again: str) -> Record:
+    """Resumes a run that was interrupted, or begins one."""
+    same = before is not None and before.digest == step.digest and run_of(step, before).is_dir()
+    checkpoint = checkpoint_of(run_of(step, before), "last.ckpt") if same and before else None
+    if before and checkpoint:
+        record, last = before, ["--ckpt_path", str(checkpoint)]
+    else:
+        if before and same:  # it saved nothing, and its folder is in the way of the next one
+            shutil.rmtree(run_of(step, before))
+        record, last = Record(step.digest, step.words, _next_version(step.place)), []
+    logger = {"save_dir": step.place.parent, "name": step.place.name, "version": record.run}
+    words = [*step.words, *(f"--trainer.logger.init_args.{name}={value}" for name, value in logger.items())]
+    _execute(step, record, [*words, *machine, *last], execute, again)
+    return record
+
+
+def _next_version(place: Path) -> str:
+    """The name of the next run, as Lightning counts them."""
+    numbers = [path.name.removeprefix("version_") for path in place.glob("version_*")]
+    return f"version_{max([int(number) for number in numbers if number.isdigit()], default=-1) + 1}"
+
+
+def _execute(step: Step, record: Record, words: list[str], execute: Execute, again: str) -> None:
+    """Runs a command, and keeps what it took."""
+    record.failed = ""
+    record.write(step.place)
+    outcome = execute(words, step.place / LOG)
+    record.seconds[words[0]] = record.seconds.get(words[0], 0.0) + outcome.seconds
+    record.memory = max(filter(None, (record.memory, outcome.memory)), default=None)
+    record.gpu_memory = max(filter(None, (record.gpu_memory, outcome.gpu_memory)), default=None)
+    stop = INTERRUPTED.get(outcome.code)
+    record.failed = (outcome.message or f"exit code {outcome.code}") if outcome.code and not stop else ""
+    record.write(step.place)
+    if stop:
+        raise stop(f"Go on with: {again}")
+    if outcome.code:
+        raise Failure(f"{record.failed} (all of it: {step.place / LOG})")
+
+
+def refuse_changed(progress: Progress, due: Sequence[Step], redo: bool, file: Path) -> None:
+    """Refuses to replace results of other settings, unless that is asked for.
+
+    Raises:
+        UserError: If some are to be replaced.
+    """
+    changed = [step for step in due if progress.status[step.place] == "changed"]
+    if changed and not redo:
+        titles = "; ".join(step.title for step in changed[:3]) + ("; ..." if len(changed) > 3 else "")
+        raise UserError(
+            f"{file}: {len(changed)} runs were made with other settings, configs or weights ({titles}). Run them again"
+            " with --redo, or keep them and give another --output."
+        )

@@ -1,0 +1,206 @@
+"""Reading a study file; each mistake in it is reported in one sentence that names the file and the key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from ccd_lightning import shipped
+from ccd_lightning.commands import expand
+from ccd_lightning.errors import UserError
+from ccd_lightning.studies.configs import SET, find_config
+from ccd_lightning.studies.definition import (
+    METRICS,
+    DataSet,
+    DetectorChoice,
+    EncoderChoice,
+    Method,
+    Options,
+    PublishedFigure,
+    Study,
+)
+from ccd_lightning.studies.strict import StrictReader, flat_options, read_yaml
+
+FOLDER = Path("studies")
+KEYS = (*("sets", "encoders", "detectors", "seeds", "output", "network", "options", "compare", "metrics", "published"),)
+RESERVED = ("pretraining", "pretraining_local")  # the folders of an encoder's own runs
+OWN = ("data.root", "seed_everything", "ckpt_path", "trainer.logger", "config")  # which the study sets
+WEIGHTS = ("imagenet", "auto")
+BASELINES = ("imagenet",)
+
+
+def find_study(name: str) -> Path:
+    """The file of a study: a path, or the name of a shipped one.
+
+    Raises:
+        UserError: If there is neither.
+    """
+    path = expand(name)
+    if path.is_file():
+        return path
+    if file := shipped.find_study(name):
+        return file
+    close = difflib.get_close_matches(Path(name).stem, shipped.study_names(), n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UserError(
+        f"{name}: there is no such study file, nor a shipped study.{hint} Shipped: {', '.join(shipped.study_names())}."
+    )
+
+
+def read_study(file: Path) -> Study:
+    """Reads a study file.
+
+    Raises:
+        UserError: If it is not as `docs/studies.md` describes it.
+    """
+    return _Reader(file).study(read_yaml(file))
+
+
+class _Reader(StrictReader):
+    """Turns the content of a study file into a `Study`; paths in it are relative to its folder."""
+
+    def study(self, content: Any) -> Study:
+        top = self.mapping(content, "", KEYS, ("sets", "encoders", "detectors"))
+        sets = {name: self.data_set(name, value) for name, value in self.named(top["sets"], "sets").items()}
+        encoders = {name: self.encoder(name, value) for name, value in self.named(top["encoders"], "encoders").items()}
+        detectors = {
+            name: self.detector(name, value) for name, value in self.named(top["detectors"], "detectors").items()
+        }
+        return Study(
+            file=self.file,
+            output=expand(self.text(top.get("output") or str(FOLDER / self.file.stem), "output")),
+            sets=sets,
+            encoders=encoders,
+            detectors=detectors,
+            seeds=self.seeds(top.get("seeds", [0])),
+            network=self.optional_text(top.get("network"), "network"),
+            options=self.options(top.get("options"), "options"),
+            compare=self.pairs(top.get("compare"), encoders),
+            metrics=tuple(self.values(top.get("metrics", list(METRICS)), str, "metrics", "names as in metrics.json")),
+            published=tuple(self.published(top.get("published"), sets, encoders)),
+        )
+
+    def data_set(self, name: str, value: Any) -> DataSet:
+        key = f"sets.{name}"
+        if isinstance(value, str):
+            return DataSet(name, value)
+        given = self.mapping(value, key, ("root", "data", "options", "counts"), ("root",))
+        counts = self.values(given.get("counts", []), int, f"{key}.counts", "three numbers: train, normal, abnormal")
+        if len(counts) not in (0, 3):
+            self.refuse(f"{key}.counts", "expected three numbers: train, normal, abnormal")
+        return DataSet(
+            name,
+            self.text(given["root"], f"{key}.root"),
+            self.optional_text(given.get("data"), f"{key}.data"),
+            self.options(given.get("options"), f"{key}.options"),
+            (counts[0], counts[1], counts[2]) if counts else None,
+        )
+
+    def encoder(self, name: str, value: Any) -> EncoderChoice:
+        key = f"encoders.{name}"
+        if value is None:
+            return EncoderChoice(name)
+        if isinstance(value, str):
+            value = {"config" if self.is_config(value) else "weights": value}
+        keys = ("weights", "network", "config", "model", "options", "local")
+        given = self.mapping(value, key, keys, ())
+        network = self.optional_text(given.get("network"), f"{key}.network")
+        trains = sorted({"config", "model", "options", "local"} & given.keys())
+        if "weights" in given and trains:
+            self.refuse(f"{key}.{trains[0]}", "weights that are given are not pretrained: leave out one of the two")
+        if trains:
+            local = self.method(given["local"], f"{key}.local") if given.get("local") is not None else None
+            rest = {part: given[part] for part in ("config", "model", "options") if part in given}
+            return EncoderChoice(name, None, network, self.method(rest, key), local)
+        return EncoderChoice(name, self.weights(given.get("weights"), f"{key}.weights"), network)
+
+    def detector(self, name: str, value: Any) -> DetectorChoice:
+        if name in RESERVED:
+            self.refuse(f"detectors.{name}", "this name is that of the encoder's own runs; take another one")
+        return DetectorChoice(name, self.method(value, f"detectors.{name}"))
+
+    def method(self, value: Any, key: str) -> Method:
+        if isinstance(value, str):
+            value = {"config" if self.is_config(value) or "." not in value else "model": value}
+        given = self.mapping(value, key, ("config", "model", "options"), ())
+        config, model = (self.optional_text(given.get(part), f"{key}.{part}") for part in ("config", "model"))
+        if config is None and model is None:
+            self.refuse(key, "give a config or, as model, a class")
+        return Method(self.config(config, key) if config else None, model, self.options(given.get("options"), key))
+
+    def is_config(self, value: str) -> bool:
+        return Path(value).suffix in (".yaml", ".yml") or value in shipped.names() or SET in value
+
+    def config(self, value: str, key: str) -> str:
+        """A config as the commands will find it; one with `<set>` in its name is looked for when sets are known."""
+        if SET not in value:
+            return str(find_config(value, self.file, key))
+        return value
+
+    def weights(self, value: Any, key: str) -> str | None:
+        text = self.optional_text(value, key)
+        if text is None or text in WEIGHTS:
+            return text
+        path = expand(text)
+        found = next((one for one in (self.file.parent / path, path) if one.exists()), None)
+        if found is None:
+            self.refuse(key, f"there is no file {text}; weights are null, imagenet, a file or a run")
+        return str(found)
+
+    def options(self, value: Any, key: str) -> Options:
+        """Options by their dotted names, from a mapping that may be nested."""
+        if value is None:
+            return {}
+        found = dict(flat_options(self.mapping(value, key, None, ())))
+        for name in found:
+            if any(name == own or name.startswith(f"{own}.") for own in OWN):
+                self.refuse(f"{key}.{name}", "the study itself sets this option; leave it out")
+            if name.split(".")[0] not in ("data", "model", "trainer") or "." not in name:
+                self.refuse(f"{key}.{name}", "an option's name begins with data., model. or trainer.")
+        return found
+
+    def seeds(self, value: Any) -> tuple[int, ...]:
+        seeds = self.values(value, int, "seeds", "a list of whole numbers, such as [0, 1, 2]")
+        if not seeds or not all(0 <= seed < 2**32 for seed in seeds):
+            self.refuse("seeds", f"expected whole numbers from 0 to {2**32 - 1}, at least one")
+        if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+            self.refuse("seeds", f"{twice[0]} stands twice; each cell is run once with each seed")
+        return tuple(seeds)
+
+    def pairs(self, value: Any, encoders: Collection[str]) -> tuple[tuple[str, str], ...]:
+        """Which encoders are compared; by default all others with ImageNet weights, or else with the first one."""
+        if value is None:
+            baseline = next((name for name in BASELINES if name in encoders), next(iter(encoders)))
+            return tuple((name, baseline) for name in encoders if name != baseline)
+        pairs = value if isinstance(value, list) else [value]
+        for index, pair in enumerate(pairs):
+            if not (isinstance(pair, list) and len(pair) == 2 and pair[0] != pair[1]):
+                self.refuse(f"compare.{index}", "give a list of pairs of encoders, such as [[ccd, imagenet]]")
+            for name in pair:
+                self.known(str(name), encoders, f"compare.{index}", "encoder")
+            if pair in pairs[:index]:
+                self.refuse(f"compare.{index}", "this pair stands twice")
+        return tuple((str(first), str(second)) for first, second in pairs)
+
+    def published(self, value: Any, sets: Collection[str], encoders: Collection[str]) -> Iterable[PublishedFigure]:
+        for number, entry in enumerate(value if isinstance(value, list) else [value] if value else []):
+            key = f"published.{number}"
+            paper = self.mapping(entry, key, ("source", "protocol", "figures"), ("source", "protocol", "figures"))
+            source, protocol = (self.text(paper[part], f"{key}.{part}") for part in ("source", "protocol"))
+            for index, figure in enumerate(paper["figures"] if isinstance(paper["figures"], list) else [None]):
+                place = f"{key}.figures.{index}"
+                keys = ("set", "encoder", "method", "metric", "value")
+                given = self.mapping(figure, place, keys, ("set", "value"))
+                self.known(str(given["set"]), sets, f"{place}.set", "data set")
+                encoder = self.optional_text(given.get("encoder"), f"{place}.encoder")
+                if encoder is not None:
+                    self.known(encoder, encoders, f"{place}.encoder", "encoder")
+                if type(given["value"]) not in (int, float):
+                    self.refuse(f"{place}.value", "give a number")
+                method = self.text(given.get("method", ""), f"{place}.method")
+                metric = self.text(given.get("metric", "image/auroc"), f"{place}.metric")
+                yield PublishedFigure(
+                    str(given["set"]), float(given["value"]), source, protocol, encoder, method, metric
+                )

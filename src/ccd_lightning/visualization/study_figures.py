@@ -1,0 +1,70 @@
+"""Figures of a study: metrics with their intervals, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+GREY = "#718096"
+COLOURS = (GREY, "#2b6cb0", "#b7791f", "#dd6b20", "#2f855a", "#6b46c1", "#d53f8c", "#c53030")
+
+
+class Dot(NamedTuple):
+    """A mean with its interval, in the colour of its encoder on the line of its detector.
+
+    Attributes:
+        detector: A group of lines.
+        encoder: A line in it.
+        mean: The dot.
+        interval: The line through it; None without one.
+    """
+
+    detector: str
+    encoder: str
+    mean: float
+    interval: tuple[float, float] | None
+
+
+def interval_figure(title: str, panels: Mapping[str, Sequence[Dot]]) -> Figure:
+    """Dots with their 95% intervals, a panel for each metric, lines grouped by detector.
+
+    Args:
+        title: Such as the data set's name.
+        panels: By the metric's name; at least one, each with at least one dot.
+    """
+    every = [dot for dots in panels.values() for dot in dots]
+    detectors = list(dict.fromkeys(dot.detector for dot in every))
+    encoders = list(dict.fromkeys(dot.encoder for dot in every))
+    group = len(encoders) + 1.2  # lines of a detector, and the space below
+    height = 1.4 + 0.2 * group * len(detectors)
+    figure = Figure(figsize=(1.5 + 3.4 * len(panels), height), layout="constrained")
+    figure.suptitle(title)
+    lines = {
+        (detector, encoder): row * group + line
+        for row, detector in enumerate(detectors)
+        for line, encoder in enumerate(encoders)
+    }
+    for index, (metric, dots) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for dot in dots:
+            colour, line = COLOURS[encoders.index(dot.encoder) % len(COLOURS)], lines[dot.detector, dot.encoder]
+            if dot.interval:
+                axes.plot(dot.interval, (line, line), color=colour, linewidth=2, alpha=0.6, solid_capstyle="butt")
+            axes.plot(dot.mean, line, "o", color=colour, markersize=5)
+        if metric.endswith("AUROC") and axes.get_xlim()[0] < 0.5:
+            axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1)  # chance
+        axes.set(xlabel=metric, ylim=(len(detectors) * group - 0.7, -0.8))
+        centres = [row * group + (len(encoders) - 1) / 2 for row in range(len(detectors))]
+        axes.set_yticks(centres, detectors if index == 0 else [""] * len(detectors))
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", alpha=0.25)
+    axes = figure.axes[0]
+    handles = [
+        axes.plot([], [], "o-", color=COLOURS[index % len(COLOURS)], markersize=5, label=encoder)[0]
+        for index, encoder in enumerate(encoders)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(encoders), 5), frameon=False, fontsize=8)
+    return figure
