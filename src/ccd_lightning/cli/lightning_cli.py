@@ -141,7 +141,8 @@ class CLI(LightningCLI):
             if name not in arguments:  # a model of the user's that chooses the encoder itself
                 continue
             resolved = asdict(getattr(self.model, f"{name}_config")) | {"name": getattr(self.model, name).name}
-            arguments[name].update({key: value for key, value in resolved.items() if key in arguments[name]})
+            for key in resolved.keys() & set(arguments[name].keys()):
+                arguments[name][key] = resolved[key]
             arguments[name]["weights"] = None if source.weights == RANDOM else source.weights
             arguments[name]["digest"] = source.digest
 
