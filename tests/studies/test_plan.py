@@ -11,6 +11,7 @@ import yaml
 
 from ccd_lightning import shipped
 from ccd_lightning.cli import main
+from ccd_lightning.errors import UserError
 from ccd_lightning.studies.plan import Step, steps
 from ccd_lightning.studies.study_file import find_study, read_study
 
@@ -19,18 +20,8 @@ COUNTS = {  # sets, encoders of which some are pretrained, detectors, seeds
     "medianomaly": (7, 5, 3, 3, 3),
     "published": (3, 5, 3, 4, 3),
     "real": (3, 5, 3, 3, 5),
-    "synthetic": (1, 3, 2, 3, 3),
+    "synthetic": (1, 4, 3, 3, 3),
 }
-
-
-COMING = {"neighbours_folder": "padim_folder", "mahalanobis_folder": "padim_folder", "pmsacl_folder": "ccd_folder"}
-
-
-@pytest.fixture
-def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Configs of detectors and pretraining that studies name, and that may not be shipped yet."""
-    known = shipped.find
-    monkeypatch.setattr(shipped, "find", lambda name: known(name) or known(COMING.get(name, "")))
 
 
 def plan(content: dict[str, Any], place: Path) -> list[Step]:
@@ -44,7 +35,6 @@ def test_every_shipped_study_is_counted() -> None:
     assert set(COUNTS) == set(shipped.study_names())
 
 
-@pytest.mark.usefixtures("_stand_ins")
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_shipped_study_expands(name: str) -> None:
     sets, encoders, pretrained, detectors, seeds = COUNTS[name]
@@ -65,21 +55,20 @@ def test_every_shipped_study_s_options_are_known(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if missing := COMING.keys() - set(shipped.names()):
-        pytest.skip(f"{', '.join(sorted(missing))}: not shipped yet")
     code = main(["study", name, "--dry", "--seeds", "0", "--data_root", "nowhere"])
     told = capsys.readouterr()
     assert "runs to do, 0 done" in told.out
     assert (code, "no such folder" in told.err) == ((0, False) if name == "synthetic" else (2, True))
 
 
-@pytest.mark.usefixtures("_stand_ins")
 def test_the_published_study_uses_each_set_s_own_configs() -> None:
     study = read_study(find_study("published"))
     made = steps(study, {data: Path(data) for data in study.sets})
     used = Counter((step.data, Path(step.config).stem) for step in made if step.seed == 0)
     for data in ("kvasir", "lag", "liu"):
-        assert used[data, f"ccd_{data}"] == used[data, f"ccd_{data}_local"] == 3  # SimCLR, CCD and PMSACL
+        assert used[data, f"ccd_{data}"] == 2  # SimCLR and CCD
+        assert used[data, f"pmsacl_{data}"] == 1
+        assert used[data, f"ccd_{data}_local"] == 3
         assert used[data, f"padim_{data}"] == used[data, f"igd_{data}"] == 5
     igd = next(step for step in made if step.kind == ("lag", "ccd", "igd"))
     assert [need.detector for need in igd.needs] == ["pretraining", "pretraining_local"]
@@ -94,7 +83,6 @@ def printed(capsys: pytest.CaptureFixture[str], words: list[str]) -> dict[str, A
     return content
 
 
-@pytest.mark.usefixtures("_stand_ins")
 def test_the_published_study_changes_none_of_the_published_settings(capsys: pytest.CaptureFixture[str]) -> None:
     study = read_study(find_study("published"))
     made = {step.kind: step for step in steps(study, {data: Path(data) for data in study.sets})}
@@ -146,6 +134,23 @@ def test_commands(tmp_path: Path) -> None:
     assert igd.options["model.local_encoder.name"] == "resnet50"
     assert made["imagenet", "igd"].options["model.local_encoder.weights"] == "imagenet"
     assert made["ccd", "padim"].needs == (pretraining,)
+
+
+def test_pretraining_may_start_from_another_encoder(tmp_path: Path) -> None:
+    encoders = SMALL["encoders"] | {"pmsacl": {"config": "pmsacl_folder", "local": "ccd_folder_local", "from": "ccd"}}
+    made = {step.kind[1:]: step for step in plan(SMALL | {"encoders": encoders}, tmp_path)}
+    for branch in ("pretraining", "pretraining_local"):
+        first, second = made["ccd", branch], made["pmsacl", branch]
+        assert second.needs == (first,)
+        assert second.options["model.encoder.weights"] == str(first.place)
+    assert made["pmsacl", "padim"].needs == (made["pmsacl", "pretraining"],)
+    before = made["pmsacl", "padim"].digest
+    encoders["ccd"] = encoders["ccd"] | {"options": {"trainer.max_epochs": 3}}
+    made = {step.kind[1:]: step for step in plan(SMALL | {"encoders": encoders}, tmp_path)}
+    assert made["pmsacl", "padim"].digest != before
+    del encoders["ccd"]["local"]
+    with pytest.raises(UserError, match=r"encoders\.ccd\.local: this key is missing"):
+        plan(SMALL | {"encoders": encoders}, tmp_path)
 
 
 def test_the_local_branch_is_pretrained_only_where_a_detector_needs_it(tmp_path: Path) -> None:

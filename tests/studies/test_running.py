@@ -162,6 +162,21 @@ def test_pretraining_is_not_repeated_for_cells_that_are_there(plan: list[Step]) 
     assert Progress(plan).due(plan) == plan[1:]
 
 
+def test_pretraining_is_run_for_the_pretraining_that_starts_from_it(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    encoders = {"ccd": "ccd_folder", "pmsacl": {"config": "pmsacl_folder", "from": "ccd"}}
+    file.write_text(yaml.safe_dump(STUDY | {"encoders": encoders, "output": str(tmp_path / "two")}, sort_keys=False))
+    two = steps(read_study(file), {"a": Path("images")})
+    last = [step for step in two if step.encoder == "pmsacl" and step.is_cell]
+    assert Progress(two).due(last) == [two[0], two[2], two[3]]  # without the cell of the first encoder
+    run(two, Commands())
+    (two[0].place / "version_0/run.json").unlink()
+    (two[3].place / "version_0/run.json").unlink()
+    assert Progress(two).due(two) == [two[3]]
+    (two[2].place / "version_0/run.json").unlink()
+    assert Progress(two).due(two) == [two[0], two[2], two[3]]
+
+
 def test_times_of_runs_to_come(plan: list[Step]) -> None:
     assert [Progress(plan).estimate(step) for step in plan] == [None] * 3
     run(plan[:1], Commands())

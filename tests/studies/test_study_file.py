@@ -108,6 +108,14 @@ def test_each_way_to_write_an_encoder_and_a_detector() -> None:
             {"encoders": {"ccd": {"confg": "ccd_folder"}}},
             "encoders.ccd.confg: there is no key 'confg'; did you mean config",
         ),
+        (
+            {"encoders": {"a": {"config": "ccd_folder", "from": "b"}, "b": "ccd_folder"}},
+            "encoders.a.from: 'b' is no pretrained encoder above this one; there is none",
+        ),
+        (
+            {"encoders": {"a": "ccd_folder", "b": "imagenet", "c": {"config": "ccd_folder", "from": "b"}}},
+            "encoders.c.from: 'b' is no pretrained encoder above this one; there are a",
+        ),
         ({"encoders": {"ccd": {"local": "ccd_folder"}}}, "encoders.ccd: give a config or, as model, a class"),
         (
             {"encoders": {"ccd": {"weights": "imagenet", "config": "ccd_folder"}}},

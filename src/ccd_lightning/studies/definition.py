@@ -55,6 +55,7 @@ class EncoderChoice:
         network: The network's name in timm; None for the study's.
         pretraining: What makes the weights; None for weights that are there.
         local: What makes the weights of the local scale's encoder, which IGD needs.
+        origin: The pretrained encoder whose weights pretraining starts from; None for those that the config names.
     """
 
     name: str
@@ -62,6 +63,7 @@ class EncoderChoice:
     network: str | None = None
     pretraining: Method | None = None
     local: Method | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,11 @@ def steps(study: Study, roots: Mapping[str, Path]) -> list[Step]:
     found: list[Step] = []
     for seed in study.seeds:
         for data in study.sets.values():
+            made: dict[tuple[str, str], Step] = {}  # pretraining on this set with this seed, by encoder and branch
             for encoder in study.encoders.values():
-                found += _Column(study, data, encoder, seed, roots[data.name]).steps()
+                column = _Column(study, data, encoder, seed, roots[data.name]).steps(made)
+                made |= {(step.encoder, step.detector): step for step in column if not step.is_cell}
+                found += column
     return found
 
 
@@ -113,15 +116,28 @@ class _Column:
         self.study, self.data, self.encoder, self.seed, self.root = study, data, encoder, seed, root
         self.network = encoder.network or study.network
 
-    def steps(self) -> list[Step]:
+    def steps(self, made: Mapping[tuple[str, str], Step]) -> list[Step]:
+        """The pretraining and the cells; `made` has the pretraining of encoders above, by encoder and branch."""
         branches: list[Step] = []
         if self.encoder.pretraining:
-            branches.append(self._step(PRETRAINING, self.encoder.pretraining, self._names("model.encoder")))
+            branches.append(self._pretraining(PRETRAINING, self.encoder.pretraining, made))
         detectors = {name: self._two_scales(one) for name, one in self.study.detectors.items()}
         if self.encoder.local and any(detectors.values()):
-            branches.append(self._step(LOCAL, self.encoder.local, self._names("model.encoder")))
+            branches.append(self._pretraining(LOCAL, self.encoder.local, made))
         cells = [self._cell(self.study.detectors[name], two, branches) for name, two in detectors.items()]
         return [*branches, *cells]
+
+    def _pretraining(self, branch: str, method: Method, made: Mapping[tuple[str, str], Step]) -> Step:
+        options, origin = self._names("model.encoder"), self.encoder.origin
+        if origin is None:
+            return self._step(branch, method, options)
+        if (origin, branch) not in made:
+            raise UserError(
+                f"{self.study.file}: encoders.{self.encoder.name}.from: {origin} has no local branch to start from;"
+                f" give encoders.{origin}.local."
+            )
+        first = made[origin, branch]
+        return self._step(branch, method, options | {WEIGHTS[0]: str(first.place)}, (first,))
 
     def _cell(self, detector: DetectorChoice, two_scales: bool, branches: list[Step]) -> Step:
         if two_scales and self.encoder.pretraining and not self.encoder.local:

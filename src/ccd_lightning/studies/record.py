@@ -107,9 +107,10 @@ class Progress:
 
     def due(self, steps: Sequence[Step]) -> list[Step]:
         """Those of some runs that are to be run, in order, and the pretraining that they need."""
-        cells = [step for step in steps if step.is_cell and self.status[step.place] != "done"]
-        needed = {need.place for step in cells if not self._is_fitted(step) for need in step.needs}
-        places = {step.place for step in cells} | {place for place in needed if self.status[place] != "done"}
+        places = {step.place for step in steps if step.is_cell and self.status[step.place] != "done"}
+        for step in reversed(self.steps):  # what a run needs stands before it
+            if step.place in places and not self._is_fitted(step):
+                places |= {need.place for need in step.needs if self.status[need.place] != "done"}
         return [step for step in self.steps if step.place in places]
 
     def _is_fitted(self, step: Step) -> bool:

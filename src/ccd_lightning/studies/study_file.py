@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class _Reader(StrictReader):
         top = self.mapping(content, "", KEYS, ("sets", "encoders", "detectors"))
         sets = {name: self.data_set(name, value) for name, value in self.named(top["sets"], "sets").items()}
         encoders = {name: self.encoder(name, value) for name, value in self.named(top["encoders"], "encoders").items()}
+        self.origins(encoders)
         detectors = {
             name: self.detector(name, value) for name, value in self.named(top["detectors"], "detectors").items()
         }
@@ -104,17 +105,29 @@ class _Reader(StrictReader):
             return EncoderChoice(name)
         if isinstance(value, str):
             value = {"config" if self.is_config(value) else "weights": value}
-        keys = ("weights", "network", "config", "model", "options", "local")
+        keys = ("weights", "network", "config", "model", "options", "local", "from")
         given = self.mapping(value, key, keys, ())
         network = self.optional_text(given.get("network"), f"{key}.network")
-        trains = sorted({"config", "model", "options", "local"} & given.keys())
+        trains = sorted({"config", "model", "options", "local", "from"} & given.keys())
         if "weights" in given and trains:
             self.refuse(f"{key}.{trains[0]}", "weights that are given are not pretrained: leave out one of the two")
         if trains:
             local = self.method(given["local"], f"{key}.local") if given.get("local") is not None else None
             rest = {part: given[part] for part in ("config", "model", "options") if part in given}
-            return EncoderChoice(name, None, network, self.method(rest, key), local)
+            origin = self.optional_text(given.get("from"), f"{key}.from")
+            return EncoderChoice(name, None, network, self.method(rest, key), local, origin)
         return EncoderChoice(name, self.weights(given.get("weights"), f"{key}.weights"), network)
+
+    def origins(self, encoders: Mapping[str, EncoderChoice]) -> None:
+        """Refuses to start from an encoder that is not pretrained before."""
+        before: list[str] = []
+        for name, encoder in encoders.items():
+            if encoder.origin is not None and encoder.origin not in before:
+                known = f"there are {', '.join(before)}" if before else "there is none"
+                self.refuse(
+                    f"encoders.{name}.from", f"{encoder.origin!r} is no pretrained encoder above this one; {known}"
+                )
+            before += [name] * (encoder.pretraining is not None)
 
     def detector(self, name: str, value: Any) -> DetectorChoice:
         if name in RESERVED:
