@@ -83,11 +83,19 @@ class PatchComparison(Comparison):
                 f"expected {bank.shape[2]} features at {len(bank)} positions, got {queries.shape[2]} at {len(queries)}"
             )
         around = neighbourhood(height, width, window).to(queries.device)  # (P, n)
-        found = [nearest(queries, bank[groups]) for groups in around.T]
-        distances, chosen = (torch.cat(parts, dim=2) for parts in zip(*found, strict=True))  # (P, B, n)
-        best = distances.argmin(dim=2, keepdim=True)  # (P, B, 1)
-        groups = around[:, None].expand(-1, queries.shape[1], -1).gather(2, best)
-        return distances.gather(2, best)[:, :, 0], groups[:, :, 0], chosen.gather(2, best)[:, :, 0]
+        transposed, squares = (
+            bank.transpose(1, 2).contiguous(),
+            bank.square().sum(dim=2)[:, None],
+        )  # (P, D, k), (P, 1, k)
+        least = queries.new_full(queries.shape[:2], torch.inf)  # (P, B), squared and without |query|^2
+        groups = chosen = torch.zeros(queries.shape[:2], dtype=torch.long, device=queries.device)
+        for near in around.T:  # (P,)
+            products = torch.baddbmm(squares[near], queries, transposed[near], alpha=-2)  # (P, B, k)
+            value, index = products.min(dim=2)
+            nearer = value < least
+            least = torch.where(nearer, value, least)
+            chosen, groups = torch.where(nearer, index, chosen), torch.where(nearer, near[:, None], groups)
+        return (queries - bank[groups, chosen]).norm(dim=2), groups, chosen
 
     def _weights(self, queries: Tensor, distances: Tensor, groups: Tensor, chosen: Tensor) -> Tensor:
         """1 - exp d(q, m) / sum of exp d(q, m') over the b neighbours m' of m, with m nearest to the farthest q."""
