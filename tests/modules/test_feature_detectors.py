@@ -77,10 +77,18 @@ def test_scores_do_not_depend_on_the_batch(detector: StatisticsDetector) -> None
 
 
 def test_another_size_than_that_of_the_fit_is_refused(detector: StatisticsDetector) -> None:
-    if isinstance(detector, Neighbours) and detector.hparams["window"] is None:
-        detector(normal(1, 96))  # patches from anywhere know no size
-        return
-    with pytest.raises(UserError, match=r"Images of 96 x 96 px do not go with this detector"):
+    with pytest.raises(
+        UserError, match=r"Images of 96 x 96 px do not go with this detector: it was fitted to 64 x 64 px"
+    ):
+        detector(normal(1, 96))
+
+
+def test_the_size_is_in_the_checkpoint(detector: StatisticsDetector) -> None:
+    checkpoint: dict[str, Any] = {"state_dict": detector.state_dict()}
+    detector.on_save_checkpoint(checkpoint)
+    detector._image_size = None
+    detector.on_load_checkpoint(checkpoint)
+    with pytest.raises(UserError, match=r"it was fitted to 64 x 64 px. Give the --data\.size"):
         detector(normal(1, 96))
 
 

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.encoder_config import EncoderConfig
-from ccd_lightning.errors import UserError
 from ccd_lightning.models.anomaly_map import check_scoring, to_image
 from ccd_lightning.models.gaussian import PatchGaussian, Sums
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
@@ -50,20 +49,16 @@ class Mahalanobis(StatisticsDetector):
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Distances as scores, and what the positions add to them as map."""
         features, (height, width) = self.features(images), images.shape[-2:]
-        try:
+        with self.expecting_size(images):
             whitened = self.gaussian.whiten(features.mean(dim=(2, 3))[:, :, None])[0]  # (B, D)
             scores = whitened.norm(dim=1)
             direction = whitened @ self.gaussian.whitening[0] / scores.clamp(min=1e-12)[:, None]
             added = self.positions.contributions(features, direction)
-        except ValueError as error:
-            raise UserError(
-                f"Images of {width} x {height} px do not go with this detector: it was not fitted, or at another"
-                f" --data.size ({error})."
-            ) from error
         return scores, to_image(added.clamp(min=0), self.features.grid(height, width), height, width, self.blur)
 
     def collect(self, images: Tensor) -> None:
         """Adds the features of one batch."""
+        super().collect(images)
         features = self.features(images)
         self.gaussian.update(features.mean(dim=(2, 3))[:, :, None])
         self.positions.update(features)

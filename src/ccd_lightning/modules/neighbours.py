@@ -73,13 +73,8 @@ class Neighbours(StatisticsDetector):
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Distances as map; as score that of the whole image, or the mean of the highest."""
         height, width = images.shape[-2:]
-        try:
+        with self.expecting_size(images):
             distances, whole = self.comparison(self.features(images))
-        except ValueError as error:
-            raise UserError(
-                f"Images of {width} x {height} px do not go with this detector: it was not fitted, or at another"
-                f" --data.size ({error})."
-            ) from error
         maps = to_image(distances, self.features.grid(height, width), height, width, self.blur)
         if isinstance(self.comparison, PooledComparison):
             assert whole is not None
@@ -89,6 +84,7 @@ class Neighbours(StatisticsDetector):
 
     def collect(self, images: Tensor) -> None:
         """Adds the features of one batch."""
+        super().collect(images)
         self.comparison.update(self.features(images))
 
     def merge_ranks(self) -> None:

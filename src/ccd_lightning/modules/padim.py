@@ -71,13 +71,8 @@ class PaDiM(StatisticsDetector):
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Smoothed Mahalanobis distances as map, the mean of its highest values as score."""
         height, width = images.shape[-2:]
-        try:
+        with self.expecting_size(images):
             distances = self.gaussian.mahalanobis(self.embed(images))  # (B, h, w)
-        except ValueError as error:
-            raise UserError(
-                f"Images of {width} x {height} px do not go with this detector: it was not fitted, or at another"
-                f" --data.size ({error})."
-            ) from error
         maps = to_image(distances, self.features.grid(height, width), height, width, self.blur)
         return image_scores(maps, self.top), maps
 
@@ -123,6 +118,7 @@ class PaDiM(StatisticsDetector):
 
     def collect(self, images: Tensor) -> None:
         """Accumulates the sums of one batch."""
+        super().collect(images)
         self.gaussian.update(self.embed(images))
 
     def merge_ranks(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +12,10 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from ccd_lightning.encoder_config import EncoderConfig
+from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
+
+IMAGE_SIZE = "image_size"  # in checkpoints: height and width of the images of the fit
 
 
 class StatisticsDetector(OneClassDetector):
@@ -30,10 +35,43 @@ class StatisticsDetector(OneClassDetector):
         super().__init__(encoder, quantile)
         self.automatic_optimization = False  # there is nothing to optimise, and Lightning may not look for a loss
         self._collecting = False  # whether something was collected since the last fit
+        self._image_size: tuple[int, int] | None = None  # of the fit, where a subclass says it
 
     @abstractmethod
     def collect(self, images: Tensor) -> None:
-        """Adds a batch of normal images (B, 3, H, W) in [0, 1]; there is no gradient, and precision is full."""
+        """Adds a batch of normal images (B, 3, H, W) in [0, 1]; there is no gradient, and precision is full.
+
+        This one only remembers the images' size, for `expecting_size`.
+        """
+        self._image_size = images.shape[-2], images.shape[-1]
+
+    @contextmanager
+    def expecting_size(self, images: Tensor) -> Iterator[None]:
+        """Refuses images (B, 3, H, W) of another size than those of the fit, in what is scored within.
+
+        Raises:
+            UserError: If their size is another one, or a ValueError says that the statistics do not fit to them.
+        """
+        height, width = images.shape[-2:]
+        refused = f"Images of {width} x {height} px do not go with this detector"
+        if self._image_size not in (None, (height, width)):
+            fitted = f"{self._image_size[1]} x {self._image_size[0]}" if self._image_size else ""
+            raise UserError(f"{refused}: it was fitted to {fitted} px. Give the --data.size of the fit.")
+        try:
+            yield
+        except ValueError as error:
+            raise UserError(f"{refused}: it was not fitted, or at another --data.size ({error}).") from error
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says how large the images of the fit were."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[IMAGE_SIZE] = self._image_size
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over how large they were, which older checkpoints do not say."""
+        super().on_load_checkpoint(checkpoint)
+        size = checkpoint.get(IMAGE_SIZE)
+        self._image_size = (int(size[0]), int(size[1])) if size else None
 
     @abstractmethod
     def merge_ranks(self) -> None:
