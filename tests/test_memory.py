@@ -27,7 +27,8 @@ def test_a_detector_that_is_too_large_is_refused_before_an_image_is_read(
     monkeypatch.chdir(folder.parent)
     monkeypatch.setattr(padim, "available_memory", lambda: 8.0 * GB)
     monkeypatch.setattr(images, "read_image", lambda *_: pytest.fail("an image was read"))
-    words = ["--data.root", "images", "--model.encoder.weights", "null", "--data.size", "2048", "--model.channels=100"]
+    words = ["--data.root", "images", "--model.encoder.weights", "null", "--data.size", "2048"]
+    words += ["--model.channels=100", "--model.features.positions=0"]
     assert main(["fit", "--config", str(CONFIGS / "padim_folder.yaml"), *words]) == 2
     told = capsys.readouterr().err
     assert "PaDiM of 100 channels on images of 2048 px (checkpoint: 10 GB), memory: 94 GB are needed" in told

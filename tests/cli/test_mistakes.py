@@ -76,7 +76,7 @@ def test_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_run_for_the_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--data.root", str(folder)]
-    text = complaint(words, capsys)
+    text = complaint([*words, "--model.encoder.weights", "runs/ccd_folder"], capsys)
     assert "runs/ccd_folder: no CCD run for the encoder" in text
     assert "--model.encoder.weights null" in text
 
@@ -89,12 +89,12 @@ def test_nothing_to_test(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (("size: 128", "sise: 128"), "There is no option 'data.sise'; did you mean 'size'?"),
+        (("size: 224", "sise: 224"), "There is no option 'data.sise'; did you mean 'size'?"),
         (("encoder: {weights", "encodr: {weights"), "There is no option 'model.encodr'; did you mean 'encoder'?"),
         (("{weights", "{wights"), "There is no option 'model.encoder.wights'; did you mean 'weights'?"),
         (("max_epochs", "max_epoch"), "There is no option 'trainer.max_epoch'; did you mean 'max_epochs'?"),
         (("\ntrainer:", "\ntrainr:"), "There is no option 'trainr'; did you mean 'trainer'?"),
-        (("size: 128", "size: big"), "data.size: Expected int. Got value: big"),
+        (("size: 224", "size: big"), "data.size: Expected int. Got value: big"),
         (("class_path: PaDiM", "class_path: PaDIM"), "model: there is no class PaDIM; did you mean PaDiM?"),
         (("class_path: Folder", "class_path: Scans"), "data: there is no class Scans; give the import path of a class"),
         (("PaDiM", "ccd_lightning.modules.padim.PaDIM"), "'ccd_lightning.modules.padim' has no attribute 'PaDIM'"),

@@ -218,6 +218,7 @@ def test_own_images(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert main(["fit", "--config", "configs/ccd_folder.yaml", *own, *VIEWS, "--trainer.max_epochs=1"]) == 0
     command = f"ccd fit --config neighbours_folder --data.root {root} --data.size 64"
+    command += " --model.encoder.weights runs/ccd_folder/version_0"
     assert f"Next: {command}\n" in capsys.readouterr().out
     assert main([*command.split()[1:], *own]) == 0
     assert main(["test"]) == 0

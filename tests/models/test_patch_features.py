@@ -33,7 +33,7 @@ def test_by_default_levels_are_as_they_are() -> None:
         assert torch.equal(features(images)[:, :64], encoder.maps(images)[0])
     assert features.positions(66) == 17
     assert features.layers == (1, 2, 3)
-    assert features.settings() == {"layers": (1, 2, 3), "positions": None, "window": 1, "normalise": False}
+    assert features.settings() == {"layers": (1, 2, 3), "positions": 0, "window": 1, "normalise": False}
 
 
 @pytest.mark.parametrize("size", [(64, 64), (72, 64), (100, 75)])
@@ -50,7 +50,7 @@ def test_positions_are_the_middles_of_equal_parts(size: tuple[int, int]) -> None
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"positions": 0}, "positions"),
+        ({"positions": -1}, "positions"),
         ({"window": 2}, "window"),
         ({"window": 0}, "window"),
         ({"layers": (9,)}, "layers"),

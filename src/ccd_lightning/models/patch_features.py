@@ -26,7 +26,7 @@ class FeatureConfig:
         layers: Levels of the encoder that are used, rising, as `ccd encoders NAME` lists them. None takes those of
             stride 4, 8 and 16 (1, 2 and 3 of ResNets); of vision transformers, whose levels all have one stride, those
             at a quarter, a half and three quarters of the depth.
-        positions: How many positions there are along each axis, whatever the size of the image is. None takes the
+        positions: How many positions there are along each axis, whatever the size of the image is. 0 takes the
             units of the first level, the finest.
         window: Side of the window, in units of each level, that a level is averaged over before it is brought to
             the positions; odd. 1 leaves features as they are, 3 is what PatchCore does.
@@ -35,7 +35,7 @@ class FeatureConfig:
     """
 
     layers: tuple[int, ...] | None = None
-    positions: int | None = None
+    positions: int = 0
     window: int = 1
     normalise: bool = False
 
@@ -61,8 +61,10 @@ class PatchFeatures:
         self.config = FeatureConfig(**given | {"layers": layers})
         self.layers = layers
         positions, window = self.config.positions, self.config.window
-        if positions is not None and positions < 1:
-            raise UserError(f"model.features.positions is {positions}, but must be 1 or more, or null.")
+        if positions < 0:
+            raise UserError(
+                f"model.features.positions is {positions}, but must be 1 or more, or 0 for those of a level."
+            )
         if window < 1 or window % 2 == 0:
             raise UserError(f"model.features.window is {window}, but must be odd: 1, 3, 5, ...")
         self._encoder = encoder
@@ -78,7 +80,7 @@ class PatchFeatures:
 
     def grid(self, height: int, width: int) -> Grids:
         """Where the positions are in images of a size, along rows and along columns."""
-        if self.config.positions is None:
+        if self.config.positions == 0:
             return self._encoder.grids((height, width), self.layers)[0]
         rows, columns = (_centred(length, self.config.positions) for length in (height, width))
         return rows, columns
@@ -88,7 +90,7 @@ class PatchFeatures:
         height, width = images.shape[-2:]
         levels, target = self._encoder.maps(images, self.layers), self.grid(height, width)
         size = levels[0].shape[-2:]
-        if (positions := self.config.positions) is not None:
+        if positions := self.config.positions:
             size = torch.Size((positions, positions))
         grids = self._encoder.grids((height, width), self.layers)
         brought = [
