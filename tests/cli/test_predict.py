@@ -34,7 +34,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synthesize(place / "set", "colonoscopy", size=64, train=14, test_good=5, test_abnormal=6)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        words = ["--data.root", "set", "--data.size", "64", "--data.crop", "[0.1, 0, 0.9, 1]"]
+        words = ["--data.root", "set", "--data.size", "64", "--data.crop", "[0.1, 0, 0.9, 1]", "--model.top", "0"]
         assert (
             main(["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--model.encoder.weights", "null", *words])
             == 0

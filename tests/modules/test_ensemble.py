@@ -30,8 +30,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ensemble(members: str, *words: str) -> list[str]:
-    options = ["--model=Ensemble", f"--model.detectors={members}", "--trainer.logger.init_args.name=ensemble"]
-    return ["fit", "--config", "padim_synthetic", *DATA, *options, "--trainer.limit_train_batches=1", *words]
+    options = ["--data.root=data/synthetic_colonoscopy", "--data.size=64", f"--model.detectors={members}"]
+    return ["fit", "--config", "ensemble_folder", *options, "--trainer.logger.init_args.name=ensemble", *words]
 
 
 @pytest.mark.fit
