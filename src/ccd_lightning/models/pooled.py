@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -44,16 +46,17 @@ class PositionMeans(FittedModule):
     def update(self, features: Tensor) -> None:
         """Adds the features (B, D, h, w) of normal images."""
         exact = torch.float32 if features.device.type == "mps" else torch.float64
-        self.add(len(features), features.sum(dim=0, dtype=exact))
+        self._add(len(features), features.sum(dim=0, dtype=exact))
 
-    def add(self, count: int, total: Tensor) -> None:
-        """Adds the sum (D, h, w) of some images."""
+    def _add(self, count: int, total: Tensor) -> None:
         seen, old = self._sums or (0, torch.zeros_like(total))
         self._sums = seen + count, old + total
 
-    def clear(self) -> None:
-        """Forgets what was seen since the last fit."""
-        self._sums = None
+    def merge_ranks(self, ranks: Iterable[tuple[int, Tensor]]) -> None:
+        """Replaces this rank's sums by those of all ranks."""
+        device, self._sums = self.sums[1].device, None
+        for count, total in ranks:
+            self._add(count, total.to(device))
 
     @torch.no_grad()
     def fit(self) -> None:

@@ -67,11 +67,9 @@ class Mahalanobis(StatisticsDetector):
         """Adds up the sums of all ranks."""
         count, total = self.positions.sums
         own = Sums(*(part.cpu() for part in self.gaussian.sums)), count, total.cpu()
-        self.positions.clear()
         shares = gather_ranks(own)
         self.gaussian.merge_ranks(sums for sums, _, _ in shares)
-        for _, seen, sums in shares:
-            self.positions.add(seen, sums.to(self.device))
+        self.positions.merge_ranks((seen, sums) for _, seen, sums in shares)
 
     def fit_statistics(self) -> None:
         """Fits the Gaussian, and the means of the positions."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -94,32 +92,17 @@ class Neighbours(StatisticsDetector):
         bank.replace(torch.cat(parts, dim=1).to(self.device))
         if isinstance(self.comparison, PooledComparison):
             count, total = self.comparison.positions.sums
-            self.comparison.positions.clear()
-            for share, sums in gather_ranks((count, total.cpu())):
-                self.comparison.positions.add(share, sums.to(self.device))
+            self.comparison.positions.merge_ranks(gather_ranks((count, total.cpu())))
 
     def fit_statistics(self) -> None:
         """Makes the bank."""
         self.comparison.fit()
 
-    def memory(self, size: int, images: int | None = None) -> int:
-        """Bytes that the features take while they are collected, at most.
-
-        Args:
-            size: Side of the images, in pixels.
-            images: How many there are; None if that is not known.
-        """
-        bank = self.comparison.bank.size
-        positions = 1 if isinstance(self.comparison, PooledComparison) else self.features.positions(size) ** 2
-        kept = math.inf if bank is None else (SLACK + 1) * bank
-        seen = math.inf if images is None else 2 * images * positions
-        count = min(kept, seen)
-        return 0 if math.isinf(count) else int(count) * self.features.channels * 4
-
     def check_memory(self, size: int, device: torch.device, processes: int) -> None:
-        """Refuses a bank that does not fit."""
+        """Refuses a bank that does not fit while it is collected; one without a limit is not known before."""
+        needed = (SLACK + 1) * (self.comparison.bank.size or 0) * self.features.channels * 4
         available = available_memory() / processes
         if device.type == "cuda":
             available = float(torch.cuda.mem_get_info(device)[0])
         what = f"A bank of {self.comparison.bank.size} features of {self.features.channels} channels, memory"
-        require(self.memory(size), available, what, "Choose a smaller --model.bank_size.")
+        require(needed, available, what, "Choose a smaller --model.bank_size.")
