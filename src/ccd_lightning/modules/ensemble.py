@@ -15,7 +15,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.rank_scores import rank_scores
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.modules.rebuilding import known_detector, open_detector
+from ccd_lightning.modules.rebuilding import known_detector, make_detector, rebuild_detector
 from ccd_lightning.modules.statistics import StatisticsDetector
 from ccd_lightning.runs import find_checkpoint
 
@@ -78,11 +78,12 @@ class Ensemble(StatisticsDetector):
             raise UserError("model.detectors names fewer than two runs. Give --model.detectors [RUN, RUN].")
         for name in self.detectors:
             file = find_checkpoint(expand(name))
-            member = open_detector(file)
+            checkpoint = read_checkpoint(file)
+            member = rebuild_detector(checkpoint, file)
             if not len(member.normal_scores) or bool(member.map_limits.isnan().any()):
                 raise UserError(f"{name}: this detector has no scores of held-out images. Fit it with validation.")
             self.members.append(member)
-            self.divisions.append(Division.from_state(read_checkpoint(file).get(DIVISION_KEY)))
+            self.divisions.append(Division.from_state(checkpoint.get(DIVISION_KEY)))
         if len({member.preprocessing for member in self._members}) > 1:
             raise UserError(
                 f"{', '.join(self.detectors)}: these detectors were fitted to images of another data.size, data.crop or"
@@ -128,8 +129,5 @@ class Ensemble(StatisticsDetector):
             kind, prefix = known_detector(own["class_path"], Path(f"member {index}")), f"members.{index}."
             state = checkpoint["state_dict"]
             part = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-            settings = {name: value for name, value in own["hyper_parameters"].items() if not name.startswith("_")}
-            member = kind(**settings)
-            member.on_load_checkpoint(own | {"state_dict": part})
-            self.members.append(member.requires_grad_(False))
+            self.members.append(make_detector(kind, own | {"state_dict": part}).requires_grad_(False))
         super().on_load_checkpoint(checkpoint)

@@ -20,18 +20,34 @@ from ccd_lightning.runs import find_checkpoint
 def open_detector(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:
     """Opens a detector of a class that is imported; arguments, value and errors are those of `loading.load`."""
     file = find_checkpoint(Path(run_or_file))
-    checkpoint = read_checkpoint(file)
+    return rebuild_detector(read_checkpoint(file), file, trust)
+
+
+def rebuild_detector(checkpoint: dict[str, Any], file: Path, trust: bool = False) -> OneClassDetector:
+    """The same, of a checkpoint that is read already.
+
+    Args:
+        checkpoint: Its content.
+        file: Where it was read from, for messages.
+        trust: Whether to import the detector's class where the checkpoint names.
+    """
     kind = _class_of(checkpoint, file, trust)
-    settings = current_hyperparameters(checkpoint.get("hyper_parameters", {}))
     try:
-        detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
-        detector.on_load_checkpoint(checkpoint)
+        detector = make_detector(kind, checkpoint)
         detector.load_state_dict(checkpoint["state_dict"])
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file}: its settings or weights do not fit {kind.__name__} ({reason}).") from error
     detector.preprocessing = _preprocessing(checkpoint, file)
     return detector.requires_grad_(False).eval()
+
+
+def make_detector(kind: type[Any], checkpoint: dict[str, Any]) -> OneClassDetector:
+    """A detector of a class with a checkpoint's settings, and room for its tensors."""
+    settings = current_hyperparameters(checkpoint.get("hyper_parameters", {}))
+    detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
+    detector.on_load_checkpoint(checkpoint)
+    return detector
 
 
 def _class_of(checkpoint: dict[str, Any], file: Path, trust: bool) -> type[OneClassDetector]:
