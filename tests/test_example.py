@@ -45,7 +45,7 @@ def test_overlays_are_those_of_predict(
     small = rng.uniform(0, 10, (6, 6)).astype(np.float32)
     anomaly_map = np.asarray(Image.fromarray(small).resize((24, 24), Image.Resampling.BICUBIC))
     image = Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8))
-    expected = draw_overlay(image, anomaly_map, preprocessing, LIMITS)
+    expected = draw_overlay(image, anomaly_map, preprocessing.place(image), LIMITS)
     found = example.draw_overlay(image, anomaly_map, metadata(preprocessing))
     assert found.tobytes() == expected.tobytes()
     assert (np.asarray(expected) == OUTLINE).all(axis=2).any()

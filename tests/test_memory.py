@@ -26,7 +26,7 @@ def test_a_detector_that_is_too_large_is_refused_before_an_image_is_read(
 ) -> None:
     monkeypatch.chdir(folder.parent)
     monkeypatch.setattr(padim, "available_memory", lambda: 8.0 * GB)
-    monkeypatch.setattr(images, "read_image", lambda *_: pytest.fail("an image was read"))
+    monkeypatch.setattr(images, "read_placed", lambda *_: pytest.fail("an image was read"))
     words = ["--data.root", "images", "--model.encoder.weights", "null", "--data.size", "2048"]
     words += ["--model.channels=100", "--model.features.positions=0"]
     assert main(["fit", "--config", str(CONFIGS / "padim_folder.yaml"), *words]) == 2

@@ -139,7 +139,7 @@ def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
 
 def _example(detector: OneClassDetector, kind: str) -> Tensor:
     assert detector.preprocessing is not None
-    return torch.zeros(2, 3, detector.preprocessing.size, detector.preprocessing.size, dtype=INPUTS[kind])
+    return torch.zeros(2, 3, *detector.preprocessing.shape, dtype=INPUTS[kind])
 
 
 def open_onnx(file: Path, threads: int = 0) -> Scoring:

@@ -48,7 +48,7 @@ def test_test_images_are_decoded_to_look_for_leaks_alone(
 
         return decode_and_note
 
-    for reader, name in ((images, "read_image"), (inspection, "inspect"), (dataset, "read_mask")):
+    for reader, name in ((images, "read_placed"), (inspection, "inspect"), (dataset, "read_mask")):
         monkeypatch.setattr(reader, name, watched(getattr(reader, name)))
     module(folder, check_leaks=check_leaks).setup("fit")
     parts = ("train", "test") if check_leaks else ("train",)
@@ -332,7 +332,7 @@ def test_runs_of_other_seeds_share_the_cache(folder: Path, tmp_path: Path) -> No
     for seed in (0, 1):
         data = module(folder, seed=seed, cache_dir=str(tmp_path / "cache"))
         data.setup("fit")
-        assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+        assert len(list((tmp_path / "cache").glob("*.placements.npy"))) == 1
         for read in (data.datasets["train"], data.datasets["val"]):
             for index, row in enumerate(read.rows):
                 image = torch.from_numpy(read_image(row.path, data.preprocessing).copy()).permute(2, 0, 1)

@@ -99,8 +99,8 @@ def test_images_of_8_bits_have_no_range(folder: Path) -> None:
     data = fitted(folder)
     assert data.preprocessing.range is None
     paths = [row.path for row in data.datasets["train"].rows]
-    with_one = load_images(paths, Preprocessing(SIDE, None, (10, 20)))
-    assert np.array_equal(with_one, load_images(paths, Preprocessing(SIDE)))
+    with_one = load_images(paths, Preprocessing(SIDE, None, (10, 20))).pixels
+    assert np.array_equal(with_one, load_images(paths, Preprocessing(SIDE)).pixels)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32, np.uint16])

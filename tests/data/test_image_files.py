@@ -118,7 +118,7 @@ def test_whatever_a_decoder_raises_is_a_reason(place: Path, monkeypatch: pytest.
     def stumble(*_: object) -> None:
         raise IndexError("off the end")
 
-    monkeypatch.setattr("ccd_lightning.data.image_files.read_image", stumble)
+    monkeypatch.setattr("ccd_lightning.data.image_files.read_placed", stumble)
     assert FileBatches(["a/1.png"], Preprocessing(8), 2)[0]["reason"] == ["IndexError: off the end"]
 
 

@@ -104,12 +104,12 @@ def test_crop_is_a_fraction_and_mask_follows(tmp_path: Path) -> None:
 
 def test_cache_on_disk_is_the_same_and_follows_changes(folder: Path, tmp_path: Path) -> None:
     paths, cache = list_images(folder / "train/good"), tmp_path / "cache"
-    plain = load_images(paths, Preprocessing(16))
+    plain = load_images(paths, Preprocessing(16)).pixels
     for _ in range(2):
-        assert np.array_equal(load_images(paths, Preprocessing(16), cache), plain)
-    assert len(list(cache.iterdir())) == 1
+        assert np.array_equal(load_images(paths, Preprocessing(16), cache).pixels, plain)
+    assert len(list(cache.iterdir())) == 2, "pixels and places"
     Image.new("RGB", (64, 64), (255, 0, 0)).save(paths[0])
-    changed = load_images(paths, Preprocessing(16), cache)
+    changed = load_images(paths, Preprocessing(16), cache).pixels
     assert (changed[0].transpose(1, 2, 0) == (255, 0, 0)).all()
     assert np.array_equal(changed[1:], plain[1:])
 

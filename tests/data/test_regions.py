@@ -30,7 +30,7 @@ def test_no_lesion_vanishes_wherever_it_is(height: int, width: int, size: int) -
     for diameter, _ in product((1, 2, 6), range(20)):
         row, column = rng.uniform(0, height - 1), rng.uniform(0, width - 1)
         mask = disc(height, width, round(row), round(column), diameter)
-        found = np.argwhere(resize_regions(mask, size))
+        found = np.argwhere(resize_regions(mask, (size, size)))
         assert len(found)
         expected = (round(row) + 0.5) / height * size, (round(column) + 0.5) / width * size
         assert np.abs(found.mean(axis=0) + 0.5 - expected).max() <= 1
@@ -55,14 +55,14 @@ def test_areas_of_large_lesions_are_kept_on_average(size: int) -> None:
         (top, bottom), (left, right) = (sorted((rng.integers(0, 60), rng.integers(68, 128))) for _ in range(2))
         mask = np.zeros((128, 128), np.bool_)
         mask[top:bottom, left:right] = True
-        ratios.append(resize_regions(mask, size).mean() / mask.mean())
+        ratios.append(resize_regions(mask, (size, size)).mean() / mask.mean())
     assert np.mean(ratios) == pytest.approx(1, abs=0.006)
 
 
 def test_many_lesions_stay_as_many() -> None:
     mask = np.zeros((512, 512), np.bool_)
     mask[4::32, 9::32] = True  # one pixel of each of 256 cells
-    small = resize_regions(mask, 64)
+    small = resize_regions(mask, (64, 64))
     assert ndimage.label(small, np.ones((3, 3)))[1] == 256
     assert small.sum() == 256
 
@@ -71,7 +71,7 @@ def test_a_small_lesion_beside_a_large_one_has_a_pixel_of_its_own() -> None:
     mask = np.zeros((64, 64), np.bool_)
     mask[:, :31] = True
     mask[35:37, 33:35] = True
-    assert resize_regions(mask, 8)[4, 4]
+    assert resize_regions(mask, (8, 8))[4, 4]
 
 
 def test_resizing_twice_loses_nothing() -> None:
@@ -79,13 +79,13 @@ def test_resizing_twice_loses_nothing() -> None:
     for sizes in ((512, 256, 128, 64, 32), (100, 70, 33), (37, 200, 20)):
         found = mask
         for _, size in pairwise((1024, *sizes)):
-            found = resize_regions(found, size)
+            found = resize_regions(found, (size, size))
         assert ndimage.label(found, np.ones((3, 3)))[1] == 2
 
 
 def test_full_and_empty_masks_stay_so() -> None:
-    assert resize_regions(np.ones((30, 47), np.bool_), 16).all()
-    assert not resize_regions(np.zeros((30, 47), np.bool_), 16).any()
+    assert resize_regions(np.ones((30, 47), np.bool_), (16, 16)).all()
+    assert not resize_regions(np.zeros((30, 47), np.bool_), (16, 16)).any()
 
 
 def test_check_counts_the_lesions_that_are_small_at_working_size(
@@ -106,7 +106,7 @@ def test_check_counts_the_lesions_that_are_small_at_working_size(
     Image.fromarray(both).save("set/ground_truth/lesion/5.png")
     assert main(["data", "check", "--root", "set", "--size", str(width)]) == 0
     told = capsys.readouterr().out
-    assert f"lesions: 3, of which 1 less than 2 px across at {width} px (--size)" in told
+    assert f"lesions: 3, of which 1 less than 2 px across at {width} px; the smallest 5% are at most" in told
     assert f"set/ground_truth/lesion/5.png: 1 of 2 lesions less than 2 px across at {width} px." in told
     assert main(["data", "check", "--root", "set", "--size", str(2 * width)]) == 0
     assert "of which 0 less than" in capsys.readouterr().out

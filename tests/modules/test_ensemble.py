@@ -40,12 +40,12 @@ def test_it_is_the_mean_of_its_members_ranks(place: Path) -> None:
     together = load(place / "runs/ensemble")
     members = [load(place / "runs" / name) for name in ("padim_synthetic", "mahalanobis")]
     assert together.preprocessing is not None
-    size = together.preprocessing.size
-    images = torch.rand(3, 3, size, size)
+    size = together.preprocessing.shape
+    images = torch.rand(3, 3, *size)
     scores, maps = together(images)
     ranks = [rank_scores(member(images)[0], member.normal_scores) for member in members]
     assert torch.allclose(scores, torch.stack(ranks).mean(dim=0), rtol=1e-4)
-    assert maps.shape == (3, size, size)
+    assert maps.shape == (3, *size)
     assert (maps >= 0).all()
     assert len(together.normal_scores) == len(members[0].normal_scores)  # the same images are held out
     assert 0.5 < float(together.threshold) < 2

@@ -141,7 +141,7 @@ def test_two_ranks_fit_what_one_fits(name: str, tmp_path: Path) -> None:
         words += ["--model.encoder.weights=null", "--data.batch_size=3", f"--trainer.logger.init_args.name={place}"]
         run(*words, *ranks, place=tmp_path)
         found.append(load(tmp_path / "runs" / place))
-    images = torch.rand(4, 3, found[0].preprocessing.size, found[0].preprocessing.size)  # type: ignore[union-attr]
+    images = torch.rand(4, 3, *found[0].preprocessing.shape)  # type: ignore[union-attr]
     one, two = (detector(images) for detector in found)
     assert torch.allclose(one[0], two[0], rtol=1e-4)
     assert torch.allclose(one[1], two[1], rtol=1e-3, atol=1e-4)

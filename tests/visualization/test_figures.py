@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.placement import Placement
 from ccd_lightning.visualization.figures import (
     Case,
     histogram_figure,
@@ -183,7 +183,7 @@ def test_overlays_are_those_of_predict() -> None:
     limits, shown = (0.5, 12.0), cases("polyp", "polyp", "good")
     for case, found in zip(shown, shown_overlays(overlay_figure(shown, 4.0, limits), 3), strict=True):
         image = Image.fromarray(np.rint(255 * case.image).astype(np.uint8))
-        expected = draw_overlay(image, case.anomaly_map.astype(np.float32), Preprocessing(image.width), limits)
+        expected = draw_overlay(image, case.anomaly_map.astype(np.float32), Placement.whole(image.size), limits)
         assert np.array_equal(found, np.asarray(expected))
     assert (np.asarray(expected) == OUTLINE).all(axis=2).any()  # of the last one, whose lesion is above the threshold
 

@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from PIL import Image
 
+from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.visualization.overlays import (
     COLOURS,
@@ -22,6 +23,7 @@ from ccd_lightning.visualization.overlays import (
 )
 
 LIMITS = (10.0, 30.0)
+WHOLE = {side: Placement.whole((side, side if side < 600 else 400), (20, 20)) for side in (20, 200, 400, 600)}
 
 
 def changed(image: Image.Image, overlay: Image.Image) -> tuple[int, int, int, int]:
@@ -38,7 +40,7 @@ def test_the_map_lies_where_the_crop_was() -> None:
     )  # pixels 90 to 180 and 20 to 80: 4.5 x 3 of them are one of the map's
     anomaly_map = np.full((20, 20), LIMITS[0], np.float32)
     anomaly_map[8:12, 12:16] = 60
-    overlay = draw_overlay(image, anomaly_map, preprocessing, LIMITS)
+    overlay = draw_overlay(image, anomaly_map, preprocessing.place(image), LIMITS)
     assert changed(image, overlay) == (90, 20, 180, 80)  # the frame
     inside = (91, 21, 179, 79)
     left, top, right, bottom = changed(image.crop(inside), overlay.crop(inside))
@@ -50,12 +52,12 @@ def test_the_map_lies_where_the_crop_was() -> None:
 def test_an_image_that_is_used_as_a_whole_has_no_frame() -> None:
     image = Image.new("RGB", (60, 40), (90, 90, 90))
     quiet = np.full((20, 20), LIMITS[0], np.float32)
-    assert draw_overlay(image, quiet, Preprocessing(20), LIMITS).tobytes() == image.tobytes()
+    assert draw_overlay(image, quiet, Preprocessing(20).place(image), LIMITS).tobytes() == image.tobytes()
     assert (
-        draw_overlay(image, quiet, Preprocessing(20), LIMITS, "normal").tobytes() == image.tobytes()
+        draw_overlay(image, quiet, Preprocessing(20).place(image), LIMITS, "normal").tobytes() == image.tobytes()
     )  # too small for text
     large = image.resize((600, 400))
-    left, top, right, bottom = changed(large, draw_overlay(large, quiet, Preprocessing(20), LIMITS, "normal"))
+    left, top, right, bottom = changed(large, draw_overlay(large, quiet, WHOLE[600], LIMITS, "normal"))
     assert left < right < 200
     assert top < bottom < 40
 
@@ -71,7 +73,7 @@ def test_colours_are_those_of_matplotlib() -> None:
 def test_a_line_surrounds_what_is_above_the_threshold(value: float, outlined: bool) -> None:
     anomaly_map = np.full((20, 20), LIMITS[0], np.float32)
     anomaly_map[5:10, 5:10] = value
-    overlay = np.asarray(draw_overlay(Image.new("RGB", (400, 400)), anomaly_map, Preprocessing(20), LIMITS))
+    overlay = np.asarray(draw_overlay(Image.new("RGB", (400, 400)), anomaly_map, WHOLE[400], LIMITS))
     line = (overlay == OUTLINE).all(axis=2)
     assert line.any() == outlined
     assert not line[140:160, 140:160].any()  # a line, not an area
@@ -82,7 +84,7 @@ def test_colours_mean_the_same_in_every_image() -> None:
     for other in (10, 40):
         anomaly_map = np.full((20, 20), other, np.float32)
         anomaly_map[:, :10] = 25
-        pictures.append(np.asarray(draw_overlay(Image.new("RGB", (20, 20)), anomaly_map, Preprocessing(20), LIMITS)))
+        pictures.append(np.asarray(draw_overlay(Image.new("RGB", (20, 20)), anomaly_map, WHOLE[20], LIMITS)))
     assert np.array_equal(pictures[0][:, :10], pictures[1][:, :10])
     assert not np.array_equal(pictures[0][:, 10:], pictures[1][:, 10:])
 
@@ -90,7 +92,7 @@ def test_colours_mean_the_same_in_every_image() -> None:
 def test_the_image_is_seen_below_the_highest_colours() -> None:
     anomaly_map = np.full((20, 20), 1000, np.float32)
     dark, light = (
-        np.asarray(draw_overlay(Image.new("RGB", (200, 200), grey), anomaly_map, Preprocessing(20), LIMITS)).astype(int)
+        np.asarray(draw_overlay(Image.new("RGB", (200, 200), grey), anomaly_map, WHOLE[200], LIMITS)).astype(int)
         for grey in ((50, 50, 50), (150, 150, 150))
     )
     assert (light - dark)[100, 100] == pytest.approx(np.full(3, 50), abs=1)  # half of 100
@@ -99,11 +101,13 @@ def test_the_image_is_seen_below_the_highest_colours() -> None:
 def test_higher_values_are_brighter() -> None:
     ramp = np.linspace(5, 45, 40, dtype=np.float32)[None].repeat(40, axis=0)
     picture = np.asarray(
-        draw_overlay(Image.new("RGB", (40, 40)), ramp, Preprocessing(40), (10.0, 1e9)).convert("L"), float
+        draw_overlay(Image.new("RGB", (40, 40)), ramp, Placement.whole((40, 40)), (10.0, 1e9)).convert("L"),
+        float,
     )
     assert picture.max() == 0, "below the threshold by far nothing is seen"
     grey = np.asarray(
-        draw_overlay(Image.new("RGB", (40, 40)), ramp, Preprocessing(40), (10.0, 60.0)).convert("L"), float
+        draw_overlay(Image.new("RGB", (40, 40)), ramp, Placement.whole((40, 40)), (10.0, 60.0)).convert("L"),
+        float,
     )
     assert (np.diff(grey[0]) >= 0).all()
     assert grey[0, -1] > 20 > grey[0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from typing import Any
@@ -154,7 +155,7 @@ def held_out_features(
     """
     features, thumbnails, labels = [], [], list[list[str]]()
     seen: Counter[int] = Counter()  # of each distribution; they come in the order of the images
-    tiles = (data.preprocessing.size // data.tile) ** 2 if data.tile else 1
+    tiles = math.prod(side // data.tile for side in data.preprocessing.shape) if data.tile else 1
     mode = module.encoder.training
     module.encoder.eval()
     for batch, index in data.held_out_distributions(module.device):

@@ -73,16 +73,17 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, prints and writes what was found."""
-    from ccd_lightning.data.checking import SMALL, check, common_sizes, write_findings
+    from ccd_lightning.data.checking import check, common_sizes, write_findings
+    from ccd_lightning.data.lesion_sizes import describe_lesions
     from ccd_lightning.data.preparing import pair_sheet
 
     manifest = _read(arguments)
-    result = check(manifest, read=not arguments.table_only, preprocessing=_preprocessing(arguments))
+    preprocessing = _preprocessing(arguments)
+    result = check(manifest, read=not arguments.table_only, preprocessing=preprocessing)
     if result.infos:
         print(f"sizes: {common_sizes(result.infos)}")
-    every, small = result.lesions
-    if every:
-        print(f"lesions: {every}, of which {small} less than {SMALL} px across at {arguments.size} px (--size)")
+    if result.lesions:
+        print(f"lesions: {describe_lesions(result.lesions, preprocessing)}")
     _print_findings(result)
     table: Path = arguments.output / "findings.csv"
     write_findings(table, result.findings)

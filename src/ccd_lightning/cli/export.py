@@ -95,7 +95,7 @@ def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, str]
         preprocessing: The detector's.
 
     Returns:
-        (3, 3, size, size) uint8, and what they are.
+        (3, 3, H, W) uint8, and what they are.
     """
     import torch
     import yaml
@@ -110,7 +110,7 @@ def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, str]
         pixels = []
     if len(pixels) == CHECKED:
         return torch.stack(pixels).contiguous(), f"{CHECKED} test images"
-    shape = (CHECKED, 3, preprocessing.size, preprocessing.size)
+    shape = (CHECKED, 3, *preprocessing.shape)
     noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return noise, f"{CHECKED} images of noise (the run's test images are not here)"
 

@@ -83,7 +83,7 @@ class CLI(LightningCLI):
                 if isinstance(callback, Pace):
                     callback.thin = True
         if isinstance(self.model, OneClassDetector):
-            size = self.datamodule.preprocessing.size
+            size = max(self.datamodule.preprocessing.shape)
             self.model.check_size(size)
             self.model.check_memory(size, self.trainer.strategy.root_device, self.trainer.num_devices)
         self.datamodule.processes = self.trainer.num_devices if self.trainer.local_rank == 0 else 1

@@ -13,14 +13,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ccd_lightning.data.depth import DEEP, SIXTEEN
+from ccd_lightning.data.depth import DEEP
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
-from ccd_lightning.data.images import abnormal_pixels, open_image
+from ccd_lightning.data.formats.pillow import SIXTEEN
+from ccd_lightning.data.images import abnormal_pixels, find_placement, open_image
+from ccd_lightning.data.lesion_sizes import SMALL
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
-from ccd_lightning.data.pairing import read_size
 from ccd_lightning.data.preprocessing import Preprocessing
-from ccd_lightning.data.regions import small_regions
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write
 
@@ -29,7 +29,6 @@ MODES = {
     "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha", "RGBA": "alpha",
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
-SMALL = 2  # px across at working size, below which a lesion hardly counts
 BETWEEN = 0.01  # share of a mask's pixels that may lie between a fourth and three fourths of its range
 
 
@@ -59,13 +58,13 @@ class Check:
         findings: Sorted by level and topic.
         infos: Of the images that can be read.
         pairs: Of training and test images that are or nearly are one.
-        lesions: How many connected regions all masks have, and how many are less than SMALL pixels across.
+        lesions: How long the longer side of each connected region of the masks is at working size, in pixels.
     """
 
     findings: list[Finding]
     infos: dict[Path, ImageInfo]
     pairs: list[Pair] = field(default_factory=list)
-    lesions: tuple[int, int] = 0, 0
+    lesions: list[float] = field(default_factory=list)
 
     def count(self, level: Level) -> int:
         """How many findings there are of a level."""
@@ -86,7 +85,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     groups = shared_groups(manifest)
     infos: dict[Path, ImageInfo] = {}
     pairs: list[Pair] = []
-    lesions = [(0, 0)]
+    lesions: list[float] = []
     if read:
         for path, seen in inspect_files([row.path for row in manifest.rows]):
             if isinstance(seen, ImageInfo):
@@ -103,8 +102,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     ]
     order = ("error", "warning", "note")
     findings.sort(key=lambda one: (order.index(one.level), one.topic, one.path))
-    every, small = (sum(counts) for counts in zip(*lesions, strict=True))
-    return Check(findings, infos, groups + pairs, (every, small))
+    return Check(findings, infos, groups + pairs, lesions)
 
 
 def _of_pair(pair: Pair, topic: str) -> Finding:
@@ -155,35 +153,37 @@ def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
 
 
 def _masks(
-    manifest: Manifest, flawed: set[Path], preprocessing: Preprocessing, lesions: list[tuple[int, int]]
+    manifest: Manifest, flawed: set[Path], preprocessing: Preprocessing, lesions: list[float]
 ) -> Iterator[Finding]:
-    """What is wrong with masks; the counts of each one's lesions are appended to the list."""
+    """What is wrong with masks; the sizes of each one's lesions are appended to the list."""
     rows = [row for row in manifest.rows if row.mask and not {row.mask, row.path} & flawed]
     with ThreadPoolExecutor() as pool:
-        for found, counts in pool.map(partial(_mask, preprocessing=preprocessing), rows):
+        for found, sizes in pool.map(partial(_mask, preprocessing=preprocessing), rows):
             yield from found
-            lesions.append(counts)
+            lesions += sizes
     if any(row.mask for row in manifest.rows):
         for row in manifest.rows:
             if row.label and not row.mask and row.path not in flawed:
                 yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
 
 
-def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], tuple[int, int]]:
+def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], list[float]]:
     assert row.mask
     try:
-        mask, image_size = open_image(row.mask), read_size(row.path)
+        mask, placement = open_image(row.mask), find_placement(row.path, preprocessing)
     except UserError as error:
         message = _without_name(error, row.mask)
-        return [Finding("error", "masks that cannot be read", row.mask, message, row.path)], (0, 0)
+        return [Finding("error", "masks that cannot be read", row.mask, message, row.path)], []
     found = []
-    if mask.size != image_size:
-        message = f"{mask.width} x {mask.height} pixels, where its image has {image_size[0]} x {image_size[1]}."
+    if mask.size != placement.original:
+        width, height = placement.original
+        message = f"{mask.width} x {mask.height} pixels, where its image has {width} x {height}."
         found.append(Finding("warning", "masks of another size", row.mask, message, row.path))
     abnormal = abnormal_pixels(mask)
-    every, small = small_regions(preprocessing.cropped(abnormal), preprocessing.size, SMALL)
-    if small:
-        message = f"{small} of {every} lesions less than {SMALL} px across at {preprocessing.size} px."
+    sizes = preprocessing.lesion_sizes(abnormal, placement)
+    if small := sum(size < SMALL for size in sizes):
+        where = f"at {preprocessing.size_in_words} px"
+        message = f"{small} of {len(sizes)} lesions less than {SMALL} px across {where}."
         found.append(Finding("warning", "small lesions", row.mask, message, row.path))
     if not abnormal.any():
         found.append(
@@ -195,7 +195,7 @@ def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], tuple[
     if between.mean() > BETWEEN:
         message = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
         found.append(Finding("warning", "grey masks", row.mask, message, row.path))
-    return found, (every, small)
+    return found, sizes
 
 
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
@@ -18,7 +19,7 @@ from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
-from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing, Tiles
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -32,8 +33,9 @@ class AnomalyDataModule(ImageLoader):
 
     Args:
         root: The data set's folder.
-        size: Side of the square that images are brought to, in pixels.
-        crop: Left, top, right and bottom of the part to use, as fractions; None for all of the image.
+        size: Height and width that images are brought to, in pixels, or the side of a square.
+        crop: Left, top, right and bottom of the part to use, as fractions; "auto" for the content of frames with a dark
+            margin, found in each; None for all of the image.
         batch_size: Images in a batch.
         validation: Share of the training images that is held out, drawn by the seed.
         views: What to draw from training and held-out images beside themselves (pretraining's views).
@@ -45,13 +47,16 @@ class AnomalyDataModule(ImageLoader):
             the training images, leaving out 0.01% of their pixels at either end. Images of 8 bits are not concerned.
         require_masks: Whether an abnormal test image without a mask is an error; otherwise pixel metrics leave it out.
         groups: Whether images of one patient or video, as their names or a manifest's column say, stay together.
+        fit: How images of another shape are brought to the size: "squash" stretches them, "letterbox" leaves a margin,
+            which counts nowhere, "crop" cuts off what is beyond it on the longer side.
+        tiles: How detectors cut the images: a number N for N x N tiles, or their side, overlap and top.
     """
 
     def __init__(
         self,
         root: str,
-        size: int = 256,
-        crop: tuple[float, float, float, float] | None = None,
+        size: int | tuple[int, int] = 256,
+        crop: Crop | Literal["auto"] | None = None,
         batch_size: int = 32,
         validation: float = 0.2,
         views: PretextViews | ViewTransform | None = None,
@@ -62,6 +67,8 @@ class AnomalyDataModule(ImageLoader):
         range: tuple[float, float] | None = None,
         require_masks: bool = False,
         groups: bool = True,
+        fit: Fit = "squash",
+        tiles: int | Tiles | None = None,
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
         if batch_size < 1:
@@ -69,7 +76,7 @@ class AnomalyDataModule(ImageLoader):
         if not 0 < validation < 1:
             raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
         self.root = expand(root)
-        self.preprocessing = Preprocessing(size, crop, range)
+        self.preprocessing = Preprocessing(size, crop, range, fit, tiles)
         self.validation = validation
         self.cache_dir = expand(cache_dir) if cache_dir else None
         self.check_leaks = check_leaks
@@ -182,4 +189,6 @@ class AnomalyDataModule(ImageLoader):
         try:
             self.datasets["train"][EpochIndex(0, 0)]
         except ValueError as error:
-            raise UserError(f"data.views does not go with images of {self.preprocessing.size} px: {error}.") from error
+            raise UserError(
+                f"data.views does not go with images of {self.preprocessing.size_in_words} px: {error}."
+            ) from error

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ccd_lightning.data.images import UInt8Array, read_mask
+from ccd_lightning.data.images import Images, UInt8Array, read_mask
 from ccd_lightning.data.manifest import Row
+from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 
 ViewTransform = Callable[[Tensor, tuple[int, int, int]], dict[str, Any]]
@@ -100,20 +101,21 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     Args:
         rows: The images' descriptions.
-        images: Their pixels, (N, 3, H, W) uint8, perhaps among those of others.
+        images: Their pixels and places, perhaps among those of others.
         preprocessing: What brought the images to this size; masks are treated alike.
         seed: Of the views.
         views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
         indices: Where among the images each row's is; None where there are no others.
 
-    An item holds `image` (3, H, W) uint8, `label` 0 or 1, `anomaly_type`, `group` ("" where not known), `path`, `mask`
-    (H, W) bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
+    An item holds `image` (3, H, W) uint8, `content` (4,) int64 (top, left, bottom and right of what of it is the image,
+    without the margin of a letterbox, in pixels), `label` 0 or 1, `anomaly_type`, `group` ("" where not known), `path`,
+    `mask` (H, W) bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
     """
 
     def __init__(
         self,
         rows: Sequence[Row],
-        images: UInt8Array,
+        images: Images,
         preprocessing: Preprocessing,
         seed: int = 0,
         views: ViewTransform | None = None,
@@ -131,14 +133,16 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: EpochIndex) -> dict[str, Any]:
         row = self.rows[key.item]
-        image = torch.from_numpy(np.array(self.images[self.indices[key.item]]))
+        index = int(self.indices[key.item])
+        image, placement = torch.from_numpy(np.array(self.images.pixels[index])), self.images.placement(index)
         item = {
             "image": image,
+            "content": torch.tensor(placement.content),
             "label": row.label,
             "anomaly_type": row.anomaly_type,
             "group": row.group or "",
             "path": str(row.path),
-            "mask": self._mask(row),
+            "mask": self._mask(row, placement),
             "has_mask": row.label == 0 or row.mask is not None,
         }
         if self.views is not None:
@@ -147,10 +151,10 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
 
     def pixels(self, start: int, stop: int, step: int = 1) -> UInt8Array:
         """A copy of the images of the rows `start:stop:step`, (N, 3, H, W)."""
-        pixels: UInt8Array = self.images[self.indices[start:stop:step]]
+        pixels: UInt8Array = self.images.pixels[self.indices[start:stop:step]]
         return pixels
 
-    def _mask(self, row: Row) -> Tensor:
+    def _mask(self, row: Row, placement: Placement) -> Tensor:
         if row.mask is None:
-            return torch.zeros(self.preprocessing.size, self.preprocessing.size, dtype=torch.bool)
-        return torch.from_numpy(read_mask(row.mask, self.preprocessing))
+            return torch.zeros(self.preprocessing.shape, dtype=torch.bool)
+        return torch.from_numpy(read_mask(row.mask, self.preprocessing, placement))

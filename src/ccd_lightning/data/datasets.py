@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.preprocessing import Crop
 from ccd_lightning.data.recognition import AUTO, describe, read_layout, sizes
 from ccd_lightning.data.synthetic import synthesize
 
@@ -63,7 +64,7 @@ class HyperKvasir(Folder):
     def __init__(
         self,
         root: str = "data/hyper_kvasir",
-        crop: tuple[float, float, float, float] | None = WITHOUT_MARGIN,
+        crop: Crop | Literal["auto"] | None = WITHOUT_MARGIN,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, crop=crop, **kwargs)
@@ -86,7 +87,7 @@ class LiuColonoscopy(Folder):
     def __init__(
         self,
         root: str = "data/liu",
-        crop: tuple[float, float, float, float] | None = WITHOUT_MARGIN,
+        crop: Crop | Literal["auto"] | None = WITHOUT_MARGIN,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, crop=crop, **kwargs)
@@ -119,6 +120,7 @@ class _Synthetic(AnomalyDataModule):
         super().__init__(root, size, **kwargs)
         self.counts = train, test_good, test_abnormal
         self.render_seed = render_seed
+        self.side = size
 
     def prepare_data(self) -> None:
         """Makes the images, or finds them made."""
@@ -126,7 +128,7 @@ class _Synthetic(AnomalyDataModule):
         synthesize(
             self.root,
             self.name,
-            size=self.preprocessing.size,
+            size=self.side,
             seed=self.render_seed,
             train=train,
             test_good=test_good,

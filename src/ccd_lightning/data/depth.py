@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ccd_lightning.data.formats.picture import Range
+from ccd_lightning.data.formats.pillow import SIXTEEN
 from ccd_lightning.errors import UserError
 
-SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 DEEP = (*SIXTEEN, "I", "F")
 NARROW = 4096  # of the 65,536 values of 16 bits; an image that spans fewer has at most 15 grey levels in 8 bits
-
-Range = tuple[float, float]
 
 
 def eight_bits(image: Image.Image, path: Path, limits: Range | None = None) -> Image.Image:

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ccd_lightning.data.depth import SIXTEEN, Range, eight_bits, own_range
-from ccd_lightning.data.images import ORIENTATION, UInt8Array, decoding, open_image, progress, refuse_pages
+from ccd_lightning.data.depth import eight_bits, own_range
+from ccd_lightning.data.formats.picture import Range
+from ccd_lightning.data.formats.pillow import ORIENTATION, SIXTEEN, decoding
+from ccd_lightning.data.images import UInt8Array, open_image, progress
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
@@ -53,7 +55,6 @@ def inspect(path: Path) -> ImageInfo:
     with decoding(path):
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
-            refuse_pages(image, path)
             size, mode = image.size, image.mode
             orientation = image.getexif().get(ORIENTATION, 1)
             image.draft(None, (2 * SIDE, 2 * SIDE))

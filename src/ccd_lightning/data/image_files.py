@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ccd_lightning.commands import expand
-from ccd_lightning.data.images import UInt8Array, read_image
+from ccd_lightning.data.images import Placed, read_placed
 from ccd_lightning.data.loading import Batch, possible_workers, unit_range
 from ccd_lightning.data.naming import SUFFIXES, is_image, is_junk, unread_suffix
 from ccd_lightning.data.preprocessing import Preprocessing
@@ -89,8 +90,8 @@ def _below(folder: Path) -> Found:
 class FileBatches(Dataset[Batch]):
     """Batches of images that are decoded when they are asked for, so that none is kept.
 
-    A batch holds `image` (B, 3, size, size) uint8, `path`, and `reason`: empty, or why the file could not be read, in
-    which case the image is black.
+    A batch holds `image` (B, 3, H, W) uint8, `content` (B, 4) int64 as the items of `AnomalyDataset` do, `path`, and
+    `reason`: empty, or why the file could not be read, in which case the image is black.
 
     Args:
         paths: The files.
@@ -110,17 +111,20 @@ class FileBatches(Dataset[Batch]):
         paths = self.paths[number * self.batch_size : (number + 1) * self.batch_size]
         with ThreadPoolExecutor(1 if get_worker_info() else os.cpu_count()) as pool:
             images, reasons = zip(*pool.map(self._read, paths), strict=True)
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-        return {"image": pixels, "path": list(paths), "reason": list(reasons)}
+        pixels = torch.from_numpy(np.stack([image.pixels for image in images])).permute(0, 3, 1, 2).contiguous()
+        content = torch.tensor([image.placement.content for image in images])
+        return {"image": pixels, "content": content, "path": list(paths), "reason": list(reasons)}
 
-    def _read(self, path: str) -> tuple[UInt8Array, str]:
+    def _read(self, path: str) -> tuple[Placed, str]:
         try:
-            return read_image(Path(path), self.preprocessing), ""
+            return read_placed(Path(path), self.preprocessing), ""
         except UserError as error:
             reason = str(error).removeprefix(f"{Path(path)}: ")
         except Exception as error:  # whatever a decoder stumbles over in one file, the others are to be scored
             reason = f"{type(error).__name__}: {error}"
-        return np.zeros((self.preprocessing.size, self.preprocessing.size, 3), np.uint8), reason
+        height, width = self.preprocessing.shape
+        black = np.zeros((height, width, 3), np.uint8)
+        return Placed(black, self.preprocessing.place(Image.fromarray(black))), reason
 
 
 class ImageFiles(LightningDataModule):

@@ -132,7 +132,7 @@ class ImageLoader(LightningDataModule):
     @property
     def shown_sizes(self) -> dict[str, int]:
         """Sides of what an encoder is shown in pretraining, in pixels, by the options that set them."""
-        whole = {} if self.tile else {"data.size": self.preprocessing.size}
+        whole = {} if self.tile else {"data.size": max(self.preprocessing.shape)}
         sizes: dict[str, int] = getattr(self.views, "sizes", {})
         return whole | {f"data.views.{name}": size for name, size in sizes.items()}
 

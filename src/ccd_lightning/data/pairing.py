@@ -7,9 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from PIL import Image
-
-from ccd_lightning.data.images import decoding, upright_size
+from ccd_lightning.data.formats import read_header
 from ccd_lightning.data.manifest import Flaw
 from ccd_lightning.data.naming import IMAGE_WORDS, MASK_NAMES, image_stem, is_mask_folder
 from ccd_lightning.errors import UserError
@@ -150,5 +148,4 @@ def read_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: If the file is no readable image.
     """
-    with decoding(path), Image.open(path) as image:
-        return upright_size(image)
+    return read_header(path).size

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from ccd_lightning.data.depth import eight_bits, own_range
 from ccd_lightning.data.duplicates import Pair
-from ccd_lightning.data.images import open_image, progress, read_image, read_mask
+from ccd_lightning.data.images import open_image, progress, read_mask, read_placed
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
@@ -65,10 +65,11 @@ def _written(row: Row, name: str, folder: Path) -> Row:
 def _write_row(row: Row, name: str, folder: Path, preprocessing: Preprocessing) -> None:
     new = _written(row, name, folder)
     new.path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(read_image(row.path, preprocessing)).save(new.path)
+    image = read_placed(row.path, preprocessing)
+    Image.fromarray(image.pixels).save(new.path)
     if row.mask and new.mask:
         new.mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(read_mask(row.mask, preprocessing).astype(np.uint8) * 255).save(new.mask)
+        Image.fromarray(read_mask(row.mask, preprocessing, image.placement).astype(np.uint8) * 255).save(new.mask)
 
 
 def _flat_name(path: Path, root: Path) -> str:

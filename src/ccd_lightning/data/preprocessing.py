@@ -1,41 +1,93 @@
-"""How a file becomes a square image."""
+"""How a file becomes an image at working size."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ccd_lightning.data.depth import Range
+from ccd_lightning.data.content_box import content_box
+from ccd_lightning.data.formats.picture import Range
+from ccd_lightning.data.placement import Box, Placement
+from ccd_lightning.data.regions import region_sizes, resize_regions
 from ccd_lightning.errors import UserError
+
+Fit = Literal["squash", "letterbox", "crop"]
+Crop = tuple[float, float, float, float]
+OVERLAP = 0.25  # share of a tile's side that neighbours have in common, where nothing is said
+GRANULE = 32  # px, of which the side of a tile is a multiple where their number is given: the stride of most encoders
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """How a file becomes a square image.
+class Tiles:
+    """How a detector sees large images: as tiles, each of which it takes for an image.
 
     Attributes:
-        size: Side of the square, in pixels.
-        crop: Left, top, right and bottom as fractions of width and height; None keeps the whole image.
-        range: The values of images of more than 8 bits that become 0 and 255; None takes all 16 bits.
+        side: Of the square tiles, in pixels of the working image.
+        overlap: Pixels that neighbours have in common at least; None takes a quarter of the side.
+        top: Share of the tiles whose mean score is the image's; 0 takes the highest score alone.
     """
 
-    size: int
-    crop: tuple[float, float, float, float] | None = None
-    range: Range | None = None
+    side: int
+    overlap: int | None = None
+    top: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks all.
 
         Raises:
-            UserError: If there is no pixel, the crop is empty or not inside of the image, or the range is empty.
+            UserError: If an option is out of its range.
         """
-        if self.size < 1:
+        if self.side < 1:
+            raise UserError(f"data.tiles.side is {self.side}, but must be 1 px or more.")
+        if self.overlap is not None and not 0 <= self.overlap < self.side:
+            raise UserError(f"data.tiles.overlap is {self.overlap}, but must be from 0 to less than the side.")
+        if not 0 <= self.top <= 1:
+            raise UserError(f"data.tiles.top is {self.top}, but must be a share from 0 (the maximum) to 1 (the mean).")
+
+    @property
+    def shared(self) -> int:
+        """Pixels that neighbours have in common at least."""
+        return round(OVERLAP * self.side) if self.overlap is None else self.overlap
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a file becomes an image at working size.
+
+    Attributes:
+        size: Height and width of the working image in pixels, or the side of a square.
+        crop: Left, top, right and bottom of the part to use, as fractions of width and height; "auto" for the content
+            of a frame with a dark margin (`content_box`); None for all of the image.
+        range: The values of images of more than 8 bits that become 0 and 255; None takes all 16 bits.
+        fit: How another shape is brought to the working one: "squash" stretches it, "letterbox" leaves a margin, "crop"
+            cuts off what is beyond it on the longer side.
+        tiles: How detectors cut the working image; a number N stands for N x N tiles. None for not at all.
+    """
+
+    size: int | tuple[int, int]
+    crop: Crop | Literal["auto"] | None = None
+    range: Range | None = None
+    fit: Fit = "squash"
+    tiles: int | Tiles | None = None
+
+    def __post_init__(self) -> None:
+        """Checks all, and takes a pair of equal sides for a square.
+
+        Raises:
+            UserError: If there is no pixel, the crop is empty or not inside of the image, the range is empty, or tiles
+                do not fit into the working image.
+        """
+        height, width = self.shape
+        if min(height, width) < 1:
             raise UserError(f"data.size is {self.size}, but must be 1 or more.")
-        if self.crop is not None:
+        object.__setattr__(self, "size", height if height == width else (height, width))
+        if self.crop is not None and self.crop != "auto":
             left, top, right, bottom = self.crop
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
                 raise UserError(
@@ -43,24 +95,155 @@ class Preprocessing:
                 )
         if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
             raise UserError(f"data.range is {list(self.range)}, but must be two finite numbers, low < high.")
+        if self.fit not in get_args(Fit):
+            raise UserError(f"data.fit is {self.fit!r}, but must be one of {', '.join(get_args(Fit))}.")
+        self._check_tiles()
+
+    def _check_tiles(self) -> None:
+        if isinstance(self.tiles, int) and self.tiles < 1:
+            raise UserError(f"data.tiles is {self.tiles}, but must be 1 or more.")
+        if (tiles := self.tiling) and tiles.side > min(self.shape):
+            raise UserError(
+                f"data.tiles: tiles of {tiles.side} px do not fit into images of {self.size_in_words} px (data.size)."
+            )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Preprocessing:
+        """What the options of a data module, as a config holds them, say.
+
+        Raises:
+            KeyError: If there is no size.
+            TypeError: If an option is not of the kind that it should be.
+            ValueError: If a number is none.
+        """
+        size, crop, limits, tiles = (settings.get(name) for name in ("size", "crop", "range", "tiles"))
+        return cls(
+            int(settings["size"]) if isinstance(size, int | str) else _numbers(int, size, 2),
+            crop if crop in (None, "auto") else _numbers(float, crop, 4),
+            None if limits is None else _numbers(float, limits, 2),
+            settings.get("fit", "squash"),
+            Tiles(**tiles) if isinstance(tiles, Mapping) else None if tiles is None else int(tiles),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the working image, in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def size_in_words(self) -> str:
+        """The working image's size as it is written in messages: "256", or "256 x 320" (height first)."""
+        return str(self.size) if isinstance(self.size, int) else f"{self.size[0]} x {self.size[1]}"
+
+    @property
+    def tiling(self) -> Tiles | None:
+        """The tiles, where a number of them is asked for with the side that this takes."""
+        if not isinstance(self.tiles, int):
+            return self.tiles
+        shorter = min(self.shape)
+        side = shorter / (1 + (1 - OVERLAP) * (self.tiles - 1))
+        return Tiles(min(shorter, GRANULE * math.ceil(side / GRANULE)))
 
     @property
     def key(self) -> str:
         """Size and crop as text for digests of caches and test sets, whose first word is that of the first version."""
-        return f"Geometry(size={self.size}, crop={self.crop})"
+        fit = "" if self.fit == "squash" else f", fit={self.fit}"
+        return f"Geometry(size={self.size}, crop={self.crop}{fit})"
 
-    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The part to use of an image: left, top, right and bottom in whole pixels."""
-        left, top, right, bottom = self.crop or (0, 0, 1, 1)
+    def box(self, width: int, height: int) -> Box:
+        """The part of an image that the fractions of `crop` name; all of it where they are to be found ("auto")."""
+        left, top, right, bottom = (0, 0, 1, 1) if self.crop is None or self.crop == "auto" else self.crop
         return round(left * width), round(top * height), round(right * width), round(bottom * height)
 
-    def apply(self, image: Image.Image) -> Image.Image:
-        """Crops, to whole pixels, and resizes."""
-        if self.crop is not None:
-            image = image.crop(self.box(*image.size))
-        return image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+    def place(self, image: Image.Image, original: tuple[int, int] | None = None) -> Placement:
+        """Says which part of an image is used, and where at working size it lies.
 
-    def cropped(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """The part of a mask (H, W) to use."""
-        left, top, right, bottom = self.box(mask.shape[1], mask.shape[0])
-        return mask[top:bottom, left:right]
+        Args:
+            image: The image, 8-bit; of "auto" alone its pixels matter.
+            original: Its width and height in pixels, if the image is a smaller version of it.
+        """
+        width, height = original or image.size
+        source = content_box(image) if self.crop == "auto" else self.box(width, height)
+        return self._fitted((width, height), source)
+
+    def place_size(self, original: tuple[int, int]) -> Placement:
+        """The same of an image of which only the width and height are known; "auto" takes all of it."""
+        return self._fitted(original, self.box(*original))
+
+    def _fitted(self, original: tuple[int, int], source: Box) -> Placement:
+        height, width = self.shape
+        left, top, right, bottom = source
+        across, down = max(1, right - left), max(1, bottom - top)
+        if self.fit == "crop":
+            kept_across = min(across, max(1, round(down * width / height)))
+            kept_down = min(down, max(1, round(across * height / width)))
+            left, top = left + (across - kept_across) // 2, top + (down - kept_down) // 2
+            source = (left, top, left + kept_across, top + kept_down)
+        target = (0, 0, width, height)
+        if self.fit == "letterbox":
+            scale = min(width / across, height / down)
+            wide, high = (max(1, min(most, round(scale * side))) for most, side in ((width, across), (height, down)))
+            left, top = (width - wide) // 2, (height - high) // 2
+            target = (left, top, left + wide, top + high)
+        return Placement(original, source, target)
+
+    def least(self, original: tuple[int, int]) -> tuple[int, int] | None:
+        """Width and height in pixels of a whole image that lose nothing at working size; None where all matter.
+
+        Of a smaller version twice the working size is kept, so that resizing smooths as it does from the original.
+        """
+        if self.crop == "auto":
+            return None
+        _, (left, top, right, bottom), target = self.place_size(original)
+        scale = 2 * max((target[2] - target[0]) / (right - left), (target[3] - target[1]) / (bottom - top))
+        return math.ceil(original[0] * scale), math.ceil(original[1] * scale)
+
+    def apply(self, image: Image.Image, placement: Placement) -> Image.Image:
+        """Crops, resizes, and puts the image in its place; the margin is black.
+
+        Args:
+            image: The original, 8-bit RGB, or a smaller version of it.
+            placement: Of the original.
+        """
+        box = left, top, right, bottom = placement.source_in(*image.size)
+        if box != (0, 0, *image.size):
+            image = image.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+        x, y, x_end, y_end = placement.target
+        resized = image.resize((x_end - x, y_end - y), Image.Resampling.BILINEAR)
+        height, width = self.shape
+        if resized.size == (width, height):
+            return resized
+        whole = Image.new(resized.mode, (width, height))
+        whole.paste(resized, (x, y))
+        return whole
+
+    def apply_to_mask(self, mask: npt.NDArray[np.bool_], placement: Placement) -> npt.NDArray[np.bool_]:
+        """Brings a mask (h, w) to working size, as its image was; no region in the part that is used vanishes."""
+        x, y, x_end, y_end = placement.target
+        whole = np.zeros(self.shape, np.bool_)
+        whole[y:y_end, x:x_end] = resize_regions(_used(mask, placement), (y_end - y, x_end - x))
+        return whole
+
+    def lesion_sizes(self, mask: npt.NDArray[np.bool_], placement: Placement) -> list[float]:
+        """How long the longer side of each region of a mask (h, w) is at working size, in pixels."""
+        x, y, x_end, y_end = placement.target
+        return region_sizes(_used(mask, placement), (y_end - y, x_end - x))
+
+
+def _used(mask: npt.NDArray[np.bool_], placement: Placement) -> npt.NDArray[np.bool_]:
+    """The part of a mask that is used, at least a pixel."""
+    left, top, right, bottom = placement.source_in(mask.shape[1], mask.shape[0])
+    return mask[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+def _numbers(kind: type[Any], values: Any, count: int) -> Any:
+    """So many numbers of a kind, from a sequence.
+
+    Raises:
+        TypeError: If it is no sequence.
+        ValueError: If there are more or fewer, or one is no number.
+    """
+    found = tuple(kind(value) for value in values)
+    if len(found) != count:
+        raise ValueError(f"{len(found)} numbers instead of {count}")
+    return found

@@ -22,39 +22,38 @@ def regions(mask: Bools) -> Iterator[tuple[Box, Bools]]:
         yield box, labels[box] == index
 
 
-def resize_regions(mask: Bools, size: int) -> Bools:
-    """Brings a mask to (size, size), so that areas are kept and no region vanishes.
+def resize_regions(mask: Bools, shape: tuple[int, int]) -> Bools:
+    """Brings a mask to another shape, so that areas are kept and no region vanishes.
 
     A pixel is abnormal of which more than half is; of those of which exactly half is, it is where the pixel at the
     centre was. And each region keeps the pixel that it covers most, however little that is.
 
     Args:
-        mask: (H, W), H, W > 0.
-        size: Side of the result in pixels.
+        mask: (h, w), h, w > 0.
+        shape: Height and width of the result in pixels.
     """
-    height, width = mask.shape
-    if (height, width) == (size, size):
+    if mask.shape == shape:
         return mask
-    rows, columns = _overlaps(height, size), _overlaps(width, size)
-    share, kept = np.zeros((size, size), np.float32), np.zeros((size, size), np.bool_)
+    (height, width), (high, wide) = mask.shape, shape
+    rows, columns = _overlaps(height, high), _overlaps(width, wide)
+    share, kept = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
     for (down, across), region in regions(mask):
-        top, bottom = down.start * size // height, -(-down.stop * size // height)
-        left, right = across.start * size // width, -(-across.stop * size // width)
+        top, bottom = down.start * high // height, -(-down.stop * high // height)
+        left, right = across.start * wide // width, -(-across.stop * wide // width)
         covered = rows[top:bottom, down] @ region.astype(np.float32) @ columns[left:right, across].T
         share[top:bottom, left:right] += covered
         row, column = divmod(int(covered.argmax()), right - left)
         kept[top + row, left + column] = True
-    centre = mask[_centres(height, size)[:, None], _centres(width, size)]
+    centre = mask[_centres(height, high)[:, None], _centres(width, wide)]
     return np.where(np.isclose(share, 0.5, atol=1e-4), centre, share > 0.5) | kept
 
 
-def small_regions(mask: Bools, size: int, least: float) -> tuple[int, int]:
-    """How many regions there are in (H, W), and how many are less than `least` pixels across at (size, size)."""
-    longest = [
-        max((box.stop - box.start) * size / side for box, side in zip(place, mask.shape, strict=True))
+def region_sizes(mask: Bools, shape: tuple[int, int]) -> list[float]:
+    """How long the longer side of each region of (h, w) is at another shape (H, W), in pixels."""
+    return [
+        max((box.stop - box.start) * size / side for box, size, side in zip(place, shape, mask.shape, strict=True))
         for place, _ in regions(mask)
     ]
-    return len(longest), sum(length < least for length in longest)
 
 
 @lru_cache(maxsize=8)

@@ -101,11 +101,10 @@ def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
 
 
 def _preprocessing(checkpoint: dict[str, Any], file: Path) -> Preprocessing | None:
-    """Size, crop and range of the images, of the config that a checkpoint carries; None where it carries none."""
+    """How images are brought to working size, by the config that a checkpoint carries; None where it carries none."""
     try:
         settings = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")["data"]["init_args"]
-        crop, limits = (tuple(map(float, settings[name])) if settings.get(name) else None for name in ("crop", "range"))
-        return Preprocessing(int(settings["size"]), crop, limits)  # type: ignore[arg-type]
+        return Preprocessing.from_settings(settings)
     except KeyError:
         return None
     except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:

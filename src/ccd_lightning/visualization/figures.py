@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.placement import Placement
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.types import Floats
 from ccd_lightning.visualization.overlays import COLOURS, colour_map, draw_overlay, scale_of
@@ -208,7 +208,7 @@ def overlay(case: Case, limits: tuple[float, float]) -> NDArray[np.uint8]:
         limits: Median and threshold of normal images' maps.
     """
     image = Image.fromarray(np.rint(255 * case.image).astype(np.uint8))
-    return np.asarray(draw_overlay(image, case.anomaly_map.astype(np.float32), Preprocessing(image.width), limits))
+    return np.asarray(draw_overlay(image, case.anomaly_map.astype(np.float32), Placement.whole(image.size), limits))
 
 
 def select_cases(scores: Floats, labels: NDArray[np.int64], count: int = 8) -> list[int]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from ccd_lightning.data.images import open_rgb
+from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 
 COLOURS = "inferno"
@@ -70,7 +71,7 @@ def colour_map(anomaly_map: Maps, ends: tuple[float, float]) -> NDArray[np.uint8
 
 
 def draw_overlay(
-    image: Image.Image, anomaly_map: Maps, preprocessing: Preprocessing, limits: tuple[float, float], label: str = ""
+    image: Image.Image, anomaly_map: Maps, placement: Placement, limits: tuple[float, float], label: str = ""
 ) -> Image.Image:
     """Lays a map over the image it is of, at the image's own size.
 
@@ -79,14 +80,15 @@ def draw_overlay(
 
     Args:
         image: The original, RGB, of any size.
-        anomaly_map: (size, size), of the part that `preprocessing` crops.
-        preprocessing: What brought the image to the map's size.
+        anomaly_map: (H, W), of the working image.
+        placement: Where the image lies in there.
         limits: Median and threshold of normal images' maps.
         label: Written into the upper left corner, if the image is large enough.
     """
     image = image.copy()
-    box = left, top, right, bottom = preprocessing.box(*image.size)
-    levels = map_levels(anomaly_map, scale_of(limits))
+    box = left, top, right, bottom = placement.source
+    x, y, x_end, y_end = placement.target
+    levels = map_levels(anomaly_map[y:y_end, x:x_end], scale_of(limits))
     levels = levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
     image.paste(colour_levels(levels), box, levels.point(OPACITY))
     image.paste(OUTLINE, box, _rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
@@ -167,9 +169,8 @@ class PictureWriter:
         if self.draws:
             decision = "abnormal" if score > self.threshold else "normal"
             label = f"{decision}: score {score:.4g}, threshold {self.threshold:.4g}"
-            overlay = draw_overlay(
-                open_rgb(Path(path), self.preprocessing.range), anomaly_map, self.preprocessing, self.limits, label
-            )
+            image = open_rgb(Path(path), self.preprocessing.range)
+            overlay = draw_overlay(image, anomaly_map, self.preprocessing.place(image), self.limits, label)
             overlay.save(self._place(OVERLAYS, f"{path}.png"))
 
     def description(self) -> dict[str, Any]:
@@ -181,7 +182,8 @@ class PictureWriter:
             "normal_median": _number(self.limits[0]),
             "normal_threshold": _number(self.limits[1]),
             "size": self.preprocessing.size,
-            "crop": list(self.preprocessing.crop or (0, 0, 1, 1)),
+            "crop": self.preprocessing.crop or (0, 0, 1, 1),
+            "fit": self.preprocessing.fit,
         }
 
     def _place(self, subfolder: str, path: str) -> Path:

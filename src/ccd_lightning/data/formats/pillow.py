@@ -1,0 +1,96 @@
+"""PNG, JPEG, TIFF, BMP, WebP, GIF: what Pillow reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from ccd_lightning.data.formats.picture import Header, Least, Picture
+from ccd_lightning.errors import UserError
+
+ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
+SUBFILE = 254  # TIFF's tag of what a page is; its lowest bit marks a smaller version of another page
+ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layers of the first
+SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Names the file where Pillow, which raises many kinds of error, cannot decode it."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be decoded ({error}). Replace or remove this file.") from error
+
+
+def read_header(file: Path) -> Header:
+    """Reads size, depth and number of images; no pixel is decoded.
+
+    Raises:
+        UserError: If the file is no image that can be read.
+    """
+    with decoding(file), Image.open(file) as image:
+        pages = _pages(image)
+        if getattr(image, "n_frames", 1) > 1:
+            image.seek(pages[0])
+        return Header(upright_size(image), len(pages), image.mode)
+
+
+def read_picture(file: Path, page: int | None = None, least: Least | None = None) -> Picture:
+    """Decodes one image, turned as its EXIF orientation says.
+
+    Args:
+        file: The file.
+        page: Which of its images, from 0; None where it holds one.
+        least: Says which size of the whole image suffices: a JPEG file may be decoded at a half, a fourth or an eighth
+            of its own, which takes less time. None decodes it at its own size.
+
+    Raises:
+        UserError: If the file cannot be decoded, has no such page, or holds several and none is named.
+    """
+    with decoding(file), Image.open(file) as image:
+        pages = _pages(image)
+        if page is None and len(pages) > 1:
+            raise UserError(
+                f"{file}: {len(pages)} pages (or frames) in one file, but one image is expected. Name one, such as"
+                f" {file.name}[0]."
+            )
+        if (page or 0) >= len(pages):
+            raise UserError(f"{file}[{page}]: no such page; there are {len(pages)}, counted from 0.")
+        if getattr(image, "n_frames", 1) > 1:
+            image.seek(pages[page or 0])
+        size = upright_size(image)
+        if least and (wanted := least(size)):
+            image.draft(None, wanted if size == image.size else wanted[::-1])
+        image.load()
+        full = (0.0, 65535.0) if image.mode in SIXTEEN else None
+        return Picture(ImageOps.exif_transpose(image), size, full)
+
+
+def _pages(image: Image.Image) -> list[int]:
+    """The frames of an opened file that are images of their own.
+
+    Previews do not count: smaller versions of a TIFF file's image, and what a camera's JPEG (MPO) holds beside it.
+    """
+    count = 1 if image.format in ONE_IMAGE else getattr(image, "n_frames", 1)
+    if count == 1 or image.format != "TIFF":
+        return list(range(count))
+    return [page for page in range(count) if not _is_preview(image, page)]
+
+
+def _is_preview(image: Image.Image, page: int) -> bool:
+    image.seek(page)
+    tags: Any = getattr(image, "tag_v2", {})
+    return page > 0 and bool(tags.get(SUBFILE, 0) & 1)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels of an opened file, turned as its EXIF orientation says; nothing is decoded."""
+    width, height = image.size
+    exif = Image.Image.getexif(image)  # that of a PNG file's own class decodes it
+    lying = exif.get(ORIENTATION, 1) >= 5 and image.format != "TIFF"  # whose size Pillow has turned already
+    return (height, width) if lying else (width, height)
