@@ -139,7 +139,7 @@ def test_the_cache_knows_the_range(scans: Path, tmp_path: Path) -> None:
         levels.append(data.datasets["train"][EpochIndex(0, 0)]["image"])
     assert torch.equal(levels[0], levels[2])
     assert not torch.equal(levels[0], levels[1])
-    assert len(list(cache.glob("*.npy"))) == 2
+    assert len(list(cache.glob("*.placements.npy"))) == 2
 
 
 def test_without_training_images_of_16_bits_a_narrow_one_is_told(scans: Path, folder: Path) -> None:
