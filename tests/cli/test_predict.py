@@ -91,9 +91,18 @@ def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
             edge = (0, 0, PREPROCESSING.box(*image.size)[0], 70)  # outside of the crop
             assert image.convert("RGB").crop(edge).tobytes() == overlay.crop(edge).tobytes()
             assert image.convert("RGB").tobytes() != overlay.tobytes()
+    for row in rows(tmp_path / "regions.csv"):
+        with Image.open(row["path"]) as image:
+            left = PREPROCESSING.box(*image.size)[0]
+            assert left <= int(row["left"]) <= float(row["x"]) <= int(row["right"]) <= image.width - left
+            assert 0 <= int(row["top"]) <= float(row["y"]) <= int(row["bottom"]) <= 70
+        assert float(row["peak"]) >= float(row["mean"]) > float(detector.pixel_threshold)
+    outlined = {row["path"] for row in rows(tmp_path / "regions.csv") if row["outlined"] == "yes"}
+    high = {path for path, one in zip(paths, maps, strict=True) if one.max() > 1.01 * detector.map_limits[1]}
+    assert high <= outlined
     told = capsys.readouterr().out
     assert f"11 images scored, {decisions.count('abnormal')} of them called abnormal\n" in told
-    assert "predictions.csv, overlays/, maps/, maps.json" in told
+    assert "predictions.csv, regions.csv, overlays/, maps/, maps.json" in told
     assert not (tmp_path / "errors.csv").exists()
 
 
@@ -165,7 +174,7 @@ def test_only_bad_images(inside: Path, tmp_path: Path) -> None:
         (["--images", "images/*.webp"], "images/*.webp: no such file, and no image that it matches"),
         (["--images", "--overlays", "false"], "--images names no file"),
         (["--output", "out"], "--output goes with --images"),
-        (["--images", "images", "--maps", "jpg"], "--maps jpg: expected one of none, png, npy"),
+        (["--images", "images", "--maps", "jpg"], "--maps jpg: expected one of none, png, npy, tiff"),
         (["--images", "images", "--overlays"], "--overlays: expected one of true, false"),
         (["--images", "images", "--output", "a", "b"], "--output a b: expected one folder"),
         (
@@ -207,7 +216,7 @@ def test_a_run_without_limits_of_maps(inside: Path, tmp_path: Path) -> None:
     assert main([*words, "--maps", "png"]) == 2
     assert main([*words, "--maps", "npy"]) == 0
     written = {path.name for path in (tmp_path / "unvalidated/predictions/version_0").iterdir()}
-    assert written == {"predictions.csv", "maps", "maps.json"}
+    assert written == {"predictions.csv", "regions.csv", "maps", "maps.json"}
 
 
 def test_rows_are_written_as_they_come(inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,5 @@
 """Maps as pictures: at the right place, at one scale, and back from 16 bits."""
 
-import json
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from matplotlib import colormaps
@@ -14,12 +10,9 @@ from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.visualization.overlays import (
     COLOURS,
-    FULL,
     OUTLINE,
-    PictureWriter,
     colour_map,
     draw_overlay,
-    encode_map,
 )
 
 LIMITS = (10.0, 30.0)
@@ -111,56 +104,3 @@ def test_higher_values_are_brighter() -> None:
     )
     assert (np.diff(grey[0]) >= 0).all()
     assert grey[0, -1] > 20 > grey[0, 0]
-
-
-def writer(folder: Path, **settings: object) -> PictureWriter:
-    usual = {
-        "base": str(folder),
-        "preprocessing": Preprocessing(16, (0, 0, 1, 0.5)),
-        "threshold": 30.0,
-        "limits": LIMITS,
-    }
-    return PictureWriter(folder, **(usual | {"maps": "none", "overlays": True} | settings))  # type: ignore[arg-type]
-
-
-def test_a_png_map_comes_back_within_half_a_grey(tmp_path: Path) -> None:
-    anomaly_map = np.random.default_rng(0).uniform(0, 300, (16, 16)).astype(np.float32)
-    pictures = writer(tmp_path, maps="png", overlays=False)
-    pictures.write(str(tmp_path / "1.png"), 3.0, anomaly_map)
-    scale = json.loads(json.dumps(pictures.description()))
-    with Image.open(tmp_path / "maps/1.png.png") as picture:
-        greys = np.asarray(picture)
-    assert greys.dtype == np.uint16
-    assert (anomaly_map > scale["top"]).any()
-    cut = greys == FULL
-    assert (anomaly_map[cut] >= scale["top"] * (1 - 1 / FULL)).all()
-    step = scale["top"] / FULL
-    assert np.abs(greys * step - anomaly_map)[~cut].max() <= 0.51 * step
-    assert (scale["size"], scale["crop"]) == (16, [0, 0, 1, 0.5])
-
-
-def test_the_ends_of_the_greys() -> None:
-    greys = np.asarray(encode_map(np.array([[0, 240, 1000, 120]], np.float32), 240))
-    assert greys.tolist() == [[0, FULL, FULL, 32768]]
-
-
-def test_npy_maps_and_names_that_differ_in_a_folder_or_a_suffix(tmp_path: Path) -> None:
-    pictures = writer(tmp_path / "out", base=str(tmp_path), maps="npy")
-    names = ["a/1.png", "b/1.png", "b/1.jpg", "ä/ü.png"]
-    for number, name in enumerate(names):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (30, 20), (number, 0, 0)).save(tmp_path / name, quality=100)
-        pictures.write(os.path.relpath(tmp_path / name), 3.0, np.full((16, 16), number, np.float32))
-    for number, name in enumerate(names):
-        assert np.load(tmp_path / f"out/maps/{name}.npy").max() == number
-        with Image.open(tmp_path / f"out/overlays/{name}.png") as overlay:
-            assert overlay.size == (30, 20)
-            red = overlay.getpixel((3, 17))
-        assert red == (number, 0, 0) or name.endswith("jpg")
-
-
-def test_without_limits_there_are_no_overlays(tmp_path: Path) -> None:
-    pictures = writer(tmp_path, limits=(np.nan, np.nan), maps="npy")
-    pictures.write("none.png", 3.0, np.zeros((16, 16), np.float32))
-    assert not (tmp_path / "overlays").exists()
-    assert json.loads(json.dumps(pictures.description(), allow_nan=False))["normal_threshold"] is None

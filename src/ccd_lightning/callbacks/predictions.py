@@ -17,17 +17,20 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from ccd_lightning.data.image_files import ImageFiles
+from ccd_lightning.data.placement import Placement
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.metrics.detection import ImageRecord
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.reporting.csv_writer import GrowingTables
 from ccd_lightning.reporting.predictions_csv import PREDICTIONS, cells, columns
-from ccd_lightning.visualization.overlays import MAPS, OVERLAYS, MapFormat, Maps, PictureWriter
+from ccd_lightning.reporting.regions_csv import COLUMNS, REGIONS, find_regions, region_rows
+from ccd_lightning.visualization.overlays import Maps
+from ccd_lightning.visualization.picture_writer import MAPS, OVERLAYS, MapFormat, PictureWriter
 from ccd_lightning.writing import atomic_write
 
 ERRORS, SCALE = "errors.csv", "maps.json"
-HEADS = {PREDICTIONS: columns(labelled=False), ERRORS: ["path", "reason"]}
+HEADS = {PREDICTIONS: columns(labelled=False), REGIONS: COLUMNS, ERRORS: ["path", "reason"]}
 TOLD = 20  # skipped images that are told one by one
 
 
@@ -45,7 +48,7 @@ class Tally(NamedTuple):
 
 
 class ImagePredictions(BasePredictionWriter):
-    """Writes predictions.csv, errors.csv, overlays and maps batch by batch, and keeps nothing.
+    """Writes predictions.csv, regions.csv, errors.csv, overlays and maps batch by batch, and keeps nothing.
 
     The data module is `ImageFiles`. Each rank writes tables of its own, which the first one joins at the end.
 
@@ -82,6 +85,7 @@ class ImagePredictions(BasePredictionWriter):
             raise claimed
         folder, base = Path(str(claimed)), os.path.commonpath({os.path.dirname(os.path.abspath(p)) for p in data.paths})
         self.tally, self.tables = Tally(), GrowingTables(folder, HEADS, trainer.global_rank)
+        self.pixel_threshold = float(pl_module.pixel_threshold)
         self.normal_scores = pl_module.normal_scores.cpu().double().numpy()
         self.pictures = PictureWriter(
             folder, base, data.preprocessing, float(pl_module.threshold), (low, high), self.maps, self.overlays
@@ -99,8 +103,10 @@ class ImagePredictions(BasePredictionWriter):
     ) -> None:
         """Writes a batch: pictures first, so that an image which has a row has them."""
         scores, maps = prediction["scores"].cpu().double().tolist(), prediction["maps"].float().cpu()
+        places = map(Placement.from_numbers, batch["placement"].tolist())
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            reasons = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), batch["reason"]))
+            drawn = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), places, batch["reason"]))
+        reasons = [reason for reason, _ in drawn]
         results = list(zip(batch["path"], scores, reasons, strict=True))
         good = [ImageRecord(path, -1, "", score) for path, score, reason in results if not reason]
         bad = [(path, reason) for path, _, reason in results if reason]
@@ -108,6 +114,8 @@ class ImagePredictions(BasePredictionWriter):
         self.tables.append(
             PREDICTIONS, [cells(record, threshold, self.normal_scores, labelled=False) for record in good]
         )
+        if not math.isnan(self.pixel_threshold):
+            self.tables.append(REGIONS, [row for _, rows in drawn for row in rows])
         if bad:
             self.tables.append(ERRORS, bad)
             self._tell(bad)
@@ -117,14 +125,20 @@ class ImagePredictions(BasePredictionWriter):
         if trainer.received_sigterm:
             raise Terminated(self.so_far())
 
-    def _draw(self, path: str, score: float, anomaly_map: Maps, reason: str) -> str:
-        """Writes an image's pictures; returns what is wrong with the image, if anything is."""
-        if not reason:
-            try:
-                self.pictures.write(path, score, anomaly_map)
-            except UserError as error:  # gone, or changed, since it was scored
-                return str(error).removeprefix(f"{Path(path)}: ")
-        return reason
+    def _draw(
+        self, path: str, score: float, anomaly_map: Maps, placement: Placement, reason: str
+    ) -> tuple[str, list[list[str]]]:
+        """Writes an image's pictures; returns what is wrong with it, if anything is, and its rows of regions.csv."""
+        if reason:
+            return reason, []
+        try:
+            self.pictures.write(path, score, anomaly_map, placement)
+        except UserError as error:  # gone, or changed, since it was scored
+            return str(error).removeprefix(f"{Path(path)}: "), []
+        if math.isnan(self.pixel_threshold):
+            return "", []
+        regions = find_regions(placement.restore(anomaly_map), self.pixel_threshold)
+        return "", region_rows(path, regions, self.pictures.limits[1])
 
     def _tell(self, bad: Sequence[tuple[str, str]]) -> None:
         for number, (path, reason) in enumerate(bad, self.tally.skipped):
@@ -166,7 +180,8 @@ class ImagePredictions(BasePredictionWriter):
         if math.isnan(self.pictures.threshold):
             called = "none of them called normal or abnormal, as there is no threshold"
         skipped = f"; {tally.skipped} skipped, see {ERRORS}" if tally.skipped else ""
-        names = [PREDICTIONS, *[ERRORS] * bool(tally.skipped), *[f"{OVERLAYS}/"] * self.pictures.draws]
+        names = [PREDICTIONS, *[REGIONS] * (not math.isnan(self.pixel_threshold)), *[ERRORS] * bool(tally.skipped)]
+        names += [f"{OVERLAYS}/"] * self.pictures.draws
         names += [f"{MAPS}/", SCALE] if self.maps != "none" else []
         lines = [f"\n{tally.scored} images scored, {called}{skipped}", f"Written to {folder}: {', '.join(names)}"]
         if self.maps == "png" and tally.cut:
@@ -189,7 +204,7 @@ def _claim(output: Path | None, default: Path) -> Path | UserError:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return UserError(f"{output or default}: cannot be written to ({error.strerror}). Give --output DIR.")
-    present = next((name for name in (PREDICTIONS, ERRORS, OVERLAYS, MAPS) if (output / name).exists()), None)
+    present = next((name for name in (PREDICTIONS, REGIONS, ERRORS, OVERLAYS, MAPS) if (output / name).exists()), None)
     if present:
         return UserError(f"{output / present} is there already, from another call. Give another --output DIR.")
     return output

@@ -19,12 +19,14 @@ Scores images without looking at labels: those of PLACE, or else the run's own t
   --images PLACE ...      files, folders (with all below them) and quoted patterns ('scans/**/*.png')
   --output DIR            a folder without predictions; default: the next of RUN/predictions/version_0, 1, ...
   --overlays true|false   the map's colours over each image, at its own size; default: true
-  --maps png|npy|none     the maps, at the detector's size; png: 16 bits, read with the scale in maps.json;
-                          default: none
+  --maps png|npy|tiff|none
+                          the maps: png (16 bits, read with the scale in maps.json) and npy at the detector's size, tiff
+                          (float32) at each image's own; default: none
 
-With --images, DIR holds predictions.csv (path, score, percentile, decision), errors.csv (path, reason; if an image was
-skipped), and overlays/ and maps/, whose files are named and nested as the images are. Rows are written as the work
-goes on.
+With --images, DIR holds predictions.csv (path, score, percentile, decision), regions.csv (path, region, box, centre,
+area, peak, mean, outlined: what of each map is above the threshold of pixels, in the image's own pixels), errors.csv
+(path, reason; if an image was skipped), and overlays/ and maps/, whose files are named and nested as the images are.
+Rows are written as the work goes on.
 
 Exit code: 0; 2 after a mistake, such as no image found; 3 when finished, but with images skipped that
 cannot be read or hold several pages.
@@ -32,7 +34,7 @@ cannot be read or hold several pages.
 Lightning's options, such as --trainer.accelerator gpu, --data.batch_size 64 and --data.num_workers 4:
 
 """
-CHOICES = {"--maps": ("none", "png", "npy"), "--overlays": ("true", "false")}
+CHOICES = {"--maps": ("none", "png", "npy", "tiff"), "--overlays": ("true", "false")}
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ImagesRequest:
 
     paths: list[str]
     output: Path | None
-    maps: Literal["png", "npy", "none"]
+    maps: Literal["png", "npy", "tiff", "none"]
     overlays: bool
 
 
@@ -83,7 +85,7 @@ def take_images(argv: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
     from ccd_lightning.data.image_files import look_for
 
     output = expand(single["--output"]) if "--output" in single else None
-    maps = cast(Literal["png", "npy", "none"], single["--maps"])
+    maps = cast(Literal["png", "npy", "tiff", "none"], single["--maps"])
     files, others = look_for(places)
     if others:
         rank_zero_only(print)(f"not scored: {others}")

@@ -90,8 +90,9 @@ def _below(folder: Path) -> Found:
 class FileBatches(Dataset[Batch]):
     """Batches of images that are decoded when they are asked for, so that none is kept.
 
-    A batch holds `image` (B, 3, H, W) uint8, `content` (B, 4) int64 as the items of `AnomalyDataset` do, `path`, and
-    `reason`: empty, or why the file could not be read, in which case the image is black.
+    A batch holds `image` (B, 3, H, W) uint8 and `content` (B, 4) int64 as the items of `AnomalyDataset` do, `placement`
+    (B, 10) int64 (`Placement.numbers`), `path`, and `reason`: empty, or why the file could not be read, in which case
+    the image is black.
 
     Args:
         paths: The files.
@@ -113,7 +114,9 @@ class FileBatches(Dataset[Batch]):
             images, reasons = zip(*pool.map(self._read, paths), strict=True)
         pixels = torch.from_numpy(np.stack([image.pixels for image in images])).permute(0, 3, 1, 2).contiguous()
         content = torch.tensor([image.placement.content for image in images])
-        return {"image": pixels, "content": content, "path": list(paths), "reason": list(reasons)}
+        placement = torch.tensor([image.placement.numbers() for image in images])
+        texts = {"path": list(paths), "reason": list(reasons)}
+        return {"image": pixels, "content": content, "placement": placement, **texts}
 
     def _read(self, path: str) -> tuple[Placed, str]:
         try:

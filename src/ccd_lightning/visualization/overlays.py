@@ -6,29 +6,19 @@ cannot import it, repeats it.
 
 from __future__ import annotations
 
-import math
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from ccd_lightning.data.images import open_rgb
 from ccd_lightning.data.placement import Placement
-from ccd_lightning.data.preprocessing import Preprocessing
 
 COLOURS = "inferno"
-MapFormat = Literal["png", "npy", "none"]
 Maps = NDArray[np.float32]
-FULL = 65535
-TOP = 8  # times the threshold of pixels is the brightest grey of a map
 OPACITY = [min(round(0.75 * level**2 / 255), 128) for level in range(256)]  # half at most: the lesion is to be seen
 SHARE = 0.75  # of the colours, that are below the threshold of pixels
-OVERLAYS, MAPS = "overlays", "maps"
 OUTLINE, FRAME = (0, 255, 255), (160, 160, 160)
 LABEL_FROM = 200  # pixels of the shorter side, below which text would hide the image
 
@@ -117,80 +107,3 @@ def _write(draw: ImageDraw.ImageDraw, label: str, size: int) -> None:
     pad = size // 4
     draw.rectangle((left - pad, top - pad, right + pad, bottom + pad), fill="black")
     draw.text(corner, label, font=font, fill="white")
-
-
-def encode_map(anomaly_map: Maps, top: float) -> Image.Image:
-    """A map (H, W) as 16-bit greys: `value = grey * top / 65535`, to half of a grey; 65535 stands for more, too."""
-    return Image.fromarray((anomaly_map.clip(0, top) * (FULL / top)).round().astype(np.uint16))
-
-
-@dataclass(frozen=True)
-class PictureWriter:
-    """Writes the pictures of one image after another.
-
-    Attributes:
-        folder: Where `overlays` and `maps` are; below them files are named and nested as the images are.
-        base: The folder that all images are in.
-        preprocessing: What brought images to the maps' size.
-        threshold: Of image scores; NaN where there is none.
-        limits: Median and threshold of normal images' maps; without them (NaN) there are no overlays.
-        maps: How to write the maps.
-        overlays: Whether to write overlays.
-    """
-
-    folder: Path
-    base: str
-    preprocessing: Preprocessing
-    threshold: float
-    limits: tuple[float, float]
-    maps: MapFormat
-    overlays: bool
-
-    @property
-    def draws(self) -> bool:
-        """Whether there are overlays."""
-        return self.overlays and not math.isnan(self.limits[1])
-
-    @property
-    def top(self) -> float:
-        """The map's value at the brightest grey of a 16-bit PNG."""
-        return TOP * self.limits[1]
-
-    def write(self, path: str, score: float, anomaly_map: Maps) -> None:
-        """Writes what is asked for of one image, in place: an image whose row is not written yet may lack a part of it.
-
-        Raises:
-            UserError: If the image cannot be read again.
-        """
-        if self.maps == "npy":
-            np.save(self._place(MAPS, f"{path}.npy"), anomaly_map)
-        elif self.maps == "png":
-            encode_map(anomaly_map, self.top).save(self._place(MAPS, f"{path}.png"))
-        if self.draws:
-            decision = "abnormal" if score > self.threshold else "normal"
-            label = f"{decision}: score {score:.4g}, threshold {self.threshold:.4g}"
-            image = open_rgb(Path(path), self.preprocessing.range)
-            overlay = draw_overlay(image, anomaly_map, self.preprocessing.place(image), self.limits, label)
-            overlay.save(self._place(OVERLAYS, f"{path}.png"))
-
-    def description(self) -> dict[str, Any]:
-        """What the maps' values and places are, for maps.json."""
-        scale = {"top": self.top, "value": f"grey * top / {FULL}; {FULL} stands for top or more"}
-        return {
-            "format": self.maps,
-            **(scale if self.maps == "png" else {"value": "as it is, float32"}),
-            "normal_median": _number(self.limits[0]),
-            "normal_threshold": _number(self.limits[1]),
-            "size": self.preprocessing.size,
-            "crop": self.preprocessing.crop or (0, 0, 1, 1),
-            "fit": self.preprocessing.fit,
-        }
-
-    def _place(self, subfolder: str, path: str) -> Path:
-        file = self.folder / subfolder / os.path.relpath(os.path.abspath(path), self.base)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
