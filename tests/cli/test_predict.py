@@ -93,8 +93,8 @@ def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
             assert image.convert("RGB").tobytes() != overlay.tobytes()
     for row in rows(tmp_path / "regions.csv"):
         with Image.open(row["path"]) as image:
-            left = PREPROCESSING.box(*image.size)[0]
-            assert left <= int(row["left"]) <= float(row["x"]) <= int(row["right"]) <= image.width - left
+            left, _, right, _ = PREPROCESSING.box(*image.size)
+            assert left <= int(row["left"]) <= float(row["x"]) <= int(row["right"]) <= right
             assert 0 <= int(row["top"]) <= float(row["y"]) <= int(row["bottom"]) <= 70
         assert float(row["peak"]) >= float(row["mean"]) > float(detector.pixel_threshold)
     outlined = {row["path"] for row in rows(tmp_path / "regions.csv") if row["outlined"] == "yes"}
@@ -129,7 +129,10 @@ def test_files_patterns_and_the_default_folders(inside: Path) -> None:
         ["images/a/1.png", "images/b/1.png", "images/ü/7.PNG"],
         ["images/b/1.png"],
     ]
-    assert [path.name for folder in folders for path in folder.iterdir()] == ["predictions.csv"] * 2
+    assert [path.name for folder in folders for path in sorted(folder.iterdir())] == [
+        "predictions.csv",
+        "regions.csv",
+    ] * 2
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
