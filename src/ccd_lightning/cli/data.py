@@ -153,8 +153,19 @@ def _prepare(arguments: argparse.Namespace) -> None:
 def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:
     from ccd_lightning.data.preprocessing import Preprocessing
 
-    crop, limits = (tuple(given) if given else None for given in (arguments.crop, arguments.range))
-    return Preprocessing(arguments.size, crop, limits)
+    size, crop = arguments.size, arguments.crop
+    settings = {
+        "size": size[0] if len(size) == 1 else size,
+        "crop": crop[0] if crop and len(crop) == 1 else crop,
+        "range": arguments.range,
+        "fit": arguments.fit,
+    }
+    try:
+        return Preprocessing.from_settings(settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            "--size takes one or two whole numbers, --crop takes four fractions (left, top, right, bottom) or auto."
+        ) from error
 
 
 def _read(arguments: argparse.Namespace) -> Manifest:
@@ -184,10 +195,20 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--keep_leaks", action="store_true", help="keep training images that are tested on too")
     made.add_argument("--copy", type=expand, help="folder to write images and masks to, as PNG at working size")
     for sub, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
-        sub.add_argument("--size", type=int, default=256, help=f"side in pixels {what}; default: 256")
         sub.add_argument(
-            "--crop", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="part to use, as fractions"
+            "--size",
+            type=int,
+            nargs="+",
+            default=[256],
+            help=f"side, or height and width, in px {what}; default: 256",
         )
+        sub.add_argument(
+            "--crop",
+            nargs="+",
+            metavar="LEFT TOP RIGHT BOTTOM",
+            help="part to use, as fractions; or auto, for the content of frames with a dark margin",
+        )
+        sub.add_argument("--fit", default="squash", help="squash, letterbox or crop images of another shape")
     _synthesis(commands.add_parser("synthesize", help="make procedural images, with exact masks"))
     return parser
 

@@ -125,9 +125,12 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
         options |= {"data.split_seed": data.split_seed} if data.split_seed != 0 else {}
         options |= {} if data.groups else {"data.groups": "false"}
     if shipped.value(config, "data.init_args.size") != data.preprocessing.size:
-        options |= dict.fromkeys(("data.size", *following.sizes), data.preprocessing.size)
-    if data.preprocessing.crop and (not named or isinstance(data, Folder)):
-        options["data.crop"] = list(data.preprocessing.crop)
+        size = data.preprocessing.size
+        options |= dict.fromkeys(("data.size", *following.sizes), size if isinstance(size, int) else list(size))
+    if (crop := data.preprocessing.crop) and (not named or isinstance(data, Folder)):
+        options["data.crop"] = crop if crop == "auto" else list(crop)
+    if data.preprocessing.fit != (shipped.value(config, "data.init_args.fit") or "squash"):
+        options["data.fit"] = data.preprocessing.fit
     if data.preprocessing.range:
         options["data.range"] = list(data.preprocessing.range)
     weights = f"{following.encoder}.weights"

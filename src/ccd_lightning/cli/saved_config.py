@@ -73,6 +73,15 @@ def keep_split(split: Manifest, file: Path) -> None:
     split.write(file)
 
 
+def _partition(split: Manifest) -> dict[Path, Path | None]:
+    """The first image of each training image's group: names of groups may be others on another machine."""
+    first: dict[str, Path] = {}
+    rows = sorted((row.path, row.group) for row in split.select("train") if row.group)
+    for path, group in rows:
+        first.setdefault(group, path)
+    return {path: first[group] for path, group in rows}
+
+
 def check_split(split: Manifest, file: Path) -> None:
     """Refuses another split than the one in a run's folder, if there is one."""
     if file.is_file():
@@ -83,8 +92,7 @@ def check_split(split: Manifest, file: Path) -> None:
                 f"{file}: {len(changed)} images have come, gone or changed sides since the run began. Put them back, or"
                 f" begin a new run, with --data.layout {quote(str(file))} for the old split."
             )
-        groups, now_groups = ({row.path: row.group for row in one.select("train")} for one in (old, split))
-        if groups != now_groups:
+        if _partition(old) != _partition(split):
             raise UserError(
                 f"{file}: images are not grouped by patient or video as they were when the run began. Resume it with"
                 f" --data.layout {quote(str(file))}."

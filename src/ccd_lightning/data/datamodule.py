@@ -20,6 +20,7 @@ from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing, Tiles
+from ccd_lightning.data.shape_report import describe_shapes
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -169,6 +170,8 @@ class AnomalyDataModule(ImageLoader):
         if self.preprocessing.range is None:
             self._find_range(paths)
         images = load_images(paths, self.preprocessing, self.cache_dir, self.processes)
+        if shapes := describe_shapes(images.placements, self.preprocessing):
+            rank_zero_only(print)(f"data: {shapes}")
         for name, chosen in (("train", False), ("val", True)):
             indices = [index for index in range(len(rows)) if (index in held_out) == chosen]
             own = [rows[index] for index in indices]

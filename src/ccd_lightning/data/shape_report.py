@@ -1,0 +1,61 @@
+"""What becomes of images' shapes at working size, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+from ccd_lightning.data.placement import Placement
+from ccd_lightning.data.preprocessing import Preprocessing
+
+STRETCH = 1.25  # from which on an image that is squashed looks distorted
+
+
+def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocessing) -> str:
+    """Says how images are brought to working size, where there is a choice that matters.
+
+    Args:
+        placements: (N, 10), N > 0, of the images (`Placement.numbers`).
+        preprocessing: What brought them there.
+
+    Returns:
+        A sentence; empty where whole images of about the working shape are resized.
+    """
+    places = [Placement.from_numbers(numbers) for numbers in placements.tolist()]
+    stretch = float(np.median([_stretch(place) for place in places]))
+    parts = []
+    if preprocessing.crop == "auto":
+        shares = [_area(place.source) / (place.original[0] * place.original[1]) for place in places]
+        parts.append(f"cropped to their content (data.crop auto; {np.median(shares):.0%} of an image in the median)")
+    how = {"squash": "squashed", "letterbox": "letterboxed", "crop": "cropped in the middle and brought"}
+    height, width = preprocessing.shape
+    told = f"{how[preprocessing.fit]} to {width} x {height} px"
+    if preprocessing.fit == "squash" and stretch >= STRETCH:
+        told += f", which stretches them by {stretch:.2f} (--data.fit letterbox or crop keeps their shape)"
+    elif preprocessing.fit == "squash":
+        told = f"brought to {width} x {height} px"
+    parts.append(told)
+    if tiling := preprocessing.tiling:
+        parts.append(f"seen by detectors in tiles of {tiling.side} px that overlap by {tiling.shared} px or more")
+    plain = preprocessing.fit == "squash" and stretch < STRETCH and preprocessing.crop != "auto" and not tiling
+    return "" if plain else f"images of {_common_size(places)} are {', '.join(parts)}"
+
+
+def _stretch(place: Placement) -> float:
+    """By how much one axis is stretched more than the other, >= 1."""
+    across, down = ((place.target[end] - place.target[end - 2]) / max(1, place.source[end] - place.source[end - 2])
+                    for end in (2, 3))  # fmt: skip
+    return max(across, down) / min(across, down)
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
+
+
+def _common_size(places: list[Placement]) -> str:
+    sizes = Counter(place.original for place in places)
+    (width, height), _ = sizes.most_common(1)[0]
+    return f"{width} x {height} px" + (f" and {len(sizes) - 1} other sizes" if len(sizes) > 1 else "")
