@@ -63,6 +63,8 @@ class EncoderConfig:
         for field in fields(self):
             if getattr(self, field.name) in ("None", "null"):
                 setattr(self, field.name, None)
+            elif getattr(self, field.name) == "":
+                raise UserError(f"model.encoder.{field.name} is empty. Give a value, or leave the option out.")
 
 
 @dataclass

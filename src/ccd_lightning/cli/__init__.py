@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -65,12 +66,24 @@ def main(args: Sequence[str] | None = None) -> int:
         # A worker process wraps its error into a traceback as text; what matters is at its end.
         print(f"ccd: {str(error).rpartition('UserError: ')[2].strip()}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that cannot be written to, a file that has gone
+        if debug or error.filename is None:
+            raise
+        print(f"ccd: {error.filename}: {error.strerror}. {_advice(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as interrupt:
         print(f"ccd: interrupted. {interrupt}".strip(), file=sys.stderr)
         return 130
     except Terminated as stop:
         print(f"ccd: terminated. {stop}".strip(), file=sys.stderr)
         return 143
+
+
+def _advice(error: OSError) -> str:
+    """What to do about a file or folder that cannot be read or written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Make room, or write to another disk; what was written before is whole."
+    return "Give another place, or see that this one is there and you may read and write it."
 
 
 def _run(words: list[str]) -> int:

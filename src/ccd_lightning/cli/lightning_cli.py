@@ -9,7 +9,7 @@ from shlex import quote
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,6 +23,7 @@ from ccd_lightning.checkpoints import DIVISION_KEY, model_of, read_checkpoint
 from ccd_lightning.cli.callbacks import with_checkpoints
 from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.next_steps import class_path, record_run
+from ccd_lightning.cli.parser_errors import explain_trainer
 from ccd_lightning.cli.resume import go_on_with_last, keep_networks
 from ccd_lightning.cli.saved_config import check_split
 from ccd_lightning.commands import expand
@@ -64,6 +65,17 @@ class CLI(LightningCLI):
         """One seed decides everything."""
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Makes the trainer.
+
+        Raises:
+            UserError: If its options cannot be, such as a strategy that does not exist.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ImportError, TypeError, ValueError) as error:
+            raise UserError(f"trainer: {explain_trainer(str(error))}") from error
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses without the warning about words that do not come from the command line."""
         self.config = parser.parse_args(args)
@@ -74,6 +86,9 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
+        for option in ("max_steps", "max_epochs"):
+            if getattr(self.trainer, option) == 0:
+                raise UserError(f"trainer.{option} is 0, so nothing would be fitted. Give 1 or more, or leave it out.")
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         self.datamodule.trainer = self.trainer  # which knows of other ranks

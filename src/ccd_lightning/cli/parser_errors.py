@@ -35,6 +35,12 @@ DEVICES = {  # what Lightning says of devices, and what helps
     " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
     "But your machine only has": "trainer.devices: {told}. Ask for fewer with --trainer.devices.",
 }
+SEVERAL = {  # options of the data that may be of several kinds, of which the parser names each by itself
+    "size": "a number of pixels, or '[HEIGHT, WIDTH]'",
+    "crop": "'[LEFT, TOP, RIGHT, BOTTOM]' as fractions, auto, or null",
+    "tiles": "a number, '{side: PIXELS, overlap: PIXELS, top: SHARE}', or null",
+}
+OF_SEVERAL = rf"Parser key \"(?P<key>{'|'.join(SEVERAL)})\":.*?Given value: (?P<value>[^\n]*)"
 SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path", "images")
 
 
@@ -57,6 +63,8 @@ def explain(message: str, error: BaseException | None = None) -> str:
             group = f"{found['group']}." if "group" in found.groupdict() else ""
             nested = re.findall(rf"NestedArg\(key='([\w.]+\.{found['key']})'", message)
             return _unknown(section + group, max(nested, key=len, default=found["key"]))
+    if outer and outer[1] == "data" and (found := re.search(OF_SEVERAL, message, re.DOTALL)):
+        return f"data.{found['key']} is {found['value']}, but must be {SEVERAL[found['key']]}."
     if found := re.search(MISSING, message):
         key = section + (found["key"] or found["first"]).removeprefix("init_args.")
         if key in ("model", "data"):
@@ -124,4 +132,5 @@ def _cause(section: str, message: str) -> str:
         text = f"{key}: {text[inner.end() :]}"
     elif section:
         text = f"{section.rstrip('.')}: {text}"
+    text = re.sub(r"Expected an? typing\.Literal\[(.*?)\]", r"Expected one of \1", text)
     return re.sub(r"Expected an? <class '([\w.]+)'>", r"Expected \1", text)

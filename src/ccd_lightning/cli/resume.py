@@ -41,6 +41,8 @@ def resolve(words: list[str], folder: Path, trust: bool = False) -> list[str]:
     if given & {"-h", "--help"}:
         return words
     path, rest = _take_option(options, "--ckpt_path")
+    if path == "":
+        raise UserError("--ckpt_path is empty. Give a run's folder or a checkpoint, or leave the option out.")
     if command == "fit" or given & {"-c", "--config"}:
         if path in (None, "", "null", *KEYWORDS):
             if command == "fit":

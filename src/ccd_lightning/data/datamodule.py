@@ -72,8 +72,6 @@ class AnomalyDataModule(ImageLoader):
         tiles: int | Tiles | None = None,
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
-        if batch_size < 1:
-            raise UserError(f"data.batch_size is {batch_size}, but must be 1 or more.")
         if not 0 < validation < 1:
             raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
         self.root = expand(root)

@@ -59,6 +59,10 @@ class ImageLoader(LightningDataModule):
 
     def __init__(self, batch_size: int, views: ViewTransform | None, num_workers: int, seed: int) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise UserError(f"data.batch_size is {batch_size}, but must be 1 or more.")
+        if num_workers < 0:
+            raise UserError(f"data.num_workers is {num_workers}, but must be 0 or more.")
         self.batch_size = batch_size
         self.views = views
         self.num_workers = num_workers

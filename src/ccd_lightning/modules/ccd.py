@@ -65,6 +65,8 @@ class CCD(EncoderPretraining):
         weights = {"contrastive": contrastive_weight} | {name: weight for name, weight in tasks.items() if weight}
         super().__init__(encoder, weights, optimizer, warmup_steps, schedule)
         self.save_hyperparameters(ignore=["optimizer", "encoder"])
+        if temperature <= 0:
+            raise UserError(f"model.temperature is {temperature}, but must be above 0.")
         self.temperature = temperature
         self.projection = ProjectionHead(self.encoder.features_size)
         self.distributions_given = distributions

@@ -54,7 +54,17 @@ def make_optimizer(make: OptimizerCallable, module: nn.Module, encoder: Encoder,
         module: All that is trained.
         encoder: A part of it.
         config: Says the encoder's learning rate, and whether L2-SP takes the place of its weight decay.
+
+    Raises:
+        UserError: If the optimiser refuses its options, such as a rate below 0.
     """
+    try:
+        return _make_optimizer(make, module, encoder, config)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model.optimizer: {error}. Give another value.") from error
+
+
+def _make_optimizer(make: OptimizerCallable, module: nn.Module, encoder: Encoder, config: TrainedEncoderConfig) -> Any:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if config.lr_scale == 1 and not config.l2_sp:
         return make(trained)

@@ -65,6 +65,8 @@ class PretextViews:
     ) -> None:
         if pairs < 0:
             raise ValueError(f"pairs must be 0 or more, got {pairs}")
+        if pairs and patch_size < 1:
+            raise ValueError(f"patch_size must be 1 or more, got {patch_size}")
         self.family = family or Permutation()
         self.count, self.first, omitted = _attributes(self.family)
         self.cutout_size = cutout_size
