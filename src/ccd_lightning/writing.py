@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that spreadsheets compute
+
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
@@ -25,6 +27,20 @@ def atomic_write(file: Path) -> Iterator[Path]:
         put_in_place(partial, file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a table that spreadsheets do not take for a formula.
+
+    Names of files, folders and groups are not ours: one that begins with `=` would be computed when the table is
+    opened. A space is put before it, which readers of the project's tables strip.
+    """
+    return f" {text}" if text.startswith(FORMULA) else text
+
+
+def path_cell(path: str) -> str:
+    """The same of a path, which stays one that can be opened: `./=a.png`."""
+    return os.path.join(".", path) if path.startswith(FORMULA) else path
 
 
 def put_in_place(partial: Path, file: Path) -> None:

@@ -27,7 +27,7 @@ from ccd_lightning.reporting.predictions_csv import PREDICTIONS, cells, columns
 from ccd_lightning.reporting.regions_csv import COLUMNS, REGIONS, find_regions, region_rows
 from ccd_lightning.visualization.overlays import Maps
 from ccd_lightning.visualization.picture_writer import MAPS, OVERLAYS, MapFormat, PictureWriter
-from ccd_lightning.writing import atomic_write
+from ccd_lightning.writing import atomic_write, path_cell
 
 ERRORS, SCALE = "errors.csv", "maps.json"
 HEADS = {PREDICTIONS: columns(labelled=False), REGIONS: COLUMNS, ERRORS: ["path", "reason"]}
@@ -109,7 +109,7 @@ class ImagePredictions(BasePredictionWriter):
         reasons = [reason for reason, _ in drawn]
         results = list(zip(batch["path"], scores, reasons, strict=True))
         good = [ImageRecord(path, -1, "", score) for path, score, reason in results if not reason]
-        bad = [(path, reason) for path, _, reason in results if reason]
+        bad = [(path_cell(path), reason) for path, _, reason in results if reason]
         threshold = self.pictures.threshold
         self.tables.append(
             PREDICTIONS, [cells(record, threshold, self.normal_scores, labelled=False) for record in good]

@@ -22,7 +22,7 @@ from ccd_lightning.data.lesion_sizes import SMALL
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import atomic_write
+from ccd_lightning.writing import atomic_write, cell, path_cell
 
 Level = Literal["error", "warning", "note"]
 MODES = {
@@ -204,7 +204,9 @@ def write_findings(file: Path, findings: Sequence[Finding]) -> None:
     with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("level", "topic", "path", "other", "told"))
-        writer.writerows((one.level, one.topic, one.path, one.other or "", one.message) for one in findings)
+        for one in findings:
+            paths = (path_cell(str(path or "")) for path in (one.path, one.other))
+            writer.writerow((one.level, one.topic, *paths, cell(one.message)))
 
 
 def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Finding]]:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ccd_lightning.data.naming import group_of, is_normal
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import atomic_write
+from ccd_lightning.writing import atomic_write, cell, path_cell
 
 Split = Literal["train", "test"]
 GOOD = "good"
@@ -93,8 +93,9 @@ class Manifest:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row in self.rows:
-                mask = self._relative(row.mask) if row.mask else ""
-                writer.writerow([self._relative(row.path), row.split, row.anomaly_type, mask, row.group or ""])
+                mask = path_cell(self._relative(row.mask)) if row.mask else ""
+                name, kind, group = path_cell(self._relative(row.path)), cell(row.anomaly_type), cell(row.group or "")
+                writer.writerow([name, row.split, kind, mask, group])
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path.resolve())

@@ -16,7 +16,7 @@ from ccd_lightning.metrics.calibration import normal_percentile
 from ccd_lightning.metrics.records import ImageRecord
 from ccd_lightning.metrics.types import Floats
 from ccd_lightning.runs import how_to_test
-from ccd_lightning.writing import atomic_write
+from ccd_lightning.writing import atomic_write, cell, path_cell
 
 PREDICTIONS = "predictions.csv"
 
@@ -59,8 +59,8 @@ def cells(record: ImageRecord, threshold: float, normal_scores: Floats, labelled
     decision = "" if math.isnan(threshold) else "abnormal" if record.score > threshold else "normal"
     percentile = normal_percentile(np.array([record.score]), normal_scores)[0]
     place = "" if math.isnan(percentile) else f"{percentile:.3f}"
-    label, group = ([str(record.label)], [record.group]) if labelled else ([], [])
-    return [record.path, *label, repr(record.score), place, decision, *group]
+    label, group = ([str(record.label)], [cell(record.group)]) if labelled else ([], [])
+    return [path_cell(record.path), *label, repr(record.score), place, decision, *group]
 
 
 def read_predictions(run: Path) -> dict[str, Prediction]:

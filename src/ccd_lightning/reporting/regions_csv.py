@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from ccd_lightning.writing import path_cell
+
 REGIONS = "regions.csv"
 COLUMNS = ("path", "region", "left", "top", "right", "bottom", "x", "y", "area", "peak", "mean", "outlined")
 EIGHT_NEIGHBOURS = np.ones((3, 3))
@@ -59,5 +61,7 @@ def region_rows(path: str, regions: list[Region], limit: float) -> list[list[str
     for number, one in enumerate(regions, start=1):
         outlined = "" if math.isnan(limit) else "yes" if one.peak > limit else "no"
         places = [*map(str, one.box), *(f"{value:.1f}" for value in one.centre)]
-        rows.append([path, str(number), *places, str(one.area), f"{one.peak:.6g}", f"{one.mean:.6g}", outlined])
+        rows.append(
+            [path_cell(path), str(number), *places, str(one.area), f"{one.peak:.6g}", f"{one.mean:.6g}", outlined]
+        )
     return rows
