@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ccd_lightning.data.formats import pillow
+from ccd_lightning.data.formats import dicom, pillow
 from ccd_lightning.data.formats.picture import Header, Least, Picture
 from ccd_lightning.data.sources import split_page
 
@@ -19,7 +19,7 @@ def read_header(path: Path) -> Header:
         UserError: If the file is no image that can be read.
     """
     file, _ = split_page(path)
-    return pillow.read_header(file)
+    return dicom.read_header(file) if dicom.is_dicom(file) else pillow.read_header(file)
 
 
 def read_picture(path: Path, least: Least | None = None) -> Picture:
@@ -33,4 +33,4 @@ def read_picture(path: Path, least: Least | None = None) -> Picture:
         UserError: If the file cannot be decoded, has no such page, or holds several and none is named.
     """
     file, page = split_page(path)
-    return pillow.read_picture(file, page, least)
+    return dicom.read_picture(file, page) if dicom.is_dicom(file) else pillow.read_picture(file, page, least)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 Range = tuple[float, float]
@@ -13,18 +15,37 @@ Size = tuple[int, int]  # width and height in pixels
 Least = Callable[[Size], Size | None]  # of an image of this size, that suffices; None where all of it is wanted
 
 
-class Window(NamedTuple):
-    """A range of grey values that a file asks to be shown by.
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A range of grey values that a file asks to be shown by: how bright each of them is.
 
     Attributes:
-        low: Value that becomes black.
-        high: Value that becomes white.
+        low: The value at and below which all is black.
+        high: The value at and above which all is white; the same as low for a step.
         name: What the file calls it, such as "BRAIN"; may be empty.
+        sigmoid: Whether brightness follows a sigmoid of the same centre and width, rather than a line.
+        table: Brightness of the whole numbers from low to high, 0 to 1, where the file gives a table instead.
     """
 
     low: float
     high: float
     name: str = ""
+    sigmoid: bool = False
+    table: NDArray[np.float64] | None = None
+
+    def shares(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Brightness of grey values of any shape, 0 to 1; that of NaN is 0."""
+        values = values.astype(np.float64)
+        values[np.isnan(values)] = -np.inf
+        if self.table is not None:
+            places = np.rint(values.clip(self.low, self.high) - self.low).astype(np.intp)
+            return np.asarray(self.table[places])
+        width = self.high - self.low
+        if width == 0:
+            return (values > self.low).astype(np.float64)
+        if self.sigmoid:  # PS3.3 C.11.2.1.3.1
+            return np.asarray(1 / (1 + np.exp((-4 * (values - (self.low + self.high) / 2) / width).clip(-700, 700))))
+        return np.asarray(((values - self.low) / width).clip(0, 1))
 
 
 class Header(NamedTuple):
@@ -54,6 +75,8 @@ class Picture:
         full: The lowest and the highest value that the depth of the file can hold; None where that is not known.
         windows: The ranges that the file asks to be shown by.
         inverted: Whether low values are bright.
+        missing: Which pixels (height, width) hold no measurement, as DICOM's padding; None where all do. They are black,
+            and left out where grey values are counted.
     """
 
     image: Image.Image
@@ -61,3 +84,4 @@ class Picture:
     full: Range | None = None
     windows: tuple[Window, ...] = ()
     inverted: bool = False
+    missing: NDArray[np.bool_] | None = None

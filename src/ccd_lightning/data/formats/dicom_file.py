@@ -1,0 +1,233 @@
+"""Opening DICOM files: only the tags that an image needs, within bounds of memory, and without their text in messages.
+
+Tags hold names, dates and numbers of patients. pydicom's warnings and errors may quote them, so that none is passed on.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import mmap
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from PIL import Image
+
+from ccd_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.uid import UID
+
+SUFFIXES = (".dcm", ".dicom", ".ima")
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+INFLATED = b"1.2.840.10008.1.2.1\0\0\0"  # explicit VR little endian, padded to the same length
+INFLATION = 64 << 20  # bytes of a deflated file beside those of its pixels
+TAGS = (
+    "SOPClassUID", "PatientID", "StudyInstanceUID", "SamplesPerPixel", "PhotometricInterpretation",
+    "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept",
+    "ModalityLUTSequence", "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation", "VOILUTFunction",
+    "VOILUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    *(f"{part}{colour}PaletteColorLookupTable{what}" for colour in ("Red", "Green", "Blue")
+      for part, what in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))),
+)  # fmt: skip
+PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+# pydicom's own reads RLE as fast as the one in Rust, which panics at damaged data; and GDCM's, which pydicom would ask
+# first where it is installed, ends the whole process there.
+DECODERS = ("pylibjpeg", "pyjpegls", "pillow")
+DAMAGED = "a damaged DICOM file, or one that breaks the standard"
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """An opened file, up to its pixels.
+
+    Attributes:
+        stream: Of the file, inflated where it is deflated.
+        tags: Those of TAGS that it has.
+        syntax: Its transfer syntax.
+        pixels: Which element its pixels are in, one of PIXELS.
+        kind: The element's value representation.
+        plugins: pydicom's decoders to ask for them, in this order.
+        start: Where their bytes begin in the stream.
+        length: Bytes from there to the end.
+    """
+
+    stream: BinaryIO
+    tags: Dataset
+    syntax: UID
+    pixels: str
+    kind: str
+    plugins: tuple[str, ...]
+    start: int
+    length: int
+
+
+def is_dicom(file: Path) -> bool:
+    """Whether a file is to be read as DICOM: by its content, or where that does not say so, by its suffix."""
+    if file.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+class _Mapped(mmap.mmap):
+    """A mapped file: never read beyond its end, however long a damaged element claims to be."""
+
+    def seek(self, pos: int, whence: int = 0) -> int:  # type: ignore[override]  # as of Python 3.13
+        """Goes to a position, or to the end where it lies beyond, as files do."""
+        super().seek(min(max((0, self.tell(), len(self))[whence] + pos, 0), len(self)))
+        return self.tell()
+
+
+@contextmanager
+def open_dicom(file: Path) -> Iterator[DicomFile]:
+    """Opens a file.
+
+    Whatever goes wrong while it is open becomes a `UserError` without the text of the cause.
+
+    Raises:
+        UserError: If the file cannot be read, holds no image, or is too large.
+    """
+    _prepare_pydicom(file)
+    try:
+        with file.open("rb") as handle, _Mapped(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield _parse(_inflate(cast(BinaryIO, mapped), file), file)
+    except UserError:
+        raise
+    except Exception as error:  # of the many kinds that damaged files lead to; their text may quote the file's tags
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
+        raise UserError(f"{file}: {DAMAGED} ({type(error).__name__}). Replace or remove this file.") from None
+
+
+def _prepare_pydicom(file: Path) -> None:
+    try:
+        import pydicom  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"{file}: DICOM files are read with pydicom. Install it with: pip install 'ccd-lightning[dicom]'"
+        ) from error
+    for name in ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "rle"):
+        warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _inflate(stream: BinaryIO, file: Path) -> BinaryIO:
+    """The same file with a deflated data set inflated, which pydicom would do without a bound."""
+    from pydicom.filereader import read_dataset
+
+    if stream.read(132)[128:] != b"DICM":
+        if file.suffix.lower() not in SUFFIXES:
+            raise UserError(f"{file}: not a DICOM file.")
+        stream.seek(0)
+        return stream
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+    if str(meta.get("TransferSyntaxUID", "")) != DEFLATED.decode():
+        stream.seek(0)
+        return stream
+    end = stream.tell()
+    most = INFLATION + 4 * (Image.MAX_IMAGE_PIXELS or 1 << 62)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = inflater.decompress(stream.read(), min(most, 1 << 62))
+    if inflater.unconsumed_tail:
+        raise UserError(f"{file}: its deflated content has more than {most:,} bytes, which are not read.")
+    stream.seek(0)
+    return io.BytesIO(stream.read(end).replace(DEFLATED, INFLATED) + content)
+
+
+def _parse(stream: BinaryIO, file: Path) -> DicomFile:
+    from pydicom import dcmread
+    from pydicom.uid import UID
+
+    stream.seek(0)
+    tags = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
+    element = stream.read(12)  # tag, kind and length; without the kind where that is implicit
+    order: Any = "little" if tags.original_encoding[1] is not False else "big"
+    group, number = (int.from_bytes(element[at : at + 2], order) for at in (0, 2))
+    pixels = PIXELS.get((group << 16) + number)
+    meta: Any = tags.file_meta
+    if pixels is None or not {"Rows", "Columns", "BitsAllocated"} <= set(tags.dir()):
+        kind = str(tags.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+        name = f", but {UID(kind).name}" if kind and UID(kind).name != kind else ""
+        raise UserError(f"{file}: a DICOM file that holds no image{name}. Leave it out.")
+    vr = element[4:6] if element[4:6] in (b"OB", b"OW", b"OF", b"OD") else b""  # implicit
+    start = stream.tell() - (0 if vr else 4)
+    syntax = UID(meta.get("TransferSyntaxUID") or _syntax_of(tags))
+    _complete(tags)
+    plugins = _decoders(syntax, file)
+    opened = DicomFile(stream, tags, syntax, pixels, (vr or b"OW").decode(), plugins, start, stream.seek(0, 2) - start)
+    _check_size(opened, file)
+    return opened
+
+
+def _syntax_of(tags: Any) -> str:
+    """The transfer syntax of a file without the part that names it, as pydicom guessed it."""
+    implicit, little = tags.original_encoding
+    return f"1.2.840.10008.1.2{'' if implicit else '.1' if little else '.2'}"
+
+
+def _complete(tags: Any) -> None:
+    """Adds what files of one grey channel leave out."""
+    for name, value in (("SamplesPerPixel", 1), ("PhotometricInterpretation", "MONOCHROME2"),
+                        ("PixelRepresentation", 0), ("BitsStored", tags.BitsAllocated)):  # fmt: skip
+        if tags.get(name) is None:
+            setattr(tags, name, value)
+
+
+def syntax_name(syntax: UID) -> str:
+    """A transfer syntax in words of the standard's own, as what the file says may be anything."""
+    return f"{syntax.name} ({syntax})" if syntax.name != str(syntax) else "which the DICOM standard does not list"
+
+
+def _decoders(syntax: UID, file: Path) -> tuple[str, ...]:
+    """Those of DECODERS that are installed and read a transfer syntax.
+
+    Raises:
+        UserError: If there is none.
+    """
+    from pydicom.pixels import get_decoder
+
+    name = syntax_name(syntax)
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise UserError(
+            f"{file}: no Python package decodes its transfer syntax, {name}. Convert it, such as with gdcmconv --raw,"
+            " or a video into frames with ffmpeg."
+        ) from None
+    if not syntax.is_encapsulated:
+        return ("",)
+    if "pydicom" in decoder.available_plugins:
+        return ("pydicom",)
+    if found := tuple(plugin for plugin in DECODERS if plugin in decoder.available_plugins):
+        return found
+    texts = (text.split(" - requires ") for text in decoder.missing_dependencies)
+    needed = " or ".join(text[1] for text in texts if text[0] in DECODERS)
+    raise UserError(
+        f"{file}: to decode its transfer syntax, {name}, install {needed}: pip install 'ccd-lightning[dicom]'"
+    )
+
+
+def _check_size(opened: DicomFile, file: Path) -> None:
+    """Sees that the pixels are neither more than Pillow reads in other formats, nor more than the file holds."""
+    from pydicom.pixels.utils import get_expected_length, get_nr_frames
+
+    tags: Any = opened.tags
+    pixels, most = tags.Rows * tags.Columns, Image.MAX_IMAGE_PIXELS
+    if most and pixels > 2 * most:
+        raise UserError(f"{file}: {tags.Columns} x {tags.Rows} pixels, but at most {2 * most:,} are read.")
+    if pixels < 1:
+        raise UserError(f"{file}: {DAMAGED} (no pixels). Replace or remove this file.")
+    least = 8 * get_nr_frames(tags) if opened.syntax.is_encapsulated else get_expected_length(tags)
+    if least > opened.length:
+        raise UserError(f"{file}: the file is cut off, or {DAMAGED}. Replace or remove it.")
