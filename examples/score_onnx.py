@@ -26,7 +26,10 @@ def open_rgb(file: str, metadata: Metadata) -> Image.Image:
         sys.exit(f"{file}: several pages or frames; split it into one file per image")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # more than 8 bits
-        low, high = json.loads(metadata["range"]) or (0, 65535)
+        window = json.loads(metadata["window"])
+        if isinstance(window, str) and window != "full":
+            sys.exit(f"{file}: shown by the window that each file names, which this script does not read")
+        low, high = (0, 65535) if window in (None, "full") else window
         image = Image.fromarray(np.rint(255 * ((np.asarray(image) - low) / (high - low)).clip(0, 1)).astype(np.uint8))
     return image.convert("RGB")
 

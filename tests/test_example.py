@@ -30,7 +30,7 @@ def example() -> ModuleType:
 def metadata(preprocessing: Preprocessing, limits: tuple[float, float] | None = LIMITS) -> dict[str, str]:
     own = {
         "crop": json.dumps(preprocessing.crop),
-        "range": json.dumps(preprocessing.range),
+        "window": json.dumps(preprocessing.window),
         "map_limits": json.dumps(limits),
     }
     return own | {"map_colours": palette().hex()}

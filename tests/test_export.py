@@ -91,7 +91,7 @@ def test_onnx_says_what_it_takes_and_what_it_was_made_of(tmp_path: Path) -> None
         "input": "uint8, 0 to 255",
         "size": "32",
         "crop": "[0.1, 0, 1, 0.5]",
-        "range": "[0.0, 4000.0]",
+        "window": "[0.0, 4000.0]",
         "map_limits": "[0.5, 2.0]",
         "map_colours": palette().hex(),
         "resize": "crop, then bilinear with antialiasing, as Pillow's Image.resize",

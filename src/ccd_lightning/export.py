@@ -79,7 +79,7 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
         "input": "uint8, 0 to 255" if kind == "uint8" else "float32, 0 to 1",
         "size": str(detector.preprocessing.size),
         "crop": json.dumps(detector.preprocessing.crop),
-        "range": json.dumps(detector.preprocessing.range),
+        "window": json.dumps(detector.preprocessing.window),
         "resize": "crop, then bilinear with antialiasing, as Pillow's Image.resize",
         "map_limits": json.dumps(None if math.isnan(limits[1]) else limits),
         "map_colours": palette().hex(),

@@ -8,6 +8,7 @@ from typing import Any
 
 MODULES = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}
 VIEWS = {"hole": "cutout_size", "weak": "augment_on"}
+DATA = {"range": "window"}
 LOCAL_SCALE = {"drawn": "windows_per_image", "chunk": "chunk_size"}
 PADIM = "ccd_lightning.modules.padim.PaDiM"  # whose option `layers` is one of its features' now
 TENSORS = {"stem.0": "conv1", "stem.1": "bn1"}
@@ -24,6 +25,7 @@ def current_modules(text: str) -> str:
 def current_config(config: Any) -> Any:
     """A config with the names that options have now; the rest of it stays as it is, whatever it is."""
     config = _renamed(config, ("model", "init_args", "local_scale"), LOCAL_SCALE)
+    config = _renamed(config, ("data", "init_args"), DATA)
     model = config.get("model") if isinstance(config, dict) else None
     if isinstance(model, dict) and model.get("class_path") == PADIM:
         config = config | {"model": model | {"init_args": _features(model.get("init_args"))}}

@@ -16,7 +16,7 @@ from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.data.duplicates import find_pairs
-from ccd_lightning.data.file_info import measure_range
+from ccd_lightning.data.grey_values import measure_window
 from ccd_lightning.data.images import load_images, read_image
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
@@ -61,7 +61,7 @@ def fitted(root: Path, **options: Any) -> AnomalyDataModule:
 def test_a_set_keeps_its_range(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = fitted(scans)
     assert data.preprocessing == Preprocessing(SIDE, None, (BASE - 1000, BASE + 1500))
-    assert "10 of 10 training images have 16 bits: grey values from 31768 to 34268 become 0 to 255" in (
+    assert "10 of 10 training images have more than 8 bits: grey values from 31768 to 34268 become 0 to 255" in (
         capsys.readouterr().out
     )
     data.setup("test")
@@ -75,29 +75,29 @@ def test_a_dark_image_refuses_no_set(scans: Path) -> None:
     write(scans / "test/good/dark.png", slice_of(51, 0, 300))
     data = fitted(scans)
     data.setup("test")
-    assert data.preprocessing.range == (0, BASE + 1500)
+    assert data.preprocessing.window == (0, BASE + 1500)
 
 
 def test_single_hot_pixels_do_not_stretch_the_range(scans: Path) -> None:
     values = slice_of(3)
     values[0, 0] = 65535
-    assert measure_range([write(scans / "train/good/3.png", values)], Preprocessing(SIDE))[0][1] == 65535  # type: ignore[index]
+    assert measure_window([write(scans / "train/good/3.png", values)], Preprocessing(SIDE))[0][1] == 65535  # type: ignore[index]
     large = np.full((1024, 1024), BASE, np.uint16)
     large[:512] += 200
     large[0, :5], large[1, :5] = 65535, 0
-    assert measure_range([write(scans / "large.png", large)], Preprocessing(SIDE)) == ((BASE, BASE + 200), 1)
+    assert measure_window([write(scans / "large.png", large)], Preprocessing(SIDE)) == ((BASE, BASE + 200), 1)
 
 
 def test_a_crop_says_which_pixels_count(scans: Path) -> None:
     values = slice_of(0)
     values[:, :8] = 60000
     path = write(scans / "train/good/0.png", values)
-    assert measure_range([path], Preprocessing(SIDE, (0.25, 0, 1, 1)))[0][1] < BASE + 2000  # type: ignore[index]
+    assert measure_window([path], Preprocessing(SIDE, (0.25, 0, 1, 1)))[0][1] < BASE + 2000  # type: ignore[index]
 
 
 def test_images_of_8_bits_have_no_range(folder: Path) -> None:
     data = fitted(folder)
-    assert data.preprocessing.range is None
+    assert data.preprocessing.window is None
     paths = [row.path for row in data.datasets["train"].rows]
     with_one = load_images(paths, Preprocessing(SIDE, None, (10, 20))).pixels
     assert np.array_equal(with_one, load_images(paths, Preprocessing(SIDE)).pixels)
@@ -122,20 +122,20 @@ def test_what_is_not_a_number_is_dark(tmp_path: Path) -> None:
 def test_floating_point_at_another_scale_is_told(scans: Path) -> None:
     write(scans / "test/good/f.tif", slice_of(70).astype(np.float32) - BASE)
     data = fitted(scans)
-    with pytest.raises(UserError, match=r"f\.tif: no pixel has a value within data\.range, 31768 to 34268"):
+    with pytest.raises(UserError, match=r"f\.tif: no pixel has a value within data\.window, 31768 to 34268"):
         data.setup("test")
 
 
 @pytest.mark.parametrize("limits", [(5, 5), (6, 5), (float("nan"), 1), (0, float("inf"))])
 def test_a_range_that_cannot_be(limits: tuple[float, float], folder: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.range is .* low < high"):
-        AnomalyDataModule(str(folder), range=limits)
+    with pytest.raises(UserError, match=r"data\.window is .* low < high"):
+        AnomalyDataModule(str(folder), window=limits)
 
 
 def test_the_cache_knows_the_range(scans: Path, tmp_path: Path) -> None:
     cache, levels = tmp_path / "cache", []
     for limits in (None, (BASE, BASE + 500.0), None):
-        data = fitted(scans, cache_dir=str(cache), range=limits)
+        data = fitted(scans, cache_dir=str(cache), window=limits)
         levels.append(data.datasets["train"][EpochIndex(0, 0)]["image"])
     assert torch.equal(levels[0], levels[2])
     assert not torch.equal(levels[0], levels[1])
@@ -145,7 +145,7 @@ def test_the_cache_knows_the_range(scans: Path, tmp_path: Path) -> None:
 def test_without_training_images_of_16_bits_a_narrow_one_is_told(scans: Path, folder: Path) -> None:
     shutil.copy(scans / "test/good/0.png", folder / "test/good/narrow.png")
     data = fitted(folder)
-    with pytest.raises(UserError, match=r"narrow\.png: 16 bits of which few values are used .* --data\.range"):
+    with pytest.raises(UserError, match=r"narrow\.png: 16 bits of which few values are used .* --data\.window"):
         data.setup("test")
 
 
@@ -153,10 +153,10 @@ def test_floating_point_is_an_error_of_the_check_but_with_a_range(scans: Path) -
     write(scans / "train/good/f.tif", slice_of(70).astype(np.float32))
     found = {one.topic: one.level for one in check(read_layout(scans)[0]).findings}
     assert found == {"images that cannot be read": "error", "16 bits": "note"}
-    assert check(read_layout(scans)[0], preprocessing=Preprocessing(64, range=(0, 1))).count("error") == 0
+    assert check(read_layout(scans)[0], preprocessing=Preprocessing(64, window=(0, 1))).count("error") == 0
     with pytest.raises(UserError, match=r"f\.tif: pixels of floating point"):
         fitted(scans)
-    fitted(scans, range=(BASE - 1000, BASE + 1500))
+    fitted(scans, window=(BASE - 1000, BASE + 1500))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -176,10 +176,10 @@ def test_test_predict_load_and_prepare_use_the_range_of_the_fit(
     assert main(["fit", "--config", str(CONFIGS / "padim_folder.yaml"), *words, *logger]) == 0
     expected = [BASE - 1000.0, BASE + 1500.0]
     config = yaml.safe_load(Path("runs/mine/latest/config.yaml").read_text())
-    assert config["data"]["init_args"]["range"] == expected
+    assert config["data"]["init_args"]["window"] == expected
     detector = load("runs/mine")
     assert detector.preprocessing == Preprocessing(SIDE, None, (expected[0], expected[1]))
-    assert detector.preprocessing.range == tuple(expected)
+    assert detector.preprocessing.window == tuple(expected)
     assert main(["test"]) == 0
     assert main(["predict", "--images", str(scans / "test"), "--output", "out"]) == 0
     tables = [Path("runs/mine/latest/predictions.csv"), Path("out/predictions.csv")]

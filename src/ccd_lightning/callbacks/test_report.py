@@ -23,6 +23,7 @@ from PIL import Image
 
 from ccd_lightning.callbacks.dashboard import tensorboard
 from ccd_lightning.checkpoints import fingerprint
+from ccd_lightning.data.depth import describe_window
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.distributed import gather_ranks
@@ -178,6 +179,7 @@ def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]
         "masks": sum(record.area is not None for record in records),
         "groups": len({record.group for record in records} - {""}),
         "split": digest[:16],
+        "window": describe_window(datamodule.preprocessing.window),
     }
 
 

@@ -73,7 +73,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, prints and writes what was found."""
-    from ccd_lightning.data.checking import check, common_sizes, write_findings
+    from ccd_lightning.data.checking import check, common_sizes, describe_levels, write_findings
     from ccd_lightning.data.lesion_sizes import describe_lesions
     from ccd_lightning.data.preparing import pair_sheet
 
@@ -84,6 +84,8 @@ def _check(arguments: argparse.Namespace) -> None:
         print(f"sizes: {common_sizes(result.infos)}")
     if result.lesions:
         print(f"lesions: {describe_lesions(result.lesions, preprocessing)}")
+    if result.levels:
+        print(f"grey levels: {describe_levels(result.levels)}")
     _print_findings(result)
     table: Path = arguments.output / "findings.csv"
     write_findings(table, result.findings)
@@ -117,7 +119,8 @@ def _print_findings(result: Check) -> None:
 def _prepare(arguments: argparse.Namespace) -> None:
     """Writes the split down, without training images that are tested on; on request, images at working size."""
     from ccd_lightning.data.duplicates import find_pairs
-    from ccd_lightning.data.file_info import measure_range
+    from ccd_lightning.data.depth import describe_window
+    from ccd_lightning.data.grey_values import measure_window
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
 
@@ -137,13 +140,11 @@ def _prepare(arguments: argparse.Namespace) -> None:
     root = manifest.root
     if arguments.copy:
         preprocessing = _preprocessing(arguments)
-        if preprocessing.range is None:
-            training = [row.path for row in manifest.select("train")]
-            preprocessing = replace(preprocessing, range=measure_range(training, preprocessing)[0])
+        if found := measure_window([row.path for row in manifest.select("train")], preprocessing)[0]:
+            preprocessing = replace(preprocessing, window=found)
         manifest, root = write_resized(manifest, arguments.copy, preprocessing), arguments.copy
-        if preprocessing.range:
-            low, high = preprocessing.range
-            print(f"Grey values from {low:g} to {high:g} of images of more than 8 bits became 0 to 255 (--range)")
+        if message := describe_window(preprocessing.window):
+            print(f"In images of more than 8 bits, {message} (set others with --window)")
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
     config = ("--config", "ccd_folder")
@@ -157,7 +158,7 @@ def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:
     settings = {
         "size": size[0] if len(size) == 1 else size,
         "crop": crop[0] if crop and len(crop) == 1 else crop,
-        "range": arguments.range,
+        "window": arguments.window,
         "fit": arguments.fit,
     }
     try:
@@ -217,11 +218,10 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--root", type=expand, required=True, help="the data set's folder, or a manifest (.csv)")
     parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
     parser.add_argument(
-        "--range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="grey values of images of more than 8 bits that become 0 and 255; default: found in the training images",
+        "--window",
+        metavar="WINDOW",
+        help="how grey values of more than 8 bits are shown, as --data.window: '[LOW, HIGH]', 'percentile [0.5, 99.5]', full,"
+        " stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training images",
     )
     parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
     parser.add_argument("--no_groups", action="store_true", help="do not group images by patient or video")

@@ -131,8 +131,8 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
         options["data.crop"] = crop if crop == "auto" else list(crop)
     if data.preprocessing.fit != (shipped.value(config, "data.init_args.fit") or "squash"):
         options["data.fit"] = data.preprocessing.fit
-    if data.preprocessing.range:
-        options["data.range"] = list(data.preprocessing.range)
+    if window := data.preprocessing.window:
+        options["data.window"] = list(window) if isinstance(window, tuple) else window
     weights = f"{following.encoder}.weights"
     taken = shipped.value(config, f"model.init_args.{weights}")  # the newest finished run of this name
     if not named or taken != (runs.ROOT / run.parent.name).as_posix():

@@ -37,7 +37,7 @@ class KeepConfig(SaveConfigCallback):
             raise UserError(
                 f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."
             )
-        self.config = self._with_range(trainer)
+        self.config = self._with_window(trainer)
         self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
         self.save_to_log_dir = False  # Lightning writes there in place
         super().setup(trainer, pl_module, stage)
@@ -53,17 +53,17 @@ class KeepConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the config, the folder that its relative paths refer to, and which images were held out."""
-        checkpoint[CONFIG_KEY] = self.parser.dump(self._with_range(trainer), skip_none=False)
+        checkpoint[CONFIG_KEY] = self.parser.dump(self._with_window(trainer), skip_none=False)
         checkpoint[ORIGIN_KEY] = os.getcwd()
         if division := anomaly_data(trainer).division:
             checkpoint[DIVISION_KEY] = division.state()
 
-    def _with_range(self, trainer: Trainer) -> Namespace:
-        """The config with the range of grey values that was found in the training images, for test and predict."""
+    def _with_window(self, trainer: Trainer) -> Namespace:
+        """The config with the window of grey values that was found in the training images, for test and predict."""
         config = self.config.clone()
-        preprocessing = anomaly_data(trainer).preprocessing
-        if preprocessing.range and "data.init_args.range" in config:
-            config["data.init_args.range"] = preprocessing.range
+        window = anomaly_data(trainer).preprocessing.window
+        if window is not None and "data.init_args.window" in config:
+            config["data.init_args.window"] = window
         return config
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 from ccd_lightning.data.depth import DEEP
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
-from ccd_lightning.data.formats.pillow import SIXTEEN
+from ccd_lightning.data.grey_values import count_levels, measure_window
 from ccd_lightning.data.images import abnormal_pixels, find_placement, open_image
 from ccd_lightning.data.lesion_sizes import SMALL
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
@@ -29,6 +30,8 @@ MODES = {
     "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha", "RGBA": "alpha",
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
+DEPTHS = {"I": "whole numbers of more than 16 bits, or with a sign", "F": "floating point"}
+LEVELS = 64  # of 256, below which an image has steps where it had grey values
 BETWEEN = 0.01  # share of a mask's pixels that may lie between a fourth and three fourths of its range
 
 
@@ -59,12 +62,14 @@ class Check:
         infos: Of the images that can be read.
         pairs: Of training and test images that are or nearly are one.
         lesions: How long the longer side of each connected region of the masks is at working size, in pixels.
+        levels: How many of 256 grey levels are left of each image with more, by the window.
     """
 
     findings: list[Finding]
     infos: dict[Path, ImageInfo]
     pairs: list[Pair] = field(default_factory=list)
     lesions: list[float] = field(default_factory=list)
+    levels: dict[Path, int] = field(default_factory=dict)
 
     def count(self, level: Level) -> int:
         """How many findings there are of a level."""
@@ -77,7 +82,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     Args:
         manifest: Its images, with the flaws found in reading them.
         read: Whether to open the files; without, only what the table says is checked.
-        preprocessing: Crop and size at which lesions can be too small, and the range of grey values, if one is given.
+        preprocessing: Crop and size at which lesions can be too small, and the window of grey values.
     """
     findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
     if message := one_sided(manifest):
@@ -86,6 +91,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     infos: dict[Path, ImageInfo] = {}
     pairs: list[Pair] = []
     lesions: list[float] = []
+    levels: dict[Path, int] = {}
     if read:
         for path, seen in inspect_files([row.path for row in manifest.rows]):
             if isinstance(seen, ImageInfo):
@@ -93,8 +99,8 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
             else:
                 findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
         pairs = copies(manifest, infos)
-        ranged = preprocessing.range is not None
-        findings += [*_repeated(manifest, infos), *_kinds_of_files(infos, ranged), *_sizes(infos)]
+        findings += [*_repeated(manifest, infos), *_kinds_of_files(infos), *_sizes(infos)]
+        levels = _count_levels(manifest, infos, preprocessing, findings)
         findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, preprocessing, lesions)
     findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
     findings += [
@@ -102,7 +108,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     ]
     order = ("error", "warning", "note")
     findings.sort(key=lambda one: (order.index(one.level), one.topic, one.path))
-    return Check(findings, infos, groups + pairs, lesions)
+    return Check(findings, infos, groups + pairs, lesions, levels)
 
 
 def _of_pair(pair: Pair, topic: str) -> Finding:
@@ -125,18 +131,47 @@ def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[F
                 yield Finding("warning", "files twice on one side", row.path, message, other)
 
 
-def _kinds_of_files(infos: Mapping[Path, ImageInfo], ranged: bool) -> Iterator[Finding]:
+def _kinds_of_files(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     for path, seen in infos.items():
-        if seen.mode in SIXTEEN:
-            yield Finding("note", "16 bits", path, "scaled to 8 bits, by one range for all images.")
-        elif seen.mode in DEEP and not ranged:
-            message = "pixels of more than 16 bits, whose range is not known; give it with --data.range."
-            yield Finding("error", "images that cannot be read", path, message)
+        if seen.mode in DEEP:
+            yield Finding("note", DEPTHS.get(seen.mode, "16 bits"), path, "scaled to 8 bits, by --data.window.")
         elif seen.mode != "RGB":
             yield Finding("note", MODES.get(seen.mode, seen.mode), path, "read as RGB.")
         if seen.orientation != 1:
             message = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
             yield Finding("warning", "EXIF orientation", path, message)
+
+
+def _count_levels(
+    manifest: Manifest, infos: Mapping[Path, ImageInfo], preprocessing: Preprocessing, findings: list[Finding]
+) -> dict[Path, int]:
+    """Counts the grey levels that the window leaves; images that cannot be shown by it are added to the findings."""
+    training = [row.path for row in manifest.select("train") if row.path in infos]
+    if found := measure_window(training, preprocessing)[0]:
+        preprocessing = replace(preprocessing, window=found)
+    levels: dict[Path, int] = {}
+    for path, count in count_levels([path for path, seen in infos.items() if seen.mode in DEEP], preprocessing):
+        if isinstance(count, UserError):
+            findings.append(Finding("error", "images that cannot be read", path, _without_name(count, path)))
+        else:
+            levels[path] = count
+    if levels and (few := [path for path, count in levels.items() if count < LEVELS]):
+        worst = min(few, key=lambda path: levels[path])
+        message = (
+            f"{levels[worst]} grey levels are left by the window, the fewest; {len(few)} of {len(levels)} images with more"
+            f" than 8 bits have fewer than {LEVELS}. A narrower --data.window leaves more."
+        )
+        findings.append(Finding("warning", "few grey levels", worst, message))
+    return levels
+
+
+def describe_levels(levels: Mapping[Path, int]) -> str:
+    """How many grey levels are left, in words."""
+    worst = min(levels, key=lambda path: levels[path])
+    median = statistics.median_low(levels.values())
+    return (
+        f"{median} of 256 are left by the window (median of {len(levels)} images), at worst {levels[worst]} ({worst})"
+    )
 
 
 def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:

@@ -11,8 +11,9 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from ccd_lightning.commands import expand
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, ViewTransform
+from ccd_lightning.data.depth import describe_window
 from ccd_lightning.data.division import Division, image_keys
-from ccd_lightning.data.file_info import measure_range
+from ccd_lightning.data.grey_values import measure_window
 from ccd_lightning.data.holdout import HoldOut
 from ccd_lightning.data.images import load_images
 from ccd_lightning.data.layouts import scan_folder
@@ -44,8 +45,10 @@ class AnomalyDataModule(ImageLoader):
         seed: Decides the hold-out, the order and the views.
         cache_dir: Folder for decoded images, shared by runs and processes; None decodes into memory, once a run.
         check_leaks: Whether a fit is refused where a training image is, perhaps mirrored, among the test images too.
-        range: Grey values that become 0 and 255 in images of more than 8 bits; None finds that of 16-bit images over
-            the training images, leaving out 0.01% of their pixels at either end. Images of 8 bits are not concerned.
+        window: How grey values of more than 8 bits are shown: two values in the unit of the files, which become 0 and
+            255; "percentile [LOW, HIGH]" for these percentiles of the training images, None for 0.01 and 99.99;
+            "full" for all that a file's depth can hold; "stored" for the window that a DICOM file names first,
+            "stored:NAME" for the one of that name.
         require_masks: Whether an abnormal test image without a mask is an error; otherwise pixel metrics leave it out.
         groups: Whether images of one patient or video, as their names or a manifest's column say, stay together.
         fit: How images of another shape are brought to the size: "squash" stretches them, "letterbox" leaves a margin,
@@ -65,7 +68,7 @@ class AnomalyDataModule(ImageLoader):
         seed: int = 0,
         cache_dir: str | None = None,
         check_leaks: bool = True,
-        range: tuple[float, float] | None = None,
+        window: tuple[float, float] | str | None = None,
         require_masks: bool = False,
         groups: bool = True,
         fit: Fit = "squash",
@@ -75,7 +78,7 @@ class AnomalyDataModule(ImageLoader):
         if not 0 < validation < 1:
             raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
         self.root = expand(root)
-        self.preprocessing = Preprocessing(size, crop, range, fit, tiles)
+        self.preprocessing = Preprocessing(size, crop, window, fit, tiles)
         self.validation = validation
         self.cache_dir = expand(cache_dir) if cache_dir else None
         self.check_leaks = check_leaks
@@ -144,6 +147,7 @@ class AnomalyDataModule(ImageLoader):
             raise UserError(
                 f"{self.root}: no test images; put normal ones into test/good, abnormal ones into test/KIND."
             )
+        self._say_window()
         images = load_images([row.path for row in rows], self.preprocessing, self.cache_dir)
         self.datasets[SPLITS[stage][0]] = AnomalyDataset(rows, images, self.preprocessing, self.seed, self.views)
 
@@ -165,8 +169,7 @@ class AnomalyDataModule(ImageLoader):
             rank_zero_only(print)(f"held out: {source}")
         learned = frozenset(key for index, key in enumerate(keys) if index not in held_out)
         self.division = Division(learned, frozenset(keys[index] for index in held_out))
-        if self.preprocessing.range is None:
-            self._find_range(paths)
+        self._find_window(paths)
         images = load_images(paths, self.preprocessing, self.cache_dir, self.processes)
         if shapes := describe_shapes(images.placements, self.preprocessing):
             rank_zero_only(print)(f"data: {shapes}")
@@ -175,15 +178,18 @@ class AnomalyDataModule(ImageLoader):
             own = [rows[index] for index in indices]
             self.datasets[name] = AnomalyDataset(own, images, self.preprocessing, self.seed, self.views, indices)
 
-    def _find_range(self, paths: list[Path]) -> None:
-        """Sets the range of 16-bit images, if there are any, and says so; KeepConfig writes it into the config."""
-        found, count = measure_range(paths, self.preprocessing)
+    def _find_window(self, paths: list[Path]) -> None:
+        """Measures the window where it depends on the training images; KeepConfig writes it into the config."""
+        found, count = measure_window(paths, self.preprocessing)
         if found:
-            self.preprocessing = replace(self.preprocessing, range=found)
-            rank_zero_only(print)(
-                f"data: {count} of {len(paths)} training images have 16 bits: grey values from {found[0]:g} to"
-                f" {found[1]:g} become 0 to 255, in all splits (set others with --data.range)"
-            )
+            self.preprocessing = replace(self.preprocessing, window=found)
+            self._say_window(f"{count} of {len(paths)} training images have more than 8 bits: ")
+        else:
+            self._say_window()
+
+    def _say_window(self, images: str = "in images of more than 8 bits, ") -> None:
+        if message := describe_window(self.preprocessing.window):
+            rank_zero_only(print)(f"data: {images}{message}, in all splits (set others with --data.window)")
 
     def _try_views(self) -> None:
         """Draws the first image's views here, where a mistake in their settings is not told by a worker process."""

@@ -1,65 +1,201 @@
-"""From grey values of more than 8 bits to 8 bits."""
+"""From grey values of more than 8 bits to 8 bits, through a window."""
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ccd_lightning.data.formats.picture import Range
+from ccd_lightning.data.formats.picture import Picture, Range, Window
 from ccd_lightning.data.formats.pillow import SIXTEEN
 from ccd_lightning.errors import UserError
 
+WindowOption = Range | str | None  # two values, or what `parse_window` reads; None for percentiles by DEFAULT
 DEEP = (*SIXTEEN, "I", "F")
-NARROW = 4096  # of the 65,536 values of 16 bits; an image that spans fewer has at most 15 grey levels in 8 bits
+DEFAULT = (0.01, 99.99)  # percentiles of the training images' pixels
+NARROW = 1 / 16  # of the values that a depth can hold; an image that spans fewer has at most 15 grey levels in 8 bits
+FULL, STORED, PERCENTILE = "full", "stored", "percentile"
+_PAIR = re.compile(r"(?:(percentile)\s*)?[\[(]\s*([^,\s]+)\s*[,\s]\s*([^,\s]+)\s*[\])]")
+_FORMS = "'[LOW, HIGH]', 'percentile [0.5, 99.5]', full, stored, stored:NAME or null"
 
 
-def eight_bits(image: Image.Image, path: Path, limits: Range | None = None) -> Image.Image:
-    """Scales an image of more than 8 bits to 8; any other one is returned as it is.
+def parse_window(option: WindowOption) -> WindowOption:
+    """Checks how grey values are to be shown, and brings it to one form.
 
     Args:
-        image: Of any mode.
-        path: Its file, for messages.
-        limits: The values that become 0 and 255; those beyond are cut off, NaN becomes 0. None takes all 16 bits.
+        option: Two values in the unit of the files, low < high; "percentile [LOW, HIGH]" for those of the training
+            images; "full" for all values that the depth of a file can hold; "stored" for the first window that a DICOM
+            file names, "stored:NAME" for the one of that name; None for percentiles by DEFAULT.
+
+    Returns:
+        The same, with two values as a pair of numbers wherever they were a text.
 
     Raises:
-        UserError: If there are no limits, and the image has more than 16 bits or spans few of their values; or if no
-            pixel of more than 16 bits lies within the limits.
+        UserError: If it is something else.
     """
-    if image.mode not in DEEP:
-        return image
-    values = np.asarray(image)
-    if limits is not None:
-        low, high = limits
-        if image.mode not in SIXTEEN and not ((values >= low) & (values <= high)).any():
-            raise UserError(
-                f"{path}: no pixel has a value within data.range, {low:g} to {high:g}. Store the image at the scale of"
-                " the training images."
-            )
-        share = (values.astype(np.float64) - low) / (high - low)
-        return Image.fromarray(np.rint(255 * np.nan_to_num(share).clip(0, 1)).astype(np.uint8))
-    way_out = "Give the range with --data.range '[LOW, HIGH]'"
-    if image.mode not in SIXTEEN:
-        what = "integers of more than 16 bits, or with a sign" if image.mode == "I" else "floating point"
-        raise UserError(
-            f"{path}: pixels of {what}, whose range is not known. {way_out}, or export the image with 8 or 16 bits."
-        )
-    low, high = int(values.min()), int(values.max())
-    if 0 < high - low < NARROW or 0 < high < NARROW:
-        raise UserError(
-            f"{path}: 16 bits of which few values are used ({low} to {high}), and the range of the training images is"
-            f" not known. {way_out}, or export the image scaled to all 16 bits, or with 8 bits."
-        )
-    return Image.fromarray((values >> 8).astype(np.uint8))
-
-
-def own_range(image: Image.Image) -> Range | None:
-    """The smallest and the largest finite value of an image of more than 8 bits; None for any other one."""
-    if image.mode not in DEEP:
+    if option is None:
         return None
-    values: NDArray[np.float64] = np.asarray(image).astype(np.float64)
-    values = values[np.isfinite(values)]
+    if not isinstance(option, str):
+        return _ordered(option, option, -math.inf, math.inf, "two finite numbers")
+    text = option.strip()
+    if text in ("null", "None"):
+        return None
+    if text in (FULL, STORED) or (text.startswith(f"{STORED}:") and text.partition(":")[2]):
+        return text
+    if not (found := _PAIR.fullmatch(text)):
+        raise UserError(f"data.window is {option!r}, but must be one of {_FORMS}.")
+    kind, *ends = found.groups()
+    try:
+        low, high = map(float, ends)
+    except ValueError:
+        raise UserError(f"data.window is {option!r}, but must be one of {_FORMS}.") from None
+    if not kind:
+        return _ordered((low, high), option, -math.inf, math.inf, "two finite numbers")
+    _ordered((low, high), option, -1e-9, 100 + 1e-9, "two percentages from 0 to 100")
+    return f"{PERCENTILE} [{low!r}, {high!r}]"
+
+
+def _ordered(pair: Range, option: WindowOption, least: float, most: float, what: str) -> Range:
+    low, high = pair
+    if not least < low < high < most:
+        shown = option if isinstance(option, str) else list(pair)
+        raise UserError(f"data.window is {shown}, but must be {what}, low < high.")
+    return float(low), float(high)
+
+
+def percentiles(option: WindowOption) -> Range | None:
+    """Which percentiles of the training images become the window; None where it does not depend on them."""
+    if option is None:
+        return DEFAULT
+    if isinstance(option, str) and (found := _PAIR.fullmatch(option)):
+        return float(found[2]), float(found[3])
+    return None
+
+
+def describe_window(option: WindowOption) -> str:
+    """What becomes black and what white, in words; empty where nothing was found for it."""
+    if isinstance(option, tuple):
+        return f"grey values from {option[0]:g} to {option[1]:g} become 0 to 255"
+    if option == FULL:
+        return "all grey values that a file's depth can hold become 0 to 255"
+    if isinstance(option, str) and option.startswith(STORED):
+        name = option.partition(":")[2]
+        return f"grey values are shown by the window that each file names{f' {name!r}' if name else ' first'}"
+    return ""
+
+
+def eight_bits(picture: Picture, path: Path, option: WindowOption = None) -> Image.Image:
+    """Brings an image to 8 bits, through a window where it has more.
+
+    Images of 8 bits are not changed, but for DICOM that says so: by a window, if the stored one is asked for, or by low
+    values that are bright.
+
+    Args:
+        picture: The image.
+        path: Its file, for messages.
+        option: As in `parse_window`. None, or percentiles that were not measured, take all values that the depth can hold.
+
+    Raises:
+        UserError: If the window is not known, or the image uses few values of a depth that is taken as a whole.
+    """
+    image = picture.image
+    if image.mode not in DEEP:
+        window = _stored(picture, path, option) if image.mode == "L" and picture.windows else None
+        if not picture.inverted and window is None and picture.missing is None:
+            return image
+        return shade(picture, window or Window(0, 255))
+    return shade(picture, _window(picture, path, option))
+
+
+def shade(picture: Picture, window: Window) -> Image.Image:
+    """Shows grey values by a window: black is what is below it, or above it in inverted images, NaN, and no measurement."""
+    values = np.asarray(picture.image.convert("L") if picture.image.mode == "1" else picture.image)
+    shares = window.shares(values)
+    if picture.inverted:
+        shares = 1 - shares
+    if picture.missing is not None:
+        shares[picture.missing] = 0
+    if np.issubdtype(values.dtype, np.floating):
+        shares[np.isnan(values)] = 0
+    return Image.fromarray(np.rint(255 * shares).astype(np.uint8))
+
+
+def own_window(picture: Picture) -> Window:
+    """From the smallest to the largest finite value of an image."""
+    values = finite_values(picture)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    return low, high if high > low else low + 1
+    return Window(low, high if high > low else low + 1)
+
+
+def finite_values(picture: Picture, box: tuple[int, int, int, int] | None = None) -> NDArray[np.generic]:
+    """The grey values of an image, or of a part of it: left, top, right and bottom; NaN and what is missing left out."""
+    values = np.asarray(picture.image)
+    left, top, right, bottom = box or (0, 0, *picture.image.size)
+    values = values[top:bottom, left:right]
+    if picture.missing is not None:
+        values = values[~picture.missing[top:bottom, left:right]]
+    values = values.ravel()
+    return values[np.isfinite(values)] if np.issubdtype(values.dtype, np.floating) else values
+
+
+def _window(picture: Picture, path: Path, option: WindowOption) -> Window:
+    """The window of an image of more than 8 bits."""
+    if isinstance(option, tuple):
+        _refuse_other_scale(picture, path, option)
+        return Window(*option)
+    if stored := _stored(picture, path, option):
+        return stored
+    ways_out = f"Give a window with --data.window, as {_FORMS.rpartition(', full')[0]}"
+    if picture.full is None:
+        what = "integers of more than 16 bits, or with a sign" if picture.image.mode == "I" else "floating point"
+        raise UserError(
+            f"{path}: pixels of {what}, whose range is not known. {ways_out}, or export the image with 8 or 16 bits."
+        )
+    if option != FULL:
+        _refuse_narrow(picture, path, picture.full, ways_out)
+    return Window(*picture.full)
+
+
+def _stored(picture: Picture, path: Path, option: WindowOption) -> Window | None:
+    """The window of the file that the option asks for; None where it asks for none."""
+    if not isinstance(option, str) or not option.startswith(STORED):
+        return None
+    name = option.partition(":")[2]
+    for window in picture.windows:
+        if not name or window.name.strip().casefold() == name.strip().casefold():
+            return window
+    what = f"no window {name!r}, of {len(picture.windows)}," if name else "no window"
+    raise UserError(f"{path}: the file names {what} to show it by. Give values with --data.window '[LOW, HIGH]'.")
+
+
+def _refuse_other_scale(picture: Picture, path: Path, limits: Range) -> None:
+    """Sees that values whose unit the file does not say are of the window's scale."""
+    low, high = limits
+    if picture.full is not None or picture.windows:
+        return
+    values = finite_values(picture).astype(np.float64)
+    if not ((values >= low) & (values <= high)).any():
+        raise UserError(
+            f"{path}: no pixel has a value within data.window, {low:g} to {high:g}. Store the image at the scale of"
+            " the training images."
+        )
+
+
+def _refuse_narrow(picture: Picture, path: Path, full: Range, ways_out: str) -> None:
+    """Sees that an image of which nothing is known uses enough of its depth."""
+    values = finite_values(picture)
+    low, high = (float(values.min()), float(values.max())) if values.size else (full[0], full[0])
+    least = NARROW * (full[1] - full[0])
+    if 0 < high - low < least or 0 < high - full[0] < least:
+        raise UserError(
+            f"{path}: {_depth(picture)}few values are used ({low:g} to {high:g}), and the window of the training images"
+            f" is not known. {ways_out}, or full for all that the depth can hold, or export the image with 8 bits."
+        )
+
+
+def _depth(picture: Picture) -> str:
+    return "16 bits of which " if picture.image.mode in SIXTEEN else "of all that the depth can hold, "

@@ -17,9 +17,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from ccd_lightning.data.depth import eight_bits
+from ccd_lightning.data.depth import WindowOption, eight_bits
 from ccd_lightning.data.formats import read_header, read_picture
-from ccd_lightning.data.formats.picture import Range
 from ccd_lightning.data.formats.pillow import SIXTEEN
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
@@ -79,7 +78,7 @@ def read_placed(path: Path, preprocessing: Preprocessing) -> Placed:
         UserError: If the file cannot be decoded, or has more than 8 bits and cannot be scaled.
     """
     picture = read_picture(path, preprocessing.least)
-    image = eight_bits(picture.image, path, preprocessing.range).convert("RGB")
+    image = eight_bits(picture, path, preprocessing.window).convert("RGB")
     placement = preprocessing.place(image, picture.size)
     return Placed(np.asarray(preprocessing.apply(image, placement)), placement)
 
@@ -91,13 +90,13 @@ def find_placement(path: Path, preprocessing: Preprocessing) -> Placement:
     return preprocessing.place_size(read_header(path).size)
 
 
-def open_rgb(path: Path, limits: Range | None = None) -> Image.Image:
-    """Reads one image at its own size, as 8-bit RGB; `limits` are those of `eight_bits`.
+def open_rgb(path: Path, window: WindowOption = None) -> Image.Image:
+    """Reads one image at its own size, as 8-bit RGB, through a window (`depth.parse_window`).
 
     Raises:
         UserError: If the file cannot be decoded, or has more than 8 bits and cannot be scaled.
     """
-    return eight_bits(open_image(path), path, limits).convert("RGB")
+    return eight_bits(read_picture(path), path, window).convert("RGB")
 
 
 def read_mask(path: Path, preprocessing: Preprocessing, placement: Placement | None = None) -> npt.NDArray[np.bool_]:
@@ -152,7 +151,7 @@ def load_images(
         paths: The files.
         preprocessing: The size and crop to bring them to.
         cache_dir: Where to keep the array on disk, memory-mapped, so that workers, ranks and later runs share it. A
-            changed file, size, crop or range makes a new one. None keeps the array in memory.
+            changed file, size, crop or window makes a new one. None keeps the array in memory.
         processes: On this machine that load the same images; without a cache each keeps an array of its own.
 
     Returns:
@@ -209,8 +208,8 @@ def _decode_into(images: Images, paths: Sequence[Path], preprocessing: Preproces
 
 
 def _fingerprint(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
-    limits = "" if preprocessing.range is None else f" {preprocessing.range}"  # other images keep their cache
-    digest = hashlib.sha256(f"{DECODING} {preprocessing.key}{limits}".encode())
+    window = "" if preprocessing.window is None else f" {preprocessing.window}"  # images of 8 bits keep their cache
+    digest = hashlib.sha256(f"{DECODING} {preprocessing.key}{window}".encode())
     for path in paths:
         stat: Any = file_of(path).stat()
         digest.update(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())

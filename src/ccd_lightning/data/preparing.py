@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ccd_lightning.data.depth import eight_bits, own_range
+from ccd_lightning.data.depth import DEEP, eight_bits, own_window, shade
 from ccd_lightning.data.duplicates import Pair
-from ccd_lightning.data.images import open_image, progress, read_mask, read_placed
+from ccd_lightning.data.formats import read_picture
+from ccd_lightning.data.images import progress, read_mask, read_placed
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
@@ -98,8 +99,9 @@ def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:
 
 
 def _picture(path: Path, side: int) -> Image.Image:
-    image = open_image(path)
-    return eight_bits(image, path, own_range(image)).convert("RGB").resize((side, side))
+    picture = read_picture(path)
+    shown = shade(picture, own_window(picture)) if picture.image.mode in DEEP else eight_bits(picture, path)
+    return shown.convert("RGB").resize((side, side))
 
 
 def _shortened(path: Path, most: int = 58) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ccd_lightning.data.content_box import content_box
-from ccd_lightning.data.formats.picture import Range
+from ccd_lightning.data.depth import WindowOption, parse_window
 from ccd_lightning.data.placement import Box, Placement
 from ccd_lightning.data.regions import region_sizes, resize_regions
 from ccd_lightning.errors import UserError
@@ -64,7 +64,8 @@ class Preprocessing:
         size: Height and width of the working image in pixels, or the side of a square.
         crop: Left, top, right and bottom of the part to use, as fractions of width and height; "auto" for the content
             of a frame with a dark margin (`content_box`); None for all of the image.
-        range: The values of images of more than 8 bits that become 0 and 255; None takes all 16 bits.
+        window: How images of more than 8 bits become 8 (`depth.parse_window`): the two values that become 0 and 255, or
+            what says which. None and percentiles stand for the whole depth until they are measured.
         fit: How another shape is brought to the working one: "squash" stretches it, "letterbox" leaves a margin, "crop"
             cuts off what is beyond it on the longer side.
         tiles: How detectors cut the working image; a number N stands for N x N tiles. None for not at all.
@@ -72,7 +73,7 @@ class Preprocessing:
 
     size: int | tuple[int, int]
     crop: Crop | Literal["auto"] | None = None
-    range: Range | None = None
+    window: WindowOption = None
     fit: Fit = "squash"
     tiles: int | Tiles | None = None
 
@@ -80,7 +81,7 @@ class Preprocessing:
         """Checks all, and takes a pair of equal sides for a square.
 
         Raises:
-            UserError: If there is no pixel, the crop is empty or not inside of the image, the range is empty, or tiles
+            UserError: If there is no pixel, the crop is empty or not inside of the image, the window is none, or tiles
                 do not fit into the working image.
         """
         height, width = self.shape
@@ -93,8 +94,7 @@ class Preprocessing:
                 raise UserError(
                     f"data.crop is {list(self.crop)}, but must be left < right and top < bottom, all within [0, 1]."
                 )
-        if self.range is not None and not -math.inf < self.range[0] < self.range[1] < math.inf:
-            raise UserError(f"data.range is {list(self.range)}, but must be two finite numbers, low < high.")
+        object.__setattr__(self, "window", parse_window(self.window))
         if self.fit not in get_args(Fit):
             raise UserError(f"data.fit is {self.fit!r}, but must be one of {', '.join(get_args(Fit))}.")
         self._check_tiles()
@@ -116,11 +116,11 @@ class Preprocessing:
             TypeError: If an option is not of the kind that it should be.
             ValueError: If a number is none.
         """
-        size, crop, limits, tiles = (settings.get(name) for name in ("size", "crop", "range", "tiles"))
+        size, crop, window, tiles = (settings.get(name) for name in ("size", "crop", "window", "tiles"))
         return cls(
             int(settings["size"]) if isinstance(size, int | str) else _numbers(int, size, 2),
             crop if crop in (None, "auto") else _numbers(float, crop, 4),
-            None if limits is None else _numbers(float, limits, 2),
+            window if window is None or isinstance(window, str) else _numbers(float, window, 2),
             settings.get("fit", "squash"),
             Tiles(**tiles) if isinstance(tiles, Mapping) else None if tiles is None else int(tiles),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
 from ccd_lightning.writing import atomic_write
 
-FILE = "thumbnails_1.npz"  # with the version of what a thumbnail is
+FILE = "thumbnails_2.npz"  # with the version of what a thumbnail is
 
 
 def cached_infos(

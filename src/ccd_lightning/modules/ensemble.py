@@ -87,7 +87,7 @@ class Ensemble(StatisticsDetector):
         if len({member.preprocessing for member in self._members}) > 1:
             raise UserError(
                 f"{', '.join(self.detectors)}: these detectors were fitted to images of another data.size, data.crop or"
-                " data.range each. Fit them with the same ones."
+                " data.window each. Fit them with the same ones."
             )
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:

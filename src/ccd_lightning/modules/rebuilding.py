@@ -13,7 +13,7 @@ from ccd_lightning.checkpoints import CONFIG_KEY, model_of, read_checkpoint
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.renamed import current_hyperparameters
+from ccd_lightning.renamed import current_config, current_hyperparameters
 from ccd_lightning.runs import find_checkpoint
 
 
@@ -103,8 +103,8 @@ def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
 def _preprocessing(checkpoint: dict[str, Any], file: Path) -> Preprocessing | None:
     """How images are brought to working size, by the config that a checkpoint carries; None where it carries none."""
     try:
-        settings = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")["data"]["init_args"]
-        return Preprocessing.from_settings(settings)
+        config = current_config(yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}"))
+        return Preprocessing.from_settings(config["data"]["init_args"])
     except KeyError:
         return None
     except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:

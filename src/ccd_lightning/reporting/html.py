@@ -173,6 +173,7 @@ def _images(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Abnormal images", data["abnormal"]),
         ("Abnormal images with a mask", f"{data['masks']} of {data['abnormal']}"),
         ("Patients or videos", groups or "not known, so each image counts as one of its own"),
+        *([("Images of more than 8 bits", data["window"])] if data.get("window") else []),
         ("Digest of names, labels and preprocessing", data["split"]),
     ]
 

@@ -80,7 +80,7 @@ class PictureWriter:
         if self.draws:
             decision = "abnormal" if score > self.threshold else "normal"
             label = f"{decision}: score {score:.4g}, threshold {self.threshold:.4g}"
-            image = open_rgb(Path(path), self.preprocessing.range)
+            image = open_rgb(Path(path), self.preprocessing.window)
             overlay = draw_overlay(image, anomaly_map, placement, self.limits, label)
             overlay.save(self._place(OVERLAYS, f"{path}.png"))
 

@@ -18,9 +18,8 @@ from ccd_lightning.errors import UserError
 
 __all__ = ["is_dicom", "read_header", "read_picture"]
 
-CHANNELS = {"RGB": 3, "PALETTE COLOR": 1}
 SIZE_OF_JPEG = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # the markers that give width and height
-DTYPES = {"L": np.uint8, "I;16": np.uint16, "I": np.int32, "F": np.float32}
+DTYPES = {"L": "u1", "I;16": "u2", "I": "i4"}
 
 
 def read_header(file: Path) -> Header:
@@ -57,8 +56,7 @@ def read_picture(file: Path, page: int | None = None) -> Picture:
         frames = _frames(tags)
         if page is None and frames > 1:
             raise UserError(
-                f"{file}: {frames} frames in one file, but one image is expected. Name one, such as"
-                f" {file.name}[0]."
+                f"{file}: {frames} frames in one file, but one image is expected. Name one, such as {file.name}[0]."
             )
         page = page or 0
         if not 0 <= page < frames:
@@ -75,7 +73,7 @@ def _frames(tags: Any) -> int:
 
 
 def _is_colour(tags: Any) -> bool:
-    return tags.SamplesPerPixel > 1 or tags.PhotometricInterpretation == "PALETTE COLOR"
+    return bool(tags.SamplesPerPixel > 1 or tags.PhotometricInterpretation == "PALETTE COLOR")
 
 
 def _group(tags: Any) -> str | None:
@@ -87,7 +85,7 @@ def _group(tags: Any) -> str | None:
 
 def _decode(opened: DicomFile, page: int, file: Path) -> NDArray[Any]:
     """The stored values of one frame, (height, width) or (height, width, 3), YBR as RGB; other frames are not read."""
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import as_pixel_options
 
     tags: Any = opened.tags
@@ -129,8 +127,8 @@ def _check_codestream(opened: DicomFile, page: int, file: Path) -> None:
 
 def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
     """Width, height and channels that JPEG, JPEG-LS or JPEG 2000 data claim; None where they do not begin so."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start >= 0 and len(frame) >= start + 42:
+    start = _jp2_codestream(frame) if frame[4:8] == b"jP  " else 0
+    if frame[start : start + 4] == b"\xff\x4f\xff\x51" and len(frame) >= start + 42:
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
         (channels,) = struct.unpack_from(">H", frame, start + 40)
         return right - left, bottom - top, channels
@@ -144,11 +142,21 @@ def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
     return None
 
 
+def _jp2_codestream(frame: bytes) -> int:
+    """Where the codestream in JP2 data begins; 0 for none. A box without a length would hold pydicom forever."""
+    place = 0
+    while place + 8 <= len(frame) and (length := int.from_bytes(frame[place : place + 4], "big")) >= 8:
+        place += length
+        if frame[place + 4 : place + 8] == b"jp2c":
+            return place + 8
+    return 0
+
+
 def _colours(stored: NDArray[Any], tags: Any) -> Picture:
     """RGB of 8 bits; of more, the upper ones."""
     bits = int(tags.BitsStored)
     if tags.PhotometricInterpretation == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         bits = int(tags.RedPaletteColorLookupTableDescriptor[2])
         stored = apply_color_lut(stored, tags)
@@ -160,19 +168,18 @@ def _colours(stored: NDArray[Any], tags: Any) -> Picture:
 
 
 def _greys(stored: NDArray[Any], tags: Any, grey: Grey) -> Picture:
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels.processing import apply_modality_lut
 
     missing, inverted = padding(tags, stored), tags.PhotometricInterpretation == "MONOCHROME1"
     if grey.mode == "1":
         image = Image.fromarray(stored.astype(bool))
         return Picture(image, image.size, inverted=inverted)
     values = apply_modality_lut(stored, tags) if grey.rescaled else stored
-    dtype = DTYPES[grey.mode]
     if grey.mode == "F":
         with np.errstate(over="ignore"):
-            values = values.astype(dtype)
+            values = values.astype(np.float32)
     else:
-        limits = np.iinfo(dtype)
-        values = values.clip(limits.min, limits.max).astype(dtype)
+        limits = np.iinfo(np.dtype(DTYPES[grey.mode]))
+        values = values.clip(limits.min, limits.max).astype(DTYPES[grey.mode])
     image = Image.fromarray(values)
     return Picture(image, image.size, grey.full, windows_of(tags), inverted, missing)

@@ -195,7 +195,7 @@ def _decoders(syntax: UID, file: Path) -> tuple[str, ...]:
     Raises:
         UserError: If there is none.
     """
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     name = syntax_name(syntax)
     try:

@@ -56,12 +56,14 @@ class Header(NamedTuple):
         pages: How many images the file holds.
         mode: Pillow's name of channels and depth: "L" (grey), "RGB", "I;16" (grey, 16 bits), "F" ...
         group: Whom or what all of its images are of, without a name; None where it does not say.
+        orientation: EXIF's, by which the image was turned; 1 for none.
     """
 
     size: Size
     pages: int
     mode: str
     group: str | None = None
+    orientation: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,8 @@ def read_header(file: Path) -> Header:
         pages = _pages(image)
         if getattr(image, "n_frames", 1) > 1:
             image.seek(pages[0])
-        return Header(upright_size(image), len(pages), image.mode)
+        orientation = Image.Image.getexif(image).get(ORIENTATION, 1)  # as in `upright_size`
+        return Header(upright_size(image), len(pages), image.mode, orientation=orientation)
 
 
 def read_picture(file: Path, page: int | None = None, least: Least | None = None) -> Picture:
