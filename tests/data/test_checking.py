@@ -45,7 +45,7 @@ def damage(root: Path) -> Path:
 
 
 def float_pixels(root: Path) -> Path:
-    Image.fromarray(np.ones((8, 8), np.float32)).save(root / "train/good/f.tif")
+    Image.fromarray(np.arange(64, dtype=np.float32).reshape(8, 8)).save(root / "train/good/f.tif")
     return root / "train/good/f.tif"
 
 
@@ -127,7 +127,7 @@ def saved_as(mode: str, suffix: str = "tif") -> Callable[[Path], Path]:
     ("spoil", "level", "topic"),
     [
         (damage, "error", "images that cannot be read"),
-        (float_pixels, "error", "images that cannot be read"),
+        (float_pixels, "note", "floating point"),
         (no_mask, "warning", "no mask"),
         (no_image, "error", "masks that do not go with images"),
         (wrong_mask_size, "error", "masks that do not go with images"),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ccd_lightning import load
 from ccd_lightning.cli import main
-from ccd_lightning.data.checking import check
+from ccd_lightning.data.checking import check, describe_levels
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.data.duplicates import find_pairs
@@ -149,14 +149,25 @@ def test_without_training_images_of_16_bits_a_narrow_one_is_told(scans: Path, fo
         data.setup("test")
 
 
-def test_floating_point_is_an_error_of_the_check_but_with_a_range(scans: Path) -> None:
+def test_floating_point_needs_no_window(scans: Path) -> None:
     write(scans / "train/good/f.tif", slice_of(70).astype(np.float32))
     found = {one.topic: one.level for one in check(read_layout(scans)[0]).findings}
-    assert found == {"images that cannot be read": "error", "16 bits": "note"}
-    assert check(read_layout(scans)[0], preprocessing=Preprocessing(64, window=(0, 1))).count("error") == 0
-    with pytest.raises(UserError, match=r"f\.tif: pixels of floating point"):
-        fitted(scans)
-    fitted(scans, window=(BASE - 1000, BASE + 1500))
+    assert found == {"floating point": "note", "16 bits": "note"}
+    assert fitted(scans).preprocessing.window == (BASE - 1000, BASE + 1500)
+
+
+def test_the_check_says_how_many_grey_levels_are_left(scans: Path) -> None:
+    manifest = read_layout(scans)[0]
+    result = check(manifest)
+    assert set(result.levels) == {row.path for row in manifest.rows}
+    assert min(result.levels.values()) > 150
+    assert not [one for one in result.findings if one.topic == "few grey levels"]
+    wide = check(manifest, preprocessing=Preprocessing(SIDE, window=(0, 65535)))
+    shown = np.rint(255 * (slice_of(0) / 65535))
+    assert wide.levels[scans / "train/good/0.png"] == len(np.unique(shown)) < 16
+    (warning,) = [one for one in wide.findings if one.topic == "few grey levels"]
+    assert "16 of 16 images with more than 8 bits have fewer than 64" in warning.message
+    assert describe_levels(wide.levels).startswith(f"{sorted(wide.levels.values())[7]} of 256 are left")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

@@ -23,9 +23,9 @@ from PIL import Image
 
 from ccd_lightning.callbacks.dashboard import tensorboard
 from ccd_lightning.checkpoints import fingerprint
-from ccd_lightning.data.depth import describe_window
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
+from ccd_lightning.data.depth import describe_window
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.metrics.bootstrap import RESAMPLES, SEED, is_grouped
 from ccd_lightning.metrics.detection import DetectionMetrics, Evaluation, ImageRecord, part_of

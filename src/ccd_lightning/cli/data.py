@@ -118,8 +118,8 @@ def _print_findings(result: Check) -> None:
 
 def _prepare(arguments: argparse.Namespace) -> None:
     """Writes the split down, without training images that are tested on; on request, images at working size."""
-    from ccd_lightning.data.duplicates import find_pairs
     from ccd_lightning.data.depth import describe_window
+    from ccd_lightning.data.duplicates import find_pairs
     from ccd_lightning.data.grey_values import measure_window
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
@@ -220,8 +220,8 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--window",
         metavar="WINDOW",
-        help="how grey values of more than 8 bits are shown, as --data.window: '[LOW, HIGH]', 'percentile [0.5, 99.5]', full,"
-        " stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training images",
+        help="how grey values of more than 8 bits are shown, as --data.window: '[LOW, HIGH]', 'percentile [0.5, 99.5]',"
+        " full, stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training images",
     )
     parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
     parser.add_argument("--no_groups", action="store_true", help="do not group images by patient or video")

@@ -158,8 +158,8 @@ def _count_levels(
     if levels and (few := [path for path, count in levels.items() if count < LEVELS]):
         worst = min(few, key=lambda path: levels[path])
         message = (
-            f"{levels[worst]} grey levels are left by the window, the fewest; {len(few)} of {len(levels)} images with more"
-            f" than 8 bits have fewer than {LEVELS}. A narrower --data.window leaves more."
+            f"{levels[worst]} grey levels are left by the window, the fewest; {len(few)} of {len(levels)} images with"
+            f" more than 8 bits have fewer than {LEVELS}. A narrower --data.window leaves more."
         )
         findings.append(Finding("warning", "few grey levels", worst, message))
     return levels

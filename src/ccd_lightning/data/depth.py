@@ -97,7 +97,7 @@ def eight_bits(picture: Picture, path: Path, option: WindowOption = None) -> Ima
     Args:
         picture: The image.
         path: Its file, for messages.
-        option: As in `parse_window`. None, or percentiles that were not measured, take all values that the depth can hold.
+        option: As in `parse_window`. None, or percentiles that were not measured, take all that the depth can hold.
 
     Raises:
         UserError: If the window is not known, or the image uses few values of a depth that is taken as a whole.
@@ -112,7 +112,7 @@ def eight_bits(picture: Picture, path: Path, option: WindowOption = None) -> Ima
 
 
 def shade(picture: Picture, window: Window) -> Image.Image:
-    """Shows grey values by a window: black is what is below it, or above it in inverted images, NaN, and no measurement."""
+    """Shows grey values by a window; NaN and what is no measurement are black, in inverted images too."""
     values = np.asarray(picture.image.convert("L") if picture.image.mode == "1" else picture.image)
     shares = window.shares(values)
     if picture.inverted:
@@ -132,7 +132,7 @@ def own_window(picture: Picture) -> Window:
 
 
 def finite_values(picture: Picture, box: tuple[int, int, int, int] | None = None) -> NDArray[np.generic]:
-    """The grey values of an image, or of a part of it: left, top, right and bottom; NaN and what is missing left out."""
+    """The grey values of an image, or of a box in it, (N,); NaN, infinity and what is no measurement are left out."""
     values = np.asarray(picture.image)
     left, top, right, bottom = box or (0, 0, *picture.image.size)
     values = values[top:bottom, left:right]

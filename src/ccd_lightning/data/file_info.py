@@ -31,7 +31,7 @@ class ImageInfo:
         mode: Pillow's name of its channels and depth: "RGB", "L" (grey), "P" (palette), "CMYK", "I;16" ...
         orientation: EXIF's; 1 is upright.
         digest: Of the file's bytes, and of which page it is.
-        thumbnail: (SIDE, SIDE) uint8, grey, upright; of more than 8 bits, from its own darkest to its own brightest value.
+        thumbnail: (SIDE, SIDE) uint8, grey, upright; of more than 8 bits, scaled to the image's own range.
     """
 
     size: tuple[int, int]

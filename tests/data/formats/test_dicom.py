@@ -49,7 +49,7 @@ def by_pydicom(path: Path, page: int) -> np.ndarray[Any, Any]:
         if tags.PhotometricInterpretation == "PALETTE COLOR":
             return np.asarray(apply_color_lut(stored, tags)) / 257
         if tags.SamplesPerPixel > 1:
-            return stored / ((2.0**tags.BitsStored - 1) / 255)
+            return np.asarray(stored / ((2.0**tags.BitsStored - 1) / 255))
         return np.asarray(apply_modality_lut(stored, tags))
 
 
@@ -323,7 +323,8 @@ def attempt(path: Path) -> tuple[Header, Picture] | UserError:
 @pytest.mark.parametrize(
     "name",
     ["CT_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "image_dfl.dcm",
-     "SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_jpeg_gdcm.dcm", "rtdose_rle.dcm", "liver_1frame.dcm", "SC_ybr_full_422_uncompressed.dcm"],
+     "SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_jpeg_gdcm.dcm", "rtdose_rle.dcm", "liver_1frame.dcm",
+     "SC_ybr_full_422_uncompressed.dcm"],
 )  # fmt: skip
 def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
     content, read = (SHIPPED / name).read_bytes(), 0

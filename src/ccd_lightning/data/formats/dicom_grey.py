@@ -74,7 +74,7 @@ def stored_range(tags: Any) -> Range:
 
 
 def _mode(low: float, high: float) -> str:
-    return "I" if -(2**31) <= low and high < 2**31 else "F"
+    return "I" if low >= -(2**31) and high < 2**31 else "F"
 
 
 def _rescale(tags: Any) -> tuple[float, float] | None:

@@ -77,8 +77,8 @@ class Picture:
         full: The lowest and the highest value that the depth of the file can hold; None where that is not known.
         windows: The ranges that the file asks to be shown by.
         inverted: Whether low values are bright.
-        missing: Which pixels (height, width) hold no measurement, as DICOM's padding; None where all do. They are black,
-            and left out where grey values are counted.
+        missing: Which pixels (height, width) hold no measurement, as DICOM's padding; None where all do. They are
+            black, and left out where grey values are counted.
     """
 
     image: Image.Image
