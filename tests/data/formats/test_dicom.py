@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
@@ -158,6 +157,14 @@ def test_tables_come_before_windows(tmp_path: Path) -> None:
     assert np.allclose(picture.windows[1].shares(np.asarray([-5, 0, 51, 255, 999])), [0, 0, 0.2, 1, 1])
 
 
+def test_a_window_that_is_wrong_is_none(tmp_path: Path) -> None:
+    broken = lut(np.arange(256), 0, 8)
+    del broken.LUTDescriptor
+    tags: dict[str, Any] = {"WindowCenter": [3, 4], "WindowWidth": [-9, 5]}
+    picture = read_picture(dicom(tmp_path / "a", GREYS.astype(np.uint16), VOILUTSequence=[broken], **tags))
+    assert [(window.low, window.high) for window in picture.windows] == [(1.5, 5.5)]
+
+
 def test_monochrome1_is_marked_and_keeps_its_values(tmp_path: Path) -> None:
     picture = read_picture(dicom(tmp_path / "a", GREYS.astype(np.uint16), PhotometricInterpretation="MONOCHROME1"))
     assert picture.inverted
@@ -183,13 +190,14 @@ def test_frames_are_read_alone_with_their_own_units(tmp_path: Path) -> None:
     groups = []
     for index in range(3):
         units, shown, group = Dataset(), Dataset(), Dataset()
-        units.RescaleSlope, units.RescaleIntercept = 1, -1000 * index
+        units.RescaleSlope, units.RescaleIntercept = (0.5 if index == 1 else 1), -1000 * index
         shown.WindowCenter, shown.WindowWidth = 10 * index, 5
         group.PixelValueTransformationSequence, group.FrameVOILUTSequence = [units], [shown]
         groups.append(group)
     for syntax in (ExplicitVRLittleEndian, RLELossless):
         path = dicom(tmp_path / "a", frames, syntax, PerFrameFunctionalGroupsSequence=groups)
         assert read_header(path).pages == 3
+        assert [read_header(path, page).mode for page in range(3)] == ["I;16", "F", "I"]
         picture = read_picture(path, 2)
         assert np.array_equal(np.asarray(picture.image), frames[2].astype(int) - 2000)
         assert picture.windows[0].low == 20 - 0.5 - 2
@@ -273,8 +281,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(tmp_path: Path) -> 
 def test_deflated_files_are_inflated_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = dicom(tmp_path / "a", GREYS.astype(np.uint8), DeflatedExplicitVRLittleEndian)
     read_picture(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    monkeypatch.setattr("ccd_lightning.data.formats.dicom_file.INFLATION", 0)
+    monkeypatch.setattr("ccd_lightning.data.formats.dicom_file.INFLATION", 400)
     with pytest.raises(UserError, match="deflated content has more than 400 bytes"):
         read_header(path)
 

@@ -18,8 +18,8 @@ def read_header(path: Path) -> Header:
     Raises:
         UserError: If the file is no image that can be read.
     """
-    file, _ = split_page(path)
-    return dicom.read_header(file) if dicom.is_dicom(file) else pillow.read_header(file)
+    file, page = split_page(path)
+    return dicom.read_header(file, page or 0) if dicom.is_dicom(file) else pillow.read_header(file)
 
 
 def read_picture(path: Path, least: Least | None = None) -> Picture:

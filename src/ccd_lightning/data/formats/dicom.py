@@ -22,17 +22,21 @@ SIZE_OF_JPEG = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # the
 DTYPES = {"L": "u1", "I;16": "u2", "I": "i4"}
 
 
-def read_header(file: Path) -> Header:
+def read_header(file: Path, page: int = 0) -> Header:
     """Reads what a file holds; no pixel is decoded.
 
     The group is a salted hash of the patient's ID, or without one, of the study's.
+
+    Args:
+        file: To read.
+        page: Of which frame the mode is, from 0.
 
     Raises:
         UserError: If the file cannot be read, holds no image, or cannot be decoded.
     """
     with open_dicom(file) as opened:
         tags: Any = opened.tags
-        take_frame_tags(tags, 0)
+        take_frame_tags(tags, page)
         mode = "RGB" if _is_colour(tags) else grey_of(tags, opened.pixels).mode
         return Header((tags.Columns, tags.Rows), _frames(tags), mode, _group(tags))
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".dcm", ".dicom", ".ima")
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 INFLATED = b"1.2.840.10008.1.2.1\0\0\0"  # explicit VR little endian, padded to the same length
-INFLATION = 64 << 20  # bytes of a deflated file beside those of its pixels
+INFLATION = 256 << 20  # bytes to which a deflated file may grow
 TAGS = (
     "SOPClassUID", "PatientID", "StudyInstanceUID", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
@@ -41,6 +41,7 @@ PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7F
 # pydicom's own reads RLE as fast as the one in Rust, which panics at damaged data; and GDCM's, which pydicom would ask
 # first where it is installed, ends the whole process there.
 DECODERS = ("pylibjpeg", "pyjpegls", "pillow")
+QUIET = r"(pydicom|pylibjpeg|openjpeg|libjpeg)(\.|$)"  # modules whose warnings may quote tags
 DAMAGED = "a damaged DICOM file, or one that breaks the standard"
 
 
@@ -117,8 +118,9 @@ def _prepare_pydicom(file: Path) -> None:
         raise UserError(
             f"{file}: DICOM files are read with pydicom. Install it with: pip install 'ccd-lightning[dicom]'"
         ) from error
-    for name in ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "rle"):
-        warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+    if not any(getattr(known[3], "pattern", None) == QUIET for known in warnings.filters):
+        warnings.filterwarnings("ignore", module=QUIET)
+    for name in ("pydicom", "pylibjpeg", "openjpeg", "libjpeg"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
@@ -136,11 +138,10 @@ def _inflate(stream: BinaryIO, file: Path) -> BinaryIO:
         stream.seek(0)
         return stream
     end = stream.tell()
-    most = INFLATION + 4 * (Image.MAX_IMAGE_PIXELS or 1 << 62)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    content = inflater.decompress(stream.read(), min(most, 1 << 62))
+    content = inflater.decompress(stream.read(), INFLATION)
     if inflater.unconsumed_tail:
-        raise UserError(f"{file}: its deflated content has more than {most:,} bytes, which are not read.")
+        raise UserError(f"{file}: its deflated content has more than {INFLATION:,} bytes, which are not read.")
     stream.seek(0)
     return io.BytesIO(stream.read(end).replace(DEFLATED, INFLATED) + content)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +101,11 @@ def padding(tags: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
 
 def windows_of(tags: Any) -> tuple[Window, ...]:
     """The windows that a file names: tables first, as in pydicom and in viewers, then centres and widths, in order."""
-    return (*_tables(tags), *_linear(tags))
+    found: list[Window] = []
+    for source in (_tables, _linear):
+        with suppress(ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # one that is wrong is none
+            found.extend(source(tags))
+    return tuple(found)
 
 
 def _linear(tags: Any) -> Iterator[Window]:
