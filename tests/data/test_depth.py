@@ -12,11 +12,11 @@ from PIL import Image
 
 from ccd_lightning import load
 from ccd_lightning.cli import main
-from ccd_lightning.data.checking import check, describe_levels
+from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.data.duplicates import find_pairs
-from ccd_lightning.data.grey_values import measure_window
+from ccd_lightning.data.grey_values import describe_levels, measure_window
 from ccd_lightning.data.images import load_images, read_image
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout

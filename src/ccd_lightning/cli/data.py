@@ -73,7 +73,8 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, prints and writes what was found."""
-    from ccd_lightning.data.checking import check, common_sizes, describe_levels, write_findings
+    from ccd_lightning.data.checking import check, common_sizes, write_findings
+    from ccd_lightning.data.grey_values import describe_levels
     from ccd_lightning.data.lesion_sizes import describe_lesions
     from ccd_lightning.data.preparing import pair_sheet
 

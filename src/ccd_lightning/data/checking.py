@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import numpy as np
 from ccd_lightning.data.depth import DEEP
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
-from ccd_lightning.data.grey_values import count_levels, measure_window
+from ccd_lightning.data.grey_values import count_levels, few_levels, measure_window
 from ccd_lightning.data.images import abnormal_pixels, find_placement, open_image
 from ccd_lightning.data.lesion_sizes import SMALL
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
@@ -31,7 +30,6 @@ MODES = {
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
 DEPTHS = {"I": "whole numbers of more than 16 bits, or with a sign", "F": "floating point"}
-LEVELS = 64  # of 256, below which an image has steps where it had grey values
 BETWEEN = 0.01  # share of a mask's pixels that may lie between a fourth and three fourths of its range
 
 
@@ -155,23 +153,9 @@ def _count_levels(
             findings.append(Finding("error", "images that cannot be read", path, _without_name(count, path)))
         else:
             levels[path] = count
-    if levels and (few := [path for path, count in levels.items() if count < LEVELS]):
-        worst = min(few, key=lambda path: levels[path])
-        message = (
-            f"{levels[worst]} grey levels are left by the window, the fewest; {len(few)} of {len(levels)} images with"
-            f" more than 8 bits have fewer than {LEVELS}. A narrower --data.window leaves more."
-        )
-        findings.append(Finding("warning", "few grey levels", worst, message))
+    if few := few_levels(levels):
+        findings.append(Finding("warning", "few grey levels", *few))
     return levels
-
-
-def describe_levels(levels: Mapping[Path, int]) -> str:
-    """How many grey levels are left, in words."""
-    worst = min(levels, key=lambda path: levels[path])
-    median = statistics.median_low(levels.values())
-    return (
-        f"{median} of 256 are left by the window (median of {len(levels)} images), at worst {levels[worst]} ({worst})"
-    )
 
 
 def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:

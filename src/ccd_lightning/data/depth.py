@@ -18,6 +18,7 @@ WindowOption = Range | str | None  # two values, or what `parse_window` reads; N
 DEEP = (*SIXTEEN, "I", "F")
 DEFAULT = (0.01, 99.99)  # percentiles of the training images' pixels
 NARROW = 1 / 16  # of the values that a depth can hold; an image that spans fewer has at most 15 grey levels in 8 bits
+SPAN = 1 << 16  # whole numbers that are looked up in a table
 FULL, STORED, PERCENTILE = "full", "stored", "percentile"
 _PAIR = re.compile(r"(?:(percentile)\s*)?[\[(]\s*([^,\s]+)\s*[,\s]\s*([^,\s]+)\s*[\])]")
 _FORMS = "'[LOW, HIGH]', 'percentile [0.5, 99.5]', full, stored, stored:NAME or null"
@@ -114,14 +115,24 @@ def eight_bits(picture: Picture, path: Path, option: WindowOption = None) -> Ima
 def shade(picture: Picture, window: Window) -> Image.Image:
     """Shows grey values by a window; NaN and what is no measurement are black, in inverted images too."""
     values = np.asarray(picture.image.convert("L") if picture.image.mode == "1" else picture.image)
-    shares = window.shares(values)
-    if picture.inverted:
-        shares = 1 - shares
+    low, high = (int(values.min()), int(values.max())) if np.issubdtype(values.dtype, np.integer) else (0, SPAN)
+    if high - low < SPAN:  # each value once, which takes less time
+        shown = _levels(np.arange(low, high + 1), window, picture.inverted)[values - low]
+    else:
+        shown = _levels(values, window, picture.inverted)
     if picture.missing is not None:
-        shares[picture.missing] = 0
+        shown[picture.missing] = 0
+    return Image.fromarray(shown)
+
+
+def _levels(values: NDArray[np.generic], window: Window, inverted: bool) -> NDArray[np.uint8]:
+    """The grey levels of values of any shape, 0 to 255."""
+    shares = window.shares(values)
+    if inverted:
+        shares = 1 - shares
     if np.issubdtype(values.dtype, np.floating):
         shares[np.isnan(values)] = 0
-    return Image.fromarray(np.rint(255 * shares).astype(np.uint8))
+    return np.rint(255 * shares).astype(np.uint8)
 
 
 def own_window(picture: Picture) -> Window:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ Found = TypeVar("Found")
 AHEAD = 4  # images per processor that are decoded before they are counted
 CHUNKS = 64  # of 65,536 neighbouring values, of which each value is counted; they take 512 KiB each
 SIGN = 1 << 31
+LEVELS = 64  # of 256 in 8 bits, below which an image has steps where it had grey values
 
 
 class ValueCounts:
@@ -153,6 +155,27 @@ def count_levels(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterato
             return error
 
     yield from zip(paths, progress(_in_parallel(levels, paths), "Counting grey levels", len(paths)), strict=True)
+
+
+def few_levels(levels: Mapping[Path, int]) -> tuple[Path, str] | None:
+    """The image with the fewest grey levels, and what is to be said of them; None where all have LEVELS or more."""
+    few = [path for path, count in levels.items() if count < LEVELS]
+    if not few:
+        return None
+    worst = min(few, key=lambda path: levels[path])
+    return worst, (
+        f"{levels[worst]} grey levels are left by the window, the fewest; {len(few)} of {len(levels)} images with more"
+        f" than 8 bits have fewer than {LEVELS}. A narrower --data.window leaves more."
+    )
+
+
+def describe_levels(levels: Mapping[Path, int]) -> str:
+    """How many grey levels are left, in words."""
+    worst = min(levels, key=lambda path: levels[path])
+    median = statistics.median_low(levels.values())
+    return (
+        f"{median} of 256 are left by the window (median of {len(levels)} images), at worst {levels[worst]} ({worst})"
+    )
 
 
 def _in_parallel(function: Callable[[Path], Found], paths: Sequence[Path]) -> Iterator[Found]:
