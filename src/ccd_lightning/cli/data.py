@@ -172,7 +172,7 @@ def _read(arguments: argparse.Namespace) -> Manifest:
     from ccd_lightning.data.recognition import describe, read_layout
 
     manifest, layout = read_layout(
-        arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups
+        arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups, axis=arguments.axis
     )
     print(f"{arguments.root} ({layout}): {describe(manifest)}")
     return manifest
@@ -224,6 +224,9 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help="grey values of images of more than 8 bits that become 0 and 255; default: found in the training images",
     )
     parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
+    parser.add_argument(
+        "--axis", type=int, default=2, help="of NIfTI volumes' slices: 0 sagittal, 1 coronal, 2 axial; default: 2"
+    )
     parser.add_argument("--no_groups", action="store_true", help="do not group images by patient or video")
     return parser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ccd_lightning.data.formats.bounds import require_regular
 from ccd_lightning.data.shapes import Bools, fill_box, fill_polygon, from_run_lengths
 from ccd_lightning.errors import UserError
 
@@ -58,11 +60,13 @@ class Coco:
     """The annotations of a COCO file by image.
 
     Attributes:
+        file: It is read from.
         sizes: Width and height of each image in pixels, None where the file does not say, by the image's path.
         regions: Of each image, by its path.
     """
 
-    def __init__(self, content: Any) -> None:
+    def __init__(self, file: Path, content: Any) -> None:
+        self.file = file
         self.sizes: dict[str, Size | None] = {}
         self.regions: dict[str, list[Any]] = {}
         names = {}
@@ -81,14 +85,15 @@ class Coco:
         """The path by which the file names an image: the end of the image's path, or else the only one of its name.
 
         Raises:
-            LookupError: If several may be meant.
+            UserError: If several may be meant.
         """
         named = self._by_name.get(image.name, ())
         found = [name for name in named if self.agrees(name, image)]
         longest = max((name.count("/") for name in found), default=0)
         best = [name for name in found if name.count("/") == longest] or named
         if len(best) > 1:
-            raise LookupError(f"{' and '.join(best[:2])} are both called {image.name}")
+            names = " and ".join(best[:2])
+            raise UserError(f"{self.file}: {names} are both called {image.name}. Name the images by their paths.")
         return best[0] if best else None
 
     @staticmethod
@@ -103,18 +108,22 @@ def _plain_path(name: Any) -> str:
     return PurePosixPath(str(name).replace("\\", "/")).as_posix()
 
 
+def _require_short(file: Path) -> os.stat_result:
+    """Refuses what is no regular file, and one that is too long."""
+    require_regular(file)
+    stat = file.stat()
+    if stat.st_size > LONGEST:
+        raise UserError(f"{file}: {stat.st_size:,} bytes of annotations, but no more than {LONGEST:,} are read.")
+    return stat
+
+
 def read_coco(file: Path) -> Coco | None:
     """The annotations of a JSON file; None where it is something else. The files read last are kept.
 
     Raises:
         UserError: If it cannot be read.
     """
-    try:
-        stat = file.stat()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}).") from error
-    if stat.st_size > LONGEST:
-        raise UserError(f"{file}: {stat.st_size:,} bytes of annotations, but no more than {LONGEST:,} are read.")
+    stat = _require_short(file)
     return _read_coco(file, stat.st_size, stat.st_mtime_ns)
 
 
@@ -127,7 +136,7 @@ def _read_coco(file: Path, size: int, changed: int) -> Coco | None:
     if not (isinstance(content, dict) and {"images", "annotations"} <= content.keys()):
         return None
     try:
-        return Coco(content)
+        return Coco(file, content)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{file}: not as COCO has it: images with id and file_name, and annotations with image_id ({_told(error)})."
@@ -142,11 +151,7 @@ def _draw_coco(mask: Bools, file: Path, image: Path) -> None:
     coco = read_coco(file)
     if coco is None:
         raise UserError(f"{file}: no annotations as COCO has them: there are no 'images' and 'annotations'.")
-    try:
-        name = coco.find(image)
-    except LookupError as error:
-        raise UserError(f"{file}: {error}. Name the images by their paths.") from error
-    if name is None:
+    if (name := coco.find(image)) is None:
         raise UserError(f"{file}: {image.name} is not among its images.")
     height, width = mask.shape
     if coco.sizes[name] not in (None, (width, height)):
@@ -195,9 +200,10 @@ def _numbers(values: Any) -> NDArray[np.float64]:
 def looks_like_labels(file: Path) -> bool:
     """Whether a text file is a YOLO label: its first line holds a class and the numbers of a box or polygon."""
     try:
+        require_regular(file)
         with file.open(encoding="utf-8-sig") as stream:
             first = stream.readline(1 << 20).split()
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return False
     return not first or (len(first) > 4 and all(map(_is_number, first)))
 
@@ -211,9 +217,8 @@ def _is_number(word: str) -> bool:
 
 def _draw_labels(mask: Bools, file: Path) -> None:
     """Draws boxes (class, centre x and y, width, height) and polygons (class, x, y, ...), as shares of the image."""
+    _require_short(file)
     try:
-        if file.stat().st_size > LONGEST:
-            raise ValueError(f"more than {LONGEST:,} bytes")
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}). Replace or remove it.") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ccd_lightning.data.depth import eight_bits, own_range
+from ccd_lightning.data.formats import read_header, read_picture
 from ccd_lightning.data.formats.picture import Range
-from ccd_lightning.data.formats.pillow import ORIENTATION, SIXTEEN, decoding
+from ccd_lightning.data.formats.pillow import SIXTEEN, orientation_of
 from ccd_lightning.data.images import UInt8Array, open_image, progress
 from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.sources import split_page
 from ccd_lightning.errors import UserError
 
 SIDE = 32  # of the thumbnails, in pixels
@@ -30,10 +31,10 @@ class ImageInfo:
     """What one image file is.
 
     Attributes:
-        size: Width and height in pixels, as they lie in the file.
+        size: Width and height in pixels, upright.
         mode: Pillow's name of its channels and depth: "RGB", "L" (grey), "P" (palette), "CMYK", "I;16" ...
         orientation: EXIF's; 1 is upright.
-        digest: Of the file's bytes.
+        digest: Of the file's bytes, or of a page's pixels.
         thumbnail: (SIDE, SIDE) uint8, grey, upright; of more than 8 bits, scaled to the image's own range.
     """
 
@@ -52,16 +53,14 @@ def inspect(path: Path) -> ImageInfo:
     Raises:
         UserError: If the file cannot be decoded, or holds several images.
     """
-    with decoding(path):
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            size, mode = image.size, image.mode
-            orientation = image.getexif().get(ORIENTATION, 1)
-            image.draft(None, (2 * SIDE, 2 * SIDE))
-            image.load()
-            upright = eight_bits(ImageOps.exif_transpose(image), path, own_range(image))
-    grey = upright.convert("RGB").convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return ImageInfo(size, mode, orientation, hashlib.sha256(content).digest()[:16], np.asarray(grey))
+    picture = read_picture(path, lambda _: (2 * SIDE, 2 * SIDE))
+    image, (file, page) = picture.image, split_page(path)
+    # A page's digest is that of its pixels: of a large volume the whole file would be read for each slice.
+    content = file.read_bytes() if page is None else repr(picture.size).encode() + image.tobytes()
+    upright = eight_bits(image, path, own_range(image)).convert("RGB")
+    grey = upright.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    digest = hashlib.sha256(content).digest()[:16]
+    return ImageInfo(picture.size, image.mode, orientation_of(file), digest, np.asarray(grey))
 
 
 def inspect_files(
@@ -116,8 +115,7 @@ def measure_range(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[
 
 
 def _mode(path: Path) -> str:
-    with decoding(path), Image.open(path) as image:
-        return image.mode
+    return read_header(path).mode
 
 
 def _grey_values(path: Path, preprocessing: Preprocessing) -> NDArray[np.int64]:

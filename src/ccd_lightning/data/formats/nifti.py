@@ -17,11 +17,11 @@ from PIL import Image
 from ccd_lightning.data.formats.bounds import require_bytes, require_pixels
 from ccd_lightning.data.formats.picture import Header, Picture, Range
 from ccd_lightning.data.formats.volumes import VolumeCache
+from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.errors import UserError
 
 SUFFIXES = (".nii", ".nii.gz")
 AXES = {0: "sagittal", 1: "coronal", 2: "axial"}  # of a volume whose axes run to the right, to the front and upwards
-AXIAL = 2
 OFFSET = 1 << 24  # bytes before the voxels, which hold the header and its extensions
 DEFLATE = 1032  # the most bytes that one byte of a gzip file can stand for
 HEADER = 540  # bytes of the longer one of NIfTI's two headers
