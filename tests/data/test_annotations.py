@@ -122,7 +122,7 @@ def test_images_are_found_by_path_then_by_name(tmp_path: Path) -> None:
     assert found("a.png", "polyp/a.png") == "polyp/a.png"
     assert found("elsewhere/a.png") == "elsewhere/a.png"
     assert found("b.png") is None
-    with pytest.raises(LookupError, match=r"x/a\.png and y/a\.png are both called a\.png"):
+    with pytest.raises(UserError, match=r"x/a\.png and y/a\.png are both called a\.png"):
         found("x/a.png", "y/a.png")
 
 

@@ -116,7 +116,7 @@ def test_a_look_says_what_a_file_is(tmp_path: Path) -> None:
     exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     seen = inspect(tmp_path / "turned.jpg")
-    assert (seen.size, seen.mode, seen.orientation) == ((160, 120), "RGB", 6)
+    assert (seen.size, seen.mode, seen.orientation) == ((120, 160), "RGB", 6)
     upright = np.asarray(image.rotate(-90, expand=True).convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     assert np.corrcoef(seen.thumbnail.ravel(), upright.ravel())[0, 1] > 0.999
     content = (tmp_path / "turned.jpg").read_bytes()
