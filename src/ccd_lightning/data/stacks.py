@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ccd_lightning.data.annotations import is_annotation
 from ccd_lightning.data.formats import is_volume, nifti, read_header
 from ccd_lightning.data.formats.bounds import require_regular
-from ccd_lightning.data.formats.contents import is_dicom
+from ccd_lightning.data.formats.contents import begins_as_dicom
 from ccd_lightning.data.formats.pillow import holds_one
 from ccd_lightning.data.images import in_parallel
 from ccd_lightning.data.manifest import Flaw, Manifest, Row
@@ -190,7 +190,7 @@ def _look(path: Path, axis: int) -> Pages:
             return Pages()
         if page is None and is_volume(file):
             return _slices(file, axis)
-        header = read_header(path) if page is None or is_dicom(file) else None
+        header = read_header(path) if page is None or begins_as_dicom(file) else None
     except (UserError, OSError):  # which is told where the image is read
         return Pages()
     if header is None:

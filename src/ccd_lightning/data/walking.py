@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ccd_lightning.data.annotations import looks_like_labels
-from ccd_lightning.data.formats.contents import is_dicom
+from ccd_lightning.data.formats.contents import begins_as_dicom
 from ccd_lightning.data.naming import (
     image_stem,
     is_image,
@@ -80,7 +80,7 @@ def sort_files(files: Iterable[Path], base: Path) -> Found:
     texts = list[Path]()
     for path in files:
         kind = unread_suffix(path.name)
-        if not (is_image(path.name) or (kind is not None and is_dicom(path))):
+        if not (is_image(path.name) or (kind is not None and begins_as_dicom(path))):
             unread += [path] * (kind is not None)
             texts += [path] * (suffix_of(path.name) == LABELS)
         elif of_masks(path.parent):

@@ -10,7 +10,7 @@ from ccd_lightning.errors import UserError
 PREAMBLE = 128  # bytes of a DICOM file before its mark
 
 
-def is_dicom(file: Path) -> bool:
+def begins_as_dicom(file: Path) -> bool:
     """Whether a regular file begins as a DICOM file does."""
     try:
         require_regular(file)
