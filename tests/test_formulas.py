@@ -24,9 +24,7 @@ def dangerous(file: Path) -> list[str]:
 
 
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
-    rows = [
-        Row(tmp_path / name, "test", f"={index}" if index else "good", None, "-g") for index, name in enumerate(EVIL)
-    ]
+    rows = [Row(tmp_path / name, "test", f"={index}" if index else "good", (), "-g") for index, name in enumerate(EVIL)]
     Manifest(tmp_path, rows).write(tmp_path / "table.csv")
     assert not dangerous(tmp_path / "table.csv")
     assert Manifest.read(tmp_path / "table.csv").rows == rows

@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from ccd_lightning.cli import main
 from ccd_lightning.data.checking import Check, by_topic, check
-from ccd_lightning.data.images import read_image, read_mask
+from ccd_lightning.data.images import read_image
+from ccd_lightning.data.masks import read_mask
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
 from tests.data.fakes import FAKES, hyper_kvasir, lag, picture, spot, two_folders
@@ -264,8 +265,10 @@ def test_prepare_writes_images_at_working_size(
     preprocessing = Preprocessing(16, (0.25, 0, 1, 1))
     for old, new in zip(before, after, strict=True):
         assert np.array_equal(read_image(old.path, preprocessing), np.asarray(Image.open(new.path)))
-        if old.mask and new.mask:
-            assert np.array_equal(read_mask(old.mask, preprocessing), read_mask(new.mask, Preprocessing(16)))
+        if old.masks and new.masks:
+            assert np.array_equal(
+                read_mask(old.masks, old.path, preprocessing), read_mask(new.masks, new.path, Preprocessing(16))
+            )
     assert main(["data", "prepare", "--root", "raw", "--copy", "small", "--output", "other.csv"]) == 2
     assert "small: there is such a folder already" in capsys.readouterr().err
 

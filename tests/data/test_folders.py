@@ -63,21 +63,21 @@ def test_two_folders_may_hold_several_kinds_and_masks(tmp_path: Path) -> None:
     }
     for path in (*tmp_path.glob("Tumor/*.png"), *tmp_path.glob("polyp/*.png")):
         spot(path.with_name(f"{path.stem}_mask.png"))
-    assert sum(row.mask is not None for row in read_layout(tmp_path)[0].rows if row.label) == 5
+    assert sum(bool(row.masks) for row in read_layout(tmp_path)[0].rows if row.label) == 5
 
 
 def test_some_masks_are_enough_in_two_folders(tmp_path: Path) -> None:
     pictures(tmp_path, normal=8, Tumor=4)
     for path in sorted(tmp_path.glob("Tumor/*.png"))[:3]:
         spot(path.with_name(f"{path.stem}_mask.png"))
-    assert sum(row.mask is not None for row in read_layout(tmp_path)[0].rows) == 3
+    assert sum(bool(row.masks) for row in read_layout(tmp_path)[0].rows) == 3
 
 
 def test_a_kind_that_is_called_after_a_mask_keeps_its_images(tmp_path: Path) -> None:
     pictures(tmp_path, train__good=4, test__good=2, test__scratch=3, test__missing_label=3)
     found = read_layout(tmp_path)[0]
     assert counts(found)["test", "missing_label"] == 3
-    assert not [row for row in found.rows if row.mask]
+    assert not [row for row in found.rows if row.masks]
 
 
 def test_a_manifest_of_the_inner_folder_is_found_from_the_outer_one(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def masks_of(root: Path) -> dict[str, str]:
     manifest = read_layout(root)[0]
     assert manifest.flaws == []
     return {
-        str(row.path.relative_to(root)): str(row.mask.relative_to(root)) if row.mask else ""
+        str(row.path.relative_to(root)): "|".join(str(mask.relative_to(root)) for mask in row.masks)
         for row in manifest.rows
         if row.label
     }
@@ -163,8 +163,8 @@ def test_bmad_s_archives(name: str, tmp_path: Path) -> None:
     assert manifest.flaws == []
     used = {row.path.relative_to(root).parts[0] for row in manifest.rows}
     assert not used & {"valid", "val", "Val"}  # whose abnormal images a threshold must not see
-    masks = {row.path.name: row.mask for row in manifest.rows if row.mask}
-    assert masks == ({"0.png": root / label.format("Ungood") / "0.png"} if label else {})
+    masks = {row.path.name: row.masks for row in manifest.rows if row.masks}
+    assert masks == ({"0.png": (root / label.format("Ungood") / "0.png",)} if label else {})
     assert any(part.startswith("9 images in val") for part in map(str.lower, manifest.left_out))
 
 
@@ -218,13 +218,11 @@ def test_masks_of_the_same_name_go_with_the_image_of_their_kind_and_folder(tmp_p
 
 def test_masks_that_do_not_fit_are_flaws(tmp_path: Path) -> None:
     pictures(tmp_path, train__good=4, test__good=2, test__lesion=2)
-    for name in ("0_mask_1", "0_mask_2", "1_mask", "7_mask"):
+    for name in ("0_mask", "1_mask", "7_mask"):
         spot(tmp_path / f"test/lesion/{name}.png")
-    flaws = [str(flaw) for flaw in read_layout(tmp_path)[0].flaws]
-    assert len(flaws) == 2
-    assert "test/lesion/0.png: 2 masks for this image (0_mask_1.png, 0_mask_2.png)" in flaws[0]
-    assert "test/lesion/7_mask.png: no image for this mask" in flaws[1]
-    with pytest.raises(UserError, match="Merge them into one file"):
+    (flaw,) = (str(flaw) for flaw in read_layout(tmp_path)[0].flaws)
+    assert "test/lesion/7_mask.png: no image for this mask" in flaw
+    with pytest.raises(UserError, match=r"7_mask\.png: no image for this mask"):
         AnomalyDataModule(str(tmp_path), size=32).setup("test")
 
 
@@ -322,7 +320,9 @@ def test_one_patient_alone_cannot_be_divided(tmp_path: Path) -> None:
     for index in range(8):
         picture(tmp_path / f"train/good/case_2020_{index}.png")
     pictures(tmp_path, test__good=2, test__lesion=2)
-    with pytest.raises(UserError, match=r"of 1 patients or videos; --data\.groups false takes every image by itself"):
+    with pytest.raises(
+        UserError, match=r"of 1 patients, videos or files; --data\.groups false takes every image by itself"
+    ):
         Folder(str(tmp_path), size=32).setup("fit")
 
 
@@ -366,7 +366,7 @@ def test_images_beside_the_folders_of_a_split_are_refused(split: str, tmp_path: 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     pictures(tmp_path, train__NORMAL=3, train__PNEUMONIA=4, test__NORMAL=2, test__PNEUMONIA=2, val__NORMAL=1)
-    for name in ("a.dcm", "b.dcm", "c.nii.gz", "notes.txt", "Thumbs.db", ".DS_Store", ".hidden.png"):
+    for name in ("a.mha", "b.mha", "c.mha.gz", "notes.txt", "Thumbs.db", ".DS_Store", ".hidden.png"):
         (tmp_path / "train/NORMAL" / name).touch()
     spot(tmp_path / "test/NORMAL/0_mask.png")
     manifest = read_layout(tmp_path)[0]
@@ -375,15 +375,15 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         "4 images in train/PNEUMONIA",
         "1 image in val",
         "1 mask",
-        "3 files of a kind that is not read (.dcm (2), .nii.gz (1))",
+        "3 files of a kind that is not read (.mha (2), .mha.gz (1))",
     )
 
 
 def test_a_folder_of_files_that_are_not_read_is_told(tmp_path: Path) -> None:
     pictures(tmp_path, train__good=3, test__good=2)
     (tmp_path / "test/lesion").mkdir()
-    (tmp_path / "test/lesion/a.dcm").touch()
-    with pytest.raises(UserError, match=r"test/lesion: no images .*but 1 file of a kind that is not read \(\.dcm\)"):
+    (tmp_path / "test/lesion/a.mha").touch()
+    with pytest.raises(UserError, match=r"test/lesion: no images .*but 1 file of a kind that is not read \(\.mha\)"):
         read_layout(tmp_path)
 
 

@@ -63,15 +63,15 @@ def test_an_earlier_prediction_is_passed_over(place: Path) -> None:
 
 
 def test_what_is_not_scored_is_counted(place: Path) -> None:
-    for name in ("a/1_mask.png", "a/x.dcm", "b/y.nii.gz", "b/z.dcm"):
+    for name in ("a/1_mask.png", "a/x.mha", "b/y.mha.gz", "b/z.mha"):
         (place / name).touch()
-    kinds = "3 files of a kind that is not read (.dcm (2), .nii.gz (1))"
+    kinds = "3 files of a kind that is not read (.mha (2), .mha.gz (1))"
     assert look_for(["a", "b", "a"]) == (find_files(["a", "b"]), f"2 masks, {kinds}")
     assert "a/1_mask.png" not in find_files(["a"])
     assert look_for(["a/*", "b/*"])[1] == kinds
     assert look_for(["ä ö"])[1] == ""
-    with pytest.raises(UserError, match=r"b/\*\.dcm: .*; there is 1 file of a kind that is not read \(\.dcm\)"):
-        find_files(["b/*.dcm"])
+    with pytest.raises(UserError, match=r"b/\*\.mha: .*; there is 1 file of a kind that is not read \(\.mha\)"):
+        find_files(["b/*.mha"])
 
 
 def test_predict_says_what_it_does_not_score(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

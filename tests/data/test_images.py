@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.data.images import load_images, read_image, read_mask
+from ccd_lightning.data.formats import read_header
+from ccd_lightning.data.images import load_images, read_image
 from ccd_lightning.data.layouts import list_images
-from ccd_lightning.data.pairing import read_size
+from ccd_lightning.data.masks import read_mask
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
@@ -74,7 +75,7 @@ def masks() -> dict[str, Image.Image]:
 @pytest.mark.parametrize("name", masks())
 def test_masks_however_they_are_written(tmp_path: Path, name: str) -> None:
     masks()[name].save(tmp_path / "mask.tif")
-    mask = read_mask(tmp_path / "mask.tif", EIGHT)
+    mask = read_mask([tmp_path / "mask.tif"], tmp_path / "mask.tif", EIGHT)
     assert mask.dtype == np.bool_
     assert mask[:4].all()
     assert not mask[4:].any()
@@ -84,12 +85,12 @@ def test_what_lies_outside_of_the_crop_decides_too(tmp_path: Path) -> None:
     values = np.full((8, 8), 20, np.uint8)
     values[:, 4:] = 255
     Image.fromarray(values).save(tmp_path / "mask.png")
-    assert not read_mask(tmp_path / "mask.png", Preprocessing(8, (0.0, 0.0, 0.5, 1.0))).any()
+    assert not read_mask([tmp_path / "mask.png"], tmp_path / "mask.png", Preprocessing(8, (0.0, 0.0, 0.5, 1.0))).any()
 
 
 def test_an_empty_mask_stays_empty(tmp_path: Path) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "mask.png")
-    assert not read_mask(tmp_path / "mask.png", EIGHT).any()
+    assert not read_mask([tmp_path / "mask.png"], tmp_path / "mask.png", EIGHT).any()
 
 
 def test_crop_is_a_fraction_and_mask_follows(tmp_path: Path) -> None:
@@ -98,8 +99,8 @@ def test_crop_is_a_fraction_and_mask_follows(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "a.png")
     preprocessing = Preprocessing(10, (0.25, 0.25, 0.75, 0.75))
     assert (read_image(tmp_path / "a.png", preprocessing) == 255).all()
-    assert read_mask(tmp_path / "a.png", preprocessing).all()
-    assert read_mask(tmp_path / "a.png", Preprocessing(20)).mean() == 0.25
+    assert read_mask([tmp_path / "a.png"], tmp_path / "a.png", preprocessing).all()
+    assert read_mask([tmp_path / "a.png"], tmp_path / "a.png", Preprocessing(20)).mean() == 0.25
 
 
 def test_cache_on_disk_is_the_same_and_follows_changes(folder: Path, tmp_path: Path) -> None:
@@ -129,8 +130,8 @@ def test_the_exif_orientation_turns_image_and_mask(tmp_path: Path) -> None:
     exif[0x0112] = 6  # to be turned by a quarter, clockwise: then in the upper right one
     for name in ("a.jpg", "a.png", "a.tif"):
         Image.fromarray(pixels).save(tmp_path / name, exif=exif)
-        assert read_size(tmp_path / name) == (24, 48)
-        mask = read_mask(tmp_path / name, EIGHT)
+        assert read_header(tmp_path / name).size == (24, 48)
+        mask = read_mask([tmp_path / name], tmp_path / name, EIGHT)
         assert np.argwhere(mask).min(axis=0).tolist() == [0, 4], name
         assert np.argwhere(mask).max(axis=0).tolist() == [3, 7], name
         assert ((read_image(tmp_path / name, EIGHT)[:, :, 0] > 127) == mask).all()
@@ -138,9 +139,11 @@ def test_the_exif_orientation_turns_image_and_mask(tmp_path: Path) -> None:
 
 def test_a_dim_attention_map_is_cut_at_half_of_its_own_maximum(tmp_path: Path) -> None:
     Image.fromarray(ramp(100).astype(np.uint8).repeat(4, 0).repeat(4, 1)).save(tmp_path / "few.png")
-    assert read_mask(tmp_path / "few.png", EIGHT)[:, 0].tolist() == [False] + [True] * 7  # eight values: labels
+    assert (
+        read_mask([tmp_path / "few.png"], tmp_path / "few.png", EIGHT)[:, 0].tolist() == [False] + [True] * 7
+    )  # eight values: labels
     Image.fromarray(np.linspace(0, 100, 64, dtype=np.uint8)[:, None].repeat(64, 1)).save(tmp_path / "map.png")
-    assert read_mask(tmp_path / "map.png", EIGHT)[:, 0].tolist() == [False] * 4 + [True] * 4
+    assert read_mask([tmp_path / "map.png"], tmp_path / "map.png", EIGHT)[:, 0].tolist() == [False] * 4 + [True] * 4
 
 
 def test_digests_of_older_versions_stay_as_they_are() -> None:

@@ -24,17 +24,17 @@ def test_the_common_layout(folder: Path) -> None:
         ("test", "polyp_obvious"): 2,
     }
     for row in manifest.select("test"):
-        assert (row.mask is not None) == bool(row.label)
-        assert row.mask is None or row.mask.name == row.path.name
+        assert bool(row.masks) == bool(row.label)
+        assert all(mask.name == row.path.name for mask in row.masks)
 
 
 def test_masks_may_be_missing_as_a_whole_or_named_mask(folder: Path) -> None:
     truth = folder / "ground_truth"
     for mask in truth.glob("*/*.png"):
         mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
-    assert all(row.mask for row in scan_folder(folder).select("test") if row.label)
+    assert all(row.masks for row in scan_folder(folder).select("test") if row.label)
     truth.rename(folder / "elsewhere")
-    assert not any(row.mask for row in scan_folder(folder).rows)
+    assert not any(row.masks for row in scan_folder(folder).rows)
 
 
 def remove(folder: Path, name: str) -> None:
@@ -47,7 +47,7 @@ def test_some_masks_may_be_missing(folder: Path) -> None:
     data = Folder(str(folder), size=32, batch_size=4)
     for stage in ("fit", "test"):
         data.setup(stage)
-    assert sum(row.mask is None for row in data.datasets["test"].rows if row.label) == 3
+    assert sum(not row.masks for row in data.datasets["test"].rows if row.label) == 3
     assert "6 abnormal ones, 3 masks (3 abnormal images have none: pixel metrics leave them out)" in describe(
         scan_folder(folder)
     )

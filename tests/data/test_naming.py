@@ -94,9 +94,12 @@ def test_names_of_mask_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [
-        ("a.dcm", ".dcm"),
-        ("a.nii.gz", ".nii.gz"),
-        ("a.GIF", ".gif"),
+        ("a.mha", ".mha"),
+        ("a.mha.gz", ".mha.gz"),
+        ("a.SVS", ".svs"),
+        ("a.dcm", None),
+        ("a.nii.gz", None),
+        ("a.GIF", None),
         ("IM0001", "no suffix"),
         ("a.png", None),
         ("a.txt", None),

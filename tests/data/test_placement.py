@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.data.images import load_images, read_image, read_mask, read_placed
+from ccd_lightning.data.images import load_images, read_image, read_placed
+from ccd_lightning.data.masks import read_mask
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Fit, Preprocessing, Tiles
 from ccd_lightning.errors import UserError
@@ -59,7 +60,7 @@ def test_masks_follow_their_images(preprocessing: Preprocessing, tmp_path: Path)
     image.save(path)
     Image.fromarray(np.asarray(image)[:, :, 0]).point([255 * (level > 165) for level in range(256)]).save(mask)
     pixels, placement = read_placed(path, preprocessing)
-    found = read_mask(mask, preprocessing, placement)
+    found = read_mask([mask], mask, preprocessing, placement)
     assert found.shape == preprocessing.shape
     assert found.any()
     assert (found ^ (pixels[:, :, 0] > 165)).sum() <= 0.1 * found.sum() + 4  # but for the edge

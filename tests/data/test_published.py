@@ -23,7 +23,7 @@ def sizes(manifest: Manifest) -> tuple[int, int, int, int]:
         sum(row.split == split and row.label == label for row in manifest.rows)
         for split, label in (("train", 0), ("test", 0), ("test", 1))
     ]
-    return counts[0], counts[1], counts[2], sum(row.mask is not None for row in manifest.rows)
+    return counts[0], counts[1], counts[2], sum(bool(row.masks) for row in manifest.rows)
 
 
 @pytest.mark.parametrize("name", FAKES)
@@ -47,7 +47,7 @@ def test_kvasir_s_polyps_are_the_segmented_ones_and_nothing_else_is_normal(tmp_p
     rows = read_layout(tmp_path)[0].rows
     assert {row.path.parent.name for row in rows if not row.label} == {"cecum", "ileum", "bbps-2-3"}
     assert {row.anomaly_type for row in rows if row.label} == {"polyp"}
-    assert all(row.mask and row.mask.stem == row.path.stem for row in rows if row.label)
+    assert all([mask.stem for mask in row.masks] == [row.path.stem] for row in rows if row.label)
     nested = tmp_path / "unpacked" / "hyper-kvasir"
     nested.mkdir(parents=True)
     for folder in ("labeled-images", "segmented-images"):

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ccd_lightning.cli import main
-from ccd_lightning.data.images import read_mask
+from ccd_lightning.data.masks import read_mask
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import resize_regions
 from tests.data.fakes import picture
@@ -43,8 +43,10 @@ def test_a_file_keeps_a_lesion_that_is_smaller_than_a_pixel(mode: str, tmp_path:
     image = Image.fromarray(values.get(mode, mask.astype(np.uint8) * 255))
     (image.convert("P") if mode == "P" else image).save(tmp_path / "a.png")
     for preprocessing in (Preprocessing(128), Preprocessing(16), Preprocessing(128, (0.25, 0.25, 0.75, 1))):
-        assert 1 <= read_mask(tmp_path / "a.png", preprocessing).sum() <= 2
-    assert not read_mask(tmp_path / "a.png", Preprocessing(128, (0, 0, 0.4, 1))).any()  # the lesion is not in there
+        assert 1 <= read_mask([tmp_path / "a.png"], tmp_path / "a.png", preprocessing).sum() <= 2
+    assert not read_mask(
+        [tmp_path / "a.png"], tmp_path / "a.png", Preprocessing(128, (0, 0, 0.4, 1))
+    ).any()  # the lesion is not in there
 
 
 @pytest.mark.parametrize("size", [32, 50, 64, 100, 300])

@@ -174,7 +174,7 @@ def _read(arguments: argparse.Namespace) -> Manifest:
     from ccd_lightning.data.recognition import describe, read_layout
 
     manifest, layout = read_layout(
-        arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups
+        arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups, axis=arguments.axis
     )
     print(f"{arguments.root} ({layout}): {describe(manifest)}")
     return manifest
@@ -225,6 +225,9 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         " full, stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training images",
     )
     parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
+    parser.add_argument(
+        "--axis", type=int, default=2, help="of NIfTI volumes' slices: 0 sagittal, 1 coronal, 2 axial; default: 2"
+    )
     parser.add_argument("--no_groups", action="store_true", help="do not group images by patient or video")
     return parser
 

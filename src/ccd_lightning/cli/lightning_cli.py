@@ -31,6 +31,7 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
 from ccd_lightning.data.image_files import ImageFiles
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.stacks import describe_stacks, expand_files
 from ccd_lightning.encoder_config import RANDOM, EncoderSource, recorded_sources
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.modules.detector import OneClassDetector
@@ -219,7 +220,10 @@ class CLI(LightningCLI):
         """Predicts, and keeps no map in memory; Ctrl-C is told with where the images are that were done before."""
         if self.paths is not None:
             data = self.datamodule
-            kwargs["datamodule"] = ImageFiles(self.paths, data.preprocessing, data.batch_size, data.num_workers)
+            paths, left_out = expand_files(self.paths, data.axis)
+            if stacks := describe_stacks(map(Path, paths)):
+                rank_zero_only(print)(f"images: {stacks}{f'; not scored: {left_out}' if left_out else ''}")
+            kwargs["datamodule"] = ImageFiles(paths, data.preprocessing, data.batch_size, data.num_workers)
         try:
             self.trainer.predict(model, **kwargs | {"return_predictions": False})
         except SystemExit as stop:

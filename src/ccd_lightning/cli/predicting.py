@@ -29,7 +29,7 @@ area, peak, mean, outlined: what of each map is above the threshold of pixels, i
 Rows are written as the work goes on.
 
 Exit code: 0; 2 after a mistake, such as no image found; 3 when finished, but with images skipped that
-cannot be read or hold several pages.
+cannot be read.
 
 Lightning's options, such as --trainer.accelerator gpu, --data.batch_size 64 and --data.num_workers 4:
 

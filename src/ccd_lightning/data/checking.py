@@ -13,14 +13,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ccd_lightning.data.annotations import is_annotation
 from ccd_lightning.data.depth import DEEP
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
+from ccd_lightning.data.formats import is_volume
 from ccd_lightning.data.grey_values import count_levels, few_levels, measure_window
-from ccd_lightning.data.images import abnormal_pixels, find_placement, open_image
+from ccd_lightning.data.images import find_placement, open_image
 from ccd_lightning.data.lesion_sizes import SMALL
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.masks import open_mask
 from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.sources import file_of
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write, cell, path_cell
 
@@ -175,46 +179,55 @@ def _masks(
     manifest: Manifest, flawed: set[Path], preprocessing: Preprocessing, lesions: list[float]
 ) -> Iterator[Finding]:
     """What is wrong with masks; the sizes of each one's lesions are appended to the list."""
-    rows = [row for row in manifest.rows if row.mask and not {row.mask, row.path} & flawed]
+    rows = [row for row in manifest.rows if row.masks and flawed.isdisjoint((row.path, *row.masks))]
     with ThreadPoolExecutor() as pool:
-        for found, sizes in pool.map(partial(_mask, preprocessing=preprocessing), rows):
+        for found, sizes in pool.map(partial(_masks_of, preprocessing=preprocessing), rows):
             yield from found
             lesions += sizes
-    if any(row.mask for row in manifest.rows):
+    if any(row.masks for row in manifest.rows):
         for row in manifest.rows:
-            if row.label and not row.mask and row.path not in flawed:
+            if row.label and not row.masks and row.path not in flawed:
                 yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
 
 
-def _mask(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], list[float]]:
-    assert row.mask
+def _masks_of(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], list[float]]:
     try:
-        mask, placement = open_image(row.mask), find_placement(row.path, preprocessing)
+        placement, found = find_placement(row.path, preprocessing), list[Finding]()
+        joined = np.zeros(placement.original[::-1], np.bool_)
+        for path in row.masks:
+            marked = open_mask(path, row.path)
+            if marked.shape != joined.shape:
+                (height, width), (rows, columns) = marked.shape, joined.shape
+                message = f"{width} x {height} pixels, where its image has {columns} x {rows}."
+                found.append(Finding("warning", "masks of another size", path, message, row.path))
+                joined = marked if len(row.masks) == 1 else joined
+            else:
+                joined |= marked
+            found += _grey(path, row.path)
     except UserError as error:
-        message = _without_name(error, row.mask)
-        return [Finding("error", "masks that cannot be read", row.mask, message, row.path)], []
-    found = []
-    if mask.size != placement.original:
-        width, height = placement.original
-        message = f"{mask.width} x {mask.height} pixels, where its image has {width} x {height}."
-        found.append(Finding("warning", "masks of another size", row.mask, message, row.path))
-    abnormal = abnormal_pixels(mask)
-    sizes = preprocessing.lesion_sizes(abnormal, placement)
+        where = row.masks[0]
+        return [Finding("error", "masks that cannot be read", where, _without_name(error, where), row.path)], []
+    sizes = preprocessing.lesion_sizes(joined, placement)
     if small := sum(size < SMALL for size in sizes):
-        where = f"at {preprocessing.size_in_words} px"
-        message = f"{small} of {len(sizes)} lesions less than {SMALL} px across {where}."
-        found.append(Finding("warning", "small lesions", row.mask, message, row.path))
-    if not abnormal.any():
-        found.append(
-            Finding("warning", "empty masks", row.mask, f"empty, though the image is {row.anomaly_type}.", row.path)
-        )
-    values = np.asarray(mask.convert("L"), np.float32)
+        where_small = f"at {preprocessing.size_in_words} px"
+        message = f"{small} of {len(sizes)} lesions less than {SMALL} px across {where_small}."
+        found.append(Finding("warning", "small lesions", row.masks[0], message, row.path))
+    if not joined.any():
+        message = f"empty, though the image is {row.anomaly_type}."
+        found.append(Finding("warning", "empty masks", row.masks[0], message, row.path))
+    return found, sizes
+
+
+def _grey(path: Path, image: Path) -> Iterator[Finding]:
+    """Whether a mask image is not black and white; what is measured or drawn is neither."""
+    if is_annotation(path) or is_volume(file_of(path)):
+        return
+    values = np.asarray(open_image(path).convert("L"), np.float32)
     low, high = float(values.min()), float(values.max())
     between = (values > low + (high - low) / 4) & (values < high - (high - low) / 4)
     if between.mean() > BETWEEN:
         message = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
-        found.append(Finding("warning", "grey masks", row.mask, message, row.path))
-    return found, sizes
+        yield Finding("warning", "grey masks", path, message, image)
 
 
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:

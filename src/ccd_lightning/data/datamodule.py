@@ -22,6 +22,8 @@ from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing, Tiles
 from ccd_lightning.data.shape_report import describe_shapes
+from ccd_lightning.data.sources import AXIAL
+from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -54,6 +56,7 @@ class AnomalyDataModule(ImageLoader):
         fit: How images of another shape are brought to the size: "squash" stretches them, "letterbox" leaves a margin,
             which counts nowhere, "crop" cuts off what is beyond it on the longer side.
         tiles: How detectors cut the images: a number N for N x N tiles, or their side, overlap and top.
+        axis: Across which NIfTI volumes are cut into slices: 0 sagittal, 1 coronal, 2 axial.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class AnomalyDataModule(ImageLoader):
         groups: bool = True,
         fit: Fit = "squash",
         tiles: int | Tiles | None = None,
+        axis: int = AXIAL,
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
         if not 0 < validation < 1:
@@ -84,6 +88,7 @@ class AnomalyDataModule(ImageLoader):
         self.check_leaks = check_leaks
         self.require_masks = require_masks
         self.groups = groups
+        self.axis = axis
         self.split: Manifest | None = None  # once it is read
         self.processes = 1  # on this machine, each of which decodes images of its own where there is no cache
         self.division: Division | None = None  # which training images are held out, once they are read
@@ -109,7 +114,7 @@ class AnomalyDataModule(ImageLoader):
         Raises:
             UserError: If the folder does not hold what is expected.
         """
-        return scan_folder(self.root, masks, self.groups)
+        return expand_stacks(scan_folder(self.root, masks, self.groups), self.groups, self.axis)
 
     def setup(self, stage: str) -> None:
         """Reads the images that a stage needs.
@@ -153,7 +158,7 @@ class AnomalyDataModule(ImageLoader):
 
     def _refuse_missing_masks(self, manifest: Manifest) -> None:
         abnormal = [row for row in manifest.select("test") if row.label]
-        missing = [row.path for row in abnormal if row.mask is None]
+        missing = [row.path for row in abnormal if not row.masks]
         if missing:
             raise UserError(
                 f"{missing[0]}: no mask for this image; {len(missing)} of {len(abnormal)} abnormal images have none."

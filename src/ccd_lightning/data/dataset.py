@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ccd_lightning.data.images import Images, UInt8Array, read_mask
+from ccd_lightning.data.images import Images, UInt8Array
 from ccd_lightning.data.manifest import Row
+from ccd_lightning.data.masks import read_mask
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 
@@ -143,7 +144,7 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
             "group": row.group or "",
             "path": str(row.path),
             "mask": self._mask(row, placement),
-            "has_mask": row.label == 0 or row.mask is not None,
+            "has_mask": row.label == 0 or bool(row.masks),
         }
         if self.views is not None:
             item |= self.views(image, (self.seed, key.epoch, key.item))
@@ -155,6 +156,6 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         return pixels
 
     def _mask(self, row: Row, placement: Placement) -> Tensor:
-        if row.mask is None:
+        if not row.masks:
             return torch.zeros(self.preprocessing.shape, dtype=torch.bool)
-        return torch.from_numpy(read_mask(row.mask, self.preprocessing, placement))
+        return torch.from_numpy(read_mask(row.masks, row.path, self.preprocessing, placement))

@@ -34,7 +34,7 @@ class Folder(AnomalyDataModule):
 
     def manifest(self, masks: bool = True) -> Manifest:
         """Reads the folder, and says what was found there."""
-        manifest, layout = read_layout(self.root, self.layout, masks, self.split_seed, self.groups)
+        manifest, layout = read_layout(self.root, self.layout, masks, self.split_seed, self.groups, self.axis)
         if not self.datasets:
             rank_zero_only(print)(f"data: {self.root} ({layout}): {describe(manifest)}")
         return manifest

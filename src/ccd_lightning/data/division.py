@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ccd_lightning.data.manifest import Row
+from ccd_lightning.data.sources import size_of
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,15 @@ class Division:
 
 
 def image_keys(rows: Sequence[Row], root: Path) -> list[int]:
-    """A digest of each image's path below the data set's root and of its size in bytes, as a signed 64-bit number.
+    """A digest of each image's path below the data set's root and of its file's size, as a signed 64-bit number.
 
     It stays the same when a data set or a checkpoint is moved, and does not tell a patient's name.
     """
     return [_key(Path(os.path.relpath(row.path, root)).as_posix(), row.path) for row in rows]
 
 
-def _key(name: str, file: Path) -> int:
-    size = file.stat().st_size if file.is_file() else -1
-    digest = hashlib.blake2b(f"{name} {size}".encode(errors="surrogateescape"), digest_size=8)
+def _key(name: str, path: Path) -> int:
+    digest = hashlib.blake2b(f"{name} {size_of(path)}".encode(errors="surrogateescape"), digest_size=8)
     return int.from_bytes(digest.digest(), "big", signed=True)
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from ccd_lightning.data.depth import DEEP, eight_bits, own_window, shade
 from ccd_lightning.data.formats import read_header, read_picture
-from ccd_lightning.data.formats.pillow import decoding
 from ccd_lightning.data.images import UInt8Array, progress
 from ccd_lightning.data.sources import split_page
 from ccd_lightning.errors import UserError
@@ -30,7 +29,7 @@ class ImageInfo:
         size: Width and height in pixels, upright.
         mode: Pillow's name of its channels and depth: "RGB", "L" (grey), "P" (palette), "CMYK", "I;16" ...
         orientation: EXIF's; 1 is upright.
-        digest: Of the file's bytes, and of which page it is.
+        digest: Of the file's bytes, or of a page's pixels.
         thumbnail: (SIDE, SIDE) uint8, grey, upright; of more than 8 bits, scaled to the image's own range.
     """
 
@@ -49,14 +48,14 @@ def inspect(path: Path) -> ImageInfo:
     Raises:
         UserError: If the file cannot be decoded, or holds several images and none of them is named.
     """
-    file, page = split_page(path)
     header, picture = read_header(path), read_picture(path, lambda _: (2 * SIDE, 2 * SIDE))
-    with decoding(path), file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256")
-    digest.update(str(page or 0).encode())
+    file, page = split_page(path)
+    # A page's digest is that of its pixels: of a large volume the whole file would be read for each slice.
+    content = file.read_bytes() if page is None else repr(picture.size).encode() + picture.image.tobytes()
     shown = shade(picture, own_window(picture)) if picture.image.mode in DEEP else eight_bits(picture, path)
     grey = shown.convert("RGB").convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return ImageInfo(header.size, header.mode, header.orientation, digest.digest()[:16], np.asarray(grey))
+    digest = hashlib.sha256(content).digest()[:16]
+    return ImageInfo(header.size, header.mode, header.orientation, digest, np.asarray(grey))
 
 
 def inspect_files(

@@ -55,8 +55,12 @@ class HoldOut:
         for group in np.random.default_rng(self.seed).permutation(len(members)).tolist():
             if len(held_out) + len(members[group]) <= count:
                 held_out.update(members[group])
+        if count and not held_out and len(members) > 1:  # as with few volumes, each of more slices than the share
+            smallest: list[int] = min(members, key=len)
+            held_out.update(smallest)
         if not 0 < len(held_out) <= len(rows) - 2:
-            advice = f" They are of {len(groups)} patients or videos; --data.groups false takes every image by itself."
+            whose = f" They are of {len(groups)} patients, videos or files;"
+            advice = f"{whose} --data.groups false takes every image by itself."
             together = advice if len(groups) < len(rows) else ""
             raise UserError(
                 f"{self.root}: {len(rows)} training images with data.validation {self.share} leave "

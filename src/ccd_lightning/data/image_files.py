@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from ccd_lightning.commands import expand
 from ccd_lightning.data.images import Placed, read_placed
 from ccd_lightning.data.loading import Batch, possible_workers, unit_range
-from ccd_lightning.data.naming import SUFFIXES, is_image, is_junk, unread_suffix
+from ccd_lightning.data.naming import SUFFIXES, is_junk
 from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.sources import file_of
 from ccd_lightning.data.walking import Found, count, count_unread, sort_files, walk
 from ccd_lightning.errors import UserError
 
@@ -66,15 +67,16 @@ def look_for(places: Sequence[str]) -> tuple[list[str], str]:
 def _files_of(place: str) -> Found:
     if os.path.isdir(place):
         return _below(Path(place))
-    if os.path.exists(place):
+    if os.path.exists(file_of(Path(place))):
         return Found([Path(place)], [], [])
     found = Found([], [], [])
     for match in sorted(glob.iglob(place, recursive=True)):
         if any(map(is_junk, match.split(os.sep))) and not any(map(is_junk, place.split(os.sep))):
             continue
         if not os.path.isdir(match):
-            found.images.extend([Path(match)] * is_image(match))
-            found.unread.extend([Path(match)] * (unread_suffix(os.path.basename(match)) is not None))
+            one = sort_files([Path(match)], Path(match).parent)
+            found.images.extend(one.images)
+            found.unread.extend(one.unread)
         elif "**" not in place:  # which matches what is below it too
             for own, more in zip(found, _below(Path(match)), strict=True):
                 own.extend(more)

@@ -6,10 +6,11 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +20,19 @@ from rich.progress import track
 
 from ccd_lightning.data.depth import WindowOption, eight_bits
 from ccd_lightning.data.formats import read_header, read_picture
-from ccd_lightning.data.formats.pillow import SIXTEEN
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
-from ccd_lightning.data.sources import file_of
+from ccd_lightning.data.sources import state_of
 from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.writing import atomic_write
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 UInt8Array = npt.NDArray[np.uint8]
 DECODING = 4  # of what a file's pixels are: an array kept by another version is not taken for the same
+PATIENCE = 2.0  # seconds, after which a progress bar is shown
 PLACEMENT = 10  # numbers that say where an image lies
-LABELS = 16  # a mask of at most so many different values, all dark, holds labels
 
 
 class Placed(NamedTuple):
@@ -99,40 +100,6 @@ def open_rgb(path: Path, window: WindowOption = None) -> Image.Image:
     return eight_bits(read_picture(path), path, window).convert("RGB")
 
 
-def read_mask(path: Path, preprocessing: Preprocessing, placement: Placement | None = None) -> npt.NDArray[np.bool_]:
-    """Reads one mask as (H, W) bool, at working size.
-
-    Abnormal is what is brighter than half of the range in any channel. In a file that holds nothing as bright it is
-    whatever is not 0 where the values are few, as labels 0 and 1 are, and else, as in a dim attention map, whatever is
-    brighter than half of the file's own maximum.
-
-    Areas are kept, and so is at least one pixel of each region, however small it is (`resize_regions`).
-
-    Args:
-        path: The file.
-        preprocessing: What brought its image to working size.
-        placement: Of its image; None where the mask's own size says it.
-
-    Raises:
-        UserError: If the file cannot be decoded.
-    """
-    mask = open_image(path)
-    return preprocessing.apply_to_mask(abnormal_pixels(mask), placement or preprocessing.place(mask))
-
-
-def abnormal_pixels(mask: Image.Image) -> npt.NDArray[np.bool_]:
-    """Which of a mask's pixels are abnormal, (height, width), by the rule of `read_mask`."""
-    values = np.atleast_3d(np.asarray(mask if mask.mode in ("L", "I", "F", *SIXTEEN) else mask.convert("RGB")))
-    half = 32767 if mask.mode in SIXTEEN else 127
-    bright: Any = values > half
-    if mask.mode == "P" and not bright.any():
-        bright = np.atleast_3d(np.asarray(mask)) > 0  # colours that say nothing: what counts is the index
-    elif not bright.any():
-        bright = np.asarray(values > (0 if len(np.unique(values)) <= LABELS else float(values.max()) / 2))
-    abnormal: npt.NDArray[np.bool_] = bright.any(axis=2)
-    return abnormal
-
-
 def open_image(path: Path) -> Image.Image:
     """Decodes an image, turned as its EXIF orientation says, with the grey values of its file.
 
@@ -195,6 +162,21 @@ def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     yield from track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 
 
+def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], what: str) -> list[Result]:
+    """What work returns of each item, in their order; with a progress bar where it takes longer than `PATIENCE`."""
+    begun, results = time.monotonic(), list[Result]()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            coming = pool.map(work, items)
+            while len(results) < len(items) and time.monotonic() < begun + PATIENCE:
+                results.append(next(coming))
+            if rest := len(items) - len(results):
+                results += progress(coming, what, rest)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return results
+
+
 def _decode_into(images: Images, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = pool.map(lambda path: read_placed(path, preprocessing), paths)
@@ -211,6 +193,5 @@ def _fingerprint(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
     window = "" if preprocessing.window is None else f" {preprocessing.window}"  # images of 8 bits keep their cache
     digest = hashlib.sha256(f"{DECODING} {preprocessing.key}{window}".encode())
     for path in paths:
-        stat: Any = file_of(path).stat()
-        digest.update(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{state_of(path)}\n".encode())
     return digest.hexdigest()[:32]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
 from ccd_lightning.data.naming import IMAGE_WORDS, SUFFIXES, group_of, is_image, is_junk, is_mask_folder, is_normal
-from ccd_lightning.data.pairing import folders_below, pair, settle
+from ccd_lightning.data.pairing import folders_below, pair, pair_annotations, settle
 from ccd_lightning.data.walking import count, count_unread, find, sort_files, walk
 from ccd_lightning.errors import UserError
 
@@ -27,7 +27,8 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
 
     The folder of normal images may have any of the names in `naming.NORMAL_NAMES`, in any case, or be `train` itself.
     Images may be in further folders below. Masks may also be in a folder of masks (`naming.MASK_NAMES`) in `test` or in
-    a kind's folder, or beside their images with names such as `a_mask.png`. Some published sets have one more folder
+    a kind's folder, or beside their images with names such as `a_mask.png`; COCO files and YOLO labels are found in the
+    same places (`pair_annotations`). Some published sets have one more folder
     between a split and its kinds (`split_folders`).
 
     Args:
@@ -56,7 +57,7 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
     for folder, images in kinds.items():
         anomaly_type = GOOD if is_normal(folder.name) else folder.name
         rows += [
-            Row(path, "test", anomaly_type, paired.get(path), group_of(path, folder) if groups else None)
+            Row(path, "test", anomaly_type, paired.get(path, ()), group_of(path, folder) if groups else None)
             for path in images
         ]
     return Manifest(root, rows, flaws)
@@ -150,7 +151,7 @@ def _test_images(test: Path) -> tuple[dict[Path, list[Path]], list[Path]]:
 
 def _test_masks(
     root: Path, test: Path, kinds: Mapping[Path, list[Path]], inside: list[Path]
-) -> tuple[dict[Path, Path], list[Flaw]]:
+) -> tuple[dict[Path, tuple[Path, ...]], list[Flaw]]:
     """Pairs the abnormal test images with the masks in their folders, and in folders of masks beside these."""
     truth = root / "ground_truth"
     normal, abnormal = (
@@ -159,6 +160,10 @@ def _test_masks(
     )  # fmt: skip
     pools, stray = _mask_pools(root, test, kinds, inside, {part for folders in abnormal.values() for part in folders})
     found, orphans = pair(abnormal, pools.pop(test, {}))
+    outer = [root, test, *kinds]
+    beside = [*outer, *(folder for place in outer for folder in mask_folders(place))]
+    for path, files in pair_annotations(list(abnormal), beside).items():
+        found[path] += files
     stray |= dict.fromkeys(pair(normal, dict.fromkeys(orphans, ()))[1], test)
     for folder, masks in pools.items():
         if not is_normal(folder.name):
@@ -198,6 +203,8 @@ def _mask_pools(
                 pools[test][mask] = below
             elif below[0] in names:
                 pools[names[below[0]]][mask] = below[1:]
+            elif names.keys().isdisjoint(folder.name.lower() for folder in subfolders(outer)):
+                pools[test][mask] = below[1:]  # a folder for each sort of lesion, as in "masks/1. Microaneurysms"
             else:
                 stray[mask] = test / below[0]
     return pools, stray

@@ -16,6 +16,7 @@ from ccd_lightning.writing import atomic_write, cell, path_cell
 Split = Literal["train", "test"]
 GOOD = "good"
 COLUMNS = ("path", "split", "kind", "mask", "group")
+SEVERAL = "|"  # between the masks of an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +27,14 @@ class Row:
         path: The image file.
         split: "train" or "test"; held-out validation images are drawn from "train" later, by seed.
         anomaly_type: "good" for a normal image, else the kind of abnormality ("polyp", "glaucoma", ...).
-        mask: The ground-truth mask, for abnormal images that have one.
+        masks: The files with the ground truth, for abnormal images that have some; what any of them marks is abnormal.
         group: Patient or video, where known.
     """
 
     path: Path
     split: Split
     anomaly_type: str = GOOD
-    mask: Path | None = None
+    masks: tuple[Path, ...] = ()
     group: str | None = None
 
     @property
@@ -93,9 +94,9 @@ class Manifest:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row in self.rows:
-                mask = path_cell(self._relative(row.mask)) if row.mask else ""
+                masks = SEVERAL.join(path_cell(self._relative(mask)) for mask in row.masks)
                 name, kind, group = path_cell(self._relative(row.path)), cell(row.anomaly_type), cell(row.group or "")
-                writer.writerow([name, row.split, kind, mask, group])
+                writer.writerow([name, row.split, kind, masks, group])
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path.resolve())
@@ -153,4 +154,11 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
         anomaly_type = GOOD if is_normal(anomaly_type) else sys.intern(anomaly_type)
         if "group" not in header:
             group = group_of(root / path, root) or ""
-        yield Row(root / path, splits[split], anomaly_type, root / mask if mask else None, sys.intern(group) or None)
+        yield Row(root / path, splits[split], anomaly_type, _masks(root, mask), sys.intern(group) or None)
+
+
+def _masks(root: Path, names: str) -> tuple[Path, ...]:
+    """The files that a cell names: one, or several with `SEVERAL` between them."""
+    if SEVERAL not in names or (root / names).is_file():
+        return (root / names,) if names else ()
+    return tuple(root / name.strip() for name in names.split(SEVERAL) if name.strip())

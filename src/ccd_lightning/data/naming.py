@@ -7,7 +7,9 @@ import os
 import re
 from pathlib import Path
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz"}
+)
 
 # Names are compared in lower case, without separators, and without a last word that says "images".
 NORMAL_NAMES = frozenset(
@@ -61,7 +63,7 @@ GROUPS = tuple(
 )
 RECORDING = re.compile(r"vid|seq|vol", re.IGNORECASE)
 
-JUNK = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"})
+JUNK = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini", "dicomdir"})
 IGNORED = frozenset(
     {".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst",
      ".pdf", ".html", ".htm", ".doc", ".docx", ".xls", ".xlsx", ".odt", ".ods", ".log", ".db", ".py", ".ipynb", ".m",
@@ -76,16 +78,26 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK
 
 
+def suffix_of(name: str) -> str:
+    """The suffix of a file's name in lower case, such as ".png", or ".nii.gz", which has two parts."""
+    lower = name.lower()
+    return next((whole for whole in WHOLE_SUFFIXES if lower.endswith(whole)), os.path.splitext(lower)[1])
+
+
+def stem_of(name: str) -> str:
+    """A file's name without its suffix, such as "a_seg" of "a_seg.nii.gz"."""
+    return name[: len(name) - len(suffix_of(name))]
+
+
 def is_image(name: str) -> bool:
     """Whether a file of this name is read as an image."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return suffix_of(name) in SUFFIXES
 
 
 def unread_suffix(name: str) -> str | None:
     """The suffix of a file that is no image that can be read, but may be one; None for texts, tables and the like."""
-    lower = name.lower()
-    suffix = next((whole for whole in WHOLE_SUFFIXES if lower.endswith(whole)), Path(lower).suffix)
-    if suffix in IGNORED or suffix in SUFFIXES or (not suffix and re.match(r"license|readme|makefile", lower)):
+    suffix = suffix_of(name)
+    if suffix in IGNORED or suffix in SUFFIXES or (not suffix and re.match(r"license|readme|makefile", name.lower())):
         return None
     return suffix or "no suffix"
 
@@ -136,7 +148,7 @@ def group_of(path: Path, base: Path) -> str | None:
         path: The image.
         base: The folder below which folders may be named after patients or recordings.
     """
-    names = *_parts(path.stem), *_folder_parts(path.parent, base)
+    names = *_parts(stem_of(path.name)), *_folder_parts(path.parent, base)
     for pattern in GROUPS:
         for name in names:
             if found := pattern.search(name):

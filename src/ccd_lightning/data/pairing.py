@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ccd_lightning.data.annotations import is_annotation, read_coco
 from ccd_lightning.data.formats import read_header
 from ccd_lightning.data.manifest import Flaw
-from ccd_lightning.data.naming import IMAGE_WORDS, MASK_NAMES, image_stem, is_mask_folder
+from ccd_lightning.data.naming import IMAGE_WORDS, MASK_NAMES, image_stem, is_junk, is_mask_folder, stem_of, suffix_of
+from ccd_lightning.data.sources import split_page
+from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
 # Words in which the names of an image and of its mask may differ: BraTS has ..._flair_60 and ..._seg_60.
 _DIFFER = MASK_NAMES | IMAGE_WORDS | {"flair", "t1", "t2", "t1ce", "t1c", "orig", "original", "mri", "ct"}
 
+
+SEPARATORS = "-_. ("
 
 Folders = Mapping[Path, tuple[str, ...]]  # files, each with the folders that it is compared by
 Key = Callable[[Path, tuple[str, ...]], Hashable]
@@ -31,8 +36,8 @@ def pair(images: Folders, masks: Folders) -> tuple[dict[Path, list[Path]], list[
     """Finds each mask's image.
 
     In falling order: the same folders and the same name, then with "_mask" and the like left out; the same without
-    regard to folders; and the same without the words that tell an image from its mask. A rule decides where it leads
-    to one image.
+    regard to folders; the same without the words that tell an image from its mask; and the image whose name the
+    mask's goes on after, as `a_EX` does after `a`. A rule decides where it leads to one image.
 
     Args:
         images: The images.
@@ -44,17 +49,19 @@ def pair(images: Folders, masks: Folders) -> tuple[dict[Path, list[Path]], list[
     found, orphans = defaultdict[Path, list[Path]](list), list[Path]()
     if not masks:
         return found, orphans
+    stems = _index(images, _stem)
     rules = [(_index(images, image_key), mask_key) for image_key, mask_key in _RULES]
     for mask, folders in masks.items():
         for index, key in rules:
             candidates = index.get(key(mask, folders), [])
             if len(candidates) > 1:
-                candidates = [one for one in candidates if one.suffix.lower() == mask.suffix.lower()]
+                candidates = [one for one in candidates if suffix_of(one.name) == suffix_of(mask.name)]
             if len(candidates) == 1:
                 found[candidates[0]].append(mask)
                 break
         else:
-            orphans.append(mask)
+            longer = _begun_by(_stem(mask), folders, images, stems)
+            (found[longer] if longer else orphans).append(mask)
     return found, orphans
 
 
@@ -65,16 +72,28 @@ def _index(images: Folders, key: Key) -> dict[Hashable, list[Path]]:
     return index
 
 
+def _begun_by(
+    stem: str, folders: tuple[str, ...], images: Folders, stems: Mapping[Hashable, list[Path]]
+) -> Path | None:
+    """The image with the longest name after which a mask's goes on with a separator; None if there is not just one."""
+    for end in range(len(stem) - 1, 0, -1):
+        if stem[end] in SEPARATORS and (candidates := stems.get(stem[:end])):
+            near = [one for one in candidates if images[one] == folders] or candidates
+            return near[0] if len(near) == 1 else None
+    return None
+
+
 def _stem(path: Path, _: tuple[str, ...] = ()) -> str:
-    return path.stem.lower()
+    return stem_of(path.name).lower()
 
 
 def _mask_stem(path: Path, _: tuple[str, ...] = ()) -> str:
-    return (image_stem(path.stem) or path.stem).lower()
+    stem = stem_of(path.name)
+    return (image_stem(stem) or stem).lower()
 
 
 def _reduced(path: Path, _: tuple[str, ...] = ()) -> str:
-    return "_".join(word for word in re.split(r"[-_ .]+", path.stem.lower()) if word not in _DIFFER)
+    return "_".join(word for word in re.split(r"[-_ .]+", stem_of(path.name).lower()) if word not in _DIFFER)
 
 
 _RULES: tuple[tuple[Key, Key], ...] = (
@@ -86,14 +105,31 @@ _RULES: tuple[tuple[Key, Key], ...] = (
 )
 
 
+def pair_annotations(images: Sequence[Path], places: Iterable[Path]) -> Mapping[Path, list[Path]]:
+    """The COCO files in some folders that name each image: by its path, or by its name where no other image has it.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+    files = [file for place in dict.fromkeys(places) for file in sorted(place.glob("*.json")) if not is_junk(file.name)]
+    names = Counter(path.name for path in images)
+    found = defaultdict[Path, list[Path]](list)
+    for file in files:
+        if coco := read_coco(file):
+            for path in images:
+                if (name := coco.find(path)) and (names[path.name] == 1 or coco.agrees(name, path)):
+                    found[path].append(file)
+    return found
+
+
 def settle(
     images: Iterable[Path],
     found: Mapping[Path, list[Path]],
     stray: Mapping[Path, Path],
     places: Mapping[Path, Path],
     what: str = "mask",
-) -> tuple[dict[Path, Path], list[Flaw]]:
-    """The mask of each image, and what is wrong.
+) -> tuple[dict[Path, tuple[Path, ...]], list[Flaw]]:
+    """The masks of each image, and what is wrong.
 
     Args:
         images: The abnormal images.
@@ -103,26 +139,22 @@ def settle(
         what: What masks are called, in messages.
 
     Returns:
-        The masks by image, and the flaws: an image with several masks, a mask without an image, sizes that differ, and,
-        of what is not called a mask, an image without one.
+        The masks by image, and the flaws: a mask without an image, sizes that differ, and, of what is not called a
+        mask, an image without one.
     """
     advice = "Add it; only without any masks are images tested without."
     optional = what == "mask"  # pixel metrics leave out the images without one
     missing = [path for path in images if path not in found] if (found or stray) and not optional else []
     flaws = [Flaw(path, f"no {what} for this image in {places[path]}. {advice}") for path in missing]
-    for path, masks in found.items():
-        if len(masks) > 1:
-            names = ", ".join(mask.name for mask in masks)
-            flaws.append(Flaw(path, f"{len(masks)} {what}s for this image ({names}). Merge them into one file."))
     advice = f"Add the image or remove the {what}."
     flaws += [Flaw(mask, f"no image for this {what} in {where}. {advice}") for mask, where in stray.items()]
-    chosen = {path: masks[0] for path, masks in found.items()}
-    return chosen, flaws + [flaw for one in chosen.items() for flaw in compare_sizes(*one)]
+    flaws += [flaw for path, masks in found.items() for mask in masks for flaw in compare_sizes(path, mask)]
+    return {path: tuple(masks) for path, masks in found.items()}, flaws
 
 
 def pair_masks(
     images: list[Path], folder: Path, masks: list[Path], truth: Path, what: str = "mask"
-) -> tuple[dict[Path, Path], list[Flaw]]:
+) -> tuple[dict[Path, tuple[Path, ...]], list[Flaw]]:
     """Pairs images below one folder with masks below another, as `settle` does."""
     files = {path: folders_below(path, folder) for path in images}
     found, orphans = pair(files, {mask: folders_below(mask, truth) for mask in masks})
@@ -130,22 +162,20 @@ def pair_masks(
 
 
 def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
-    """What is wrong with the sizes that two files state in their headers; nothing is decoded."""
+    """What is wrong with the sizes and numbers of pages that two files state in their headers; nothing is decoded."""
+    if is_annotation(mask):  # whose numbers are read with the mask
+        return
     try:
-        (width, height), (mask_width, mask_height) = read_size(image), read_size(mask)
+        header, other = read_header(image), read_header(mask)
     except UserError as error:
         path, _, message = str(error).partition(": ")
         yield Flaw(Path(path), message)
         return
-    if (width, height) != (mask_width, mask_height):
+    ours, theirs = (one.pages if split_page(path)[1] is None else 1 for one, path in ((header, image), (other, mask)))
+    if ours != theirs:
+        message = f"the mask has {count(theirs, 'page')}, its image {image} has {ours}."
+        yield Flaw(mask, f"{message} Store both with one mask for each page, in the same order.")
+    elif header.size != other.size:
+        (width, height), (mask_width, mask_height) = header.size, other.size
         message = f"the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
         yield Flaw(mask, f"{message} Export the mask at the size of the image.")
-
-
-def read_size(path: Path) -> tuple[int, int]:
-    """Width and height from a file's header, in pixels, turned as its EXIF orientation says.
-
-    Raises:
-        UserError: If the file is no readable image.
-    """
-    return read_header(path).size

@@ -12,9 +12,12 @@ from PIL import Image, ImageDraw
 from ccd_lightning.data.depth import DEEP, eight_bits, own_window, shade
 from ccd_lightning.data.duplicates import Pair
 from ccd_lightning.data.formats import read_picture
-from ccd_lightning.data.images import progress, read_mask, read_placed
+from ccd_lightning.data.images import progress, read_placed
 from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.data.masks import read_mask
+from ccd_lightning.data.naming import stem_of
 from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.sources import split_page
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import beside
 
@@ -59,8 +62,8 @@ def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing
 
 def _written(row: Row, name: str, folder: Path) -> Row:
     """What an image's row becomes in a folder of the common layout."""
-    mask = folder / "ground_truth" / row.anomaly_type / name if row.mask else None
-    return Row(folder / row.split / row.anomaly_type / name, row.split, row.anomaly_type, mask, row.group)
+    masks = (folder / "ground_truth" / row.anomaly_type / name,) if row.masks else ()
+    return Row(folder / row.split / row.anomaly_type / name, row.split, row.anomaly_type, masks, row.group)
 
 
 def _write_row(row: Row, name: str, folder: Path, preprocessing: Preprocessing) -> None:
@@ -68,15 +71,18 @@ def _write_row(row: Row, name: str, folder: Path, preprocessing: Preprocessing) 
     new.path.parent.mkdir(parents=True, exist_ok=True)
     image = read_placed(row.path, preprocessing)
     Image.fromarray(image.pixels).save(new.path)
-    if row.mask and new.mask:
-        new.mask.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(read_mask(row.mask, preprocessing, image.placement).astype(np.uint8) * 255).save(new.mask)
+    for mask in new.masks:
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        marked = read_mask(row.masks, row.path, preprocessing, image.placement)
+        Image.fromarray(marked.astype(np.uint8) * 255).save(mask)
 
 
 def _flat_name(path: Path, root: Path) -> str:
     """A file name that says where the file was, so that equal names of several folders stay apart."""
     inside = path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[1:])
-    return "__".join(inside.with_suffix("").parts) + ".png"
+    file, page = split_page(path)
+    number = "" if page is None else f"_page{path.name[len(file.name) + 1 : -1]}"
+    return "__".join((*inside.parent.parts, stem_of(file.name) + number)) + ".png"
 
 
 def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:

@@ -18,6 +18,7 @@ from ccd_lightning.data.layouts import normal_folder, read_images, subfolders
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
 from ccd_lightning.data.naming import group_of, is_abnormal, is_junk, is_normal
 from ccd_lightning.data.pairing import pair_masks
+from ccd_lightning.data.stacks import header_groups
 from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
 
@@ -69,6 +70,7 @@ def draw_split(
         UserError: If all images are of one patient or video.
     """
     own = {path: group_of(path, base) if grouped else None for path in paths}
+    own |= header_groups([path for path, group in own.items() if group is None]) if grouped else {}
     groups: dict[str, list[Path]] = {}
     for path in own:
         groups.setdefault(own[path] or f"{path.parent.name}/{path.name}", []).append(path)
@@ -106,14 +108,16 @@ def _abnormal(
 ) -> tuple[list[Row], list[Flaw]]:
     """The abnormal images of a folder, with masks from another one or from among them, and what is wrong."""
     images = read_images(folder)
-    masks: Mapping[Path, Path] = {}
+    masks: Mapping[Path, tuple[Path, ...]] = {}
     flaws: list[Flaw] = []
     if reading.masks:
         found = (find(truth, truth.parent).masks if truth.is_dir() else []) if truth else find(folder).masks
         masks, flaws = pair_masks(images, folder, found, truth or folder, what)
         if truth is None and not masks:  # this layout asks for no masks
             masks, flaws = {}, []
-    rows = [Row(path, "test", anomaly_type, masks.get(path), reading.group_of(path, root)) for path in images]
+    groups = {path: reading.group_of(path, root) for path in images}
+    groups |= header_groups([path for path, group in groups.items() if group is None]) if reading.groups else {}
+    rows = [Row(path, "test", anomaly_type, masks.get(path, ()), groups[path]) for path in images]
     return rows, flaws
 
 

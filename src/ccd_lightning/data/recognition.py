@@ -15,6 +15,8 @@ from ccd_lightning.data.layouts import is_folders, scan_folder
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.naming import RECORDING, is_junk
 from ccd_lightning.data.published import Reading
+from ccd_lightning.data.sources import AXIAL, file_of
+from ccd_lightning.data.stacks import describe_stacks, expand_stacks
 from ccd_lightning.data.walking import count, count_unread, find
 from ccd_lightning.errors import UserError
 
@@ -81,7 +83,7 @@ LAYOUTS = (
 
 
 def read_layout(
-    root: Path, layout: str = AUTO, masks: bool = True, seed: int = 0, groups: bool = True
+    root: Path, layout: str = AUTO, masks: bool = True, seed: int = 0, groups: bool = True, axis: int = AXIAL
 ) -> tuple[Manifest, str]:
     """Reads a data set in whatever layout it has.
 
@@ -91,9 +93,11 @@ def read_layout(
         masks: Whether to look for masks.
         seed: Of the split, where the layout has none.
         groups: Whether images of one patient or recording, by their names or a manifest's column, stay together.
+        axis: Across which volumes are cut into slices.
 
     Returns:
-        The manifest, with what is in the folder but not in it, and what the layout is called.
+        The manifest, in which each page of a file is an image, with what is in the folder but not in it; and what the
+        layout is called.
 
     Raises:
         UserError: If there is no such folder or layout, or the folder is not as its layout wants it.
@@ -102,7 +106,7 @@ def read_layout(
     table = next((path for path in (expand(layout), root) if path.suffix.lower() == ".csv"), None)
     if table:
         places = list(_unpacked(root)) if root.is_dir() else [place]
-        return _read_table(table, places, masks, groups), f"manifest {table}"
+        return expand_stacks(_read_table(table, places, masks, groups), groups, axis), f"manifest {table}"
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
     known = {one.name: one for one in LAYOUTS}
@@ -113,7 +117,7 @@ def read_layout(
         for one in candidates:
             if one.matches(folder):
                 manifest = one.read(folder, Reading(masks, seed, groups))
-                return replace(manifest, left_out=left_out(manifest, masks)), one.name
+                return expand_stacks(replace(manifest, left_out=left_out(manifest, masks)), groups, axis), one.name
     if layout != AUTO:
         raise UserError(f"{root}: not of the layout {layout}, which is {known[layout].shape}.")
     raise UserError(_not_recognised(root))
@@ -140,14 +144,14 @@ def _unpacked(root: Path) -> Iterator[Path]:
 def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) -> Manifest:
     """Reads a manifest whose paths are relative to the first of the places in which its first image is."""
     read = (Manifest.read(table, place) for place in places)
-    found = next((one for one in read if one.rows and one.rows[0].path.is_file()), None)
+    found = next((one for one in read if one.rows and file_of(one.rows[0].path).is_file()), None)
     manifest = Manifest.read(table, places[0]) if found is None else found
     place = manifest.root
-    named = (path for row in manifest.rows for path in (row.path, row.mask if masks else None) if path)
+    named = (file_of(path) for row in manifest.rows for path in (row.path, *(row.masks if masks else ())))
     if missing := next(_absent(named), None):
         raise UserError(f"{missing}: no such file, but {table} names it. Its paths are relative to {place}.")
     rows = [
-        replace(row, mask=row.mask if masks else None, group=row.group if groups else None) for row in manifest.rows
+        replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
     ]
     return Manifest(place, rows)
 
@@ -166,7 +170,7 @@ def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
         folder, name = os.path.split(path)
         return real(folder), name
 
-    used = {place(path) for row in manifest.rows for path in (row.path, row.mask) if path}
+    used = {place(path) for row in manifest.rows for path in (row.path, *row.masks)}
     used |= {place(flaw.path) for flaw in manifest.flaws}
     found = find(root)
     images = Counter(_part(path, root) for path in found.images if place(path) not in used)
@@ -212,13 +216,17 @@ def sizes(manifest: Manifest) -> tuple[int, int, int]:
 def describe(manifest: Manifest, layout: str = "") -> str:
     """How many images of what there are, of how many patients, and what is left out, in words."""
     train, normal, abnormal = sizes(manifest)
-    masks = sum(row.mask is not None for row in manifest.rows)
+    stacks = describe_stacks(row.path for row in manifest.rows)
+    masks = sum(bool(row.masks) for row in manifest.rows)
     message = f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
     if 0 < masks < abnormal:
         message += f" ({abnormal - masks} abnormal images have none: pixel metrics leave them out)"
     message += f" ({layout})" if layout else ""
+    message += f"; {stacks}" if stacks else ""
     if groups := {row.group for row in manifest.rows if row.group}:
+        files = {str(file_of(row.path)) for row in manifest.rows if row.group}
         what = "video" if all(map(RECORDING.match, groups)) else "patient"
+        what = "file" if stacks and {str(manifest.root / group) for group in groups} <= files else what
         alone = sum(row.group is None for row in manifest.rows)
         message += f"; grouped by {what}: {count(len(groups), 'group')}"
         message += f" and {count(alone, 'image')} of none" if alone else ""

@@ -6,7 +6,9 @@ import os
 import re
 from pathlib import Path
 
-PAGE = re.compile(r"(.+)\[(\d{1,9})\]", re.DOTALL)
+PAGE = re.compile(r"(.+)\[([xyz]?)(\d{1,9})\]", re.DOTALL)
+AXES = "xyz"  # of a volume: to the right, to the front, upwards
+AXIAL = 2
 
 
 def split_page(path: Path) -> tuple[Path, int | None]:
@@ -22,7 +24,7 @@ def split_page(path: Path) -> tuple[Path, int | None]:
     found = PAGE.fullmatch(str(path))
     if found is None or os.path.lexists(path):
         return path, None
-    return Path(found[1]), int(found[2])
+    return Path(found[1]), int(found[3])
 
 
 def file_of(path: Path) -> Path:
@@ -30,6 +32,28 @@ def file_of(path: Path) -> Path:
     return split_page(path)[0]
 
 
-def page_of(file: Path, page: int) -> Path:
-    """The path that names a page of a file."""
-    return file.with_name(f"{file.name}[{page}]")
+def axis_of(path: Path) -> int:
+    """Across which axis of a volume the named page lies, such as 0 in `ct.nii.gz[x45]`; 2 where none is named."""
+    found = PAGE.fullmatch(str(path))
+    return AXES.index(found[2]) if found and found[2] else AXIAL
+
+
+def page_of(file: Path, page: int, axis: int = AXIAL) -> Path:
+    """The path that names a page of a file, or a slice of a volume."""
+    return file.with_name(f"{file.name}[{AXES[axis] if axis != AXIAL else ''}{page}]")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the file that holds an image; -1 where there is none."""
+    file = file_of(path)
+    return file.stat().st_size if file.is_file() else -1
+
+
+def state_of(path: Path) -> str:
+    """The full path of an image with the size of its file and the time when it was changed: another one, another image.
+
+    Raises:
+        OSError: If the file is not there.
+    """
+    stat = file_of(path).stat()
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"

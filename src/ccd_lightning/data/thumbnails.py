@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
+from ccd_lightning.data.sources import state_of
 from ccd_lightning.writing import atomic_write
 
 FILE = "thumbnails_2.npz"  # with the version of what a thumbnail is
@@ -41,10 +42,9 @@ def cached_infos(
 
 def _key(path: Path) -> str:
     try:
-        stat = path.stat()
+        return state_of(path)
     except OSError:
         return ""
-    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def _read(file: Path) -> dict[str, ImageInfo]:

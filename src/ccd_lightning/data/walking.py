@@ -9,8 +9,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ccd_lightning.data.naming import image_stem, is_image, is_junk, is_mask_folder, unread_suffix
+from ccd_lightning.data.annotations import looks_like_labels
+from ccd_lightning.data.formats.contents import begins_as_dicom
+from ccd_lightning.data.naming import (
+    image_stem,
+    is_image,
+    is_junk,
+    is_mask_folder,
+    stem_of,
+    suffix_of,
+    unread_suffix,
+)
 from ccd_lightning.errors import UserError
+
+LABELS = ".txt"  # of YOLO
 
 
 class Found(NamedTuple):
@@ -18,7 +30,7 @@ class Found(NamedTuple):
 
     Attributes:
         images: Those to be read as images.
-        masks: Those that their folder or their name calls masks.
+        masks: Those that their folder or their name calls masks, and YOLO's text labels.
         unread: Files that may be images, but are of a kind that is not read.
     """
 
@@ -59,21 +71,33 @@ def find(folder: Path, base: Path | None = None) -> Found:
 
 
 def sort_files(files: Iterable[Path], base: Path) -> Found:
-    """Tells images from masks: by folders below `base`, and by names such as `a_mask.png` where there is an `a.png`."""
+    """Tells images from masks: by folders below `base`, and by names such as `a_mask.png` where there is an `a.png`.
+
+    Files of no suffix, or of an unknown one, are images if they begin as DICOM files do.
+    """
     images, masks, unread = list[Path](), list[Path](), list[Path]()
     of_masks = functools.cache(lambda folder: folder != base and (is_mask_folder(folder) or of_masks(folder.parent)))
+    texts = list[Path]()
     for path in files:
-        if not is_image(path.name):
-            unread += [path] * (unread_suffix(path.name) is not None)
+        kind = unread_suffix(path.name)
+        if not (is_image(path.name) or (kind is not None and begins_as_dicom(path))):
+            unread += [path] * (kind is not None)
+            texts += [path] * (suffix_of(path.name) == LABELS)
         elif of_masks(path.parent):
             masks.append(path)
         else:
             images.append(path)
-    stems = {path.stem.lower() for path in images}
-    suffixed = {path: stem.lower() for path in images if (stem := image_stem(path.stem))}
+    stems = {stem_of(path.name).lower() for path in images}
+    suffixed = {path: stem.lower() for path in images if (stem := image_stem(stem_of(path.name)))}
     if not stems.isdisjoint(suffixed.values()):
         masks += suffixed
         images = [path for path in images if path not in suffixed]
+    named = {(path.parent, stem_of(path.name)) for path in images} if texts else set()
+    masks += (
+        path
+        for path in texts
+        if (of_masks(path.parent) or (path.parent, stem_of(path.name)) in named) and looks_like_labels(path)
+    )
     return Found(images, masks, unread)
 
 

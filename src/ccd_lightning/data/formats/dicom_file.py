@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from PIL import Image
 
+from ccd_lightning.data.formats.contents import begins_as_dicom
 from ccd_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,13 +73,7 @@ class DicomFile:
 
 def is_dicom(file: Path) -> bool:
     """Whether a file is to be read as DICOM: by its content, or where that does not say so, by its suffix."""
-    if file.suffix.lower() in SUFFIXES:
-        return True
-    try:
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    return file.suffix.lower() in SUFFIXES or begins_as_dicom(file)
 
 
 class _Mapped(mmap.mmap):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from ccd_lightning.data.formats.bounds import WAY_OUT, max_pixels, require_bytes, require_pixels
 from ccd_lightning.data.formats.picture import Header, Least, Picture
 from ccd_lightning.errors import UserError
 
@@ -16,6 +18,12 @@ ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
 SUBFILE = 254  # TIFF's tag of what a page is; its lowest bit marks a smaller version of another page
 ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layers of the first
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
+CHANNELS = 4  # bytes of a decoded pixel, at most
+STUDIED = 8192  # bytes of a PNG file in which its first chunks are
+
+# Pillow warns of files that it decodes all the same. Images that are too large are refused (`formats.bounds`).
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextmanager
@@ -23,22 +31,47 @@ def decoding(path: Path) -> Iterator[None]:
     """Names the file where Pillow, which raises many kinds of error, cannot decode it."""
     try:
         yield
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be decoded ({error}). Replace or remove this file.") from error
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: more than the {max_pixels():,} pixels that are decoded at once. {WAY_OUT}") from error
+    except Exception as error:  # struct.error, KeyError, zlib.error ...: whatever its decoders come across
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: cannot be decoded ({reason}). Replace or remove this file.") from error
 
 
-def read_header(file: Path) -> Header:
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    with decoding(file), Image.open(file) as image:
+        require_pixels(file, *image.size)
+        yield image
+
+
+def read_header(file: Path, page: int = 0) -> Header:
     """Reads size, depth and number of images; no pixel is decoded.
 
+    Args:
+        file: The file.
+        page: Of which of its images the size is to be read, from 0.
+
     Raises:
-        UserError: If the file is no image that can be read.
+        UserError: If the file is no image that can be read, or has no such page.
     """
-    with decoding(file), Image.open(file) as image:
+    with _opened(file) as image:
         pages = _pages(image)
-        if getattr(image, "n_frames", 1) > 1:
-            image.seek(pages[0])
-        orientation = Image.Image.getexif(image).get(ORIENTATION, 1)  # as in `upright_size`
+        _seek(image, file, pages, page)
+        orientation = int(Image.Image.getexif(image).get(ORIENTATION, 1))  # as in `upright_size`
         return Header(upright_size(image), len(pages), image.mode, orientation=orientation)
+
+
+def _seek(image: Image.Image, file: Path, pages: list[int], page: int) -> None:
+    """Goes to a page; more bytes than may be unpacked are refused there."""
+    if page >= len(pages):
+        raise UserError(f"{file}[{page}]: no such page; there are {len(pages)}, counted from 0.")
+    if getattr(image, "n_frames", 1) > 1:
+        image.seek(pages[page])
+    require_pixels(file, *image.size)
+    require_bytes(file, image.width * image.height * CHANNELS)
 
 
 def read_picture(file: Path, page: int | None = None, least: Least | None = None) -> Picture:
@@ -53,23 +86,31 @@ def read_picture(file: Path, page: int | None = None, least: Least | None = None
     Raises:
         UserError: If the file cannot be decoded, has no such page, or holds several and none is named.
     """
-    with decoding(file), Image.open(file) as image:
+    with _opened(file) as image:
         pages = _pages(image)
         if page is None and len(pages) > 1:
             raise UserError(
                 f"{file}: {len(pages)} pages (or frames) in one file, but one image is expected. Name one, such as"
                 f" {file.name}[0]."
             )
-        if (page or 0) >= len(pages):
-            raise UserError(f"{file}[{page}]: no such page; there are {len(pages)}, counted from 0.")
-        if getattr(image, "n_frames", 1) > 1:
-            image.seek(pages[page or 0])
+        _seek(image, file, pages, page or 0)
         size = upright_size(image)
         if least and (wanted := least(size)):
             image.draft(None, wanted if size == image.size else wanted[::-1])
         image.load()
         full = (0.0, 65535.0) if image.mode in SIXTEEN else None
         return Picture(ImageOps.exif_transpose(image), size, full)
+
+
+def holds_one(file: Path) -> bool:
+    """Whether a file is known to hold one image, by its name or its first bytes; False where it has to be opened."""
+    suffix = file.suffix.lower()
+    if suffix == ".png":
+        with file.open("rb") as stream:
+            start = stream.read(STUDIED)
+        before, pixels, _ = start.partition(b"IDAT")
+        return bool(pixels) and b"acTL" not in before
+    return suffix in (".jpg", ".jpeg", ".bmp")
 
 
 def _pages(image: Image.Image) -> list[int]:

@@ -1,0 +1,67 @@
+"""Volumes that were read last, so that a file is not unpacked again for each of its slices."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+BYTES = 1 << 29  # kept in each process; one volume is kept whatever its size
+
+Array = NDArray[Any]
+Key = tuple[str, int, int]
+
+
+class VolumeCache:
+    """The arrays that were asked for last, by file, size and time of change; safe between threads.
+
+    Args:
+        limit: Bytes that all arrays together may have; the last one is kept in any case.
+    """
+
+    def __init__(self, limit: int = BYTES) -> None:
+        self.limit = limit
+        self._reset()
+        if hasattr(os, "register_at_fork"):  # a lock that another thread held would stay locked in the child
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._kept = OrderedDict[Key, Array]()
+        self._lock = threading.Lock()
+        self._reading: dict[Key, threading.Lock] = {}
+
+    def get(self, file: Path, read: Callable[[], Array]) -> Array:
+        """The array of a file, which is read where it is not kept; threads that want the same wait for one of them."""
+        stat = file.stat()
+        key = str(file.resolve()), stat.st_size, stat.st_mtime_ns
+        with self._lock:
+            if (found := self._find(key)) is not None:
+                return found
+            own = self._reading.setdefault(key, threading.Lock())
+        with own:
+            with self._lock:
+                if (found := self._find(key)) is not None:
+                    return found
+            try:
+                array = read()
+            finally:
+                with self._lock:
+                    self._reading.pop(key, None)
+            with self._lock:
+                self._keep(key, array)
+            return array
+
+    def _find(self, key: Key) -> Array | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def _keep(self, key: Key, array: Array) -> None:
+        self._kept[key] = array
+        while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > self.limit:
+            self._kept.popitem(last=False)
