@@ -16,7 +16,8 @@ usage: ccd predict [--ckpt_path RUN] [--images PLACE ...] [options]
 Scores images without looking at labels: those of PLACE, or else the run's own test images.
 
   --ckpt_path RUN         a run's folder or a checkpoint; default: the newest finished run
-  --images PLACE ...      files, folders (with all below them) and quoted patterns ('scans/**/*.png')
+  --images PLACE ...      files, pages ('ct.nii.gz[45]'), folders (with all below them) and quoted patterns
+                          ('scans/**/*.png')
   --output DIR            a folder without predictions; default: the next of RUN/predictions/version_0, 1, ...
   --overlays true|false   the map's colours over each image, at its own size; default: true
   --maps png|npy|tiff|none

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
-from ccd_lightning.data.naming import IMAGE_WORDS, SUFFIXES, group_of, is_image, is_junk, is_mask_folder, is_normal
+from ccd_lightning.data.naming import IMAGE_WORDS, SUFFIXES, group_of, is_junk, is_mask_folder, is_normal
 from ccd_lightning.data.pairing import folders_below, pair, pair_annotations, settle
-from ccd_lightning.data.walking import count, count_unread, find, sort_files, walk
+from ccd_lightning.data.walking import count, count_unread, find, holds_image, sort_files, walk
 from ccd_lightning.errors import UserError
 
 EXPECTED = "expected train/good, test/good, test/<kind> and, where there are masks, ground_truth/<kind>"
@@ -231,7 +231,7 @@ def _instead(folder: Path) -> str:
 
 def list_images(folder: Path) -> list[Path]:
     """The image files of a folder, sorted, without those of its subfolders; other files are passed over."""
-    return sorted(path for path in folder.iterdir() if is_image(path.name) and not is_junk(path.name))
+    return sorted(path for path in folder.iterdir() if not is_junk(path.name) and holds_image(path))
 
 
 def mask_folders(folder: Path) -> list[Path]:

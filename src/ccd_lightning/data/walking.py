@@ -65,6 +65,11 @@ def walk(folder: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(names) if not is_junk(name))
 
 
+def holds_image(path: Path) -> bool:
+    """Whether a file is an image by its name, or by its content if it has no suffix or an unknown one."""
+    return is_image(path.name) or (unread_suffix(path.name) is not None and begins_as_dicom(path))
+
+
 def find(folder: Path, base: Path | None = None) -> Found:
     """The images, masks and other files below a folder, sorted; folders count below `base`, by default itself."""
     return Found(*map(sorted, sort_files(walk(folder), base or folder)))
@@ -73,15 +78,14 @@ def find(folder: Path, base: Path | None = None) -> Found:
 def sort_files(files: Iterable[Path], base: Path) -> Found:
     """Tells images from masks: by folders below `base`, and by names such as `a_mask.png` where there is an `a.png`.
 
-    Files of no suffix, or of an unknown one, are images if they begin as DICOM files do.
+    Files of no suffix, or of an unknown one, are images if they begin as DICOM files do (`holds_image`).
     """
     images, masks, unread = list[Path](), list[Path](), list[Path]()
     of_masks = functools.cache(lambda folder: folder != base and (is_mask_folder(folder) or of_masks(folder.parent)))
     texts = list[Path]()
     for path in files:
-        kind = unread_suffix(path.name)
-        if not (is_image(path.name) or (kind is not None and begins_as_dicom(path))):
-            unread += [path] * (kind is not None)
+        if not holds_image(path):
+            unread += [path] * (unread_suffix(path.name) is not None)
             texts += [path] * (suffix_of(path.name) == LABELS)
         elif of_masks(path.parent):
             masks.append(path)
