@@ -7,7 +7,7 @@ left, holds nothing. Everywhere in the models, `None` in the place of boxes or m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -86,8 +86,13 @@ def whole(count: int, size: Sequence[int], device: torch.device) -> Tensor:
 
 
 def unless_whole(content: Tensor | None, size: Sequence[int]) -> Tensor | None:
-    """The same boxes, or None if all of them are those of whole images: then nothing has to be left out."""
-    if content is None or bool((content == whole(len(content), size, content.device)).all()):
+    """The same boxes, or None if all of them are those of whole images: then nothing has to be left out.
+
+    A graph that is exported keeps the boxes, as it cannot tell.
+    """
+    if content is None or torch.compiler.is_exporting():
+        return content
+    if bool((content == whole(len(content), size, content.device)).all()):
         return None
     return content
 
@@ -125,3 +130,12 @@ def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return second if first is None else first
     return first & second
+
+
+def content_of(maps: Tensor, content: Tensor | None) -> Iterator[Tensor]:
+    """The part (h, w) of each map (B, H, W) that is content, by boxes (B, 4); all of it where there are none."""
+    if content is None:
+        yield from maps
+        return
+    for own, (top, left, bottom, right) in zip(maps, content.tolist(), strict=True):
+        yield own[top:bottom, left:right]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ccd_lightning.errors import UserError
 from ccd_lightning.models.anomaly_map import image_scores
 from ccd_lightning.models.content import unless_whole
 
@@ -29,22 +30,22 @@ class Axis:
     Args:
         length: Of the image's side, in pixels.
         side: Of a tile, in pixels.
-        overlap: The least share of a tile that it has in common with the next one, in [0, 1).
+        overlap: Pixels that neighbours have in common at least, less than the side.
 
     Raises:
-        ValueError: If the image is smaller than a tile.
+        UserError: If the image is smaller than a tile.
     """
 
     length: int
     side: int
-    overlap: float
+    overlap: int
     starts: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         room = self.length - self.side
         if room < 0:
-            raise ValueError(f"tiles of {self.side} px do not fit into {self.length} px")
-        count = 1 + math.ceil(room / max(1.0, self.side * (1 - self.overlap)))
+            raise UserError(f"Images of {self.length} px are smaller than a tile of {self.side} px (data.tiles).")
+        count = 1 + math.ceil(room / (self.side - self.overlap))
         starts = [round(number * room / max(count - 1, 1)) for number in range(count)]
         object.__setattr__(self, "starts", starts)
 
@@ -78,14 +79,14 @@ class Tiling:
     Args:
         size: Height and width H, W of the images, in pixels.
         side: s, of a tile, in pixels.
-        overlap: The least share of a tile that it has in common with the next one, in [0, 1).
+        overlap: Pixels that neighbours have in common at least, less than the side.
         top: Share of the highest scores of tiles whose mean is an image's: 0 takes the maximum.
 
     Raises:
-        ValueError: If images are smaller than a tile.
+        UserError: If images are smaller than a tile.
     """
 
-    def __init__(self, size: tuple[int, int], side: int, overlap: float, top: float = 0.0) -> None:
+    def __init__(self, size: tuple[int, int], side: int, overlap: int, top: float = 0.0) -> None:
         self.size, self.side, self.top = size, side, top
         self.rows, self.columns = (Axis(length, side, overlap) for length in size)
         self.corners = [(row, column) for row in self.rows.starts for column in self.columns.starts]

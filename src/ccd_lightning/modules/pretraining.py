@@ -163,7 +163,8 @@ class EncoderPretraining(LightningModule, ABC):
         self._tested.clear()
         if not self._fit_probe():
             raise UserError("This run's features are not numbers: its training broke down. Fit it again, more slowly.")
-        self.normal_scores = torch.cat([self._distances(images) for images in self._data.normal_images(self.device)[1]])
+        held_out = self._data.normal_images(self.device)[1]
+        self.normal_scores = torch.cat([self._distances(images) for images, _ in held_out])
         self.threshold = torch.quantile(self.normal_scores, 0.95)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -201,7 +202,7 @@ class EncoderPretraining(LightningModule, ABC):
     def _train_images(self, at_most: int | None = None) -> Iterator[Tensor]:
         """This rank's share of the training images, or of their tiles, batch by batch."""
         ranks = self.global_rank, self.trainer.world_size
-        return map(self._shown, self._data.normal_images(self.device, *ranks, at_most)[0])
+        return (self._shown(images) for images, _ in self._data.normal_images(self.device, *ranks, at_most)[0])
 
     def calibrate(self, batches: Batches) -> None:
         """Takes the running statistics of the encoder's batch norm from images, but for norms that are kept.
