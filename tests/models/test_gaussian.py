@@ -118,7 +118,7 @@ def test_positions_count_what_is_content_of_each_image(sizes: tuple[int, ...], s
     queries = torch.randn(4, 3, 5, generator=draw, dtype=torch.float64)
     gaussian, ranks = (PatchGaussian(0.01, torch.float64, shrinkage) for _ in range(2))
     parts = []
-    for batch, kept in zip(torch.split(embeddings, sizes), torch.split(mask, sizes), strict=True):
+    for batch, kept in zip(torch.split(embeddings, list(sizes)), torch.split(mask, list(sizes)), strict=True):
         gaussian.update(batch, kept)
         ranks.update(batch, kept)
         parts.append(ranks.sums)

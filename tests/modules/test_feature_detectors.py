@@ -117,8 +117,8 @@ def test_options_that_cannot_be(options: dict[str, Any], key: str) -> None:
 def test_a_bank_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccd_lightning.modules.neighbours.available_memory", lambda: 1e6)
     with pytest.raises(UserError, match=r"A bank of 50000 features .* Choose a smaller --model\.bank_size"):
-        Neighbours().check_memory(128, torch.device("cpu"), 1)
-    Neighbours(bank_size=10).check_memory(128, torch.device("cpu"), 1)
+        Neighbours().check_memory((128, 128), torch.device("cpu"), 1)
+    Neighbours(bank_size=10).check_memory((128, 128), torch.device("cpu"), 1)
 
 
 OPTIONS = {

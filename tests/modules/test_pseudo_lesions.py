@@ -25,7 +25,7 @@ def held_out(count: int = 12, side: int = 40) -> Tensor:
     return 0.2 + 0.6 * torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
 
 
-def brightness(images: Tensor) -> dict[str, Tensor]:
+def brightness(images: Tensor, _: Tensor | None = None) -> dict[str, Tensor]:
     maps = images.amax(dim=1)
     return {"scores": maps.amax(dim=(1, 2)), "maps": maps}
 
@@ -34,7 +34,7 @@ def pasted(batches: Sequence[Tensor], seed: int = 0) -> list[tuple[Tensor, Tenso
     lesions = PseudoLesions()
     for images in batches:
         lesions.add(images)
-    return list(lesions.paste(seed))
+    return [part[:2] for part in lesions.paste(seed)]
 
 
 def in_order(shares: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -126,9 +126,9 @@ class Logged(Given):
         self.logged: dict[str, float] = {}
         self.scored = 0
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.scored += len(images)
-        return super().score(images)
+        return super().score(images, content)
 
     def log_dict(self, values: Any, **options: Any) -> None:  # type: ignore[override]
         self.logged |= {name: float(value) for name, value in values.items()}

@@ -7,7 +7,7 @@ left, holds nothing. Everywhere in the models, `None` in the place of boxes or m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -97,6 +97,12 @@ def unless_whole(content: Tensor | None, size: Sequence[int]) -> Tensor | None:
     return content
 
 
+def mirrored_boxes(content: Tensor, width: int) -> Tensor:
+    """Boxes (B, 4) of images of a width in pixels that are mirrored from left to right."""
+    top, left, bottom, right = content.unbind(dim=1)
+    return torch.stack([top, width - right, bottom, width - left], dim=1)
+
+
 def _along(start: Tensor, stop: Tensor, grid: Grid, length: int, pixels: int) -> Tensor:
     """Which units of an axis lie between `start` and `stop`, (B,) each in pixels: (B, length) bool."""
     units = torch.arange(length, device=start.device, dtype=torch.float32)
@@ -130,12 +136,3 @@ def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return second if first is None else first
     return first & second
-
-
-def content_of(maps: Tensor, content: Tensor | None) -> Iterator[Tensor]:
-    """The part (h, w) of each map (B, H, W) that is content, by boxes (B, 4); all of it where there are none."""
-    if content is None:
-        yield from maps
-        return
-    for own, (top, left, bottom, right) in zip(maps, content.tolist(), strict=True):
-        yield own[top:bottom, left:right]

@@ -15,11 +15,11 @@ class Sums(NamedTuple):
     """What is known of the features of normal images at each position.
 
     Attributes:
-        count: Of images, (h, w) int64.
+        number: Of images, (h, w) int64.
         total: Sum of their features, (D, h, w).
     """
 
-    count: Tensor
+    number: Tensor
     total: Tensor
 
 
@@ -80,7 +80,7 @@ class PositionMeans(FittedModule):
 
     def _add(self, new: Sums) -> None:
         old = self._sums
-        self._sums = new if old is None else Sums(old.count + new.count, old.total + new.total)
+        self._sums = new if old is None else Sums(old.number + new.number, old.total + new.total)
 
     def merge_ranks(self, ranks: Iterable[Sums]) -> None:
         """Replaces this rank's sums by those of all ranks."""

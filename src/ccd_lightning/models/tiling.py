@@ -148,14 +148,14 @@ class Tiling:
         (rows, columns), side = (len(axis.starts) for axis in (self.rows, self.columns)), self.side
         wide = images.index_select(2, self.rows.indices().to(images.device))
         wide = wide.index_select(3, self.columns.indices().to(images.device))
-        tiles = wide.unflatten(3, (columns, side)).unflatten(2, (rows, side)).permute(0, 2, 4, 1, 3, 5)
+        tiles = wide.reshape(*wide.shape[:2], rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
         boxes = None if content is None else self._boxes(content)
         found, maps = score(tiles.flatten(0, 2), None if boxes is None else boxes.flatten(0, 1))
-        found, maps = found.unflatten(0, (-1, rows * columns)), maps.unflatten(0, (-1, rows, columns))
+        found, maps = found.reshape(-1, rows * columns), maps.reshape(-1, rows, columns, side, side)
         held = None
         if boxes is not None:
             held = _hold(boxes)
-            maps = torch.where(held.unflatten(1, (rows, columns))[..., None, None], maps, 0)
+            maps = torch.where(held.reshape(-1, rows, columns, 1, 1), maps, 0)
         maps = maps.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)  # (B, rows s, columns s)
         for dimension, axis in ((1, self.rows), (2, self.columns)):
             maps = _gathered(maps, dimension, axis)

@@ -14,18 +14,15 @@ from torch import Tensor
 
 from ccd_lightning.data.loading import ImageBatch, read_batch
 from ccd_lightning.data.preprocessing import Preprocessing, Tiles
-from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
-from ccd_lightning.metrics.histogram import binned_quantile, concatenated, count_values
-from ccd_lightning.models.content import content_of, unless_whole
+from ccd_lightning.models.content import unless_whole
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.tiling import Tiling
+from ccd_lightning.modules.held_out import HeldOut
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, pseudo_seed
 from ccd_lightning.modules.refitting import adapt_thresholds
 from ccd_lightning.renamed import rename_tensors
-
-PIXEL_QUANTILE = 0.99  # share of held-out normal images' pixels whose map value is at most the pixel threshold
 
 
 class OneClassDetector(LightningModule, ABC):
@@ -73,8 +70,7 @@ class OneClassDetector(LightningModule, ABC):
         self.register_buffer("normal_maxima", torch.empty(0))
         # What maps of normal images look like: their median, and the quantile of their maxima.
         self.register_buffer("map_limits", torch.full((2,), float("nan")))
-        self._validated: list[Tensor] = []
-        self._validation_pixels: Tensor | None = None
+        self._held_out = HeldOut()
         self._pseudo = PseudoLesions()
 
     @abstractmethod
@@ -156,7 +152,7 @@ class OneClassDetector(LightningModule, ABC):
         return tiling.score(lambda cut, own: self.score_whole(cut, own, None), images, content)
 
     def shown(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """What the detector takes for images, with its content: a batch's images (B, 3, H, W), or some tiles at once."""
+        """What the detector takes for images, with its content: those of a batch, or tiles, some at once."""
         images, size = batch["image"], (batch["image"].shape[-2], batch["image"].shape[-1])
         content = unless_whole(batch.get("content"), size)
         if tiles := self.tiles:
@@ -226,17 +222,9 @@ class OneClassDetector(LightningModule, ABC):
         """Scores held-out normal images."""
         if self.trainer.sanity_checking:
             return  # nothing is fitted yet
-        output = self.evaluate(batch)
-        shown = [part.flatten() for part in content_of(output["maps"], batch.get("content"))]
-        rows = [
-            torch.stack([score, own.median(), own.amax()]) for score, own in zip(output["scores"], shown, strict=True)
-        ]
-        self._validated.append(torch.stack(rows))
-        self._pseudo.add(batch["image"], batch.get("content"))
-        # A few large maps at once. What training has broken has no threshold in any case.
-        for values in concatenated(own[own.isfinite()] for own in shown):
-            counts = count_values(values)
-            self._validation_pixels = counts if self._validation_pixels is None else self._validation_pixels + counts
+        output, content = self.evaluate(batch), batch.get("content")
+        self._held_out.add(output["scores"], output["maps"], content)
+        self._pseudo.add(batch["image"], content)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Scores test images."""
@@ -250,26 +238,15 @@ class OneClassDetector(LightningModule, ABC):
         """Sets the thresholds of scores and pixels, and the colours of maps, alike on all ranks."""
         if self.trainer.sanity_checking:
             return
-        mine = torch.cat(self._validated).cpu()
-        scores, medians, maxima = torch.cat(gather_ranks(mine)).to(self.device).T
-        self._validated.clear()
-        self.normal_scores, self.normal_maxima = scores.sort().values, maxima.sort().values
-        self.threshold = torch.quantile(scores, self.quantile)
-        self.map_limits = torch.stack([medians.median(), torch.quantile(maxima, self.quantile)])
-        self._set_pixel_threshold()
+        for name, value in self._held_out.limits(self.quantile)._asdict().items():
+            setattr(self, name, value.to(self.device))
+        self._held_out.clear()
         found = self._pseudo.measure(self._evaluate_images, self.normal_scores, pseudo_seed(self.trainer))
         logged: dict[str, Any] = {"threshold": self.threshold} | {f"val/{name}": value for name, value in found.items()}
         self.log_dict(logged, sync_dist=True)  # the same on every rank
 
     def _evaluate_images(self, images: Tensor, content: Tensor) -> dict[str, Tensor]:
         return self.evaluate({"image": images.to(self.device), "content": content.to(self.device)})
-
-    def _set_pixel_threshold(self) -> None:
-        assert self._validation_pixels is not None  # validation has at least one batch on every rank
-        shares = gather_ranks(self._validation_pixels.cpu().to_sparse())
-        counts = torch.stack([share.to_dense() for share in shares]).sum(dim=0)
-        self._validation_pixels = None
-        self.pixel_threshold = torch.tensor(binned_quantile(counts, PIXEL_QUANTILE), device=self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Says which network the encoder is, if the constructor can be told."""

@@ -17,7 +17,7 @@ from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.distributed import batch_places, gather_batch
 from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
-from ccd_lightning.models.content import unless_whole
+from ccd_lightning.models.content import mirrored_boxes, unless_whole
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.descriptor import Descriptor
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale, check, plain
@@ -213,7 +213,11 @@ class IGD(OneClassDetector):
         if self.training_settings.mirror:
             mirrored = torch.from_numpy(rng.random(total) < 0.5).to(images.device)[own]
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-            content = None if content is None else torch.where(mirrored[:, None], _mirrored(content, images), content)
+            content = (
+                None
+                if content is None
+                else torch.where(mirrored[:, None], mirrored_boxes(content, images.shape[-1]), content)
+            )
         terms: dict[str, Tensor] = {}
         for descriptor, encoder in self._scales():
             views = descriptor.training_views(images, rng, total, own, content)
@@ -258,12 +262,6 @@ class IGD(OneClassDetector):
         falling = partial(polynomial, total=planned_steps(self.trainer))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, falling)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _mirrored(content: Tensor, images: Tensor) -> Tensor:
-    """Boxes (B, 4) of images (B, C, H, W) that are mirrored from left to right."""
-    top, left, bottom, right = content.unbind(dim=1)
-    return torch.stack([top, images.shape[-1] - right, bottom, images.shape[-1] - left], dim=1)
 
 
 def _partners(latent: Tensor, own: Tensor) -> Tensor:
