@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ccd_lightning.data.loading import unit_range_batch
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.encoder_config import TrainedEncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
@@ -88,6 +89,18 @@ class EncoderPretraining(LightningModule, ABC):
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum that is minimised."""
         return torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
+
+    def check_images(self, preprocessing: Preprocessing) -> None:
+        """Refuses tiles, which are what detectors see; pretraining has its own.
+
+        Raises:
+            UserError: If images are to be cut into tiles.
+        """
+        if preprocessing.tiling:
+            raise UserError(
+                "Pretraining takes whole images: leave out data.tiles, which is for detectors. To learn from parts of"
+                " the images, give --data.views.tile SIDE, a divisor of their height and width."
+            )
 
     def take_data(self, data: NormalImages, stage: str) -> None:
         """Takes over what a subclass has to know of the data before a stage of Lightning begins, or raises."""
