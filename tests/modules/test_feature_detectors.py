@@ -15,6 +15,7 @@ from ccd_lightning.modules.mahalanobis import Mahalanobis
 from ccd_lightning.modules.neighbours import Neighbours
 from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.modules.statistics import StatisticsDetector
+from tests.modules.test_localisation import mirror_kernels
 from tests.processes import RANKS, run
 from tests.runs import DATA
 
@@ -34,10 +35,10 @@ def normal(count: int, size: int = 64) -> Tensor:
     return 0.4 + 0.02 * torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def fitted(detector: StatisticsDetector) -> StatisticsDetector:
+def fitted(detector: StatisticsDetector, images: Tensor | None = None) -> StatisticsDetector:
     detector.eval()
     with torch.no_grad():
-        for batch in torch.split(normal(24), 8):
+        for batch in torch.split(normal(24) if images is None else images, 8):
             detector.collect(batch)
         detector.fit_statistics()
     return detector
@@ -65,6 +66,26 @@ def test_a_spot_is_found_and_outlined(detector: StatisticsDetector) -> None:
     assert (inside > 2 * outside.abs()).all()
     assert after[1].shape == (6, 64, 64)
     assert (after[1] >= 0).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("size", [(96, 160), (160, 96)])
+def test_a_spot_is_found_in_images_that_are_not_square(name: str, size: tuple[int, int]) -> None:
+    images = 0.4 + 0.02 * torch.randn(30, 3, *size, generator=torch.Generator().manual_seed(0))
+    detector = MADE[name]()
+    mirror_kernels(detector.encoder)  # random ones look to one side
+    fitted(detector, images[:24])
+    for row, column in ((24, 24), (size[0] - 24, size[1] - 24), (size[0] // 2, size[1] // 2)):
+        spotted = images[24:].clone()
+        spotted[:, :, row - 6 : row + 6, column - 6 : column + 6] += 0.5
+        before, after = detector(images[24:]), detector(spotted)
+        assert (after[0] > before[0].max()).all()
+        rise = (after[1] - before[1]).mean(dim=0)
+        assert rise.shape == size
+        place = divmod(int(rise.argmax()), size[1])
+        assert abs(place[0] - row) <= 4
+        assert abs(place[1] - column) <= 4
 
 
 @torch.no_grad()

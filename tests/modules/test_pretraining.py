@@ -215,3 +215,16 @@ def test_what_a_batch_lacks_is_named(views: PretextViews, options: dict[str, Any
             fitted(loader(views=views), **options)
     else:
         fitted(loader(views=views), **options)
+
+
+@pytest.mark.fit
+@pytest.mark.parametrize("size", [(64, 96), (96, 64)])
+def test_images_that_are_not_square_are_learned_from(folder: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    views = PretextViews(Identity(), size=32, patch_size=16)
+    data = Folder(str(folder), size=size, batch_size=4, views=views)
+    trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, num_sanity_val_steps=0, **QUIET)
+    module = CCD()
+    trainer.fit(module, datamodule=data)
+    assert data.shown_sizes["data.size"] == size
+    assert trainer.callback_metrics["val_loss"].isfinite()
+    assert 0 <= trainer.callback_metrics["val/probe_pseudo_auroc"] <= 1

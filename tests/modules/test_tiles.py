@@ -1,5 +1,6 @@
 """Detectors on tiles of large images."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -160,4 +161,7 @@ def test_a_fit_with_tiles_is_tested_loaded_and_predicts(
     images = detector.read_placed(*files)
     assert images.content.tolist() == [[0, 16, 96, 112]] * 3
     assert torch.equal(detector(*images)[0], scores)
-    assert detector.normal_scores.min() > 0
+    assert main(["predict", "--images", *files, "--output", "out"]) == 0
+    with Path("out/predictions.csv").open() as file:
+        found = [float(row["score"]) for row in csv.DictReader(file)]
+    assert found == pytest.approx(scores.tolist(), rel=1e-4)
