@@ -40,7 +40,7 @@ def test_tiles_cover_an_axis_evenly_and_weights_add_up_to_one(length: int, overl
     fewer = len(axis.starts) - 1
     assert fewer == 0 or (length - 16) > (fewer - 1) * (16 - overlap)  # one tile less would not do
     total = torch.zeros(length)
-    weights = axis.weights()
+    weights = torch.from_numpy(axis.weights())
     for start, own in zip(axis.starts, weights, strict=True):
         total[start : start + 16] += own
     assert torch.allclose(total, torch.ones(length))

@@ -93,8 +93,8 @@ def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int
 
 
 def mean_within(values: Tensor, mask: Tensor) -> Tensor:
-    """Means (B, ...) of values (B, ..., H, W) over the pixels that a mask (B, H, W) keeps; 0 where it keeps none."""
-    kept = mask.view(len(mask), *(1,) * (values.ndim - 3), *mask.shape[1:])
+    """Means of values (B, H, W) or (B, C, H, W) over the pixels that a mask (B, H, W) keeps; 0 where it keeps none."""
+    kept = mask if values.ndim == mask.ndim else mask[:, None]
     return torch.where(kept, values, 0).sum(dim=(-2, -1)) / kept.sum(dim=(-2, -1)).clamp(min=1)
 
 
@@ -102,7 +102,8 @@ def _halved(mask: Tensor, times: int) -> Tensor:
     """A mask at half of the resolution, so many times: where at least half of the pixels counts, or else any."""
     share = functional.avg_pool2d(mask.float()[:, None], 2**times)[:, 0]
     most = share >= 0.5
-    return torch.where(most.any(dim=2, keepdim=True).any(dim=1, keepdim=True), most, share > 0)
+    none = ~most.any(dim=2, keepdim=True).any(dim=1, keepdim=True)
+    return most | (none & (share > 0))
 
 
 def dissimilarity_map(pyramid: Sequence[Similarity], weights: Sequence[float]) -> Tensor:

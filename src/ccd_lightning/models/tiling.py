@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -49,28 +51,31 @@ class Axis:
         starts = [round(number * room / max(count - 1, 1)) for number in range(count)]
         object.__setattr__(self, "starts", starts)
 
-    def weights(self) -> Tensor:
+    # In NumPy: an export would take what torch computes here for part of the graph.
+    def weights(self) -> npt.NDArray[np.float32]:
         """How much each tile counts at its own pixels, (n, side); where tiles overlap, they add up to 1."""
-        pixels = torch.arange(self.side)
-        rising = torch.minimum(pixels + 1, self.side - pixels).double()  # 1 at both ends
-        total = torch.zeros(self.length, dtype=torch.float64)
+        pixels = np.arange(self.side)
+        rising = np.minimum(pixels + 1, self.side - pixels)  # 1 at both ends
+        total = np.zeros(self.length)
         for start in self.starts:
             total[start : start + self.side] += rising
-        return torch.stack([rising / total[start : start + self.side] for start in self.starts]).float()
+        return np.stack([rising / total[start : start + self.side] for start in self.starts]).astype(np.float32)
 
-    def indices(self) -> Tensor:
+    def indices(self) -> npt.NDArray[np.int64]:
         """The pixels of all tiles, one tile after the other, (n side,)."""
-        return (torch.tensor(self.starts)[:, None] + torch.arange(self.side)).flatten()
+        pixels: npt.NDArray[np.int64] = (np.array(self.starts)[:, None] + np.arange(self.side)).ravel()
+        return pixels
 
-    def gathering(self) -> tuple[Tensor, Tensor]:
+    def gathering(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """For each pixel, where among `indices` the tiles show it, and their weights: both (most tiles, length)."""
-        found: list[list[tuple[int, float]]] = [[] for _ in range(self.length)]
-        for tile, (start, weights) in enumerate(zip(self.starts, self.weights().tolist(), strict=True)):
-            for pixel, weight in enumerate(weights):
-                found[start + pixel].append((tile * self.side + pixel, weight))
-        most = max(map(len, found))
-        places = torch.tensor([own + [(0, 0.0)] * (most - len(own)) for own in found], dtype=torch.float64)
-        return places[..., 0].T.long(), places[..., 1].T.float()
+        pixels, flat = self.indices(), self.weights().ravel()
+        order = np.argsort(pixels, kind="stable")
+        counts = np.bincount(pixels, minlength=self.length)
+        rank = np.arange(len(pixels)) - np.repeat(np.cumsum(counts) - counts, counts)  # among the pixel's tiles
+        places = np.zeros((counts.max(), self.length), np.int64)
+        weights = np.zeros((counts.max(), self.length), np.float32)
+        places[rank, pixels[order]], weights[rank, pixels[order]] = order, flat[order]
+        return places, weights
 
 
 class Tiling:
@@ -131,7 +136,7 @@ class Tiling:
         """
         if torch.compiler.is_exporting():
             return self._score_at_once(score, images, content)
-        down, across = (axis.weights().to(images.device) for axis in (self.rows, self.columns))
+        down, across = (torch.from_numpy(axis.weights()).to(images.device) for axis in (self.rows, self.columns))
         maps = images.new_zeros(len(images), *self.size)
         found = images.new_zeros(len(images), len(self.corners))
         scored = torch.zeros_like(found, dtype=torch.bool)
@@ -146,8 +151,9 @@ class Tiling:
     def _score_at_once(self, score: Score, images: Tensor, content: Tensor | None) -> tuple[Tensor, Tensor]:
         """The same for a graph, which cannot tell how many tiles a batch has: all of them together."""
         (rows, columns), side = (len(axis.starts) for axis in (self.rows, self.columns)), self.side
-        wide = images.index_select(2, self.rows.indices().to(images.device))
-        wide = wide.index_select(3, self.columns.indices().to(images.device))
+        wide = images
+        for dimension, axis in ((2, self.rows), (3, self.columns)):
+            wide = wide.index_select(dimension, torch.from_numpy(axis.indices()).to(images.device))
         tiles = wide.reshape(*wide.shape[:2], rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
         boxes = None if content is None else self._boxes(content)
         found, maps = score(tiles.flatten(0, 2), None if boxes is None else boxes.flatten(0, 1))
@@ -178,8 +184,9 @@ def _gathered(maps: Tensor, dimension: int, axis: Axis) -> Tensor:
     shape = [1] * maps.ndim
     shape[dimension] = axis.length
     joined: Tensor | None = None
-    for places, weights in zip(*axis.gathering(), strict=True):
-        part = maps.index_select(dimension, places.to(maps.device)) * weights.to(maps.device).view(shape)
+    places_of, weights_of = (torch.from_numpy(part).to(maps.device) for part in axis.gathering())
+    for places, weights in zip(places_of, weights_of, strict=True):
+        part = maps.index_select(dimension, places) * weights.view(shape)
         joined = part if joined is None else joined + part
     assert joined is not None
     return joined
