@@ -1,6 +1,7 @@
 """Exported files of images that are letterboxed, not square, or cut into tiles."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
@@ -27,7 +28,7 @@ PLACES = {
     "letterbox and tiles": Preprocessing((80, 112), fit="letterbox", tiles=Tiles(48)),
 }
 COARSE = FeatureConfig(positions=6, window=3, normalise=True)
-DETECTORS = {
+DETECTORS: dict[str, Callable[[], StatisticsDetector]] = {
     "padim": lambda: PaDiM(channels=20, top=0.02),
     "neighbours": lambda: Neighbours(features=COARSE),
     "neighbours anywhere": lambda: Neighbours(features=COARSE, window=None, reweight=3, bank_size=300),

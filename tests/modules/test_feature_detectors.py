@@ -142,11 +142,14 @@ def test_a_bank_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     Neighbours(bank_size=10).check_memory((128, 128), torch.device("cpu"), 1)
 
 
+LETTERBOX = ["--data.fit=letterbox", "--data.size=[64, 96]"]
 OPTIONS = {
     "neighbours": ["--model=Neighbours"],
     "neighbours pooled": ["--model=Neighbours", "--model.pooled=true"],
     "mahalanobis": ["--model=Mahalanobis"],
     "padim shrunk": ["--model=PaDiM", "--model.shrinkage=true", "--model.channels=10"],
+    "padim, letterbox": ["--model=PaDiM", "--model.channels=10", *LETTERBOX],
+    "neighbours, letterbox and tiles": ["--model=Neighbours", *LETTERBOX, "--data.tiles=2"],
 }
 
 

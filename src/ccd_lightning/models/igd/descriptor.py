@@ -164,7 +164,7 @@ class Descriptor(nn.Module):
         made, mask = self.decoder(latent), None
         if content is not None:
             mask = pixels_within(content, images.shape[-2:])
-            made = torch.where(mask[:, None], made, images)  # so that windows across the border see no difference there
+            made, images = (torch.where(mask[:, None], one, 0) for one in (made, images))  # alike across the border
         target, reconstruction = encoder.normalise(images), encoder.normalise(made)
         errors, maps = igd.reconstruction_errors(target, reconstruction, mask=mask, **self._options)
         distance = igd.ranking_score(latent, self.gaussian.centre, self.gaussian.scale)
