@@ -56,7 +56,7 @@ def distances(normal: Tensor, others: Tensor, components: int) -> Tensor:
 
 def tell(encoder: Encoder, data: Folder, cut: bool) -> list[list[float]]:
     """Image AUROC by layers, within as many components as there are latents, and within all."""
-    normal = describe(encoder, data.normal_images(torch.device("cpu"))[0], cut)
+    normal = describe(encoder, (images.pixels for images in data.normal_images(torch.device("cpu"))[0]), cut)
     batches = [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
     others = describe(encoder, (batch["image"] for batch in batches), cut)
     labels = np.concatenate([np.asarray(batch["label"]) for batch in batches])

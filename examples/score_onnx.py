@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 Metadata = Mapping[str, str]
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def open_rgb(file: str, metadata: Metadata) -> Image.Image:
@@ -34,11 +35,33 @@ def open_rgb(file: str, metadata: Metadata) -> Image.Image:
     return image.convert("RGB")
 
 
-def crop_box(image: Image.Image, metadata: Metadata) -> tuple[int, int, int, int]:
-    """The part that the detector looks at: left, top, right, bottom, in pixels."""
-    left, top, right, bottom = json.loads(metadata["crop"]) or (0, 0, 1, 1)
+def place(image: Image.Image, metadata: Metadata) -> tuple[Box, Box]:
+    """The part of the image that the detector looks at, and where in the working image it lies, in pixels of each."""
+    crop = json.loads(metadata["crop"]) or (0, 0, 1, 1)
+    if crop == "auto":
+        sys.exit("This detector looks for the content of each frame (data.crop auto), which this script cannot do.")
     width, height = image.size
-    return round(left * width), round(top * height), round(right * width), round(bottom * height)
+    left, top, right, bottom = (round(share * side) for share, side in zip(crop, 2 * (width, height), strict=True))
+    across, down = right - left, bottom - top
+    high, wide = working_size(metadata)
+    if metadata["fit"] == "crop":
+        kept_across = min(across, max(1, round(down * wide / high)))
+        kept_down = min(down, max(1, round(across * high / wide)))
+        left, top = left + (across - kept_across) // 2, top + (down - kept_down) // 2
+        right, bottom = left + kept_across, top + kept_down
+    target = (0, 0, wide, high)
+    if metadata["fit"] == "letterbox":
+        scale = min(wide / across, high / down)
+        inner = [max(1, min(most, round(scale * side))) for most, side in ((wide, across), (high, down))]
+        x, y = (wide - inner[0]) // 2, (high - inner[1]) // 2
+        target = (x, y, x + inner[0], y + inner[1])
+    return (left, top, right, bottom), target
+
+
+def working_size(metadata: Metadata) -> tuple[int, int]:
+    """Height and width, in pixels."""
+    sides = [int(side) for side in metadata["size"].split(" x ")]
+    return sides[0], sides[-1]
 
 
 def draw_overlay(image: Image.Image, anomaly_map: NDArray[np.float32], metadata: Metadata) -> Image.Image:
@@ -48,7 +71,8 @@ def draw_overlay(image: Image.Image, anomaly_map: NDArray[np.float32], metadata:
         return image  # the run was not validated, so its maps have no scale
     low, threshold = limits
     high = low + (threshold - low) / 0.75
-    image, box = image.copy(), crop_box(image, metadata)
+    box, (x, y, x_end, y_end) = place(image, metadata)
+    image, anomaly_map = image.copy(), anomaly_map[y:y_end, x:x_end]
     levels = Image.fromarray((255 * ((anomaly_map - low) / (high - low or 1.0)).clip(0, 1)).round().astype(np.uint8))
     levels = levels.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BILINEAR)
     colours = levels.copy()
@@ -70,14 +94,18 @@ def main(model: str, *files: str) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     names = [output.name for output in session.get_outputs()]
-    size = int(metadata["size"])
+    height, width = working_size(metadata)
     for file in files:
         image = open_rgb(file, metadata)
-        small = image.crop(crop_box(image, metadata)).resize((size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(small).transpose(2, 0, 1)[None]  # (1, 3, size, size) uint8
+        source, (x, y, x_end, y_end) = place(image, metadata)
+        working = Image.new("RGB", (width, height))
+        working.paste(image.crop(source).resize((x_end - x, y_end - y), Image.Resampling.BILINEAR), (x, y))
+        pixels = np.asarray(working).transpose(2, 0, 1)[None]  # (1, 3, height, width) uint8
         if metadata["input"].startswith("float"):
             pixels = pixels.astype(np.float32) / 255
-        outputs = dict(zip(names, session.run(names, {"images": pixels}), strict=True))
+        given = {"images": pixels, "content": np.array([[y, x, y_end, x_end]])}
+        given = {one.name: given[one.name] for one in session.get_inputs()}  # content with a letterbox alone
+        outputs = dict(zip(names, session.run(names, given), strict=True))
         decision = "" if "decision" not in outputs else "abnormal" if outputs["decision"][0] else "normal"
         print(file, f"{outputs['score'][0]:.6g}", decision)
         draw_overlay(image, outputs["map"][0], metadata).save(f"{Path(file).stem}_map.png")

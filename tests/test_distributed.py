@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.loading import ImageBatch
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.models.batchnorm import calibrate
@@ -40,9 +41,17 @@ class Double(AnomalyDataModule):
 
     def normal_images(
         self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
-    ) -> tuple[Iterator[torch.Tensor], Iterator[torch.Tensor]]:
+    ) -> tuple[Iterator[ImageBatch], Iterator[ImageBatch]]:
         train, held_out = super().normal_images(device, rank, ranks, at_most)
-        return (images.double() for images in train), (images.double() for images in held_out)
+        return map(doubled, train), map(doubled, held_out)
+
+
+def doubled(images: ImageBatch) -> ImageBatch:
+    return ImageBatch(images.pixels.double(), images.content)
+
+
+def pixels(batches: Iterator[ImageBatch]) -> Iterator[torch.Tensor]:
+    return (batch.pixels for batch in batches)
 
 
 class Frozen(CCD):
@@ -107,13 +116,13 @@ def pmsacl(data: AnomalyDataModule) -> LightningModule:
     """With centres of all ranks' images."""
     data.views = PretextViews(MedMix(), size=16, patch_size=8, pairs=2)
     module: CCD = FrozenPMSACL(alpha=2.0, optimizer=sgd, warmup_steps=0).double().train()
-    calibrate(module.encoder, lambda: data.normal_images(torch.device("cpu"))[0])
+    calibrate(module.encoder, lambda: pixels(data.normal_images(torch.device("cpu"))[0]))
     return module
 
 
 def pretraining(data: AnomalyDataModule) -> LightningModule:
     module = Frozen(optimizer=sgd, warmup_steps=0).double().train()
-    calibrate(module.encoder, lambda: data.normal_images(torch.device("cpu"))[0])
+    calibrate(module.encoder, lambda: pixels(data.normal_images(torch.device("cpu"))[0]))
     return module
 
 
@@ -123,7 +132,7 @@ class Calibrated(Frozen):
     def on_train_start(self) -> None:
         self.on_validation_epoch_start()
         assert self._fit_probe()
-        distances = self.probe(self(next(self._data.normal_images(self.device)[1])))
+        distances = self.probe(self(next(self._data.normal_images(self.device)[1]).pixels))
         self.register_buffer("distances", distances)
 
 
@@ -139,7 +148,7 @@ def simclr(data: AnomalyDataModule) -> LightningModule:
         .double()
         .train()
     )
-    calibrate(module.encoder, lambda: data.normal_images(torch.device("cpu"))[0])
+    calibrate(module.encoder, lambda: pixels(data.normal_images(torch.device("cpu"))[0]))
     return module
 
 
@@ -147,7 +156,7 @@ def fine_tuned(data: AnomalyDataModule) -> LightningModule:
     """From weights, of which a part stays, and the rest learns at a rate of its own."""
     torch.manual_seed(1)
     encoder = Encoder().double()
-    calibrate(encoder, lambda: data.normal_images(torch.device("cpu"))[0])
+    calibrate(encoder, lambda: pixels(data.normal_images(torch.device("cpu"))[0]))
     file = data.root.parent / "weights.ckpt"
     torch.save({"state_dict": {f"encoder.{name}": value for name, value in encoder.state_dict().items()}}, file)
     config = TrainedEncoderConfig(weights=str(file), freeze=2, lr_scale=0.5, batch_norm="keep", l2_sp=0.3)

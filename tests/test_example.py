@@ -4,13 +4,14 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ccd_lightning.data.images import open_rgb
-from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.preprocessing import Fit, Preprocessing
 from ccd_lightning.visualization.overlays import OUTLINE, draw_overlay, palette
 from tests.runs import ROOT
 
@@ -29,6 +30,8 @@ def example() -> ModuleType:
 
 def metadata(preprocessing: Preprocessing, limits: tuple[float, float] | None = LIMITS) -> dict[str, str]:
     own = {
+        "size": preprocessing.size_in_words,
+        "fit": preprocessing.fit,
         "crop": json.dumps(preprocessing.crop),
         "window": json.dumps(preprocessing.window),
         "map_limits": json.dumps(limits),
@@ -49,6 +52,27 @@ def test_overlays_are_those_of_predict(
     found = example.draw_overlay(image, anomaly_map, metadata(preprocessing))
     assert found.tobytes() == expected.tobytes()
     assert (np.asarray(expected) == OUTLINE).all(axis=2).any()
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+@pytest.mark.parametrize("size", [(24, 24), (151, 90), (90, 151)])
+@pytest.mark.parametrize("working", [24, (24, 40), (40, 24)])
+def test_images_are_placed_alike(
+    working: int | tuple[int, int], size: tuple[int, int], fit: Fit, example: ModuleType
+) -> None:
+    preprocessing = Preprocessing(working, (0.1, 0.2, 0.85, 1.0), fit=fit)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+    expected = preprocessing.place(image)
+    assert example.place(image, metadata(preprocessing)) == (expected.source, expected.target)
+    assert example.working_size(metadata(preprocessing)) == preprocessing.shape
+    anomaly_map = np.random.default_rng(1).uniform(0, 10, preprocessing.shape).astype(np.float32)
+    found = example.draw_overlay(image, anomaly_map, metadata(preprocessing))
+    assert found.tobytes() == draw_overlay(image, anomaly_map, expected, LIMITS).tobytes()
+
+
+def test_content_that_has_to_be_found_is_refused(example: ModuleType) -> None:
+    with pytest.raises(SystemExit, match=r"data\.crop auto"):
+        example.place(Image.new("RGB", (24, 24)), metadata(Preprocessing(24, "auto")))
 
 
 def test_without_limits_it_draws_nothing(example: ModuleType) -> None:

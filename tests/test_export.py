@@ -90,6 +90,8 @@ def test_onnx_says_what_it_takes_and_what_it_was_made_of(tmp_path: Path) -> None
         "encoder": fingerprint(detector.encoder),
         "input": "uint8, 0 to 255",
         "size": "32",
+        "fit": "squash",
+        "tiles": "null",
         "crop": "[0.1, 0, 1, 0.5]",
         "window": "[0.0, 4000.0]",
         "map_limits": "[0.5, 2.0]",

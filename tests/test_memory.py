@@ -42,11 +42,11 @@ def test_the_channels_that_are_said_to_fit_do(
 ) -> None:
     monkeypatch.setattr(padim, "available_memory", lambda: 1e6)
     with pytest.raises(UserError, match=r"--model\.channels (\d+) fits") as refused:
-        PaDiM(features=FeatureConfig(layers=layers), channels=50).check_memory(256, CPU, processes)
+        PaDiM(features=FeatureConfig(layers=layers), channels=50).check_memory((256, 256), CPU, processes)
     fitting = int(str(refused.value).split("--model.channels ")[1].split()[0])
-    PaDiM(features=FeatureConfig(layers=layers), channels=fitting).check_memory(256, CPU, processes)
+    PaDiM(features=FeatureConfig(layers=layers), channels=fitting).check_memory((256, 256), CPU, processes)
     with pytest.raises(UserError):
-        PaDiM(features=FeatureConfig(layers=layers), channels=fitting + 1).check_memory(256, CPU, processes)
+        PaDiM(features=FeatureConfig(layers=layers), channels=fitting + 1).check_memory((256, 256), CPU, processes)
 
 
 def test_the_estimate_is_that_of_what_is_fitted() -> None:
@@ -54,7 +54,7 @@ def test_the_estimate_is_that_of_what_is_fitted() -> None:
     with torch.no_grad():
         detector.gaussian.update(detector.embed(torch.rand(4, 3, 72, 72)))
     fitted = detector.gaussian.sums.scatter.numel()
-    assert detector.memory(72) == (36 * fitted, 4 * fitted)
+    assert detector.memory((72, 72)) == (36 * fitted, 4 * fitted)
     detector.gaussian.fit()
     assert detector.gaussian.whitening.nbytes == 4 * fitted
 
@@ -62,7 +62,7 @@ def test_the_estimate_is_that_of_what_is_fitted() -> None:
 def test_the_device_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     with pytest.raises(UserError, match=r"memory of cuda:1: .* are needed"):
-        PaDiM(channels=50).check_memory(256, torch.device("cuda:1"), 1)
+        PaDiM(channels=50).check_memory((256, 256), torch.device("cuda:1"), 1)
 
 
 @pytest.mark.parametrize("processes", [1, 3])

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from ccd_lightning import __version__
 from ccd_lightning.checkpoints import fingerprint
 from ccd_lightning.data.loading import unit_range
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
+from ccd_lightning.models.content import whole
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.visualization.overlays import palette
 
@@ -26,7 +28,7 @@ INPUTS = {"uint8": torch.uint8, "float": torch.float32}
 TOLERANCE = 1e-4
 
 Outputs = dict[str, Tensor]
-Scoring = Callable[[Tensor], Outputs]
+Scoring = Callable[..., Outputs]  # of the inputs that the file takes, in their order
 
 
 class Scorer(nn.Module):
@@ -34,22 +36,32 @@ class Scorer(nn.Module):
 
     Args:
         detector: A fitted detector, on the CPU.
+
+    Attributes:
+        inputs: The names of what it takes: `images`, and with a letterbox `content`.
     """
 
     def __init__(self, detector: OneClassDetector) -> None:
         super().__init__()
         self.detector = detector
         self.decides = not bool(detector.threshold.isnan())
+        letterbox = detector.preprocessing is not None and detector.preprocessing.fit == "letterbox"
+        self.inputs = ("images", "content") if letterbox else ("images",)
         self.eval()
 
-    def forward(self, images: Tensor) -> Outputs:
-        """Scores images (B, 3, H, W), uint8 from 0 to 255 or float32 from 0 to 1.
+    def forward(self, images: Tensor, content: Tensor | None = None) -> Outputs:
+        """Scores working images; where they are to be cut into tiles, all tiles of the batch at once.
+
+        Args:
+            images: (B, 3, H, W), uint8 from 0 to 255 or float32 from 0 to 1.
+            content: Top, left, bottom and right of what of each is the image and not the margin of a letterbox, in
+                pixels, (B, 4) int64; None where there is no margin.
 
         Returns:
             `score` (B,), `decision` (B,) bool, True where abnormal, and `map` (B, H, W). There is no decision where the
             detector has no threshold.
         """
-        scores, maps = self.detector.score(unit_range(images) if images.dtype == torch.uint8 else images)
+        scores, maps = self.detector(unit_range(images) if images.dtype == torch.uint8 else images, content)
         return {"score": scores, **self.decide(scores), "map": maps}
 
     def decide(self, scores: Tensor) -> Outputs:
@@ -77,7 +89,9 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
         "model": type(detector).__name__,
         "encoder": fingerprint(*detector.encoders),
         "input": "uint8, 0 to 255" if kind == "uint8" else "float32, 0 to 1",
-        "size": str(detector.preprocessing.size),
+        "size": detector.preprocessing.size_in_words,
+        "fit": detector.preprocessing.fit,
+        "tiles": json.dumps(_tiles(detector.preprocessing)),
         "crop": json.dumps(detector.preprocessing.crop),
         "window": json.dumps(detector.preprocessing.window),
         "resize": "crop, then bilinear with antialiasing, as Pillow's Image.resize",
@@ -99,18 +113,21 @@ def write_onnx(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
     Returns:
         Scores with the file.
     """
-    metadata, scorer, example = describe(detector, kind), Scorer(detector), _example(detector, kind)
+    metadata, scorer = describe(detector, kind), Scorer(detector)
+    example = _example(scorer, kind)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        scorer,
-        (example,),
-        input_names=["images"],
-        output_names=list(scorer(example)),
-        opset_version=OPSET,
-        dynamo=True,
-        dynamic_shapes={"images": {0: "batch"}},
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")  # both inputs have it
+        program = torch.onnx.export(
+            scorer,
+            example,
+            input_names=list(scorer.inputs),
+            output_names=list(scorer(*example)),
+            opset_version=OPSET,
+            dynamo=True,
+            dynamic_shapes={name: {0: "batch"} for name in scorer.inputs},
+            verbose=False,
+        )
     assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()  # where in which source file it comes from
@@ -122,14 +139,12 @@ def write_onnx(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
 def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
     """Writes what `torch.export.load` reads; arguments and return value are those of `write_onnx`."""
     metadata = json.dumps(describe(detector, kind), indent=2)
-    shapes, scorer, example = (
-        {"images": {0: torch.export.Dim("batch", min=1)}},
-        Scorer(detector),
-        _example(detector, kind),
-    )
+    scorer, batch = Scorer(detector), torch.export.Dim("batch", min=1)
+    example = _example(scorer, kind)
     with torch.no_grad():
-        scorer(example)  # finds where the encoder's units look, which is no part of what is exported
-    program = torch.export.export(scorer, (example,), dynamic_shapes=shapes, strict=False)
+        scorer(*example)  # finds where the encoder's units look, which is no part of what is exported
+    shapes = {name: {0: batch} for name in scorer.inputs}
+    program = torch.export.export(scorer, example, dynamic_shapes=shapes, strict=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found")  # harmless on the CPU
         torch.export.save(program, file, extra_files={METADATA: metadata})
@@ -137,9 +152,17 @@ def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
     return scoring
 
 
-def _example(detector: OneClassDetector, kind: str) -> Tensor:
-    assert detector.preprocessing is not None
-    return torch.zeros(2, 3, *detector.preprocessing.shape, dtype=INPUTS[kind])
+def _example(scorer: Scorer, kind: str) -> tuple[Tensor, ...]:
+    assert scorer.detector.preprocessing is not None
+    size = scorer.detector.preprocessing.shape
+    given = torch.zeros(2, 3, *size, dtype=INPUTS[kind]), whole(2, size, torch.device("cpu")).contiguous()
+    return given[: len(scorer.inputs)]
+
+
+def _tiles(preprocessing: Preprocessing) -> dict[str, float] | None:
+    """The tiles, with the overlap in pixels; None where there are none."""
+    tiles = preprocessing.tiling
+    return None if tiles is None else {"side": tiles.side, "overlap": tiles.shared, "top": tiles.top}
 
 
 def open_onnx(file: Path, threads: int = 0) -> Scoring:
@@ -155,22 +178,23 @@ def open_onnx(file: Path, threads: int = 0) -> Scoring:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
+    inputs = [given.name for given in session.get_inputs()]
 
-    def score(images: Tensor) -> Outputs:
-        found: list[Any] = session.run(None, {"images": images.numpy()})
+    def score(*given: Tensor) -> Outputs:
+        found: list[Any] = session.run(None, {name: one.numpy() for name, one in zip(inputs, given, strict=True)})
         return {name: torch.from_numpy(value) for name, value in zip(names, found, strict=True)}
 
     return score
 
 
 @torch.no_grad()
-def greatest_difference(scoring: Scoring, detector: OneClassDetector, images: Tensor) -> float:
+def greatest_difference(scoring: Scoring, detector: OneClassDetector, *given: Tensor) -> float:
     """How far a file's scores and maps are from the detector's own, of all images and of the first one alone.
 
     Args:
         scoring: What writing the file returned.
         detector: What was exported.
-        images: (B, 3, H, W), of the kind that the file takes.
+        given: What the file takes: images (B, 3, H, W) of its kind, and with a letterbox content (B, 4).
 
     Returns:
         The greatest absolute difference of a score or a map's pixel, relative to the range of the detector's maps (the
@@ -178,8 +202,8 @@ def greatest_difference(scoring: Scoring, detector: OneClassDetector, images: Te
     """
     scorer = Scorer(detector)
     differences = []
-    for batch in (images, images[:1]):
-        found, expected = scoring(batch), scorer(batch)
+    for batch in (given, [one[:1] for one in given]):
+        found, expected = scoring(*batch), scorer(*batch)
         span = float(expected["map"].max() - expected["map"].min()) or 1.0
         differences += [(found[name] - expected[name]).abs().max() / span for name in ("score", "map")]
         if not all(torch.equal(found[name], right) for name, right in scorer.decide(found["score"]).items()):

@@ -7,7 +7,7 @@ s k + (s - 1) / 2. Whoever brings a map to another resolution says which of thes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -58,6 +58,20 @@ def resample(maps: Tensor, source: Grids, target: Grids, size: Sequence[int]) ->
     for axis, own, wanted, length in zip((-2, -1), sources, targets, size, strict=True):
         maps = _along(maps, axis, own, wanted, length)
     return maps
+
+
+def cut_boxes(maps: Tensor, boxes: Tensor | None) -> Iterator[Tensor]:
+    """The part (h, w) of each map (B, H, W) that lies in its box: top, left, bottom and right in pixels, (B, 4).
+
+    Args:
+        maps: Of any type.
+        boxes: Whole numbers; None for all of each map.
+    """
+    if boxes is None:
+        yield from maps
+        return
+    for own, (top, left, bottom, right) in zip(maps, boxes.tolist(), strict=True):
+        yield own[top:bottom, left:right]
 
 
 def _along(maps: Tensor, axis: int, source: Grid, target: Grid, length: int) -> Tensor:

@@ -113,12 +113,13 @@ def test_test_images_are_found_where_the_split_says(root: str, tmp_path: Path) -
     split.write(tmp_path / "run/manifest.csv")
     settings = {"data": {"init_args": {"root": str(tmp_path / root)}}}
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(settings))
-    found, origin = images_to_try(tmp_path / "run", Preprocessing(64))
+    found, content, origin = images_to_try(tmp_path / "run", Preprocessing(64))
+    assert content.tolist() == [[0, 0, 64, 64]] * 3
     assert origin == "3 test images"
     paths = [row.path for row in split.select("test")]
     assert torch.equal(found[0], torch.tensor(read_image(paths[0], Preprocessing(64))).permute(2, 0, 1))
     paths[0].unlink()
-    assert images_to_try(tmp_path / "run", Preprocessing(64))[1].startswith("3 images of noise")
+    assert images_to_try(tmp_path / "run", Preprocessing(64))[2].startswith("3 images of noise")
 
 
 def test_a_run_without_a_threshold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import DistributedBatchSampler, EpochIndex, EpochSampler
 from ccd_lightning.data.datasets import SyntheticColonoscopy
 from ccd_lightning.data.images import read_image
+from ccd_lightning.data.loading import ImageBatch
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -181,21 +182,25 @@ def test_predict_reads_no_mask(folder: Path) -> None:
     assert sum(len(batch["path"]) for batch in data.predict_dataloader()) == 11
 
 
+def pixels(batches: Iterable[ImageBatch]) -> torch.Tensor:
+    return torch.cat([batch.pixels for batch in batches])
+
+
 def test_normal_images_are_all_of_them_in_order(folder: Path) -> None:
     data = module(folder)
-    train, held_out = (torch.cat(list(batches)) for batches in data.normal_images(torch.device("cpu")))
+    train, held_out = (pixels(batches) for batches in data.normal_images(torch.device("cpu")))
     assert len(train) + len(held_out) == 12
     assert torch.equal(train[3], data.datasets["train"][EpochIndex(0, 3)]["image"] / 255)
 
 
 def test_some_of_the_normal_images_are_evenly_spaced_whatever_the_batches_and_ranks(folder: Path) -> None:
     device = torch.device("cpu")
-    alone = torch.cat(list(module(folder, batch_size=4).normal_images(device, at_most=4)[0]))
+    alone = pixels(module(folder, batch_size=4).normal_images(device, at_most=4)[0])
     data = module(folder, batch_size=1)
-    every = torch.cat(list(data.normal_images(device)[0]))
+    every = pixels(data.normal_images(device)[0])
     assert torch.equal(alone, every[::3])  # of 10
     shares = [list(data.normal_images(device, rank, 2, at_most=4)[0]) for rank in range(2)]
-    assert torch.equal(torch.cat([shares[0][0], shares[1][0], shares[0][1], shares[1][1]]), alone)
+    assert torch.equal(pixels([shares[0][0], shares[1][0], shares[0][1], shares[1][1]]), alone)
 
 
 def test_shares_of_the_normal_images_are_together_all_of_them(folder: Path) -> None:
@@ -205,7 +210,8 @@ def test_shares_of_the_normal_images_are_together_all_of_them(folder: Path) -> N
         shares = [list(data.normal_images(device, rank, 3)[side]) for rank in range(3)]
         assert sum(len(share) for share in shares) == len(whole)
         for number, batch in enumerate(whole):
-            assert torch.equal(shares[number % 3][number // 3], batch)
+            assert torch.equal(shares[number % 3][number // 3].pixels, batch.pixels)
+            assert torch.equal(shares[number % 3][number // 3].content, batch.content)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,18 @@ def part(whole: dict[str, Any], rows: slice) -> dict[str, Any]:
     return {name: value[rows] for name, value in whole.items()}
 
 
+def test_pixels_of_margins_do_not_count(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
+    rows, scores, maps = full
+    height, width = maps.shape[1:]
+    cut = rows | {"mask": rows["mask"][:, 2 : height - 1, 3:]}
+    alone, within = DetectionMetrics(2.0), DetectionMetrics(2.0)
+    alone.update(cut, scores, maps[:, 2 : height - 1, 3:])
+    box = torch.tensor([2, 3, height - 1, width]).expand(len(scores), -1)
+    within.update(rows | {"content": box}, scores, maps)
+    assert within.records == alone.records  # areas are shares of the content
+    assert within.compute(threshold=70.0) == alone.compute(threshold=70.0)
+
+
 def test_parts_agree_with_sklearn(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
     rows, scores, maps = full
     metrics = DetectionMetrics(2.0)

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -84,3 +86,99 @@ def test_neighbourhood() -> None:
     assert around.shape == (12, 9)
     assert sorted(set(around[0].tolist())) == [0, 1, 4, 5]
     assert sorted(around[5].tolist()) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+
+
+MASK = torch.rand(6, 3, 4, generator=torch.Generator().manual_seed(2)) > 0.6
+MASK[:, 0, :2] = False  # of no image
+
+
+def fitted_within(make: Callable[[], Comparison]) -> Comparison:
+    comparison, loaded = make(), make()
+    for batch, mask in zip(torch.split(NORMAL, 4), torch.split(MASK, 4), strict=True):
+        comparison.update(batch, mask)
+    comparison.fit()
+    loaded.load_state_dict(comparison.state_dict())
+    return loaded
+
+
+@pytest.mark.parametrize("window", [0, 1, None])
+def test_only_content_is_compared_with(window: int | None) -> None:
+    comparison = fitted_within(lambda: PatchComparison(None, window, 0))
+    maps, _ = comparison(QUERIES)
+    known = comparison.known(3, 4)
+    for row in range(3):
+        for column in range(4):
+            around = [
+                NORMAL[image, :, other_row, other_column]
+                for image, other_row, other_column in MASK.nonzero().tolist()
+                if window is None or max(abs(other_row - row), abs(other_column - column)) <= window
+            ]
+            assert bool(around) == (known is None or bool(known[row, column]))
+            for query, found in zip(QUERIES, maps, strict=True):
+                if around:
+                    expected = min(float((query[:, row, column] - feature).norm()) for feature in around)
+                    assert float(found[row, column]) == pytest.approx(expected, rel=1e-5)
+    assert (known is None) == (window is None)
+
+
+@pytest.mark.parametrize("window", [1, None])
+def test_reweighting_is_by_features_alone(window: int | None) -> None:
+    """However many rows fill up the groups, and with more neighbours wanted than there are."""
+    mask = torch.ones(2, 3, 4, dtype=torch.bool)
+    mask[0, 1] = False
+    mask[:, 0, :2] = False
+    comparison = fitted_within(lambda: PatchComparison(None, window, 4))
+    maps, weights = comparison(QUERIES, mask)
+    assert weights is not None
+    for query, found, kept, weight in zip(QUERIES, maps, mask, weights, strict=True):
+        place = int(torch.where(kept, found, 0).argmax())
+        patch = query.flatten(1)[:, place]
+        rows, columns = place // 4, place % 4
+        all_of_them = [
+            (*index, NORMAL[index[0], :, index[1], index[2]]) for index in map(tuple, MASK.nonzero().tolist())
+        ]
+        near = [one for one in all_of_them if window is None or max(abs(one[1] - rows), abs(one[2] - columns)) <= 1]
+        match = min(near, key=lambda one: float((one[3] - patch).norm()))
+        group = [one[3] for one in all_of_them if window is None or one[1:3] == match[1:3]]
+        group = sorted(group, key=lambda one: float((one - match[3]).norm()))[:4]
+        distances = torch.stack([(patch - one).norm() for one in group]).exp()
+        assert float(weight) == pytest.approx(float(1 - distances[0] / distances.sum()), rel=1e-4, abs=1e-6)
+
+
+def test_means_are_those_of_content() -> None:
+    comparison = fitted_within(lambda: PooledComparison(None, 2))
+    assert isinstance(comparison, PooledComparison)
+    mask = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(3)) > 0.4
+    maps, scores = comparison(QUERIES, mask)
+    assert scores is not None
+    means = torch.stack(
+        [image.flatten(1)[:, kept.flatten()].mean(dim=1) for image, kept in zip(NORMAL, MASK, strict=True)]
+    )
+    for query, kept, score in zip(QUERIES, mask, scores, strict=True):
+        vector = query.flatten(1)[:, kept.flatten()].mean(dim=1)
+        assert float(score) == pytest.approx(float((vector - means).norm(dim=1).sort().values[:2].mean()), rel=1e-5)
+    known = comparison.known(3, 4)
+    assert known is not None
+    assert torch.equal(known, MASK.any(dim=0))
+    assert not maps[:, ~known].any()
+    row, column = known.nonzero()[0].tolist()
+    seen = NORMAL[MASK[:, row, column]][:, :, row, column]
+    assert torch.allclose(comparison.positions.means[:, row, column], seen.mean(dim=0))
+
+
+def test_a_coreset_is_of_content_alone() -> None:
+    features, mask = torch.randn(40, 5, 2, 2, generator=torch.Generator().manual_seed(0)), torch.ones(40, 2, 2) > 0
+    mask[3:, 0, 0], mask[:10, 1, 1] = False, False
+    comparison = PatchComparison(40, 0, 0)
+    for batch, kept in zip(torch.split(features, 7), torch.split(mask, 7), strict=True):
+        comparison.update(batch, kept)
+    comparison.fit()
+    bank, filled = comparison.bank.features, comparison.bank.filled
+    assert bank.shape == (4, 10, 5)
+    assert filled is not None
+    assert filled.sum(dim=1).tolist() == [7, 0, 0, 0]
+    for group, kept, rows in zip(features.flatten(2).permute(2, 0, 1), mask.flatten(1).T, bank, strict=True):
+        own = rows[rows.isfinite().all(dim=1)]
+        same = (own[:, None] == group[kept]).all(dim=2)
+        assert same.any(dim=1).all()
+        assert same.sum(dim=0).max() == 1  # none twice

@@ -105,3 +105,59 @@ def test_a_shrunk_covariance_has_an_inverse_where_images_are_few() -> None:
     gaussian.update(features)
     gaussian.fit()
     assert gaussian.mahalanobis(features).isfinite().all()
+
+
+@pytest.mark.parametrize("shrinkage", [False, True])
+@pytest.mark.parametrize("sizes", [(14,), (1,) * 14, (7, 4, 3)])
+def test_positions_count_what_is_content_of_each_image(sizes: tuple[int, ...], shrinkage: bool) -> None:
+    """Each position is as if it alone had been seen, of the images of which it is content."""
+    draw = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(14, 3, 5, generator=draw, dtype=torch.float64) + 7
+    mask = torch.rand(14, 5, generator=draw) > 0.5
+    mask[:, 3], mask[:, 4] = False, torch.arange(14) == 2
+    queries = torch.randn(4, 3, 5, generator=draw, dtype=torch.float64)
+    gaussian, ranks = (PatchGaussian(0.01, torch.float64, shrinkage) for _ in range(2))
+    parts = []
+    for batch, kept in zip(torch.split(embeddings, list(sizes)), torch.split(mask, list(sizes)), strict=True):
+        gaussian.update(batch, kept)
+        ranks.update(batch, kept)
+        parts.append(ranks.sums)
+        ranks.clear()
+    assert gaussian.sums.number.tolist() == mask.sum(dim=0).tolist()
+    ranks.merge_ranks(parts)
+    gaussian.fit()
+    ranks.fit()
+    found = gaussian.mahalanobis(queries)
+    assert torch.allclose(ranks.mahalanobis(queries), found, atol=1e-9)
+    for position in range(3):
+        alone = PatchGaussian(0.01, torch.float64, shrinkage)
+        alone.update(embeddings[mask[:, position]][:, :, position, None])
+        alone.fit()
+        assert torch.allclose(alone.mahalanobis(queries[:, :, position, None])[:, 0], found[:, position], atol=1e-9)
+    assert not found[:, 3:].any()  # one image is too few for a Gaussian
+    assert gaussian.known is not None
+    assert gaussian.known.tolist() == [True, True, True, False, False]
+    loaded = PatchGaussian(dtype=torch.float64)
+    loaded.load_state_dict(gaussian.state_dict())
+    assert loaded.known is not None
+    assert torch.equal(loaded.mahalanobis(queries), found)
+
+
+def test_a_mask_that_keeps_all_changes_nothing(padim: dict[str, torch.Tensor]) -> None:
+    gaussian = PatchGaussian(0.01, torch.float64)
+    gaussian.update(padim["train_embeddings"], torch.ones(40, 3, 3, dtype=torch.bool))
+    gaussian.fit()
+    assert gaussian.known is None
+    assert torch.allclose(gaussian.mahalanobis(padim["query_embeddings"]), padim["mahalanobis"], atol=1e-8)
+
+
+def test_what_is_no_content_may_be_anything() -> None:
+    embeddings, mask = torch.rand(6, 2, 3), torch.arange(6)[:, None] != torch.tensor([0, 1, 2])
+    found = []
+    for filler in (0.0, float("inf"), float("nan")):
+        gaussian = PatchGaussian(shrinkage=True)
+        gaussian.update(torch.where(mask[:, None], embeddings, filler), mask)
+        gaussian.fit()
+        found.append(gaussian.mahalanobis(embeddings))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -31,19 +31,21 @@ def test_by_default_levels_are_as_they_are() -> None:
     features = PatchFeatures(encoder, FeatureConfig())
     with torch.no_grad():
         assert torch.equal(features(images)[:, :64], encoder.maps(images)[0])
-    assert features.positions(66) == 17
+    assert features.positions(66, 64) == (17, 16)
     assert features.layers == (1, 2, 3)
     assert features.settings() == {"layers": (1, 2, 3), "positions": 0, "window": 1, "normalise": False}
 
 
-@pytest.mark.parametrize("size", [(64, 64), (72, 64), (100, 75)])
-def test_positions_are_the_middles_of_equal_parts(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "counts"), [((64, 64), (5, 5)), ((72, 64), (6, 5)), ((75, 100), (5, 7)), ((96, 200), (5, 10))]
+)
+def test_positions_are_the_middles_of_about_square_cells(size: tuple[int, int], counts: tuple[int, int]) -> None:
     encoder = Encoder().eval()
     features = PatchFeatures(encoder, FeatureConfig(positions=5))
     with torch.no_grad():
-        assert features(torch.rand(1, 3, *size)).shape[-2:] == (5, 5)
-    for length, grid in zip(size, features.grid(*size), strict=True):
-        edges = [grid.offset + (index - 0.5) * grid.stride + 0.5 for index in (0, 5)]
+        assert features(torch.rand(1, 3, *size)).shape[-2:] == counts == features.positions(*size)
+    for length, count, grid in zip(size, counts, features.grid(*size), strict=True):
+        edges = [grid.offset + (index - 0.5) * grid.stride + 0.5 for index in (0, count)]
         assert edges == pytest.approx([0, length])
 
 

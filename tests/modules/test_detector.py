@@ -6,8 +6,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ccd_lightning.encoder_config import EncoderConfig
-from ccd_lightning.modules import detector as module
-from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
+from ccd_lightning.modules import held_out
+from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.held_out import PIXEL_QUANTILE
 
 
 class Given(OneClassDetector):
@@ -16,7 +17,7 @@ class Given(OneClassDetector):
     def __init__(self) -> None:
         super().__init__(EncoderConfig(), 0.9)
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         maps = images[:, 0]
         return maps.amax(dim=(1, 2)), maps
 
@@ -52,11 +53,8 @@ def test_pixel_threshold_is_a_quantile_of_held_out_pixels(images: Tensor) -> Non
 def test_ranks_find_the_threshold_of_one(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, others = validated(images), [validated(images[::2]), validated(images[1::2])]
     alone.on_validation_epoch_end()
-    shares = {
-        "validated": [torch.cat(other._validated) for other in others],
-        "pixels": [torch.as_tensor(other._validation_pixels).to_sparse() for other in others],
-    }
-    monkeypatch.setattr(module, "gather_ranks", lambda mine: shares["pixels" if mine.is_sparse else "validated"])
+    shares = [(torch.cat(other._held_out.rows), other._held_out.pixels.to_sparse()) for other in others]
+    monkeypatch.setattr(held_out, "gather_ranks", lambda _: shares)
     for other in others:
         other.on_validation_epoch_end()
         assert torch.equal(other.pixel_threshold, alone.pixel_threshold)

@@ -15,6 +15,7 @@ from ccd_lightning.modules.mahalanobis import Mahalanobis
 from ccd_lightning.modules.neighbours import Neighbours
 from ccd_lightning.modules.padim import PaDiM
 from ccd_lightning.modules.statistics import StatisticsDetector
+from tests.modules.test_localisation import mirror_kernels
 from tests.processes import RANKS, run
 from tests.runs import DATA
 
@@ -34,10 +35,10 @@ def normal(count: int, size: int = 64) -> Tensor:
     return 0.4 + 0.02 * torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def fitted(detector: StatisticsDetector) -> StatisticsDetector:
+def fitted(detector: StatisticsDetector, images: Tensor | None = None) -> StatisticsDetector:
     detector.eval()
     with torch.no_grad():
-        for batch in torch.split(normal(24), 8):
+        for batch in torch.split(normal(24) if images is None else images, 8):
             detector.collect(batch)
         detector.fit_statistics()
     return detector
@@ -65,6 +66,26 @@ def test_a_spot_is_found_and_outlined(detector: StatisticsDetector) -> None:
     assert (inside > 2 * outside.abs()).all()
     assert after[1].shape == (6, 64, 64)
     assert (after[1] >= 0).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("size", [(96, 160), (160, 96)])
+def test_a_spot_is_found_in_images_that_are_not_square(name: str, size: tuple[int, int]) -> None:
+    images = 0.4 + 0.02 * torch.randn(30, 3, *size, generator=torch.Generator().manual_seed(0))
+    detector = MADE[name]()
+    mirror_kernels(detector.encoder)  # random ones look to one side
+    fitted(detector, images[:24])
+    for row, column in ((24, 24), (size[0] - 24, size[1] - 24), (size[0] // 2, size[1] // 2)):
+        spotted = images[24:].clone()
+        spotted[:, :, row - 6 : row + 6, column - 6 : column + 6] += 0.5
+        before, after = detector(images[24:]), detector(spotted)
+        assert (after[0] > before[0].max()).all()
+        rise = (after[1] - before[1]).mean(dim=0)
+        assert rise.shape == size
+        place = divmod(int(rise.argmax()), size[1])
+        assert abs(place[0] - row) <= 4
+        assert abs(place[1] - column) <= 4
 
 
 @torch.no_grad()
@@ -117,15 +138,18 @@ def test_options_that_cannot_be(options: dict[str, Any], key: str) -> None:
 def test_a_bank_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccd_lightning.modules.neighbours.available_memory", lambda: 1e6)
     with pytest.raises(UserError, match=r"A bank of 50000 features .* Choose a smaller --model\.bank_size"):
-        Neighbours().check_memory(128, torch.device("cpu"), 1)
-    Neighbours(bank_size=10).check_memory(128, torch.device("cpu"), 1)
+        Neighbours().check_memory((128, 128), torch.device("cpu"), 1)
+    Neighbours(bank_size=10).check_memory((128, 128), torch.device("cpu"), 1)
 
 
+LETTERBOX = ["--data.fit=letterbox", "--data.size=[64, 96]"]
 OPTIONS = {
     "neighbours": ["--model=Neighbours"],
     "neighbours pooled": ["--model=Neighbours", "--model.pooled=true"],
     "mahalanobis": ["--model=Mahalanobis"],
     "padim shrunk": ["--model=PaDiM", "--model.shrinkage=true", "--model.channels=10"],
+    "padim, letterbox": ["--model=PaDiM", "--model.channels=10", *LETTERBOX],
+    "neighbours, letterbox and tiles": ["--model=Neighbours", *LETTERBOX, "--data.tiles=2"],
 }
 
 
@@ -142,7 +166,8 @@ def test_two_ranks_fit_what_one_fits(name: str, tmp_path: Path) -> None:
         run(*words, *ranks, place=tmp_path)
         found.append(load(tmp_path / "runs" / place))
     images = torch.rand(4, 3, *found[0].preprocessing.shape)  # type: ignore[union-attr]
-    one, two = (detector(images) for detector in found)
+    content = torch.tensor([[0, 16, 64, 80]]).expand(4, -1) if LETTERBOX[0] in OPTIONS[name] else None
+    one, two = (detector(images, content) for detector in found)
     assert torch.allclose(one[0], two[0], rtol=1e-4)
     assert torch.allclose(one[1], two[1], rtol=1e-3, atol=1e-4)
     assert torch.allclose(found[0].threshold, found[1].threshold, rtol=1e-4)

@@ -270,7 +270,7 @@ def test_centre_and_scale_are_those_of_the_training_images(folder: Path) -> None
         def on_train_epoch_start(self) -> None:
             super().on_train_epoch_start()
             if self.current_epoch == 0:
-                images = torch.cat(list(self._data.normal_images(self.device)[0]))
+                images = torch.cat([images.pixels for images in self._data.normal_images(self.device)[0]])
                 with torch.no_grad():
                     places = [(top, left) for top in (0, 16, 32) for left in (0, 16, 32)]
                     cut = [images[:, :, top : top + 32, left : left + 32] for top, left in places]
@@ -350,7 +350,7 @@ def test_whitened_latents_are_found_once_and_stay(folder: Path, fine_tune: bool)
             super().on_train_epoch_start()
             seen.append({name: value.clone() for name, value in self.state_dict().items()})
             if self.current_epoch == 0:
-                images = torch.cat(list(self._data.normal_images(self.device)[0]))
+                images = torch.cat([images.pixels for images in self._data.normal_images(self.device)[0]])
                 with torch.no_grad():
                     latents = self.whole.latent(self.encoder.features(images))
                 found = latents.var(dim=0, correction=0)

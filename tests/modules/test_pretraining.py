@@ -12,10 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from ccd_lightning.data.datasets import Folder
-from ccd_lightning.data.loading import unit_range_batch
+from ccd_lightning.data.loading import ImageBatch, unit_range_batch
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import calibrate
+from ccd_lightning.models.content import whole
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.pretraining import EncoderPretraining
@@ -26,6 +27,10 @@ from ccd_lightning.transforms.strong import Identity
 QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
 PLAIN = pytest.mark.filterwarnings("ignore:.*(does not have many workers|have no `val_dataloader`)")
 IMAGES = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def batch_of(images: torch.Tensor) -> ImageBatch:
+    return ImageBatch(images, whole(len(images), images.shape[-2:], images.device))
 
 
 class Flat(torch.nn.Module):
@@ -51,8 +56,8 @@ class Drawn:
 
     def normal_images(
         self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
-    ) -> tuple[Iterator[torch.Tensor], Iterator[torch.Tensor]]:
-        return iter([self.train]), iter([])
+    ) -> tuple[Iterator[ImageBatch], Iterator[ImageBatch]]:
+        return iter([batch_of(self.train)]), iter([])
 
     def held_out_distributions(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         yield self.held_out, torch.arange(2).repeat_interleave(100)
@@ -103,8 +108,8 @@ class Images(Drawn):
         super().__init__(2.0)
         self.train, self.held_out = IMAGES[:5] / 255, IMAGES[5:] / 255
 
-    def normal_images(self, *_: Any, **__: Any) -> tuple[Iterator[torch.Tensor], Iterator[torch.Tensor]]:
-        return iter([self.train]), iter(torch.split(self.held_out, 2))
+    def normal_images(self, *_: Any, **__: Any) -> tuple[Iterator[ImageBatch], Iterator[ImageBatch]]:
+        return iter([batch_of(self.train)]), map(batch_of, torch.split(self.held_out, 2))
 
 
 def test_one_distribution_leaves_pseudo_lesions_to_probe() -> None:
@@ -116,7 +121,7 @@ def test_one_distribution_leaves_pseudo_lesions_to_probe() -> None:
     assert set(probed) == {"pseudo_auroc"}
     lesions = PseudoLesions()
     lesions.add(data.held_out)
-    shown = torch.cat([images for images, _ in lesions.paste(data.seed)])
+    shown = torch.cat([images for images, _, _ in lesions.paste(data.seed)])
     distances = module.probe(module(torch.cat([data.held_out, shown]))).tolist()
     assert probed["pseudo_auroc"] == pytest.approx(roc_auc_score([0] * 3 + [1] * 24, distances), abs=1e-6)
     data.distributions = None
@@ -149,7 +154,7 @@ def test_another_pretraining_is_its_losses(folder: Path) -> None:
     } <= set(logged)
     expected = Encoder()
     expected.load_state_dict(module.encoder.state_dict())
-    calibrate(expected, lambda: data.normal_images(torch.device("cpu"))[0])
+    calibrate(expected, lambda: (images.pixels for images in data.normal_images(torch.device("cpu"))[0]))
     found = module.encoder.state_dict()
     assert all(torch.allclose(found[name], value, atol=1e-5) for name, value in expected.state_dict().items())
     (tested,) = trainer.test(module, datamodule=data, verbose=False)
@@ -210,3 +215,16 @@ def test_what_a_batch_lacks_is_named(views: PretextViews, options: dict[str, Any
             fitted(loader(views=views), **options)
     else:
         fitted(loader(views=views), **options)
+
+
+@pytest.mark.fit
+@pytest.mark.parametrize("size", [(64, 96), (96, 64)])
+def test_images_that_are_not_square_are_learned_from(folder: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    views = PretextViews(Identity(), size=32, patch_size=16)
+    data = Folder(str(folder), size=size, batch_size=4, views=views)
+    trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, num_sanity_val_steps=0, **QUIET)
+    module = CCD()
+    trainer.fit(module, datamodule=data)
+    assert data.shown_sizes["data.size"] == size
+    assert trainer.callback_metrics["val_loss"].isfinite()
+    assert 0 <= trainer.callback_metrics["val/probe_pseudo_auroc"] <= 1

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ccd_lightning.models.content import pixels_within
 from ccd_lightning.modules.pseudo_lesions import MOST, PER_IMAGE, PseudoLesions, auroc
 from tests.modules.test_detector import Given
 
@@ -25,7 +26,7 @@ def held_out(count: int = 12, side: int = 40) -> Tensor:
     return 0.2 + 0.6 * torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
 
 
-def brightness(images: Tensor) -> dict[str, Tensor]:
+def brightness(images: Tensor, _: Tensor | None = None) -> dict[str, Tensor]:
     maps = images.amax(dim=1)
     return {"scores": maps.amax(dim=(1, 2)), "maps": maps}
 
@@ -34,7 +35,7 @@ def pasted(batches: Sequence[Tensor], seed: int = 0) -> list[tuple[Tensor, Tenso
     lesions = PseudoLesions()
     for images in batches:
         lesions.add(images)
-    return list(lesions.paste(seed))
+    return [part[:2] for part in lesions.paste(seed)]
 
 
 def in_order(shares: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -126,9 +127,9 @@ class Logged(Given):
         self.logged: dict[str, float] = {}
         self.scored = 0
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.scored += len(images)
-        return super().score(images)
+        return super().score(images, content)
 
     def log_dict(self, values: Any, **options: Any) -> None:  # type: ignore[override]
         self.logged |= {name: float(value) for name, value in values.items()}
@@ -161,3 +162,30 @@ def test_a_fit_with_plain_loaders_logs_it_and_thresholds_stay(monkeypatch: pytes
     assert set(without.logged) == {"threshold"}
     for name, value in without.state_dict().items():
         assert torch.equal(value, one.state_dict()[name]), name
+
+
+def test_lesions_are_within_the_content_and_pixels_of_margins_do_not_count() -> None:
+    images, lesions = held_out(6), PseudoLesions()
+    boxes = torch.tensor([[10, 0, 30, 40], [0, 12, 40, 24], [0, 0, 40, 40]]).repeat(2, 1)
+    lesions.add(images, boxes)
+    for pasted_images, masks, content in lesions.paste(0):
+        inside = pixels_within(content, (40, 40))
+        assert not masks[~inside].any()
+        assert masks.flatten(1).any(dim=1).all()
+        original = [image for image in images if torch.equal(image[:, 0, 0], pasted_images[0][:, 0, 0])]
+        assert original or bool(inside[0, 0, 0])
+    lesions.add(images, boxes)
+
+    def blind(shown: Tensor, content: Tensor) -> dict[str, Tensor]:
+        """Sees what `brightness` sees, and the margins as what is least normal."""
+        output = brightness(shown)
+        return output | {"maps": torch.where(pixels_within(content, (40, 40)), output["maps"], 9.0)}
+
+    found = lesions.measure(blind, brightness(images)["scores"], 0)
+    lesions.add(images, boxes)
+    assert found == lesions.measure(brightness, brightness(images)["scores"], 0)
+
+
+def test_of_large_images_fewer_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccd_lightning.modules.pseudo_lesions.MOST_PIXELS", 5 * 40 * 40)
+    assert sum(len(images) for images, _ in pasted([held_out(12)])) == 5

@@ -44,7 +44,7 @@ class NearestColour(StatisticsDetector):
         self.collected: list[Tensor] = []
         self.fits = 0
 
-    def collect(self, images: Tensor) -> None:
+    def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         assert not torch.is_grad_enabled()
         assert not self.encoder.training
         self.collected.append(images.mean(dim=(2, 3)))
@@ -57,7 +57,7 @@ class NearestColour(StatisticsDetector):
         self.bank.rows = rows[rows[:, 0].argsort()]
         self.collected, self.fits = [], self.fits + 1
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scores = torch.cdist(images.mean(dim=(2, 3)), self.bank.rows).amin(dim=1)
         return scores, scores[:, None, None].expand(-1, *images.shape[-2:])
 
@@ -84,7 +84,7 @@ def named(checkpoint: Path) -> Path:
 def test_a_new_detector_is_fitted_in_one_pass_saved_and_loaded(folder: Path, tmp_path: Path) -> None:
     module = fit(folder, tmp_path)
     data = module.trainer.datamodule  # type: ignore[attr-defined]
-    colours = torch.cat([images.mean(dim=(2, 3)) for images in data.normal_images(torch.device("cpu"))[0]])
+    colours = torch.cat([images.mean(dim=(2, 3)) for images, _ in data.normal_images(torch.device("cpu"))[0]])
     assert torch.allclose(module.bank.rows, colours[colours[:, 0].argsort()], atol=1e-6)
     assert module.fits == 1
     assert module.trainer.global_step == 3  # is counted, so that a checkpoint is written

@@ -31,6 +31,10 @@ def test_no_weights_are_random_ones_and_no_config_is_none(weights: str | None) -
     assert hyperparameters("") == {}
 
 
+def test_sizes_that_are_not_square_are_names() -> None:
+    assert hyperparameters(yaml.safe_dump({"data": {"init_args": {"size": [96, 128]}}})) == {"size": "96 x 128"}
+
+
 def test_a_run_is_sortable_in_its_own_folder(tmp_path: Path) -> None:
     with SummaryWriter(str(tmp_path)) as writer:
         log_hyperparameters(writer, {"model": "PaDiM", "size": 64}, {"image/auroc": 0.75, "image/f1": 0.5})

@@ -190,9 +190,9 @@ class ReconstructionPictures(Callback):
         if not isinstance(pl_module, IGD) or not isinstance(data, AnomalyDataModule) or writer is None:
             return
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            images = next(data.normal_images(pl_module.device)[1])[: self.images]
+            images, content = (part[: self.images] for part in next(data.normal_images(pl_module.device)[1]))
             with torch.no_grad():
-                _, maps = pl_module(images)
+                _, maps = pl_module(images, content)
                 shown = {"held-out image": images, **reconstructions(pl_module, images)}
             writer.add_figure("reconstructions", reconstruction_figure(shown, maps), trainer.global_step)
 

@@ -32,7 +32,8 @@ from ccd_lightning.metrics.detection import DetectionMetrics, Evaluation, ImageR
 from ccd_lightning.metrics.intervals import false_positive_interval
 from ccd_lightning.metrics.names import partly_masked
 from ccd_lightning.metrics.pixel_table import PIXELS, write_pixels
-from ccd_lightning.modules.detector import PIXEL_QUANTILE, OneClassDetector
+from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.modules.held_out import PIXEL_QUANTILE
 from ccd_lightning.modules.normal_images import anomaly_data
 from ccd_lightning.reporting.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.reporting.html import FIGURES, REPORT, Content, write_html
@@ -150,8 +151,9 @@ class TestReport(Callback):
         indices = {str(row.path): index for index, row in enumerate(dataset.rows)}
         items = [dataset[EpochIndex(0, indices[path])] for path in paths]
         images = torch.stack([item["image"] for item in items]).float() / 255
+        content = torch.stack([item["content"] for item in items])
         with torch.no_grad():
-            output = module.evaluate({"image": images.to(module.device)})
+            output = module.evaluate({"image": images.to(module.device), "content": content.to(module.device)})
         return [
             Case(
                 image.permute(1, 2, 0).double().numpy(),

@@ -39,6 +39,14 @@ def is_plain(hint: Any) -> bool:
     return hint in PLAIN or get_origin(hint) is Literal
 
 
+def fields_of(hint: Any) -> dict[str, Any] | None:
+    """The fields of a plain dataclass, or of one that is among the types of a union; None if there is none."""
+    for part in (hint, *(_parts(hint) or ())):
+        if dataclasses.is_dataclass(part) and is_plain(part):
+            return get_type_hints(part)
+    return None
+
+
 def takes_text(hint: Any) -> bool:
     """Whether a value of a plain type may be text."""
     if (parts := _parts(hint)) is not None:

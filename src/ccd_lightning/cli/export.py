@@ -59,21 +59,20 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
         kind: "uint8" or "float", the pixels to be given.
         trust: Whether to import a class that the checkpoint names and this program does not know.
     """
-    from ccd_lightning.export import TOLERANCE, describe, greatest_difference, write_onnx, write_torch
+    from ccd_lightning.export import TOLERANCE, Scorer, describe, greatest_difference, write_onnx, write_torch
     from ccd_lightning.modules.loading import load
 
     detector = load(checkpoint, trust)
     metadata = describe(detector, kind)
     assert detector.preprocessing is not None
-    images, origin = images_to_try(run_folder(checkpoint), detector.preprocessing)
-    if kind == "float":
-        images = images / 255
+    images, content, origin = images_to_try(run_folder(checkpoint), detector.preprocessing)
+    given = [images / 255 if kind == "float" else images, content][: len(Scorer(detector).inputs)]
     # In a folder of its own, because an ONNX file refers to its weights by name.
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
         written = Path(folder) / file.name
         with Console().status("Exporting, and checking"):
             scoring = (write_onnx if form == "onnx" else write_torch)(detector, written, kind)
-            difference = greatest_difference(scoring, detector, images)
+            difference = greatest_difference(scoring, detector, *given)
         if not difference <= TOLERANCE:
             raise UserError(
                 f"{file}: not written, because it scored {origin} differently from torch, by {difference:.1e} of the"
@@ -82,12 +81,13 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
         for part in sorted(Path(folder).iterdir(), reverse=True):  # weights before the file that refers to them
             put_in_place(part, file.parent / part.name)
     outputs = "score, decision and map" if metadata["threshold"] else "score and map (the run has no threshold)"
-    side = metadata["size"]
-    print(f"{os.path.relpath(file)}: images (batch, 3, {side}, {side}) of {metadata['input']} -> {outputs}")
+    height, width = detector.preprocessing.shape
+    boxes = ", and content (batch, 4) of int64" * (len(given) > 1)
+    print(f"{os.path.relpath(file)}: images (batch, 3, {height}, {width}) of {metadata['input']}{boxes} -> {outputs}")
     print(f"Checked against torch on {origin}, together and one alone: differs by {difference:.1e} of the maps' range")
 
 
-def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, str]:
+def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, Tensor, str]:
     """A few of a run's test images, whatever they show, or noise where they are not at hand.
 
     Args:
@@ -95,24 +95,27 @@ def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, str]
         preprocessing: The detector's.
 
     Returns:
-        (3, 3, H, W) uint8, and what they are.
+        (3, 3, H, W) uint8, their content (3, 4), and what they are.
     """
     import torch
     import yaml
 
-    from ccd_lightning.data.images import read_image
+    from ccd_lightning.data.images import read_placed
 
     try:
         paths = _test_images(run)
         chosen = paths[:: max(1, len(paths) // CHECKED)][:CHECKED]
-        pixels = [torch.tensor(read_image(path, preprocessing)).permute(2, 0, 1) for path in chosen]
+        placed = [read_placed(path, preprocessing) for path in chosen]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, UserError):  # whatever a damaged file holds
-        pixels = []
-    if len(pixels) == CHECKED:
-        return torch.stack(pixels).contiguous(), f"{CHECKED} test images"
-    shape = (CHECKED, 3, *preprocessing.shape)
-    noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return noise, f"{CHECKED} images of noise (the run's test images are not here)"
+        placed = []
+    if len(placed) == CHECKED:
+        pixels = torch.stack([torch.tensor(one.pixels).permute(2, 0, 1) for one in placed]).contiguous()
+        return pixels, torch.tensor([one.placement.content for one in placed]), f"{CHECKED} test images"
+    height, width = preprocessing.shape
+    noise = torch.randint(256, (CHECKED, 3, height, width), generator=torch.Generator().manual_seed(0))
+    content = [preprocessing.place_size(size).content for size in ((width, height), (4, 3), (3, 4))]
+    origin = f"{CHECKED} images of noise (the run's test images are not here)"
+    return noise.to(torch.uint8), torch.tensor(content), origin
 
 
 def _test_images(run: Path) -> list[Path]:

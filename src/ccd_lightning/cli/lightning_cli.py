@@ -99,9 +99,10 @@ class CLI(LightningCLI):
                 if isinstance(callback, Pace):
                     callback.thin = True
         if isinstance(self.model, OneClassDetector):
-            size = max(self.datamodule.preprocessing.shape)
-            self.model.check_size(size)
-            self.model.check_memory(size, self.trainer.strategy.root_device, self.trainer.num_devices)
+            device, processes = self.trainer.strategy.root_device, self.trainer.num_devices
+            self.model.check_images(self.datamodule.preprocessing, device, processes)
+        if isinstance(self.model, EncoderPretraining):
+            self.model.check_images(self.datamodule.preprocessing)
         self.datamodule.processes = self.trainer.num_devices if self.trainer.local_rank == 0 else 1
         path = self.config["fit"]["ckpt_path"]
         checkpoint = read_checkpoint(Path(path)) if path and Path(path).is_file() else None

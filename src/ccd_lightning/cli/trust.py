@@ -6,15 +6,14 @@ config is checked before anything is imported: only known classes may be named, 
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from ccd_lightning.cli.config_values import argument_hints, is_plain, refuse_special_nodes, takes_text
+from ccd_lightning.cli.config_values import argument_hints, fields_of, is_plain, refuse_special_nodes, takes_text
 from ccd_lightning.cli.known_classes import SYNTHETIC, TRAINING, mentionable, usable
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
@@ -109,8 +108,7 @@ class _Check:
 
     def _value(self, value: Any, place: str, hint: Any) -> None:
         """Checks a value by the type that is expected; what is not plain may be a class, in one of several forms."""
-        if isinstance(value, dict) and "class_path" not in value and dataclasses.is_dataclass(hint) and is_plain(hint):
-            fields = get_type_hints(hint)
+        if isinstance(value, dict) and "class_path" not in value and (fields := fields_of(hint)) is not None:
             for key, part in value.items():
                 if key not in fields:
                     raise self._refused(key, place)

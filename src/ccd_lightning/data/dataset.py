@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -154,6 +155,11 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         """A copy of the images of the rows `start:stop:step`, (N, 3, H, W)."""
         pixels: UInt8Array = self.images.pixels[self.indices[start:stop:step]]
         return pixels
+
+    def contents(self, start: int, stop: int, step: int = 1) -> npt.NDArray[np.int64]:
+        """The items' `content` of the same rows, (N, 4)."""
+        indices = self.indices[start:stop:step].tolist()
+        return np.array([self.images.placement(index).content for index in indices], np.int64).reshape(-1, 4)
 
     def _mask(self, row: Row, placement: Placement) -> Tensor:
         if not row.masks:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader
 
 from ccd_lightning.data.dataset import AnomalyDataset, DistributedBatchSampler, EpochSampler, ViewTransform
+from ccd_lightning.data.images import read_placed
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.patches import tiles
 
 Batch = dict[str, Any]
+
+
+class ImageBatch(NamedTuple):
+    """Images, and what of each is not the margin of a letterbox.
+
+    Attributes:
+        pixels: (B, 3, H, W) in [0, 1].
+        content: Top, left, bottom and right in pixels, (B, 4) int64.
+    """
+
+    pixels: Tensor
+    content: Tensor
 
 
 def possible_workers(wanted: int) -> int:
@@ -40,6 +54,18 @@ def unit_range_batch(batch: Batch) -> Batch:
         name: unit_range(value) if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
         for name, value in batch.items()
     }
+
+
+def read_batch(files: Sequence[str | Path], preprocessing: Preprocessing, device: torch.device) -> ImageBatch:
+    """Reads image files at working size.
+
+    Raises:
+        UserError: If a file cannot be decoded.
+    """
+    placed = [read_placed(Path(file), preprocessing) for file in files]
+    pixels = torch.from_numpy(np.stack([one.pixels for one in placed])).to(device)
+    content = torch.tensor([one.placement.content for one in placed], device=device)
+    return ImageBatch(unit_range(pixels.permute(0, 3, 1, 2).contiguous()), content)
 
 
 class ImageLoader(LightningDataModule):
@@ -106,8 +132,8 @@ class ImageLoader(LightningDataModule):
 
     def normal_images(
         self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
-    ) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-        """Batches (B, 3, H, W) in [0, 1] of the training and of the held-out images.
+    ) -> tuple[Iterator[ImageBatch], Iterator[ImageBatch]]:
+        """Batches of the training and of the held-out images.
 
         Args:
             device: Where they are put.
@@ -121,12 +147,13 @@ class ImageLoader(LightningDataModule):
 
     def _plain(
         self, dataset: AnomalyDataset, device: torch.device, rank: int, ranks: int, at_most: int | None
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[ImageBatch]:
         step = math.ceil(len(dataset) / (at_most or len(dataset)))
         span = step * self.batch_size
         for start in range(rank * span, len(dataset), ranks * span):
             pixels = torch.from_numpy(dataset.pixels(start, start + span, step))
-            yield unit_range(pixels.to(device))
+            content = torch.from_numpy(dataset.contents(start, start + span, step))
+            yield ImageBatch(unit_range(pixels.to(device)), content.to(device))
 
     @property
     def tile(self) -> int:
@@ -134,11 +161,11 @@ class ImageLoader(LightningDataModule):
         return int(getattr(self.views, "tile", 0))
 
     @property
-    def shown_sizes(self) -> dict[str, int]:
-        """Sides of what an encoder is shown in pretraining, in pixels, by the options that set them."""
-        whole = {} if self.tile else {"data.size": max(self.preprocessing.shape)}
+    def shown_sizes(self) -> dict[str, tuple[int, int]]:
+        """Heights and widths of what an encoder is shown in pretraining, in pixels, by the options that set them."""
+        whole = {} if self.tile else {"data.size": self.preprocessing.shape}
         sizes: dict[str, int] = getattr(self.views, "sizes", {})
-        return whole | {f"data.views.{name}": size for name, size in sizes.items()}
+        return whole | {f"data.views.{name}": (size, size) for name, size in sizes.items()}
 
     @property
     def distributions(self) -> int | None:
@@ -164,7 +191,7 @@ class ImageLoader(LightningDataModule):
             return
         # The loader's own family stays where it is.
         family, generator = copy.deepcopy(family).to(device), torch.Generator(device).manual_seed(self.seed)
-        for whole in self.normal_images(device)[1]:
+        for whole, _ in self.normal_images(device)[1]:
             images = tiles(whole, self.tile) if self.tile else whole
             index = torch.arange(family.count, device=device).repeat(len(images))
             yield family(images.repeat_interleave(family.count, dim=0), index, generator), index

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccd_lightning.losses.ssim import dissimilarity_map, ms_ssim, similarity_pyramid
+from ccd_lightning.losses.ssim import dissimilarity_map, mean_within, ms_ssim, similarity_pyramid
 
 DATA_RANGE = 4.7579  # R, between the darkest and the brightest pixel after ImageNet's normalisation
 WINDOW = 11
@@ -25,6 +25,7 @@ def reconstruction_errors(
     weights: Sequence[float] = WEIGHTS,
     structure: float = STRUCTURE,
     data_range: float = DATA_RANGE,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """How far images are from their reconstructions, as a number and as a map.
 
@@ -40,6 +41,7 @@ def reconstruction_errors(
         weights: Of the levels of similarity.
         structure: Share of the similarity, in [0, 1].
         data_range: R, the range of the pixels.
+        mask: Pixels that count in the errors, (B, H, W) bool; None for all.
 
     Returns:
         Errors (B,) in [0, 1] and maps (B, H, W) >= 0.
@@ -49,7 +51,8 @@ def reconstruction_errors(
     """
     pyramid = similarity_pyramid(images, reconstructions, len(weights), window, data_range)
     difference = (images - reconstructions).abs().mean(dim=1) / data_range  # (B, H, W)
-    errors = structure * (1 - ms_ssim(pyramid, weights, window)) + (1 - structure) * difference.mean(dim=(1, 2))
+    mean = difference.mean(dim=(1, 2)) if mask is None else mean_within(difference, mask)
+    errors = structure * (1 - ms_ssim(pyramid, weights, window, mask)) + (1 - structure) * mean
     return errors, structure * dissimilarity_map(pyramid, weights) + (1 - structure) * difference
 
 

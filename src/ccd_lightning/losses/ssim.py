@@ -59,7 +59,7 @@ def similarity_pyramid(
     return tuple(maps)
 
 
-def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int) -> Tensor:
+def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int, mask: Tensor | None = None) -> Tensor:
     """Multi-scale structural similarity (Wang et al., Asilomar 2003, eq. 7).
 
         MS-SSIM = mean over channels of  S_M^w_M  prod_{j < M} C_j^w_j
@@ -73,18 +73,37 @@ def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int
         pyramid: What `similarity_pyramid` gives.
         weights: w_j, one a level.
         window: That of the pyramid.
+        mask: Pixels that count, (B, H, W) bool: the means are then over the windows of each level of which at least
+            half of the middle pixel counts, those at the border included. None for all.
 
     Returns:
         (B,) in [0, 1].
     """
     levels = [level.contrast for level in pyramid[:-1]] + [pyramid[-1].whole]
     inside = slice(window // 2, -(window // 2) or None)
-    means = torch.stack([level[..., inside, inside].mean(dim=(2, 3)) for level in levels])  # (M, B, C)
+    if mask is None:
+        means = torch.stack([level[..., inside, inside].mean(dim=(2, 3)) for level in levels])  # (M, B, C)
+    else:
+        means = torch.stack([mean_within(level, _halved(mask, power)) for power, level in enumerate(levels)])
     powers = torch.tensor(weights, dtype=means.dtype, device=means.device).view(-1, 1, 1)
     value = (means.relu() ** powers).prod(dim=0).detach()
     small = LEAST * torch.exp(means.clamp(max=LEAST) / LEAST - 1)  # touches the identity at LEAST
     passing = (torch.where(means > LEAST, means, small) ** powers).prod(dim=0)
     return (value + (passing - passing.detach())).mean(dim=1)
+
+
+def mean_within(values: Tensor, mask: Tensor) -> Tensor:
+    """Means of values (B, H, W) or (B, C, H, W) over the pixels that a mask (B, H, W) keeps; 0 where it keeps none."""
+    kept = mask if values.ndim == mask.ndim else mask[:, None]
+    return torch.where(kept, values, 0).sum(dim=(-2, -1)) / kept.sum(dim=(-2, -1)).clamp(min=1)
+
+
+def _halved(mask: Tensor, times: int) -> Tensor:
+    """A mask at half of the resolution, so many times: where at least half of the pixels counts, or else any."""
+    share = functional.avg_pool2d(mask.float()[:, None], 2**times)[:, 0]
+    most = share >= 0.5
+    none = ~most.any(dim=2, keepdim=True).any(dim=1, keepdim=True)
+    return most | (none & (share > 0))
 
 
 def dissimilarity_map(pyramid: Sequence[Similarity], weights: Sequence[float]) -> Tensor:

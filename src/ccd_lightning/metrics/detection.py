@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ccd_lightning.grids import cut_boxes
 from ccd_lightning.metrics.image import IMAGE_METRICS, image_metrics
 from ccd_lightning.metrics.pixel_table import PIXEL_METRICS, PixelTable
 from ccd_lightning.metrics.pixels import PixelRecord, coarse, pixel_metrics, pooled, record_pixels
@@ -57,8 +58,9 @@ class DetectionMetrics:
         """Adds one batch.
 
         Args:
-            batch: `label` (B,) 0 or 1, `anomaly_type`, `path` and `group` (B names each), `mask` (B, H, W) bool and
-                `has_mask` (B,).
+            batch: `label` (B,) 0 or 1, `anomaly_type`, `path` and `group` (B names each), `mask` (B, H, W) bool,
+                `has_mask` (B,), and perhaps `content` (B, 4), the boxes (top, left, bottom, right) outside of which
+                pixels do not count.
             scores: Image scores (B,), finite.
             maps: Anomaly maps (B, H, W), finite and not negative; None from what scores whole images only.
 
@@ -66,7 +68,8 @@ class DetectionMetrics:
             ValueError: If a score or a map is not finite.
         """
         labels, flat = batch["label"].tolist(), scores.detach().cpu().double().tolist()
-        known, covered = batch["has_mask"].tolist(), batch["mask"].flatten(1).double().mean(dim=1).tolist()
+        masks = list(cut_boxes(batch["mask"], batch.get("content")))
+        known, covered = batch["has_mask"].tolist(), [float(mask.double().mean()) for mask in masks]
         areas = [area if label and has else None for label, has, area in zip(labels, known, covered, strict=True)]
         for row in zip(batch["path"], labels, batch["anomaly_type"], flat, batch["group"], areas, strict=True):
             record = ImageRecord(*row)
@@ -76,7 +79,8 @@ class DetectionMetrics:
         if maps is None:
             return
         self._maps = True
-        for path, anomaly_map, mask, has in zip(batch["path"], maps, batch["mask"], known, strict=True):
+        shown = cut_boxes(maps, batch.get("content"))
+        for path, anomaly_map, mask, has in zip(batch["path"], shown, masks, known, strict=True):
             if has:
                 self._pixels.append(record_pixels(path, anomaly_map, mask, self.pixel_threshold))
 

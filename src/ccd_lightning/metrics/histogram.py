@@ -6,6 +6,8 @@ has to be known beforehand, and counts are integers, which add exactly over batc
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,18 @@ def float_bins(values: Tensor) -> Tensor:
 def count_values(values: Tensor) -> Tensor:
     """How many of the values fall into each bin: (BINS,) int64, 8 MiB whatever their number. See `float_bins`."""
     return torch.bincount(float_bins(values).flatten(), minlength=BINS)
+
+
+def concatenated(parts: Iterable[Tensor], most: int = 1 << 24) -> Iterator[Tensor]:
+    """Parts (N,) one after the other, several of them in one as long as they hold no more than `most` values."""
+    waiting: list[Tensor] = []
+    for part in parts:
+        if waiting and sum(map(len, waiting)) + len(part) > most:
+            yield torch.cat(waiting)
+            waiting = []
+        waiting.append(part)
+    if waiting:
+        yield torch.cat(waiting)
 
 
 def binned_quantile(counts: Tensor, share: float) -> float:

@@ -10,11 +10,13 @@ from torch.nn import functional
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.grids import IMAGE, Grids, resample
+from ccd_lightning.models.content import ALL, Counted
 
 REFERENCE = 256  # px, the size of images that the published width of the blur is for
+TINY = 1e-6  # a weight below is what rounding leaves
 
 
-def to_image(distances: Tensor, grid: Grids, height: int, width: int, blur: float) -> Tensor:
+def to_image(distances: Tensor, grid: Grids, height: int, width: int, blur: float, counted: Counted = ALL) -> Tensor:
     """Brings distances at positions to the image's pixels, and smooths them.
 
     Args:
@@ -22,12 +24,23 @@ def to_image(distances: Tensor, grid: Grids, height: int, width: int, blur: floa
         grid: Where the positions are.
         height: H of the image.
         width: W of the image.
-        blur: Standard deviation of the Gaussian that smooths, in pixels of an image 256 px wide.
+        blur: Standard deviation of the Gaussian that smooths, in pixels of an image whose shorter side has 256 px.
+        counted: Positions whose distances count, and pixels that have a value. Other positions are left out of both
+            interpolation and smoothing, by dividing what is left by its weights.
 
     Returns:
-        (B, H, W).
+        (B, H, W); 0 at the pixels that have no value.
     """
-    return smooth(resample(distances, grid, IMAGE, (height, width)), blur * width / REFERENCE)
+    sigma = blur * min(height, width) / REFERENCE
+    if counted.positions is None or counted.pixels is None:  # neither is there without the other
+        return smooth(resample(distances, grid, IMAGE, (height, width)), sigma)
+    count = counted.positions.expand_as(distances)
+    values = torch.stack([torch.where(count, distances, 0), count.to(distances.dtype)])
+    sums, weights = resample(values, grid, IMAGE, (height, width))
+    known = weights > TINY
+    kept = torch.stack([torch.where(known, sums / weights.clamp(min=TINY), 0), known.to(sums.dtype)])  # (2, B, H, W)
+    sums, weights = smooth(kept.flatten(0, 1), sigma).view_as(kept)
+    return torch.where(counted.pixels, sums / weights.clamp(min=TINY), 0)
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:
@@ -43,21 +56,38 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
     return functional.conv2d(rows, weights.view(1, 1, 1, -1))[:, 0]
 
 
-def image_scores(maps: Tensor, top: float) -> Tensor:
+def image_scores(maps: Tensor, top: float, mask: Tensor | None = None) -> Tensor:
     """Scores of images: the mean over the highest values of their maps.
 
     Args:
-        maps: (B, H, W).
+        maps: (B, H, W), >= 0.
         top: Their share of all values, in [0, 1]; 0 takes the maximum alone, 1 the mean of the map.
+        mask: The values that count, (B, H, W) bool; None for all.
 
     Returns:
-        (B,).
+        (B,); 0 for an image without a value that counts.
     """
     values = maps.flatten(1)
+    if mask is not None:
+        return _scores_within(values, mask.flatten(1), top)
     if top == 1:
         return values.mean(dim=1)
     count = max(1, math.ceil(top * values.shape[1]))
     return values.topk(count, dim=1).values.mean(dim=1) if count > 1 else values.amax(dim=1)
+
+
+def _scores_within(values: Tensor, mask: Tensor, top: float) -> Tensor:
+    """The scores of `image_scores` for values and masks (B, N), of each image's own number of values."""
+    values, total = torch.where(mask, values, 0), mask.sum(dim=1)
+    if top == 0:
+        return values.amax(dim=1)
+    if top == 1:
+        return values.sum(dim=1) / total.clamp(min=1)
+    highest = values.topk(max(1, math.ceil(top * values.shape[1])), dim=1).values  # as many as may be needed
+    exact = torch.float32 if values.device.type == "mps" else torch.float64  # in which 0.1 of 100 is 10, not 11
+    count = (top * total.to(exact)).ceil().clamp(min=1)[:, None]
+    chosen = torch.arange(highest.shape[1], device=values.device) < count
+    return torch.where(chosen, highest, 0).sum(dim=1) / count[:, 0].to(values.dtype)
 
 
 def check_scoring(blur: float, top: float) -> None:

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ccd_lightning.models.memory_bank import MemoryBank, nearest
+from ccd_lightning.models.content import masked_mean
+from ccd_lightning.models.memory_bank import MemoryBank, nearest, search_terms
 from ccd_lightning.models.pooled import PositionMeans
 
 
@@ -23,16 +24,29 @@ class Comparison(nn.Module, ABC):
         self.bank = MemoryBank(size)
 
     @abstractmethod
-    def update(self, features: Tensor) -> None:
-        """Adds the features (B, D, h, w) of normal images."""
+    def update(self, features: Tensor, mask: Tensor | None = None) -> None:
+        """Adds the features of normal images.
+
+        Args:
+            features: (B, D, h, w).
+            mask: Which positions are content, (B, h, w) bool; None for all.
+        """
 
     def fit(self) -> None:
         """Turns what was added into what scoring needs."""
         self.bank.fit()
 
     @abstractmethod
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compares the features (B, D, h, w) of images.
+    def known(self, height: int, width: int) -> Tensor | None:
+        """Which of h x w positions can be compared with something, (h, w) bool; None if all can."""
+
+    @abstractmethod
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Compares the features of images.
+
+        Args:
+            features: (B, D, h, w).
+            mask: Which positions count, (B, h, w) bool; None for all. The distances at others mean nothing.
 
         Returns:
             Distances at the positions (B, h, w), and for each image what its score is multiplied by, or is, or None.
@@ -54,12 +68,23 @@ class PatchComparison(Comparison):
         self.window = window
         self.reweight = reweight
 
-    def update(self, features: Tensor) -> None:
-        """Adds the features (B, D, h, w) of normal images."""
+    def update(self, features: Tensor, mask: Tensor | None = None) -> None:
+        """Adds the features (B, D, h, w) of normal images at the positions that a mask (B, h, w) keeps."""
         positions = features.flatten(2).permute(2, 0, 1)  # (P, B, D)
-        self.bank.update(positions.flatten(0, 1)[None] if self.window is None else positions)
+        kept = None if mask is None else mask.flatten(1).T  # (P, B)
+        if self.window is not None:
+            self.bank.update(positions, kept)
+        else:
+            self.bank.update((positions.flatten(0, 1) if kept is None else positions[kept])[None])
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    def known(self, height: int, width: int) -> Tensor | None:
+        """Where some feature is within the window."""
+        if self.window is None or self.bank.filled is None or len(self.bank.features) != height * width:
+            return None
+        found = ~self.bank.filled.all(dim=1)  # (P,)
+        return found[neighbourhood(height, width, self.window).to(found.device)].any(dim=1).view(height, width)
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Distances at the positions, and the weight of each image's score."""
         images, _, height, width = features.shape
         queries = features.flatten(2).permute(2, 0, 1)  # (P, B, D)
@@ -68,13 +93,23 @@ class PatchComparison(Comparison):
         else:
             distances, groups, chosen = self._search_around(queries, self.window, height, width)
         maps = distances.T.reshape(images, height, width)
-        return maps, self._weights(queries, distances, groups, chosen) if self.reweight else None
+        if not self.reweight:
+            return maps, None
+        counted = distances if mask is None else torch.where(mask.expand_as(maps).flatten(1).T, distances, 0)
+        return maps, self._weights(queries, counted, groups, chosen)
 
     def _search_all(self, queries: Tensor, height: int) -> tuple[Tensor, Tensor, Tensor]:
-        bank, rows = self.bank.features.flatten(0, 1)[None], queries.view(height, -1, *queries.shape[1:])
-        found = [nearest(row.flatten(0, 1)[None], bank) for row in rows]  # row by row, which bounds memory
+        bank, rows, filled = self._whole(), queries.view(height, -1, *queries.shape[1:]), self._all_filled()
+        found = [nearest(row.flatten(0, 1)[None], bank, 1, filled) for row in rows]  # row by row, which bounds memory
         distances, chosen = (torch.cat(parts, dim=1).view(queries.shape[:2]) for parts in zip(*found, strict=True))
         return distances, chosen // self.bank.features.shape[1], chosen % self.bank.features.shape[1]
+
+    def _whole(self) -> Tensor:
+        """The bank as one group, (1, G k, D)."""
+        return self.bank.features.flatten(0, 1)[None]
+
+    def _all_filled(self) -> Tensor | None:
+        return None if self.bank.filled is None else self.bank.filled.flatten()[None]
 
     def _search_around(self, queries: Tensor, window: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         bank = self.bank.features
@@ -83,10 +118,8 @@ class PatchComparison(Comparison):
                 f"expected {bank.shape[2]} features at {len(bank)} positions, got {queries.shape[2]} at {len(queries)}"
             )
         around = neighbourhood(height, width, window).to(queries.device)  # (P, n)
-        transposed, squares = (
-            bank.transpose(1, 2).contiguous(),
-            bank.square().sum(dim=2)[:, None],
-        )  # (P, D, k), (P, 1, k)
+        bank, lengths = search_terms(bank, self.bank.filled)
+        transposed, squares = bank.transpose(1, 2).contiguous(), lengths[:, None]  # (P, D, k), (P, 1, k)
         least = queries.new_full(queries.shape[:2], torch.inf)  # (P, B), squared and without |query|^2
         groups = chosen = torch.zeros(queries.shape[:2], dtype=torch.long, device=queries.device)
         for near in around.T:  # (P,)
@@ -103,14 +136,20 @@ class PatchComparison(Comparison):
         query = queries.gather(0, farthest[:, :, None].expand(-1, -1, queries.shape[2]))[0]  # (B, D)
         group, index = groups.gather(0, farthest)[0], chosen.gather(0, farthest)[0]  # (B,)
         match = bank[group, index]  # (B, D)
+        if self.bank.filled is not None:
+            match = match.nan_to_num(posinf=0.0)  # of an image whose positions all mean nothing
         if self.window is None:
-            whole = bank.flatten(0, 1)
-            support = whole[nearest(match[None], whole[None], self.reweight)[1][0]]  # (B, b, D), itself first
+            whole, filled = self._whole(), self._all_filled()
+            support = whole[0][nearest(match[None], whole, self.reweight, filled)[1][0]]  # (B, b, D), itself first
         else:
             own = bank[group]  # (B, k, D)
-            indices = nearest(match[:, None], own, self.reweight)[1][:, 0]  # (B, b)
+            filled = None if self.bank.filled is None else self.bank.filled[group]
+            indices = nearest(match[:, None], own, self.reweight, filled)[1][:, 0]  # (B, b)
             support = own.gather(1, indices[:, :, None].expand(-1, -1, own.shape[2]))
-        weights: Tensor = 1 - torch.softmax((query[:, None] - support).norm(dim=2), dim=1)[:, 0]
+        lengths = (query[:, None] - support).norm(dim=2)
+        if self.bank.filled is not None:  # there may be fewer than b
+            lengths = torch.where(lengths.isinf(), -torch.inf, lengths)
+        weights: Tensor = 1 - torch.softmax(lengths, dim=1)[:, 0]
         return weights
 
 
@@ -129,19 +168,23 @@ class PooledComparison(Comparison):
         self.neighbours = neighbours
         self.positions = PositionMeans()
 
-    def update(self, features: Tensor) -> None:
-        """Adds the features (B, D, h, w) of normal images."""
-        self.bank.update(features.mean(dim=(2, 3))[None])
-        self.positions.update(features)
+    def update(self, features: Tensor, mask: Tensor | None = None) -> None:
+        """Adds the features (B, D, h, w) of normal images at the positions that a mask (B, h, w) keeps."""
+        self.bank.update(masked_mean(features, mask)[None])
+        self.positions.update(features, mask)
+
+    def known(self, height: int, width: int) -> Tensor | None:
+        """Where normal images have a mean."""
+        return self.positions.known
 
     def fit(self) -> None:
         """Turns what was added into what scoring needs."""
         super().fit()
         self.positions.fit()
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What the positions add, and the distance of each image."""
-        vectors = features.mean(dim=(2, 3))  # (B, D)
+        vectors = masked_mean(features, mask)  # (B, D)
         distances, indices = nearest(vectors[None], self.bank.features, self.neighbours)  # (1, B, k)
         direction = vectors - self.bank.features[0][indices[0]].mean(dim=1)
         direction = torch.nn.functional.normalize(direction, dim=1)

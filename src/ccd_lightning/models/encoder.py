@@ -126,22 +126,24 @@ class Encoder(nn.Module):
         """Loads weights of the network, by timm's names; all of them."""
         self.load_state_dict({"mean": self.mean, "std": self.std} | {f"network.{name}": state[name] for name in state})
 
-    def check_size(self, size: int, option: str = "data.size") -> None:
-        """Refuses square images of a size, in pixels, that the network cannot take.
+    def check_size(self, size: int | Size, option: str = "data.size") -> None:
+        """Refuses images of a size, in pixels, that the network cannot take.
 
         Args:
-            size: The side.
+            size: Height and width, or the side of a square.
             option: That sets it, for the message.
 
         Raises:
             UserError: If the network cannot take them.
         """
+        height, width = (size, size) if isinstance(size, int) else size
         try:
-            self.grids((size, size), [*self.default_levels, len(self.channels) - 1])  # all of the network
+            self.grids((height, width), [*self.default_levels, len(self.channels) - 1])  # all of the network
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{option} is {size}, but the encoder {self.name} cannot take images of {size} x {size} px ({reason})."
+                f"{option} is {height if height == width else [height, width]}, but the encoder {self.name} cannot take"
+                f" images of {height} x {width} px ({reason})."
                 f" Give another --{option} or --model.encoder.name."
             ) from error
 

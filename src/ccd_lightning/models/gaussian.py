@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class Sums(NamedTuple):
     """What is known of the features x of each of P positions, all float64.
 
     Attributes:
-        number: n, how many, ().
+        number: n, how many, (P,); an image counts at the positions that are its content.
         mean: mu, (P, D).
         scatter: S, the sum of (x - mu) (x - mu)^T, (P, D, D).
         third: The sum of |x - mu|^2 (x - mu), (P, D).
@@ -31,12 +31,12 @@ class Sums(NamedTuple):
     def about(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The sums `third` and `fourth` about other means (P, D)."""
         shift = (self.mean - mean)[:, :, None]  # a, with x - mean = (x - mu) + a
-        square = shift.square().sum(dim=1)  # (P, 1)
+        square, number = shift.square().sum(dim=1), self.number[:, None]  # (P, 1)
         trace = self.scatter.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)  # (P, 1)
         along = self.scatter @ shift  # (P, D, 1)
-        third = self.third + 2 * along[:, :, 0] + (trace + self.number * square) * shift[:, :, 0]
+        third = self.third + 2 * along[:, :, 0] + (trace + number * square) * shift[:, :, 0]
         linear, quadratic = ((shift * part).sum(dim=1) for part in (self.third[:, :, None], along))
-        fourth = 4 * quadratic + 4 * linear + 2 * square * trace + self.number * square.square()
+        fourth = 4 * quadratic + 4 * linear + 2 * square * trace + number * square.square()
         return third, self.fourth + fourth[:, 0]
 
 
@@ -47,6 +47,9 @@ class PatchGaussian(FittedModule):
     grow with the number of images, and neither the order nor the size of the batches matters. They are not kept in
     checkpoints; what `fit` makes of them is. The number of positions P and the length D of an embedding are those of
     the first batch, or of the state that is loaded.
+
+    A position that is content of fewer than two images has no Gaussian: its whitening matrix is 0, and so is every
+    distance there.
 
     Args:
         ridge: Added to the diagonal of the covariance.
@@ -66,19 +69,43 @@ class PatchGaussian(FittedModule):
         self.register_buffer("mean", torch.empty(0, 0, dtype=dtype))  # (P, D)
         self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=dtype))  # (P, D, D)
         self._sums: Sums | None = None
+        self._complete = True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._complete = bool(self._found().all())
+
+    def _found(self) -> Tensor:
+        return self.whitening.diagonal(dim1=1, dim2=2).any(dim=1)
+
+    @property
+    def known(self) -> Tensor | None:
+        """Which positions have a Gaussian, (P,) bool; None if all have."""
+        return None if self._complete else self._found()
 
     @torch.no_grad()
-    def update(self, embeddings: Tensor) -> None:
-        """Adds the embeddings (B, D, P) or (B, D, H, W) of normal images."""
+    def update(self, embeddings: Tensor, mask: Tensor | None = None) -> None:
+        """Adds the embeddings of normal images.
+
+        Args:
+            embeddings: (B, D, P) or (B, D, H, W).
+            mask: Which of them count, (B, P) or (B, H, W) bool; None for all.
+        """
         exact = "cpu" if embeddings.device.type == "mps" else embeddings.device  # MPS has no float64
         batch = by_position(embeddings).to(exact, torch.float64)  # (P, B, D)
-        mean = batch.mean(dim=1)  # (P, D)
-        centred = batch - mean[:, None]
+        if mask is None:
+            count = torch.full_like(batch[:, 0, 0], batch.shape[1])  # (P,)
+            mean = batch.mean(dim=1)  # (P, D)
+            centred = batch - mean[:, None]
+        else:
+            counts = mask.flatten(1).T.to(exact)[:, :, None]  # (P, B, 1)
+            count = counts.sum(dim=1)[:, 0].to(batch.dtype)
+            mean = torch.where(counts, batch, 0).sum(dim=1) / count.clamp(min=1)[:, None]
+            centred = torch.where(counts, batch - mean[:, None], 0)
         third, fourth = torch.zeros_like(mean), torch.zeros_like(mean[:, 0])
         if self.shrinkage:
             squares = centred.square().sum(dim=2, keepdim=True)  # (P, B, 1)
             third, fourth = (squares * centred).sum(dim=1), squares.square().sum(dim=(1, 2))
-        count = mean.new_tensor(batch.shape[1])
         self._merge(Sums(count, mean, centred.transpose(1, 2) @ centred, third, fourth))
 
     def _merge(self, new: Sums) -> None:
@@ -88,12 +115,13 @@ class PatchGaussian(FittedModule):
         old = self._sums
         count = old.number + new.number
         delta = new.mean - old.mean  # (P, D)
-        mean = old.mean + delta * (new.number / count)
+        share = new.number / count.clamp(min=1)
+        mean = old.mean + delta * share[:, None]
         third, fourth = old.third, old.fourth
         if self.shrinkage:
             (third, fourth), (third_new, fourth_new) = old.about(mean), new.about(mean)
             third, fourth = third + third_new, fourth + fourth_new
-        weighted = delta * (old.number * new.number / count)
+        weighted = delta * (old.number * new.number / count.clamp(min=1))[:, None]
         scatter = old.scatter.add_(new.scatter).baddbmm_(
             weighted[:, :, None], delta[:, None, :]
         )  # in place: it is large
@@ -133,16 +161,24 @@ class PatchGaussian(FittedModule):
         With the unbiased covariance S and S + ridge I = L L^T, the whitening matrix is L^-1.
 
         Raises:
-            ValueError: If fewer than two images were seen.
+            ValueError: If no position was content of two images.
         """
         sums = self.sums
-        if sums.number < 2:
-            raise ValueError(f"A covariance needs at least 2 images, got {sums.number:.0f}")
-        covariance = shrunk_covariance(sums) if self.shrinkage else sums.scatter / (sums.number - 1)
+        found = sums.number >= 2
+        if not found.any():
+            raise ValueError(f"A covariance needs at least 2 images, got {sums.number.max():.0f}")
+        self._complete = bool(found.all())
+        number = (sums.number - 1).clamp(min=1)[:, None, None]
+        covariance = shrunk_covariance(sums) if self.shrinkage else sums.scatter / number
+        if not self._complete:
+            covariance[~found] = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
         covariance.diagonal(dim1=1, dim2=2).add_(self.ridge)
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
-        self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).to(self.mean)
+        whitening = torch.linalg.solve_triangular(factor, identity, upper=False)
+        if not self._complete:
+            whitening[~found] = 0
+        self.whitening = whitening.to(self.mean)
         self.mean = sums.mean.to(self.mean)
         self._sums = None
 
@@ -187,17 +223,17 @@ def shrunk_covariance(sums: Sums) -> Tensor:
     m is the mean variance of a channel.
 
     Args:
-        sums: Of n > 1 images, with all moments.
+        sums: Of n images, with all moments; where n < 2, the result means nothing.
 
     Returns:
         (P, D, D).
     """
-    channels = sums.mean.shape[1]
-    covariance = sums.scatter / sums.number
+    channels, number = sums.mean.shape[1], sums.number.clamp(min=1)
+    covariance = sums.scatter / number[:, None, None]
     variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)  # (P,)
     squares = covariance.square().sum(dim=(1, 2))
     distance = squares - channels * variance.square()  # from the multiple of the identity; both are D times those there
-    error = (sums.fourth / sums.number - squares) / sums.number
+    error = (sums.fourth / number - squares) / number
     share = (error.clamp(min=0).minimum(distance) / distance.clamp(min=torch.finfo(distance.dtype).tiny))[:, None]
     covariance.mul_(1 - share[:, :, None]).diagonal(dim1=1, dim2=2).add_(share * variance[:, None])
     return covariance

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
 
 from ccd_lightning.models.fitted import FittedModule
 
 PROJECTED = 128  # dimensions in which a coreset is chosen
+LAST = -1e30  # below every distance, rounding included
 SLACK = 2  # so many times the size of the bank is collected before it is reduced
 
 
@@ -16,6 +19,9 @@ class MemoryBank(FittedModule):
 
     Features are added batch by batch. Whenever a group holds `SLACK` times as many as it may keep, it is reduced to a
     greedy coreset. So memory is bounded, and where no more than `size` features are seen, all are kept.
+
+    Groups may see different numbers of features, as the positions of images of different shapes do. Rows of infinity
+    then fill the smaller groups; no search finds them.
 
     Args:
         size: G k, the most features that are kept, in all groups together; None keeps every one.
@@ -31,6 +37,20 @@ class MemoryBank(FittedModule):
         self.size = size
         self.register_buffer("features", torch.empty(0, 0, 0))
         self._collected: list[Tensor] = []
+        self._complete = True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._complete = not bool(self._filled(self.features).any())
+
+    @property
+    def filled(self) -> Tensor | None:
+        """Which rows only fill up their group, (G, k) bool; None if none do."""
+        return None if self._complete else self._filled(self.features)
+
+    @staticmethod
+    def _filled(features: Tensor) -> Tensor:
+        return features[:, :, :1].isposinf().any(dim=2)
 
     @property
     def is_collecting(self) -> bool:
@@ -42,9 +62,15 @@ class MemoryBank(FittedModule):
         return None if self.size is None else max(1, self.size // groups)
 
     @torch.no_grad()
-    def update(self, features: Tensor) -> None:
-        """Adds normal features (G, N, D)."""
-        self._collected.append(features.clone())
+    def update(self, features: Tensor, mask: Tensor | None = None) -> None:
+        """Adds normal features.
+
+        Args:
+            features: (G, N, D).
+            mask: Which of them to add, (G, N) bool; None for all.
+        """
+        added = features.clone() if mask is None else torch.where(mask[:, :, None], features, torch.inf)
+        self._collected.append(added)
         capacity = self.capacity(len(features))
         if capacity is not None and sum(part.shape[1] for part in self._collected) > SLACK * capacity:
             self._collected = [self.collected()]
@@ -58,11 +84,14 @@ class MemoryBank(FittedModule):
         if not self._collected:
             raise ValueError("No features were added")
         features = torch.cat(self._collected, dim=1)
+        filled = self._filled(features)
+        if filled.any():
+            features, filled = _compact(features, filled)
         capacity = self.capacity(len(features))
         if capacity is None or features.shape[1] <= capacity:
             return features
-        chosen = greedy_coreset(features, capacity)
-        return features.gather(1, chosen[:, :, None].expand(-1, -1, features.shape[2]))
+        chosen = greedy_coreset(features, capacity, filled=filled if filled.any() else None)
+        return _rows(features, chosen)
 
     def replace(self, features: Tensor) -> None:
         """Puts features (G, n, D) in the place of those that were added, as those of all ranks."""
@@ -72,11 +101,24 @@ class MemoryBank(FittedModule):
     def fit(self) -> None:
         """Turns what was added into the bank, and releases it."""
         self.features = self.collected().to(self.features).contiguous()
+        self._complete = not bool(self._filled(self.features).any())
         self._collected = []
 
 
+def _rows(features: Tensor, indices: Tensor) -> Tensor:
+    """The rows (G, n, D) of features (G, k, D) at indices (G, n)."""
+    return features.gather(1, indices[:, :, None].expand(-1, -1, features.shape[2]))
+
+
+def _compact(features: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+    """Puts the rows that only fill up last, and leaves out those that no group needs."""
+    most = int((~filled).sum(dim=1).max())
+    order = filled.to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    return _rows(features, order), filled.gather(1, order)
+
+
 @torch.no_grad()
-def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED) -> Tensor:
+def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED, filled: Tensor | None = None) -> Tensor:
     """Chooses features so that every other one is near a chosen one (k-center greedy; Sener and Savarese, ICLR 2018).
 
     Each next one is that which is farthest from all chosen ones; the first is farthest from the mean. Distances are
@@ -86,19 +128,28 @@ def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED) ->
         features: (G, N, D), of G groups, each of which is chosen from by itself.
         count: k, how many to choose of each group; not more than N.
         dimensions: Of the projection.
+        filled: Rows that are no features, (G, N) bool, which are chosen when nothing else is left; None for none.
 
     Returns:
         Indices (G, k), in the order in which they were chosen.
     """
+    if filled is not None:
+        features = torch.where(filled[:, :, None], 0, features)
     if features.shape[2] > dimensions:
         generator = Generator().manual_seed(0)
         projection = torch.randn(features.shape[2], dimensions, generator=generator) / dimensions**0.5
         features = features @ projection.to(features)
     squares = features.square().sum(dim=2)  # (G, N)
     centre = features.mean(dim=1, keepdim=True)
+    if filled is not None:
+        centre = centre * (features.shape[1] / (~filled).sum(dim=1).clamp(min=1))[:, None, None]
     nearest = (features - centre).square().sum(dim=2)
+    if filled is not None:
+        nearest = torch.where(filled, -1, nearest)
     chosen = [nearest.argmax(dim=1)]
     nearest = torch.full_like(nearest, float("inf"))
+    if filled is not None:
+        nearest = torch.where(filled, LAST, nearest)
     rows = torch.arange(len(features), device=features.device)
     for _ in range(count - 1):
         last = features[rows, chosen[-1]]  # (G, d)
@@ -109,21 +160,32 @@ def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED) ->
     return torch.stack(chosen, dim=1)
 
 
-def nearest(queries: Tensor, bank: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, bank: Tensor, count: int = 1, filled: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The nearest features of a bank, group by group.
 
     Args:
         queries: (G, B, D).
         bank: (G, k, D), k > 0.
         count: n, how many; as many as there are where there are fewer.
+        filled: Rows of the bank that are no features, (G, k) bool; None for none.
 
     Returns:
-        Euclidean distances, rising, and indices in the bank; both (G, B, n).
+        Euclidean distances, rising, and indices in the bank; both (G, B, n). Where there are too few features, the
+        distances are infinite.
     """
     count = min(count, bank.shape[1])
-    products = torch.baddbmm(bank.square().sum(dim=2)[:, None], queries, bank.transpose(1, 2), alpha=-2)  # (G, B, k)
+    finite, squares = search_terms(bank, filled)
+    products = torch.baddbmm(squares[:, None], queries, finite.transpose(1, 2), alpha=-2)  # (G, B, k)
     indices = products.topk(count, dim=2, largest=False).indices if count > 1 else products.argmin(dim=2, keepdim=True)
     # Anew, from differences: those of the squares' expansion lose half of the digits near 0.
     found = bank.gather(1, indices.flatten(1)[:, :, None].expand(-1, -1, bank.shape[2])).view(*indices.shape, -1)
     distances = (queries[:, :, None] - found).norm(dim=3)
     return distances, indices
+
+
+def search_terms(bank: Tensor, filled: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Features (G, k, D) that are finite, and their squared lengths (G, k), infinite where they only fill up."""
+    if filled is None:
+        return bank, bank.square().sum(dim=2)
+    finite = torch.where(filled[:, :, None], 0, bank)
+    return finite, torch.where(filled, torch.inf, finite.square().sum(dim=2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.grids import Grid, resample
+from ccd_lightning.models.content import Counted, counted, within
 from ccd_lightning.models.encoder import Encoder
 
 Grids = tuple[Grid, Grid]
@@ -26,8 +27,8 @@ class FeatureConfig:
         layers: Levels of the encoder that are used, rising, as `ccd encoders NAME` lists them. None takes those of
             stride 4, 8 and 16 (1, 2 and 3 of ResNets); of vision transformers, whose levels all have one stride, those
             at a quarter, a half and three quarters of the depth.
-        positions: How many positions there are along each axis, whatever the size of the image is. 0 takes the
-            units of the first level, the finest.
+        positions: How many positions there are along the shorter side of the image, whatever its size is; along the
+            other one there are as many as make cells about square. 0 takes the units of the first level, the finest.
         window: Side of the window, in units of each level, that a level is averaged over before it is brought to
             the positions; odd. 1 leaves features as they are, 3 is what PatchCore does.
         normalise: Whether the features of a level are divided by their length at each position, and multiplied by the
@@ -70,9 +71,41 @@ class PatchFeatures:
         self._encoder = encoder
         self.channels = sum(encoder.channels[layer] for layer in layers)
 
-    def positions(self, length: int) -> int:
-        """How many positions there are along an axis of some pixels."""
-        return self.config.positions or math.ceil(length / self._encoder.strides[self.layers[0]])
+    def positions(self, height: int, width: int) -> tuple[int, int]:
+        """How many rows and columns of positions there are in images of a size, in pixels."""
+        if not self.config.positions:
+            stride = self._encoder.strides[self.layers[0]]
+            return math.ceil(height / stride), math.ceil(width / stride)
+        cell = min(height, width) / self.config.positions
+        return round(height / cell), round(width / cell)
+
+    def within(self, content: Tensor | None, size: Sequence[int]) -> Tensor | None:
+        """Which positions are content.
+
+        Args:
+            content: Boxes, (B, 4); None where all is content.
+            size: Height and width of the images, in pixels.
+
+        Returns:
+            (B, h, w) bool; None for all.
+        """
+        if content is None:
+            return None
+        height, width = size
+        return within(content, self.grid(height, width), self.positions(height, width), size)
+
+    def counted(self, content: Tensor | None, known: Tensor | None, size: Sequence[int]) -> Counted:
+        """Which positions and pixels take part in score and map.
+
+        Args:
+            content: Boxes, (B, 4); None where all is content.
+            known: Positions that normal images are known of, (P,) or (h, w) bool; None for all.
+            size: Height and width of the images, in pixels.
+        """
+        height, width = size
+        units = self.positions(height, width)
+        known = None if known is None else known.view(units)
+        return counted(content, known, self.grid(height, width), units, size)
 
     def settings(self) -> dict[str, Any]:
         """The config as plain values, for a checkpoint."""
@@ -82,16 +115,14 @@ class PatchFeatures:
         """Where the positions are in images of a size, along rows and along columns."""
         if self.config.positions == 0:
             return self._encoder.grids((height, width), self.layers)[0]
-        rows, columns = (_centred(length, self.config.positions) for length in (height, width))
-        return rows, columns
+        rows, columns = self.positions(height, width)
+        return _centred(height, rows), _centred(width, columns)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (B, D, h, w) of the positions of images (B, 3, H, W) in [0, 1]."""
         height, width = images.shape[-2:]
         levels, target = self._encoder.maps(images, self.layers), self.grid(height, width)
-        size = levels[0].shape[-2:]
-        if positions := self.config.positions:
-            size = torch.Size((positions, positions))
+        size: Sequence[int] = self.positions(height, width) if self.config.positions else levels[0].shape[-2:]
         grids = self._encoder.grids((height, width), self.layers)
         brought = [
             resample(self._averaged(level), grid, target, size) for level, grid in zip(levels, grids, strict=True)

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ccd_lightning.models.fitted import FittedModule
+
+
+class Sums(NamedTuple):
+    """What is known of the features of normal images at each position.
+
+    Attributes:
+        number: Of images, (h, w) int64.
+        total: Sum of their features, (D, h, w).
+    """
+
+    number: Tensor
+    total: Tensor
 
 
 class PositionMeans(FittedModule):
@@ -18,10 +31,11 @@ class PositionMeans(FittedModule):
         (f - mu) v = mean over p of (f_p - mu_p) v,
 
     so that the right-hand side is a map of which the left-hand side is the mean. With v = S^-1 (f - mu) / d, the
-    left-hand side is the Mahalanobis distance d.
+    left-hand side is the Mahalanobis distance d. Means are those of content: where images differ in what of them is
+    content, the two sides are only about equal.
 
     Attributes:
-        means: mu_p, (D, h, w), once fitted.
+        means: mu_p, (D, h, w), once fitted; infinite at positions that were content of no image.
     """
 
     means: Tensor
@@ -29,11 +43,24 @@ class PositionMeans(FittedModule):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("means", torch.empty(0, 0, 0))
-        self._sums: tuple[int, Tensor] | None = None
+        self._sums: Sums | None = None
+        self._complete = True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._complete = bool(self._found().all())
+
+    def _found(self) -> Tensor:
+        return ~self.means[:1].isposinf().any(dim=0)
 
     @property
-    def sums(self) -> tuple[int, Tensor]:
-        """Number and sum (D, h, w) of the images since the last fit.
+    def known(self) -> Tensor | None:
+        """Which positions have a mean, (h, w) bool; None if all have."""
+        return None if self._complete else self._found()
+
+    @property
+    def sums(self) -> Sums:
+        """Numbers and sums of the images since the last fit.
 
         Raises:
             ValueError: If there were none.
@@ -43,26 +70,31 @@ class PositionMeans(FittedModule):
         return self._sums
 
     @torch.no_grad()
-    def update(self, features: Tensor) -> None:
-        """Adds the features (B, D, h, w) of normal images."""
+    def update(self, features: Tensor, mask: Tensor | None = None) -> None:
+        """Adds the features (B, D, h, w) of normal images, at the positions that a mask (B, h, w) keeps."""
         exact = torch.float32 if features.device.type == "mps" else torch.float64
-        self._add(len(features), features.sum(dim=0, dtype=exact))
+        count = features.new_full(features.shape[2:], len(features), dtype=torch.int64)
+        if mask is not None:
+            features, count = torch.where(mask[:, None], features, 0), mask.sum(dim=0)
+        self._add(Sums(count, features.sum(dim=0, dtype=exact)))
 
-    def _add(self, count: int, total: Tensor) -> None:
-        seen, old = self._sums or (0, torch.zeros_like(total))
-        self._sums = seen + count, old + total
+    def _add(self, new: Sums) -> None:
+        old = self._sums
+        self._sums = new if old is None else Sums(old.number + new.number, old.total + new.total)
 
-    def merge_ranks(self, ranks: Iterable[tuple[int, Tensor]]) -> None:
+    def merge_ranks(self, ranks: Iterable[Sums]) -> None:
         """Replaces this rank's sums by those of all ranks."""
-        device, self._sums = self.sums[1].device, None
-        for count, total in ranks:
-            self._add(count, total.to(device))
+        device, self._sums = self.sums.total.device, None
+        for sums in ranks:
+            self._add(Sums(*(part.to(device) for part in sums)))
 
     @torch.no_grad()
     def fit(self) -> None:
         """Turns the sums into means, and releases them."""
         count, total = self.sums
-        self.means = (total / count).to(self.means)
+        self._complete = bool((count > 0).all())
+        means = total / count
+        self.means = (means if self._complete else torch.where(count > 0, means, torch.inf)).to(self.means)
         self._sums = None
 
     def contributions(self, features: Tensor, direction: Tensor) -> Tensor:
@@ -73,11 +105,14 @@ class PositionMeans(FittedModule):
             direction: v, (B, D).
 
         Returns:
-            (B, h, w), of either sign.
+            (B, h, w), of either sign; 0 at positions without a mean.
 
         Raises:
             ValueError: If these are not the positions of the fit.
         """
         if features.shape[1:] != self.means.shape:
             raise ValueError(f"expected features {tuple(self.means.shape)}, got {tuple(features.shape[1:])}")
-        return torch.einsum("bdhw,bd->bhw", features - self.means, direction)
+        differences = features - self.means
+        if self.known is not None:
+            differences = torch.where(self.known, differences, 0)
+        return torch.einsum("bdhw,bd->bhw", differences, direction)

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from ccd_lightning.data.images import read_image
-from ccd_lightning.data.loading import unit_range
-from ccd_lightning.data.preprocessing import Preprocessing
-from ccd_lightning.distributed import gather_ranks
+from ccd_lightning.data.loading import ImageBatch, read_batch
+from ccd_lightning.data.preprocessing import Preprocessing, Tiles
 from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
-from ccd_lightning.metrics.histogram import binned_quantile, count_values
+from ccd_lightning.models.content import unless_whole
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.tiling import Tiling
+from ccd_lightning.modules.held_out import HeldOut
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, pseudo_seed
+from ccd_lightning.modules.refitting import adapt_thresholds
 from ccd_lightning.renamed import rename_tensors
-
-PIXEL_QUANTILE = 0.99  # share of held-out normal images' pixels whose map value is at most the pixel threshold
 
 
 class OneClassDetector(LightningModule, ABC):
@@ -73,16 +70,20 @@ class OneClassDetector(LightningModule, ABC):
         self.register_buffer("normal_maxima", torch.empty(0))
         # What maps of normal images look like: their median, and the quantile of their maxima.
         self.register_buffer("map_limits", torch.full((2,), float("nan")))
-        self._validated: list[Tensor] = []
-        self._validation_pixels: Tensor | None = None
+        self._held_out = HeldOut()
         self._pseudo = PseudoLesions()
 
     @abstractmethod
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores images (B, 3, H, W) in [0, 1].
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores images, or tiles of images, as they are.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            content: Their boxes (B, 4) int64, of which none is empty (`models.content`); None where all is content.
 
         Returns:
-            Image scores (B,) and anomaly maps (B, H, W), both >= 0 and higher where less normal.
+            Image scores (B,) and anomaly maps (B, H, W), both >= 0 and higher where less normal. What is no content
+            counts in neither, and is 0 in the maps.
         """
 
     @property
@@ -90,19 +91,39 @@ class OneClassDetector(LightningModule, ABC):
         """The encoders that a score depends on."""
         return [self.encoder]
 
-    def check_size(self, size: int) -> None:
-        """Refuses images of a size (in pixels, square) that the detector cannot be fitted to.
+    def check_images(self, preprocessing: Preprocessing, device: torch.device, processes: int) -> None:
+        """Refuses images that the detector cannot be fitted to.
+
+        Args:
+            preprocessing: What brings them to working size, and cuts them.
+            device: Where the detector is fitted.
+            processes: That fit it together on this machine.
+
+        Raises:
+            UserError: If the encoder does not take them, or its statistics do not leave room for them.
+        """
+        tiles = preprocessing.tiling
+        size = (tiles.side, tiles.side) if tiles else preprocessing.shape
+        self.check_size(size, "data.tiles.side" if tiles else "data.size")
+        self.check_memory(size, device, processes)
+
+    def check_size(self, size: tuple[int, int], option: str) -> None:
+        """Refuses what the detector cannot take for an image.
+
+        Args:
+            size: Height and width, in pixels.
+            option: That sets them, for the message.
 
         Raises:
             UserError: If it cannot, as when the encoder does not take them.
         """
-        self.encoder.check_size(size)
+        self.encoder.check_size(size, option)
 
-    def check_memory(self, size: int, device: torch.device, processes: int) -> None:
-        """Refuses images of a size that the detector's statistics do not leave room for.
+    def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
+        """Refuses images that the detector's statistics do not leave room for.
 
         Args:
-            size: Side of the images, in pixels.
+            size: Their height and width, or a tile's, in pixels.
             device: Where the detector is fitted.
             processes: That fit it together on this machine.
 
@@ -110,23 +131,77 @@ class OneClassDetector(LightningModule, ABC):
             UserError: If memory does not suffice.
         """
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The same as `score`."""
-        return self.score(images)
+    def forward(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores working images, tile by tile where they are to be cut (`data.tiles`).
 
-    def read(self, *files: str | Path) -> Tensor:
-        """Reads image files as this detector wants them, cropped and resized as in training.
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            content: Top, left, bottom and right of what of each is the image and not its letterbox's margin, in pixels,
+                (B, 4) int64; None where all of it is.
 
         Returns:
-            (B, 3, size, size) in [0, 1], on the detector's device.
+            Image scores (B,) and anomaly maps (B, H, W), which are 0 in the margin.
+        """
+        return self.score_whole(images, unless_whole(content, images.shape[-2:]), self.tiles)
+
+    def score_whole(self, images: Tensor, content: Tensor | None, tiles: Tiles | None) -> tuple[Tensor, Tensor]:
+        """The same, for tiles that are given; None scores whole images."""
+        if tiles is None:
+            return self.score(images) if content is None else self.score(images, content)
+        tiling = Tiling((images.shape[-2], images.shape[-1]), tiles.side, tiles.shared, tiles.top)
+        return tiling.score(lambda cut, own: self.score_whole(cut, own, None), images, content)
+
+    def shown(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """What the detector takes for images, with its content: those of a batch, or tiles, some at once."""
+        images, size = batch["image"], (batch["image"].shape[-2], batch["image"].shape[-1])
+        content = unless_whole(batch.get("content"), size)
+        if tiles := self.tiles:
+            yield from (part[1:] for part in Tiling(size, tiles.side, tiles.shared).tiles(images, content))
+        else:
+            yield images, content
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """How images are cut, as the checkpoint or the trainer's data module says; None where they are not."""
+        data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        preprocessing = self.preprocessing or getattr(data, "preprocessing", None)
+        return preprocessing.tiling if preprocessing else None
+
+    def read_placed(self, *files: str | Path) -> ImageBatch:
+        """Reads image files as this detector wants them, with what of each working image is content.
+
+        Returns:
+            Pixels (B, 3, H, W) in [0, 1] and content (B, 4), on the detector's device: the arguments of a call.
 
         Raises:
             UserError: If a file cannot be decoded, or the detector was not loaded from a run that says their size.
         """
         if self.preprocessing is None:
             raise UserError("This detector knows no size of images; open one of a run with ccd_lightning.load.")
-        pixels = np.stack([read_image(Path(file), self.preprocessing) for file in files])
-        return unit_range(torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).contiguous())
+        return read_batch(files, self.preprocessing, self.device)
+
+    def read(self, *files: str | Path) -> Tensor:
+        """Reads image files as this detector wants them, cropped and resized as in training.
+
+        Returns:
+            (B, 3, H, W) in [0, 1], on the detector's device.
+
+        Raises:
+            UserError: If a file cannot be decoded, the detector was not loaded from a run that says their size, or the
+                images have a margin, of which pixels alone do not tell.
+        """
+        if self.preprocessing and self.preprocessing.fit == "letterbox":
+            raise UserError(
+                "This detector's images are letterboxed, and it has to know their margins: call"
+                " detector.score_files(...), or detector(*detector.read_placed(...))."
+            )
+        return self.read_placed(*files).pixels
+
+    @torch.no_grad()
+    def score_files(self, *files: str | Path) -> tuple[Tensor, Tensor]:
+        """Scores and maps of image files, as a call gives them; arguments and errors are those of `read_placed`."""
+        found: tuple[Tensor, Tensor] = self(*self.read_placed(*files))
+        return found
 
     def setup(self, stage: str) -> None:
         """Takes over the encoder. A detector that is loaded instead of fitted brings its own and reads nothing."""
@@ -136,7 +211,7 @@ class OneClassDetector(LightningModule, ABC):
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The one step of validation, test and predict: `scores` (B,) and `maps` (B, H, W)."""
         with self.full_precision():
-            scores, maps = self.score(batch["image"])
+            scores, maps = self(batch["image"], batch.get("content"))
         return {"scores": scores, "maps": maps}
 
     def full_precision(self) -> torch.autocast:
@@ -147,12 +222,9 @@ class OneClassDetector(LightningModule, ABC):
         """Scores held-out normal images."""
         if self.trainer.sanity_checking:
             return  # nothing is fitted yet
-        output = self.evaluate(batch)
-        maps = output["maps"].flatten(1)
-        self._validated.append(torch.stack([output["scores"], maps.median(dim=1).values, maps.amax(dim=1)], dim=1))
-        self._pseudo.add(batch["image"])
-        counts = count_values(maps[maps.isfinite()])  # what training has broken has no threshold in any case
-        self._validation_pixels = counts if self._validation_pixels is None else self._validation_pixels + counts
+        output, content = self.evaluate(batch), batch.get("content")
+        self._held_out.add(output["scores"], output["maps"], content)
+        self._pseudo.add(batch["image"], content)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Scores test images."""
@@ -166,26 +238,15 @@ class OneClassDetector(LightningModule, ABC):
         """Sets the thresholds of scores and pixels, and the colours of maps, alike on all ranks."""
         if self.trainer.sanity_checking:
             return
-        mine = torch.cat(self._validated).cpu()
-        scores, medians, maxima = torch.cat(gather_ranks(mine)).to(self.device).T
-        self._validated.clear()
-        self.normal_scores, self.normal_maxima = scores.sort().values, maxima.sort().values
-        self.threshold = torch.quantile(scores, self.quantile)
-        self.map_limits = torch.stack([medians.median(), torch.quantile(maxima, self.quantile)])
-        self._set_pixel_threshold()
+        for name, value in self._held_out.limits(self.quantile)._asdict().items():
+            setattr(self, name, value.to(self.device))
+        self._held_out.clear()
         found = self._pseudo.measure(self._evaluate_images, self.normal_scores, pseudo_seed(self.trainer))
         logged: dict[str, Any] = {"threshold": self.threshold} | {f"val/{name}": value for name, value in found.items()}
         self.log_dict(logged, sync_dist=True)  # the same on every rank
 
-    def _evaluate_images(self, images: Tensor) -> dict[str, Tensor]:
-        return self.evaluate({"image": images.to(self.device)})
-
-    def _set_pixel_threshold(self) -> None:
-        assert self._validation_pixels is not None  # validation has at least one batch on every rank
-        shares = gather_ranks(self._validation_pixels.cpu().to_sparse())
-        counts = torch.stack([share.to_dense() for share in shares]).sum(dim=0)
-        self._validation_pixels = None
-        self.pixel_threshold = torch.tensor(binned_quantile(counts, PIXEL_QUANTILE), device=self.device)
+    def _evaluate_images(self, images: Tensor, content: Tensor) -> dict[str, Tensor]:
+        return self.evaluate({"image": images.to(self.device), "content": content.to(self.device)})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Says which network the encoder is, if the constructor can be told."""
@@ -193,42 +254,13 @@ class OneClassDetector(LightningModule, ABC):
             checkpoint.setdefault("hyper_parameters", {})["encoder"] = self.encoder.settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for as many held-out scores as the checkpoint holds; an older file lacks other buffers.
-
-        With another quantile than in the fit, the threshold and the maps' upper limit are found anew among the held-out
-        images; the pixel threshold has its own quantile, which is always the same.
-        """
+        """Makes room for as many held-out scores as the checkpoint holds; an older file lacks other buffers."""
         state = checkpoint["state_dict"]
         rename_tensors(state)
         state.setdefault("pixel_threshold", self.pixel_threshold)
         state.setdefault("map_limits", self.map_limits)
         state.setdefault("normal_maxima", self.normal_maxima)
-        fitted, now = checkpoint.get("hyper_parameters", {}), self.hparams
-        changed = [name for name in self.score_settings if _at(fitted, name) not in (None, _at(now, name))]
-        self.changed = {f"model.{name}": _at(now, name) for name in changed}
-        if changed:
-            name = changed[0]
-            rank_zero_warn(
-                f"model.{name} is {_at(now, name)}, but was {_at(fitted, name)} when the thresholds were found, so"
-                " these are left out and nothing is decided. For decisions, fit the detector with this setting."
-            )
-            for name in ("threshold", "pixel_threshold", "map_limits"):
-                state[name] = torch.full_like(state[name], float("nan"))
-            for name in ("normal_scores", "normal_maxima"):
-                state[name] = state[name][:0]
-        if fitted.get("quantile", self.quantile) != self.quantile and len(state["normal_scores"]):
-            self.changed["model.quantile"] = self.quantile
-            state["threshold"] = torch.quantile(state["normal_scores"], self.quantile)
-            if len(state["normal_maxima"]):
-                high = torch.quantile(state["normal_maxima"], self.quantile)
-                state["map_limits"] = torch.stack([state["map_limits"][0], high])
+        fitted = checkpoint.get("hyper_parameters", {})
+        self.changed = adapt_thresholds(state, fitted, self.hparams, self.score_settings, self.quantile)
         self.normal_scores = torch.empty_like(state["normal_scores"])
         self.normal_maxima = torch.empty_like(state["normal_maxima"])
-
-
-def _at(settings: Mapping[str, Any], name: str) -> Any:
-    """The setting of a dotted name, or None."""
-    found: Any = settings
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return list(found) if isinstance(found, tuple) else found

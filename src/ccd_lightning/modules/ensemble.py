@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ccd_lightning.checkpoints import DIVISION_KEY, read_checkpoint
 from ccd_lightning.commands import expand
 from ccd_lightning.data.division import Division
+from ccd_lightning.data.preprocessing import Preprocessing, Tiles
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.rank_scores import rank_scores
@@ -51,14 +52,21 @@ class Ensemble(StatisticsDetector):
     def _members(self) -> list[OneClassDetector]:
         return [member for member in self.members if isinstance(member, OneClassDetector)]
 
-    def check_size(self, size: int) -> None:
-        """Refuses images of another size than the members'."""
+    def check_images(self, preprocessing: Preprocessing, device: torch.device, processes: int) -> None:
+        """Refuses images of another size, or other tiles, than the members'."""
         self._open()
         for name, member in zip(self.detectors, self._members, strict=True):
-            if member.preprocessing and member.preprocessing.size != size:
+            if (own := member.preprocessing) is None:
+                continue
+            if own.shape != preprocessing.shape:
                 raise UserError(
-                    f"{name}: this detector is of images of {member.preprocessing.size} px, but data.size is {size}."
-                    " The members of an ensemble have to see the same images."
+                    f"{name}: this detector is of images of {own.size_in_words} px, but data.size is"
+                    f" {preprocessing.size_in_words}. The members of an ensemble have to see the same images."
+                )
+            if (own.fit, own.tiling) != (preprocessing.fit, preprocessing.tiling):
+                raise UserError(
+                    f"{name}: this detector was fitted with another data.fit or data.tiles. The members of an ensemble"
+                    " have to see the same images: give theirs."
                 )
 
     def setup(self, stage: str) -> None:
@@ -86,21 +94,25 @@ class Ensemble(StatisticsDetector):
             self.divisions.append(Division.from_state(checkpoint.get(DIVISION_KEY)))
         if len({member.preprocessing for member in self._members}) > 1:
             raise UserError(
-                f"{', '.join(self.detectors)}: these detectors were fitted to images of another data.size, data.crop or"
-                " data.window each. Fit them with the same ones."
+                f"{', '.join(self.detectors)}: these detectors were fitted to images of another data.size, data.crop,"
+                " data.fit, data.tiles or data.window each. Fit them with the same ones."
             )
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean rank of the scores, and mean of the maps on one scale."""
+        return self.score_whole(images, content, None)
+
+    def score_whole(self, images: Tensor, content: Tensor | None, tiles: Tiles | None) -> tuple[Tensor, Tensor]:
+        """The same; each member puts its own tiles together, as its scale is that of whole images."""
         scores, maps = [], []
         for member in self._members:
-            own, own_maps = member.score(images)
+            own, own_maps = member.score_whole(images, content, tiles)
             low, high = member.map_limits
             scores.append(rank_scores(own, member.normal_scores))
-            maps.append(((own_maps - low) / (high - low).clamp(min=1e-12)).clamp(min=0))
+            maps.append(((own_maps - low) / (high - low).clamp(min=1e-12)).clamp(min=0))  # where they are 0, 0
         return torch.stack(scores).mean(dim=0), torch.stack(maps).mean(dim=0)
 
-    def collect(self, images: Tensor) -> None:
+    def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         """Collects nothing: the members are fitted."""
 
     def merge_ranks(self) -> None:

@@ -13,9 +13,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.distributed import batch_places, gather_batch
 from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
+from ccd_lightning.models.content import mirrored_boxes, unless_whole
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.descriptor import Descriptor
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale, check, plain
@@ -143,27 +145,41 @@ class IGD(OneClassDetector):
         self.local_encoder.eval()
         return self
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The weighted sums of both scales' scores and maps."""
-        for side in images.shape[-2:]:
-            self._check_images(side)
+        self._check_images(images)
         scores, maps = images.new_zeros(images.shape[0]), torch.zeros_like(images[:, 0])
         for descriptor, encoder in self._scales():
-            weight, (score, surface) = descriptor.settings.weight, descriptor.score(encoder, images)
+            weight, (score, surface) = descriptor.settings.weight, descriptor.score(encoder, images, content)
             scores, maps = scores + weight * score, maps + weight * surface
         return scores, maps
 
-    def check_size(self, size: int) -> None:
+    def check_images(self, preprocessing: Preprocessing, device: torch.device, processes: int) -> None:
+        """Refuses tiles as well: a step of training would see all tiles of its images at once."""
+        if preprocessing.tiling:
+            raise UserError("IGD does not learn from tiles: leave out data.tiles, or fit PaDiM or Neighbours with it.")
+        super().check_images(preprocessing, device, processes)
+
+    def check_size(self, size: tuple[int, int], option: str) -> None:
         """Refuses images that are not of the global scale's size, and sizes that an encoder cannot take."""
-        self._check_images(size)
+        self._check_size(size)
         for descriptor, encoder in self._scales():
             encoder.check_size(descriptor.settings.size, f"model.{descriptor.name}.size")
 
-    def _check_images(self, size: int) -> None:
-        if size != self.global_scale.size:
+    def _check_images(self, images: Tensor) -> None:
+        self._check_size((images.shape[-2], images.shape[-1]))
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        height, width = size
+        if height != width:
             raise UserError(
-                f"Images of {size} px do not go with this detector of {self.global_scale.size} px: give --data.size"
-                f" {self.global_scale.size}, or fit one with --model.global_scale.size {size}."
+                f"Images of {height} x {width} px do not go with IGD, which reconstructs square ones: give --data.size"
+                f" {self.global_scale.size}, and --data.fit letterbox to keep their shape."
+            )
+        if height != self.global_scale.size:
+            raise UserError(
+                f"Images of {height} px do not go with this detector of {self.global_scale.size} px: give --data.size"
+                f" {self.global_scale.size}, or fit one with --model.global_scale.size {height}."
             )
 
     def on_train_epoch_start(self) -> None:
@@ -177,8 +193,9 @@ class IGD(OneClassDetector):
         """Fits the latents' Gaussian to the training images, or all of their windows, which the ranks share."""
 
         def features() -> Iterator[Tensor]:
-            for images in self._data.normal_images(self.device, self.global_rank, self.trainer.world_size)[0]:
-                for some in torch.split(descriptor.estimation_views(images), self.local_scale.chunk_size):
+            for images, content in self._data.normal_images(self.device, self.global_rank, self.trainer.world_size)[0]:
+                views = descriptor.estimation_views(images, unless_whole(content, images.shape[-2:]))
+                for some in torch.split(views, self.local_scale.chunk_size):
                     yield encoder.features(some)
 
         fine_tuned = self.training_settings.fine_tune
@@ -188,16 +205,22 @@ class IGD(OneClassDetector):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of all nets of both scales."""
         images = batch["image"]
-        self._check_images(images.shape[-1])
+        self._check_images(images)
+        content = unless_whole(batch.get("content"), images.shape[-2:])
         total, own = batch_places(images)
         # What is drawn depends on an image's place in the batch of all ranks, and on nothing that came before.
         rng = np.random.default_rng((self._data.seed, self.current_epoch, batch_idx))
         if self.training_settings.mirror:
             mirrored = torch.from_numpy(rng.random(total) < 0.5).to(images.device)[own]
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+            content = (
+                None
+                if content is None
+                else torch.where(mirrored[:, None], mirrored_boxes(content, images.shape[-1]), content)
+            )
         terms: dict[str, Tensor] = {}
         for descriptor, encoder in self._scales():
-            views = descriptor.training_views(images, rng, total, own)
+            views = descriptor.training_views(images, rng, total, own, content)
             alpha = torch.from_numpy(rng.uniform(0, 0.5, (total, descriptor.views_per_image))).to(images)[own].flatten()
             interpolate = alpha if self.training_settings.interpolation else None
             losses = descriptor.losses(encoder, views, interpolate, partial(_partners, own=own))

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.encoder_config import EncoderConfig
+from ccd_lightning.models import pooled
 from ccd_lightning.models.anomaly_map import check_scoring, to_image
+from ccd_lightning.models.content import masked_mean
 from ccd_lightning.models.gaussian import PatchGaussian, Sums
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
-from ccd_lightning.models.pooled import PositionMeans
 from ccd_lightning.modules.statistics import StatisticsDetector
 
 
@@ -44,32 +45,35 @@ class Mahalanobis(StatisticsDetector):
         check_scoring(blur, 0)
         self.blur = blur
         self.gaussian = PatchGaussian(ridge=0, shrinkage=True)
-        self.positions = PositionMeans()
+        self.positions = pooled.PositionMeans()
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances as scores, and what the positions add to them as map."""
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Distances as scores, and what the positions add to them as map; 0 where no training image had content."""
         features, (height, width) = self.features(images), images.shape[-2:]
+        shown = self.features.within(content, (height, width))
         with self.expecting_size(images):
-            whitened = self.gaussian.whiten(features.mean(dim=(2, 3))[:, :, None])[0]  # (B, D)
+            whitened = self.gaussian.whiten(masked_mean(features, shown)[:, :, None])[0]  # (B, D)
             scores = whitened.norm(dim=1)
             direction = whitened @ self.gaussian.whitening[0] / scores.clamp(min=1e-12)[:, None]
             added = self.positions.contributions(features, direction)
-        return scores, to_image(added.clamp(min=0), self.features.grid(height, width), height, width, self.blur)
+        count = self.features.counted(content, self.positions.known, (height, width))
+        grid = self.features.grid(height, width)
+        return scores, to_image(added.clamp(min=0), grid, height, width, self.blur, count)
 
-    def collect(self, images: Tensor) -> None:
+    def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         """Adds the features of one batch."""
-        super().collect(images)
-        features = self.features(images)
-        self.gaussian.update(features.mean(dim=(2, 3))[:, :, None])
-        self.positions.update(features)
+        super().collect(images, content)
+        features, shown = self.features(images), self.features.within(content, images.shape[-2:])
+        self.gaussian.update(masked_mean(features, shown)[:, :, None])
+        self.positions.update(features, shown)
 
     def merge_ranks(self) -> None:
         """Adds up the sums of all ranks."""
-        count, total = self.positions.sums
-        own = Sums(*(part.cpu() for part in self.gaussian.sums)), count, total.cpu()
-        shares = gather_ranks(own)
-        self.gaussian.merge_ranks(sums for sums, _, _ in shares)
-        self.positions.merge_ranks((seen, sums) for _, seen, sums in shares)
+        own = Sums(*(part.cpu() for part in self.gaussian.sums))
+        means = pooled.Sums(*(part.cpu() for part in self.positions.sums))
+        shares = gather_ranks((own, means))
+        self.gaussian.merge_ranks(sums for sums, _ in shares)
+        self.positions.merge_ranks(sums for _, sums in shares)
 
     def fit_statistics(self) -> None:
         """Fits the Gaussian, and the means of the positions."""

@@ -13,6 +13,7 @@ from ccd_lightning.models.anomaly_map import check_scoring, image_scores, to_ima
 from ccd_lightning.models.comparison import PatchComparison, PooledComparison
 from ccd_lightning.models.memory_bank import SLACK
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
+from ccd_lightning.models.pooled import Sums
 from ccd_lightning.modules.statistics import StatisticsDetector
 
 
@@ -68,22 +69,33 @@ class Neighbours(StatisticsDetector):
             PooledComparison(bank_size, self.nearest_images) if pooled else PatchComparison(bank_size, window, reweight)
         )
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances as map; as score that of the whole image, or the mean of the highest."""
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Distances as map; as score that of the whole image, or the mean of the highest.
+
+        Where there is no normal feature within the window, the map is 0.
+        """
         height, width = images.shape[-2:]
         with self.expecting_size(images):
-            distances, whole = self.comparison(self.features(images))
-        maps = to_image(distances, self.features.grid(height, width), height, width, self.blur)
-        if isinstance(self.comparison, PooledComparison):
+            known = self.comparison.known(*self.features.positions(height, width))
+            count = self.features.counted(content, known, (height, width))
+            shown = self.features.within(content, (height, width)) if self.pooled else count.positions
+            distances, whole = self.comparison(self.features(images), shown)
+        maps = to_image(distances, self.features.grid(height, width), height, width, self.blur, count)
+        if self.pooled:
             assert whole is not None
             return whole, maps
-        scores = image_scores(distances, self.top)
+        scores = image_scores(distances, self.top, count.positions)
         return scores if whole is None else scores * whole, maps
 
-    def collect(self, images: Tensor) -> None:
+    @property
+    def pooled(self) -> bool:
+        """Whether images are compared as one vector each."""
+        return isinstance(self.comparison, PooledComparison)
+
+    def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         """Adds the features of one batch."""
-        super().collect(images)
-        self.comparison.update(self.features(images))
+        super().collect(images, content)
+        self.comparison.update(self.features(images), self.features.within(content, images.shape[-2:]))
 
     def merge_ranks(self) -> None:
         """Gathers the features of all ranks, a coreset of each one's where there are too many."""
@@ -91,14 +103,14 @@ class Neighbours(StatisticsDetector):
         parts = gather_ranks(bank.collected().cpu())
         bank.replace(torch.cat(parts, dim=1).to(self.device))
         if isinstance(self.comparison, PooledComparison):
-            count, total = self.comparison.positions.sums
-            self.comparison.positions.merge_ranks(gather_ranks((count, total.cpu())))
+            own = Sums(*(part.cpu() for part in self.comparison.positions.sums))
+            self.comparison.positions.merge_ranks(gather_ranks(own))
 
     def fit_statistics(self) -> None:
         """Makes the bank."""
         self.comparison.fit()
 
-    def check_memory(self, size: int, device: torch.device, processes: int) -> None:
+    def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
         """Refuses a bank that does not fit while it is collected; one without a limit is not known before."""
         needed = (SLACK + 1) * (self.comparison.bank.size or 0) * self.features.channels * 4
         available = available_memory() / processes

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.loading import ImageBatch
 from ccd_lightning.errors import UserError
 
 
@@ -40,8 +41,8 @@ class NormalImages(Protocol):
 
     def normal_images(
         self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
-    ) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
-        """Batches (B, 3, H, W) in [0, 1] of the training and of the held-out images.
+    ) -> tuple[Iterator[ImageBatch], Iterator[ImageBatch]]:
+        """Batches of the training and of the held-out images.
 
         Args:
             device: Where they are put.

@@ -68,13 +68,17 @@ class PaDiM(StatisticsDetector):
         """The chosen features: (B, 3, H, W) to (B, d, h, w)."""
         return self.features(images)[:, self.selected]
 
-    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Smoothed Mahalanobis distances as map, the mean of its highest values as score."""
+    def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Smoothed Mahalanobis distances as map, the mean of its highest values as score.
+
+        Where a position has no Gaussian, because it was content of fewer than two training images, the map is 0.
+        """
         height, width = images.shape[-2:]
         with self.expecting_size(images):
             distances = self.gaussian.mahalanobis(self.embed(images))  # (B, h, w)
-        maps = to_image(distances, self.features.grid(height, width), height, width, self.blur)
-        return image_scores(maps, self.top), maps
+        count = self.features.counted(content, self.gaussian.known, (height, width))
+        maps = to_image(distances, self.features.grid(height, width), height, width, self.blur, count)
+        return image_scores(maps, self.top, count.pixels), maps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Says that the Gaussians are those of aligned features."""
@@ -90,19 +94,19 @@ class PaDiM(StatisticsDetector):
                 " apart. Fit it again with the same config (one epoch)."
             )
 
-    def memory(self, size: int, processes: int = 1) -> tuple[int, int]:
+    def memory(self, size: tuple[int, int], processes: int = 1) -> tuple[int, int]:
         """Bytes that fitting takes in a process at most, and those that the checkpoint takes.
 
         Args:
-            size: Side of the images, in pixels.
+            size: Height and width of the images, in pixels.
             processes: That fit together, and gather the sums of all.
         """
-        entries = self.features.positions(size) ** 2 * self.selected.numel() ** 2  # of one matrix per position
+        entries = math.prod(self.features.positions(*size)) * self.selected.numel() ** 2  # of one matrix per position
         # Float64: sums, covariances, factors, inverses, and then these in float32; or the sums of all processes.
         gathered = processes + 2 if processes > 1 else 0
         return entries * max(4 * 8 + 4, gathered * 8), entries * 4
 
-    def check_memory(self, size: int, device: torch.device, processes: int) -> None:
+    def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
         """Refuses what does not fit, with the number of channels that does."""
         needed, stored = self.memory(size, processes)
         available, where = available_memory(), "memory"
@@ -112,14 +116,15 @@ class PaDiM(StatisticsDetector):
             needed *= processes
         fitting = math.isqrt(int(available * self.selected.numel() ** 2 // needed)) if needed > available else 0
         channels = f"--model.channels {fitting} fits, and so may" if fitting else "Choose"
-        what = f"PaDiM of {self.selected.numel()} channels on images of {size} px (checkpoint: {memory_size(stored)})"
-        others = f", or --model.features.positions {self.features.positions(size) // 2}"
+        side = str(size[0]) if size[0] == size[1] else f"{size[0]} x {size[1]}"
+        what = f"PaDiM of {self.selected.numel()} channels on images of {side} px (checkpoint: {memory_size(stored)})"
+        others = f", or --model.features.positions {min(self.features.positions(*size)) // 2}"
         require(needed, available, f"{what}, {where}", f"{channels} a smaller --data.size{others}.")
 
-    def collect(self, images: Tensor) -> None:
+    def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         """Accumulates the sums of one batch."""
-        super().collect(images)
-        self.gaussian.update(self.embed(images))
+        super().collect(images, content)
+        self.gaussian.update(self.embed(images), self.features.within(content, images.shape[-2:]))
 
     def merge_ranks(self) -> None:
         """Merges the sums of all ranks."""

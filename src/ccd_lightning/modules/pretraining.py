@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ccd_lightning.data.loading import unit_range_batch
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.encoder_config import TrainedEncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
@@ -89,6 +90,18 @@ class EncoderPretraining(LightningModule, ABC):
         """The weighted sum that is minimised."""
         return torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
 
+    def check_images(self, preprocessing: Preprocessing) -> None:
+        """Refuses tiles, which are what detectors see; pretraining has its own.
+
+        Raises:
+            UserError: If images are to be cut into tiles.
+        """
+        if preprocessing.tiling:
+            raise UserError(
+                "Pretraining takes whole images: leave out data.tiles, which is for detectors. To learn from parts of"
+                " the images, give --data.views.tile SIDE, a divisor of their height and width."
+            )
+
     def take_data(self, data: NormalImages, stage: str) -> None:
         """Takes over what a subclass has to know of the data before a stage of Lightning begins, or raises."""
 
@@ -163,7 +176,8 @@ class EncoderPretraining(LightningModule, ABC):
         self._tested.clear()
         if not self._fit_probe():
             raise UserError("This run's features are not numbers: its training broke down. Fit it again, more slowly.")
-        self.normal_scores = torch.cat([self._distances(images) for images in self._data.normal_images(self.device)[1]])
+        held_out = self._data.normal_images(self.device)[1]
+        self.normal_scores = torch.cat([self._distances(images) for images, _ in held_out])
         self.threshold = torch.quantile(self.normal_scores, 0.95)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -201,7 +215,7 @@ class EncoderPretraining(LightningModule, ABC):
     def _train_images(self, at_most: int | None = None) -> Iterator[Tensor]:
         """This rank's share of the training images, or of their tiles, batch by batch."""
         ranks = self.global_rank, self.trainer.world_size
-        return map(self._shown, self._data.normal_images(self.device, *ranks, at_most)[0])
+        return (self._shown(images) for images, _ in self._data.normal_images(self.device, *ranks, at_most)[0])
 
     def calibrate(self, batches: Batches) -> None:
         """Takes the running statistics of the encoder's batch norm from images, but for norms that are kept.

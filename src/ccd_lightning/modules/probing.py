@@ -39,8 +39,8 @@ def probe_held_out(whole: Distances, part: Distances, data: NormalImages, device
 
 def _probe_pseudo_lesions(distances: Distances, data: NormalImages, device: torch.device) -> dict[str, float]:
     lesions, normal = PseudoLesions(lambda own: [own]), []
-    for images in data.normal_images(device, at_most=AT_MOST)[1]:
-        lesions.add(images)
+    for images, content in data.normal_images(device, at_most=AT_MOST)[1]:
+        lesions.add(images, content)
         normal.append(distances(images))
-    abnormal = [distances(images.to(device)) for images, _ in lesions.paste(data.seed)]
+    abnormal = [distances(images.to(device)) for images, _, _ in lesions.paste(data.seed)]
     return {"pseudo_auroc": auroc(torch.cat(normal), torch.cat(abnormal))} if normal else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,24 @@ from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.metrics.histogram import BINS, count_values
 from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
 from ccd_lightning.metrics.types import Floats
+from ccd_lightning.models.content import pixels_within, whole
+from ccd_lightning.transforms.lesions import LEAST
 from ccd_lightning.transforms.medmix import paste_lesions
 
+Evaluate = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
 MOST = 100  # images with pseudo-lesions in a validation, about; more would cost time and change the AUROC little
+MOST_PIXELS = MOST << 20  # of all of them together: of images beyond 1024 px fewer are kept
 PER_IMAGE = 8  # of them are of one image, where few are held out: a validation takes nine times as long at most
 DIGESTED = 32  # rows and columns, at least where there are so many, that an image's digest is of
+
+
+class _Kept(NamedTuple):
+    """An image (3, H, W) of the sample, with its digest and its box."""
+
+    digest: int
+    image: Tensor
+    content: list[int]
 
 
 class PseudoLesions:
@@ -36,53 +49,63 @@ class PseudoLesions:
 
     def __init__(self, gather: Callable[[Any], list[Any]] = gather_ranks) -> None:
         self._gather = gather
-        self._kept: list[tuple[int, Tensor]] = []  # digests and images
+        self._kept: list[_Kept] = []
         self._batch = 1
+        self._most = MOST
 
-    def add(self, images: Tensor) -> None:
-        """Adds held-out images (B, 3, H, W) in [0, 1], of which few are kept, on the CPU."""
-        self._batch = max(self._batch, len(images))
-        limit = self._kept[-1][0] if len(self._kept) >= MOST else math.inf
+    def add(self, images: Tensor, content: Tensor | None = None) -> None:
+        """Adds held-out images (B, 3, H, W) in [0, 1], of which few are kept, on the CPU; and their boxes (B, 4)."""
+        height, width = images.shape[-2:]
+        content = whole(len(images), (height, width), images.device) if content is None else content
+        self._batch, self._most = max(self._batch, len(images)), max(1, min(MOST, MOST_PIXELS // (height * width)))
+        limit = self._kept[-1].digest if len(self._kept) >= self._most else math.inf
         digests = _digests(images)
         chosen = [place for place, digest in enumerate(digests) if digest < limit]
-        self._kept += [(digests[place], images[place].cpu()) for place in chosen]
-        self._kept = sorted(self._kept, key=lambda kept: kept[0])[:MOST]
+        boxes = content.tolist()
+        self._kept += [_Kept(digests[place], images[place].cpu(), boxes[place]) for place in chosen]
+        self._kept = sorted(self._kept, key=lambda kept: kept.digest)[: self._most]
 
-    def paste(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def paste(self, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """This rank's share of the images with lesions, on the CPU; forgets the images.
 
         Yields:
-            Images (N, 3, H, W), no more than in the batches that were added, and where their lesions are, (N, H, W)
-            bool.
+            Images (N, 3, H, W), no more than in the batches that were added, where their lesions are, (N, H, W) bool,
+            and their boxes (N, 4). Lesions are within these.
         """
         kept, self._kept = self._kept, []
-        chosen = sorted(digest for share in self._gather([digest for digest, _ in kept]) for digest in share)[:MOST]
-        draws = min(PER_IMAGE, MOST // max(len(chosen), 1))
-        for digest, image in kept:
-            if digest <= chosen[-1]:
+        everyone = sorted(digest for share in self._gather([one.digest for one in kept]) for digest in share)
+        chosen = everyone[: self._most]
+        draws = min(PER_IMAGE, self._most // max(len(chosen), 1))
+        for digest, image, (top, left, bottom, right) in kept:
+            if digest <= chosen[-1] and min(bottom - top, right - left) >= LEAST:
                 state = np.random.SeedSequence((seed, digest)).generate_state(1, np.uint64)
                 generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-                pasted, masks = paste_lesions(image.expand(draws, -1, -1, -1), generator)
-                yield from zip(torch.split(pasted, self._batch), torch.split(masks, self._batch), strict=True)
+                pasted = image.repeat(draws, 1, 1, 1)
+                masks = torch.zeros_like(pasted[:, 0], dtype=torch.bool)
+                inside = ..., slice(top, bottom), slice(left, right)
+                pasted[inside], masks[inside] = paste_lesions(pasted[inside], generator)
+                boxes = torch.tensor([[top, left, bottom, right]]).expand(draws, -1)
+                yield from zip(*(torch.split(part, self._batch) for part in (pasted, masks, boxes)), strict=True)
 
-    def measure(self, evaluate: Callable[[Tensor], dict[str, Tensor]], normal: Tensor, seed: int) -> dict[str, float]:
+    def measure(self, evaluate: Evaluate, normal: Tensor, seed: int) -> dict[str, float]:
         """Tells images with lesions from images without; every rank must call it.
 
         Args:
-            evaluate: From images (N, 3, H, W), on the CPU, to their `scores` (N,) and `maps` (N, H, W), >= 0.
+            evaluate: From images (N, 3, H, W) and boxes (N, 4), on the CPU, to their `scores` (N,) and `maps`
+                (N, H, W), >= 0.
             normal: All ranks' scores (M,) of the held-out images as they are.
             seed: Of the lesions.
 
         Returns:
             `pseudo_auroc` of the scores, and `pseudo_pixel_auroc` of the maps' pixels within lesions and outside of
-            them; NaN where scores or maps are no numbers.
+            them, of what is content; NaN where scores or maps are no numbers.
         """
         scores, counts = [torch.empty(0)], torch.zeros(2, BINS, dtype=torch.int64)
-        for images, masks in self.paste(seed):
-            output = evaluate(images)
+        for images, masks, content in self.paste(seed):
+            output = evaluate(images, content)
             scores.append(output["scores"].float().cpu())
-            maps = output["maps"].float().cpu()
-            counts += torch.stack([_count(maps[masks == inside]) for inside in (False, True)])
+            maps, shown = output["maps"].float().cpu(), pixels_within(content, images.shape[-2:])
+            counts += torch.stack([_count(maps[shown & (masks == inside)]) for inside in (False, True)])
         gathered = self._gather((torch.cat(scores), counts.to_sparse()))
         total = torch.stack([share.to_dense() for _, share in gathered]).sum(dim=0)
         return {

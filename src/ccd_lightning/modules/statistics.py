@@ -38,10 +38,14 @@ class StatisticsDetector(OneClassDetector):
         self._image_size: tuple[int, int] | None = None  # of the fit, where a subclass says it
 
     @abstractmethod
-    def collect(self, images: Tensor) -> None:
-        """Adds a batch of normal images (B, 3, H, W) in [0, 1]; there is no gradient, and precision is full.
+    def collect(self, images: Tensor, content: Tensor | None = None) -> None:
+        """Adds a batch of normal images, or of tiles of them; there is no gradient, and precision is full.
 
         This one only remembers the images' size, for `expecting_size`.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            content: Their boxes (B, 4) int64, of which none is empty (`models.content`); None where all is content.
         """
         self._image_size = images.shape[-2], images.shape[-1]
 
@@ -56,7 +60,8 @@ class StatisticsDetector(OneClassDetector):
         refused = f"Images of {width} x {height} px do not go with this detector"
         if self._image_size not in (None, (height, width)):
             fitted = f"{self._image_size[1]} x {self._image_size[0]}" if self._image_size else ""
-            raise UserError(f"{refused}: it was fitted to {fitted} px. Give the --data.size of the fit.")
+            option = "--data.tiles" if self.tiles else "--data.size"
+            raise UserError(f"{refused}: it was fitted to {fitted} px. Give the {option} of the fit.")
         try:
             yield
         except ValueError as error:
@@ -92,7 +97,8 @@ class StatisticsDetector(OneClassDetector):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collects one batch."""
         with torch.no_grad(), self.full_precision():
-            self.collect(batch["image"])
+            for images, content in self.shown(batch):
+                self.collect(images) if content is None else self.collect(images, content)
         self._collecting = True
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)  # Lightning's own, as there is none

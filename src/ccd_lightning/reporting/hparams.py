@@ -34,6 +34,8 @@ def hyperparameters(config: str) -> dict[str, str | float]:
         value: Any = settings
         for key in place.split("."):
             value = value.get(key, "") if isinstance(value, dict) else ""
+        if isinstance(value, list):  # a size that is not square
+            value = " x ".join(map(str, value))
         if value != "" and not (name == "network" and value is None):
             found[name] = "random" if value in (None, "None", "null") else value  # as EncoderConfig reads it
     if "seed" in found:

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses import igd
+from ccd_lightning.models.content import pixels_within
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.latents import LatentGaussian, whiten
 from ccd_lightning.models.igd.networks import Critic, Decoder
@@ -56,7 +57,9 @@ class Descriptor(nn.Module):
         """How many views of an image a training step sees."""
         return 1
 
-    def training_views(self, images: Tensor, rng: np.random.Generator, total: int, own: Tensor) -> Tensor:
+    def training_views(
+        self, images: Tensor, rng: np.random.Generator, total: int, own: Tensor, content: Tensor | None = None
+    ) -> Tensor:
         """What a training step sees.
 
         Args:
@@ -64,13 +67,14 @@ class Descriptor(nn.Module):
             rng: Source of all randomness, the same on every rank.
             total: Images in the batch of all ranks.
             own: Places of these images in it, (B,).
+            content: Boxes of the images, (B, 4); None where all is content.
 
         Returns:
             (B V, C, size, size) for V views per image: here the images themselves.
         """
         return images
 
-    def estimation_views(self, images: Tensor) -> Tensor:
+    def estimation_views(self, images: Tensor, content: Tensor | None = None) -> Tensor:
         """What the latents' Gaussian is estimated from: (B, C, H, W) to (N, C, size, size), here the same."""
         return images
 
@@ -142,13 +146,30 @@ class Descriptor(nn.Module):
         made: Tensor = self.decoder(self.latent(encoder.features(images)))
         return made
 
-    def score(self, encoder: Encoder, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (N,) and maps (N, size, size) >= 0 of images (N, 3, size, size) in [0, 1]."""
+    def score(self, encoder: Encoder, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scores images.
+
+        Where not all is content, reconstructions are compared within the boxes alone. The latents are those of the
+        image with its margin, as the encoder sees it.
+
+        Args:
+            encoder: Gives the features.
+            images: (N, 3, size, size) in [0, 1].
+            content: Their boxes, (N, 4); None where all is content.
+
+        Returns:
+            Scores (N,) and maps (N, size, size), both >= 0.
+        """
         latent = self.latent(encoder.features(images))
-        made = self.decoder(latent)
-        errors, maps = igd.reconstruction_errors(encoder.normalise(images), encoder.normalise(made), **self._options)
+        made, mask = self.decoder(latent), None
+        if content is not None:
+            mask = pixels_within(content, images.shape[-2:])
+            made, images = (torch.where(mask[:, None], one, 0) for one in (made, images))  # alike across the border
+        target, reconstruction = encoder.normalise(images), encoder.normalise(made)
+        errors, maps = igd.reconstruction_errors(target, reconstruction, mask=mask, **self._options)
         distance = igd.ranking_score(latent, self.gaussian.centre, self.gaussian.scale)
         share = self.settings.gaussian
+        maps = maps if mask is None else torch.where(mask, maps, 0)
         return (1 - share) * errors + share * distance, maps
 
     @property

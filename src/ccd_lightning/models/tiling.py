@@ -1,0 +1,192 @@
+"""Scoring large images tile by tile: what is in memory at once follows the tile, not the image.
+
+Tiles are square, overlap, and cover an image evenly: the first begins at its upper left corner, the last ends at its
+lower right one, and the others lie at equal steps between them. Each is scored as an image of its own. The maps are
+averaged with weights that fall towards a tile's border and add up to 1 at each pixel, so that there are no seams.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.models.anomaly_map import image_scores
+from ccd_lightning.models.content import unless_whole
+
+AT_ONCE = 1 << 20  # pixels of tiles that are scored together: 16 of 256 px
+
+Score = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where tiles lie along one side of an image.
+
+    Args:
+        length: Of the image's side, in pixels.
+        side: Of a tile, in pixels.
+        overlap: Pixels that neighbours have in common at least, less than the side.
+
+    Raises:
+        UserError: If the image is smaller than a tile.
+    """
+
+    length: int
+    side: int
+    overlap: int
+    starts: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        room = self.length - self.side
+        if room < 0:
+            raise UserError(f"Images of {self.length} px are smaller than a tile of {self.side} px (data.tiles).")
+        count = 1 + math.ceil(room / (self.side - self.overlap))
+        starts = [round(number * room / max(count - 1, 1)) for number in range(count)]
+        object.__setattr__(self, "starts", starts)
+
+    # In NumPy: an export would take what torch computes here for part of the graph.
+    def weights(self) -> npt.NDArray[np.float32]:
+        """How much each tile counts at its own pixels, (n, side); where tiles overlap, they add up to 1."""
+        pixels = np.arange(self.side)
+        rising = np.minimum(pixels + 1, self.side - pixels)  # 1 at both ends
+        total = np.zeros(self.length)
+        for start in self.starts:
+            total[start : start + self.side] += rising
+        return np.stack([rising / total[start : start + self.side] for start in self.starts]).astype(np.float32)
+
+    def indices(self) -> npt.NDArray[np.int64]:
+        """The pixels of all tiles, one tile after the other, (n side,)."""
+        pixels: npt.NDArray[np.int64] = (np.array(self.starts)[:, None] + np.arange(self.side)).ravel()
+        return pixels
+
+    def gathering(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """For each pixel, where among `indices` the tiles show it, and their weights: both (most tiles, length)."""
+        pixels, flat = self.indices(), self.weights().ravel()
+        order = np.argsort(pixels, kind="stable")
+        counts = np.bincount(pixels, minlength=self.length)
+        rank = np.arange(len(pixels)) - np.repeat(np.cumsum(counts) - counts, counts)  # among the pixel's tiles
+        places = np.zeros((counts.max(), self.length), np.int64)
+        weights = np.zeros((counts.max(), self.length), np.float32)
+        places[rank, pixels[order]], weights[rank, pixels[order]] = order, flat[order]
+        return places, weights
+
+
+class Tiling:
+    """Divides images of one size into tiles, and puts what is found in these together.
+
+    Args:
+        size: Height and width H, W of the images, in pixels.
+        side: s, of a tile, in pixels.
+        overlap: Pixels that neighbours have in common at least, less than the side.
+        top: Share of the highest scores of tiles whose mean is an image's: 0 takes the maximum.
+
+    Raises:
+        UserError: If images are smaller than a tile.
+    """
+
+    def __init__(self, size: tuple[int, int], side: int, overlap: int, top: float = 0.0) -> None:
+        self.size, self.side, self.top = size, side, top
+        self.rows, self.columns = (Axis(length, side, overlap) for length in size)
+        self.corners = [(row, column) for row in self.rows.starts for column in self.columns.starts]
+
+    def tiles(
+        self, images: Tensor, content: Tensor | None
+    ) -> Iterator[tuple[list[tuple[int, int]], Tensor, Tensor | None]]:
+        """The tiles that hold content, a few at a time.
+
+        Args:
+            images: (B, C, H, W).
+            content: Their boxes (B, 4); None where all is content.
+
+        Yields:
+            Image and tile of each, as numbers; tiles (n, C, s, s); and their boxes (n, 4), or None.
+        """
+        boxes = None if content is None else self._boxes(content)  # (B, T, 4)
+        if boxes is None:
+            wanted = [(image, tile) for image in range(len(images)) for tile in range(len(self.corners))]
+        else:
+            wanted = [(image, tile) for image, tile in _hold(boxes).nonzero().tolist()]
+        step = max(1, AT_ONCE // self.side**2)
+        for start in range(0, len(wanted), step):
+            some = wanted[start : start + step]
+            places = [(image, *self.corners[tile]) for image, tile in some]
+            cut = [
+                images[image, :, row : row + self.side, column : column + self.side] for image, row, column in places
+            ]
+            own = None if boxes is None else torch.stack([boxes[image, tile] for image, tile in some])
+            yield some, torch.stack(cut), unless_whole(own, (self.side, self.side))
+
+    def score(self, score: Score, images: Tensor, content: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scores images by their tiles.
+
+        Args:
+            score: From tiles (n, C, s, s) and their boxes, or None, to scores (n,) and maps (n, s, s), both >= 0.
+            images: (B, C, H, W).
+            content: Their boxes (B, 4); None where all is content. Tiles without content are not scored.
+
+        Returns:
+            Scores (B,), and maps (B, H, W).
+        """
+        if torch.compiler.is_exporting():
+            return self._score_at_once(score, images, content)
+        down, across = (torch.from_numpy(axis.weights()).to(images.device) for axis in (self.rows, self.columns))
+        maps = images.new_zeros(len(images), *self.size)
+        found = images.new_zeros(len(images), len(self.corners))
+        scored = torch.zeros_like(found, dtype=torch.bool)
+        for places, tiles, boxes in self.tiles(images, content):
+            for (image, tile), own, surface in zip(places, *score(tiles, boxes), strict=True):
+                (row, column), (i, j) = self.corners[tile], divmod(tile, len(self.columns.starts))
+                weighted = surface * down[i][:, None] * across[j]
+                maps[image, row : row + self.side, column : column + self.side] += weighted
+                found[image, tile], scored[image, tile] = own, True
+        return image_scores(found[:, None], self.top, scored[:, None]), maps
+
+    def _score_at_once(self, score: Score, images: Tensor, content: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same for a graph, which cannot tell how many tiles a batch has: all of them together."""
+        (rows, columns), side = (len(axis.starts) for axis in (self.rows, self.columns)), self.side
+        wide = images
+        for dimension, axis in ((2, self.rows), (3, self.columns)):
+            wide = wide.index_select(dimension, torch.from_numpy(axis.indices()).to(images.device))
+        tiles = wide.reshape(*wide.shape[:2], rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+        boxes = None if content is None else self._boxes(content)
+        found, maps = score(tiles.flatten(0, 2), None if boxes is None else boxes.flatten(0, 1))
+        found, maps = found.reshape(-1, rows * columns), maps.reshape(-1, rows, columns, side, side)
+        held = None
+        if boxes is not None:
+            held = _hold(boxes)
+            maps = torch.where(held.reshape(-1, rows, columns, 1, 1), maps, 0)
+        maps = maps.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)  # (B, rows s, columns s)
+        for dimension, axis in ((1, self.rows), (2, self.columns)):
+            maps = _gathered(maps, dimension, axis)
+        return image_scores(found[:, None], self.top, None if held is None else held[:, None]), maps
+
+    def _boxes(self, content: Tensor) -> Tensor:
+        """The boxes (B, T, 4) within each tile of boxes (B, 4)."""
+        corners = torch.tensor(self.corners, device=content.device).repeat(1, 2)  # (T, 4)
+        return (content[:, None] - corners).clamp(0, self.side)
+
+
+def _hold(boxes: Tensor) -> Tensor:
+    """Whether boxes (..., 4) hold anything."""
+    top, left, bottom, right = boxes.unbind(dim=-1)
+    return (bottom > top) & (right > left)
+
+
+def _gathered(maps: Tensor, dimension: int, axis: Axis) -> Tensor:
+    """Puts tiles that lie one after the other along a dimension back into their places."""
+    shape = [1] * maps.ndim
+    shape[dimension] = axis.length
+    joined: Tensor | None = None
+    places_of, weights_of = (torch.from_numpy(part).to(maps.device) for part in axis.gathering())
+    for places, weights in zip(places_of, weights_of, strict=True):
+        part = maps.index_select(dimension, places) * weights.view(shape)
+        joined = part if joined is None else joined + part
+    assert joined is not None
+    return joined
