@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from ccd_lightning import load
@@ -33,7 +34,7 @@ pytestmark = [pytest.mark.fit, pytest.mark.export]
 def frame(seed: int, blob: bool = False) -> Image.Image:
     """A frame of low contrast with a black margin and perhaps a bright blob."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(100, 140, (27, 30, 3)).astype(np.uint8))
+    coarse = Image.fromarray(rng.integers(116, 125, (27, 30, 3)).astype(np.uint8))
     inside = np.asarray(coarse.resize((WIDTH - MARGIN, HEIGHT), Image.Resampling.BICUBIC)).astype(np.float64)
     if blob:
         x, y = np.arange(MARGIN, WIDTH) - CENTRE[0], np.arange(HEIGHT)[:, None] - CENTRE[1]
@@ -58,6 +59,12 @@ def off(x: float, y: float) -> float:
     return max(abs(x - CENTRE[0]), abs(y - CENTRE[1]))
 
 
+def middle(anomaly_map: NDArray[np.floating]) -> tuple[float, float]:
+    """x and y of the middle of what is high: features without training answer to a blob's edge as well."""
+    y, x = np.argwhere(anomaly_map > 0.8 * anomaly_map.max()).mean(axis=0)
+    return float(x), float(y)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_blob_is_where_it_is(way: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
@@ -73,9 +80,8 @@ def test_a_blob_is_where_it_is(way: str, place: Path, monkeypatch: pytest.Monkey
 
     with Image.open(f"{way}/maps/blob.png.tiff") as picture:
         anomaly_map = np.asarray(picture)
-    y, x = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
     assert anomaly_map.shape == (HEIGHT, WIDTH)
-    assert off(float(x), float(y)) <= cell
+    assert off(*middle(anomaly_map)) <= cell
 
     with Path(way, "regions.csv").open(newline="") as stream:
         first = next(iter(csv.DictReader(stream)))
@@ -89,9 +95,7 @@ def test_a_blob_is_where_it_is(way: str, place: Path, monkeypatch: pytest.Monkey
 
     assert main(["export", "--ckpt_path", str(run)]) == 0
     pixels, placement = read_placed(Path("blob.png"), detector.preprocessing)
-    inputs = {"images": torch.tensor(pixels).permute(2, 0, 1)[None]}
-    if detector.preprocessing.fit == "letterbox":
-        inputs["content"] = torch.tensor([placement.content])
-    exported = placement.restore(open_onnx(run / "detector.onnx")(**inputs)["map"][0].numpy())
-    y, x = np.unravel_index(exported.argmax(), exported.shape)
-    assert off(float(x), float(y)) <= cell
+    inputs = [torch.tensor(pixels).permute(2, 0, 1)[None]]
+    inputs += [torch.tensor([placement.content])] * (detector.preprocessing.fit == "letterbox")
+    exported = placement.restore(open_onnx(run / "detector.onnx")(*inputs)["map"][0].numpy())
+    assert off(*middle(exported)) <= cell
