@@ -108,11 +108,7 @@ class OneClassDetector(LightningModule, ABC):
         self.check_memory(size, device, processes)
 
     def check_size(self, size: tuple[int, int], option: str) -> None:
-        """Refuses what the detector cannot take for an image.
-
-        Args:
-            size: Height and width, in pixels.
-            option: That sets them, for the message.
+        """Refuses a height and width in pixels that the detector cannot take; an option sets them, for the message.
 
         Raises:
             UserError: If it cannot, as when the encoder does not take them.
@@ -120,15 +116,10 @@ class OneClassDetector(LightningModule, ABC):
         self.encoder.check_size(size, option)
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
-        """Refuses images that the detector's statistics do not leave room for.
-
-        Args:
-            size: Their height and width, or a tile's, in pixels.
-            device: Where the detector is fitted.
-            processes: That fit it together on this machine.
+        """Refuses images, or tiles, of a height and width that the detector's statistics do not leave room for.
 
         Raises:
-            UserError: If memory does not suffice.
+            UserError: If memory does not suffice, by `check_images`' device and processes.
         """
 
     def forward(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -168,7 +159,7 @@ class OneClassDetector(LightningModule, ABC):
         return preprocessing.tiling if preprocessing else None
 
     def read_placed(self, *files: str | Path) -> ImageBatch:
-        """Reads image files as this detector wants them, with what of each working image is content.
+        """Reads image files as this detector wants them, cropped and resized as in training.
 
         Returns:
             Pixels (B, 3, H, W) in [0, 1] and content (B, 4), on the detector's device: the arguments of a call.
@@ -181,14 +172,10 @@ class OneClassDetector(LightningModule, ABC):
         return read_batch(files, self.preprocessing, self.device)
 
     def read(self, *files: str | Path) -> Tensor:
-        """Reads image files as this detector wants them, cropped and resized as in training.
-
-        Returns:
-            (B, 3, H, W) in [0, 1], on the detector's device.
+        """The pixels of `read_placed` alone.
 
         Raises:
-            UserError: If a file cannot be decoded, the detector was not loaded from a run that says their size, or the
-                images have a margin, of which pixels alone do not tell.
+            UserError: As there, and if images are letterboxed: pixels do not tell which of them are the margin.
         """
         if self.preprocessing and self.preprocessing.fit == "letterbox":
             raise UserError(
