@@ -108,11 +108,7 @@ class OneClassDetector(LightningModule, ABC):
         self.check_memory(size, device, processes)
 
     def check_size(self, size: tuple[int, int], option: str) -> None:
-        """Refuses a height and width in pixels that the detector cannot take; an option sets them, for the message.
-
-        Raises:
-            UserError: If it cannot, as when the encoder does not take them.
-        """
+        """Refuses, with a `UserError`, a height and width in pixels that it cannot take; `option` sets them."""
         self.encoder.check_size(size, option)
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
@@ -144,12 +140,12 @@ class OneClassDetector(LightningModule, ABC):
 
     def shown(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """What the detector takes for images, with its content: those of a batch, or tiles, some at once."""
-        images, size = batch["image"], (batch["image"].shape[-2], batch["image"].shape[-1])
-        content = unless_whole(batch.get("content"), size)
-        if tiles := self.tiles:
-            yield from (part[1:] for part in Tiling(size, tiles.side, tiles.shared).tiles(images, content))
-        else:
+        images, content = batch["image"], unless_whole(batch.get("content"), batch["image"].shape[-2:])
+        if not (tiles := self.tiles):
             yield images, content
+            return
+        tiling = Tiling((images.shape[-2], images.shape[-1]), tiles.side, tiles.shared)
+        yield from (part[1:] for part in tiling.tiles(images, content))
 
     @property
     def tiles(self) -> Tiles | None:
