@@ -156,12 +156,15 @@ OPTIONS = {
 @pytest.mark.fit
 @pytest.mark.process
 @pytest.mark.parametrize("name", OPTIONS)
-def test_two_ranks_fit_what_one_fits(name: str, tmp_path: Path) -> None:
+def test_two_ranks_fit_what_one_fits(name: str, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(Path(__file__).parents[2] / "configs")
     found = []
     for ranks in ([], RANKS):
         place = f"ranks{len(ranks)}"
-        words = ["fit", "--config", "configs/padim_synthetic.yaml", *OPTIONS[name], *DATA]
+        data = ["--config", "configs/padim_synthetic.yaml", *OPTIONS[name], *DATA]
+        if LETTERBOX[0] in OPTIONS[name]:
+            data = ["--config", "configs/mahalanobis_folder.yaml", *OPTIONS[name], f"--data.root={folder}"]
+        words = ["fit", *data]
         words += ["--model.encoder.weights=null", "--data.batch_size=3", f"--trainer.logger.init_args.name={place}"]
         run(*words, *ranks, place=tmp_path)
         found.append(load(tmp_path / "runs" / place))

@@ -11,9 +11,9 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.losses.igd import gaussian_score, reconstruction_errors
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.descriptor import Descriptor
-from ccd_lightning.models.igd.latents import LatentGaussian
+from ccd_lightning.models.igd.latents import LatentGaussian, partners
 from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
-from ccd_lightning.modules.igd import IGD, _partners
+from ccd_lightning.modules.igd import IGD
 
 QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
 
@@ -170,7 +170,7 @@ def test_one_step_is_that_of_two_optimisers() -> None:
 
 def test_partners_are_the_flipped_batch() -> None:
     latent = torch.arange(12.0).view(6, 2)
-    assert torch.equal(_partners(latent, torch.arange(3)), latent.flip(0))  # two windows of each of three images
+    assert torch.equal(partners(latent, torch.arange(3)), latent.flip(0))  # two windows of each of three images
 
 
 def fitted(folder: Path, **changes: Any) -> tuple[IGD, Trainer]:

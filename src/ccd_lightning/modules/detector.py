@@ -108,27 +108,14 @@ class OneClassDetector(LightningModule, ABC):
         self.check_memory(size, device, processes)
 
     def check_size(self, size: tuple[int, int], option: str) -> None:
-        """Refuses what the detector cannot take for an image.
-
-        Args:
-            size: Height and width, in pixels.
-            option: That sets them, for the message.
-
-        Raises:
-            UserError: If it cannot, as when the encoder does not take them.
-        """
+        """Refuses, with a `UserError`, a height and width in pixels that it cannot take; `option` sets them."""
         self.encoder.check_size(size, option)
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
-        """Refuses images that the detector's statistics do not leave room for.
-
-        Args:
-            size: Their height and width, or a tile's, in pixels.
-            device: Where the detector is fitted.
-            processes: That fit it together on this machine.
+        """Refuses images, or tiles, of a height and width that the detector's statistics do not leave room for.
 
         Raises:
-            UserError: If memory does not suffice.
+            UserError: If memory does not suffice, by `check_images`' device and processes.
         """
 
     def forward(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -153,12 +140,12 @@ class OneClassDetector(LightningModule, ABC):
 
     def shown(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """What the detector takes for images, with its content: those of a batch, or tiles, some at once."""
-        images, size = batch["image"], (batch["image"].shape[-2], batch["image"].shape[-1])
-        content = unless_whole(batch.get("content"), size)
-        if tiles := self.tiles:
-            yield from (part[1:] for part in Tiling(size, tiles.side, tiles.shared).tiles(images, content))
-        else:
+        images, content = batch["image"], unless_whole(batch.get("content"), batch["image"].shape[-2:])
+        if not (tiles := self.tiles):
             yield images, content
+            return
+        tiling = Tiling((images.shape[-2], images.shape[-1]), tiles.side, tiles.shared)
+        yield from (part[1:] for part in tiling.tiles(images, content))
 
     @property
     def tiles(self) -> Tiles | None:
@@ -168,7 +155,7 @@ class OneClassDetector(LightningModule, ABC):
         return preprocessing.tiling if preprocessing else None
 
     def read_placed(self, *files: str | Path) -> ImageBatch:
-        """Reads image files as this detector wants them, with what of each working image is content.
+        """Reads image files as this detector wants them, cropped and resized as in training.
 
         Returns:
             Pixels (B, 3, H, W) in [0, 1] and content (B, 4), on the detector's device: the arguments of a call.
@@ -181,14 +168,10 @@ class OneClassDetector(LightningModule, ABC):
         return read_batch(files, self.preprocessing, self.device)
 
     def read(self, *files: str | Path) -> Tensor:
-        """Reads image files as this detector wants them, cropped and resized as in training.
-
-        Returns:
-            (B, 3, H, W) in [0, 1], on the detector's device.
+        """The pixels of `read_placed` alone.
 
         Raises:
-            UserError: If a file cannot be decoded, the detector was not loaded from a run that says their size, or the
-                images have a margin, of which pixels alone do not tell.
+            UserError: As there, and if images are letterboxed: pixels do not tell which of them are the margin.
         """
         if self.preprocessing and self.preprocessing.fit == "letterbox":
             raise UserError(

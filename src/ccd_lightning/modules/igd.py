@@ -14,13 +14,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ccd_lightning.data.preprocessing import Preprocessing
-from ccd_lightning.distributed import batch_places, gather_batch
+from ccd_lightning.distributed import batch_places
 from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.content import mirrored_boxes, unless_whole
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.descriptor import Descriptor
-from ccd_lightning.models.igd.settings import Scale, Training, WindowScale, check, plain
+from ccd_lightning.models.igd.latents import partners
+from ccd_lightning.models.igd.settings import Scale, Training, WindowScale, check, check_image_size, plain
 from ccd_lightning.models.igd.windows import WindowDescriptor
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.normal_images import NormalImages, require_normal_images
@@ -147,7 +148,7 @@ class IGD(OneClassDetector):
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The weighted sums of both scales' scores and maps."""
-        self._check_images(images)
+        check_image_size(images.shape[-2:], self.global_scale)
         scores, maps = images.new_zeros(images.shape[0]), torch.zeros_like(images[:, 0])
         for descriptor, encoder in self._scales():
             weight, (score, surface) = descriptor.settings.weight, descriptor.score(encoder, images, content)
@@ -162,25 +163,9 @@ class IGD(OneClassDetector):
 
     def check_size(self, size: tuple[int, int], option: str) -> None:
         """Refuses images that are not of the global scale's size, and sizes that an encoder cannot take."""
-        self._check_size(size)
+        check_image_size(size, self.global_scale)
         for descriptor, encoder in self._scales():
             encoder.check_size(descriptor.settings.size, f"model.{descriptor.name}.size")
-
-    def _check_images(self, images: Tensor) -> None:
-        self._check_size((images.shape[-2], images.shape[-1]))
-
-    def _check_size(self, size: tuple[int, int]) -> None:
-        height, width = size
-        if height != width:
-            raise UserError(
-                f"Images of {height} x {width} px do not go with IGD, which reconstructs square ones: give --data.size"
-                f" {self.global_scale.size}, and --data.fit letterbox to keep their shape."
-            )
-        if height != self.global_scale.size:
-            raise UserError(
-                f"Images of {height} px do not go with this detector of {self.global_scale.size} px: give --data.size"
-                f" {self.global_scale.size}, or fit one with --model.global_scale.size {height}."
-            )
 
     def on_train_epoch_start(self) -> None:
         """Estimates centre and scale of the latents, every so many epochs."""
@@ -205,7 +190,7 @@ class IGD(OneClassDetector):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step of all nets of both scales."""
         images = batch["image"]
-        self._check_images(images)
+        check_image_size(images.shape[-2:], self.global_scale)
         content = unless_whole(batch.get("content"), images.shape[-2:])
         total, own = batch_places(images)
         # What is drawn depends on an image's place in the batch of all ranks, and on nothing that came before.
@@ -223,7 +208,7 @@ class IGD(OneClassDetector):
             views = descriptor.training_views(images, rng, total, own, content)
             alpha = torch.from_numpy(rng.uniform(0, 0.5, (total, descriptor.views_per_image))).to(images)[own].flatten()
             interpolate = alpha if self.training_settings.interpolation else None
-            losses = descriptor.losses(encoder, views, interpolate, partial(_partners, own=own))
+            losses = descriptor.losses(encoder, views, interpolate, partial(partners, own=own))
             terms |= {f"{descriptor.name}/{name}": value for name, value in losses.items()}
         share = len(own) * self.trainer.world_size / total  # the mean over ranks is that of all images
         loss = share * torch.stack([self._weights[name.split("/")[1]] * term for name, term in terms.items()]).sum()
@@ -262,15 +247,3 @@ class IGD(OneClassDetector):
         falling = partial(polynomial, total=planned_steps(self.trainer))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, falling)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _partners(latent: Tensor, own: Tensor) -> Tensor:
-    """Of each latent in the batch of all ranks the one as far from its end.
-
-    Args:
-        latent: (B n, D), n of each of this rank's images.
-        own: Places of this rank's images in the batch of all ranks, (B,).
-    """
-    everyone = gather_batch(latent.reshape(len(own), -1))[0]  # (all images, n D)
-    flipped = everyone.view(-1, latent.shape[1]).flip(0).view_as(everyone)
-    return flipped[own].view_as(latent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ccd_lightning.distributed import gather_batch
 from ccd_lightning.models.means import AddUp, Batches, mean_over
 
 NEGLIGIBLE = 1e-6  # share of the first component's variance
@@ -73,3 +74,15 @@ def whiten(layer: nn.Linear, features: Batches, add_up: AddUp = lambda total: to
     weight = (vectors * scales).T.to(mean)
     layer.weight.copy_(weight)
     layer.bias.copy_(-weight @ mean)
+
+
+def partners(latent: Tensor, own: Tensor) -> Tensor:
+    """Of each latent in the batch of all ranks the one as far from its end.
+
+    Args:
+        latent: (B n, D), n of each of this rank's images.
+        own: Places of this rank's images in the batch of all ranks, (B,).
+    """
+    everyone = gather_batch(latent.reshape(len(own), -1))[0]  # (all images, n D)
+    flipped = everyone.view(-1, latent.shape[1]).flip(0).view_as(everyone)
+    return flipped[own].view_as(latent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
@@ -100,6 +101,29 @@ def check(whole: Scale, local: WindowScale, training: Training) -> None:
         raise UserError(
             f"model.local_scale: windows of {local.size} px every {local.stride} px do not end where images of"
             f" {whole.size} px do."
+        )
+
+
+def check_image_size(size: Sequence[int], scale: Scale) -> None:
+    """Refuses images that are not of the global scale's size.
+
+    Args:
+        size: Height and width, in pixels.
+        scale: The global one.
+
+    Raises:
+        UserError: If they are not.
+    """
+    height, width = size
+    if height != width:
+        raise UserError(
+            f"Images of {height} x {width} px do not go with IGD, which reconstructs square ones: give --data.size"
+            f" {scale.size}, and --data.fit letterbox to keep their shape."
+        )
+    if height != scale.size:
+        raise UserError(
+            f"Images of {height} px do not go with this detector of {scale.size} px: give --data.size {scale.size},"
+            f" or fit one with --model.global_scale.size {height}."
         )
 
 
