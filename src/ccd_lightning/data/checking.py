@@ -197,25 +197,23 @@ def _masks_of(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], li
         for path in row.masks:
             marked = open_mask(path, row.path)
             if marked.shape != joined.shape:
-                (height, width), (rows, columns) = marked.shape, joined.shape
-                message = f"{width} x {height} pixels, where its image has {columns} x {rows}."
+                sizes = (f"{width} x {height}" for height, width in (marked.shape, joined.shape))
+                message = " pixels, where its image has ".join(sizes) + "."
                 found.append(Finding("warning", "masks of another size", path, message, row.path))
-                joined = marked if len(row.masks) == 1 else joined
-            else:
-                joined |= marked
+            joined = joined | marked if marked.shape == joined.shape else marked
             found += _grey(path, row.path)
     except UserError as error:
-        where = row.masks[0]
-        return [Finding("error", "masks that cannot be read", where, _without_name(error, where), row.path)], []
-    sizes = preprocessing.lesion_sizes(joined, placement)
-    if small := sum(size < SMALL for size in sizes):
-        where_small = f"at {preprocessing.size_in_words} px"
-        message = f"{small} of {len(sizes)} lesions less than {SMALL} px across {where_small}."
+        message = _without_name(error, row.masks[0])
+        return [Finding("error", "masks that cannot be read", row.masks[0], message, row.path)], []
+    lesions = preprocessing.lesion_sizes(joined, placement)
+    if small := sum(size < SMALL for size in lesions):
+        where = f"at {preprocessing.size_in_words} px"
+        message = f"{small} of {len(lesions)} lesions less than {SMALL} px across {where}."
         found.append(Finding("warning", "small lesions", row.masks[0], message, row.path))
     if not joined.any():
         message = f"empty, though the image is {row.anomaly_type}."
         found.append(Finding("warning", "empty masks", row.masks[0], message, row.path))
-    return found, sizes
+    return found, lesions
 
 
 def _grey(path: Path, image: Path) -> Iterator[Finding]:
