@@ -280,13 +280,25 @@ def test_check_prepare_and_caches_know_pages(
 def test_predict_takes_pages_and_leaves_empty_slices_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data_set(tmp_path)
     monkeypatch.chdir(tmp_path)
-    files, _ = look_for(["train/good", "test/lesion/six.tif[1]"])
+    files, _ = look_for(["train/good", "test/lesion/six.tif[1]", "train/good/three.tif[2]"])
     paths, left_out = expand_files(files)
     assert left_out == "2 empty slices"
     assert len(paths) == 12
     assert paths[-1] == "test/lesion/six.tif[1]"
     batch = FileBatches(["test/lesion/six.tif[1]", "test/lesion/six.tif[2]"], SMALL, 2)[0]
     assert [reason[:12] for reason in batch["reason"]] == ["", "no such page"]
+
+
+def test_a_volume_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = volume(tmp_path / "a.nii.gz", noise(3))
+    assert len(expand_files([str(file)])[0]) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "ccd_lightning.data.formats.nifti.occupied_slices", lambda *_: pytest.fail("looked through again")
+        )
+        assert len(expand_files([str(file)])[0]) == 3
+    volume(file, noise(5))
+    assert len(expand_files([str(file)])[0]) == 5
 
 
 def test_a_damaged_file_stays_one_row_with_its_reason(tmp_path: Path) -> None:
