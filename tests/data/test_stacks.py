@@ -30,6 +30,7 @@ from ccd_lightning.data.stacks import expand_files, expand_stacks
 from ccd_lightning.data.thumbnails import cached_infos
 from ccd_lightning.errors import UserError
 from tests.data.fakes import picture
+from tests.dicom_files import dicom
 
 SMALL = Preprocessing(16)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -161,6 +162,39 @@ def test_volumes_are_cut_along_the_axis_that_is_asked_for(tmp_path: Path) -> Non
         AnomalyDataModule(str(tmp_path), axis=3).manifest()
 
 
+def test_dicom_files_are_images_by_content_and_groups_by_patient(tmp_path: Path) -> None:
+    for number in range(4):
+        dicom(tmp_path / f"train/good/IM{number:04d}", noise(1, number)[0], PatientID=f"CANARY{number // 2}")
+    dicom(tmp_path / "train/good/1.2.840.7", noise(1, 7)[0], PatientID="CANARY7")
+    dicom(tmp_path / "train/good/cine.dcm", noise(3, 8), PatientID="CANARY1")
+    dicom(tmp_path / "train/good/DICOMDIR", noise(1, 9)[0])
+    (tmp_path / "train/good/notes").write_text("no image")
+    manifest, layout = read_layout(tmp_path)
+    names = [row.path.name for row in manifest.rows]
+    assert names == ["1.2.840.7", "IM0000", "IM0001", "IM0002", "IM0003", *(f"cine.dcm[{n}]" for n in range(3))]
+    groups = [row.group for row in manifest.rows]
+    assert len(set(groups)) == 3
+    assert groups[3] == groups[4] == groups[5] == groups[7]
+    assert all(group and group.startswith("patient-") for group in groups)
+    message = describe(manifest, layout)
+    assert "1 stack of 3 images" in message
+    assert "grouped by patient: 3 groups" in message
+    assert "CANARY" not in message
+    for row in manifest.rows:
+        assert read_image(row.path, SMALL).shape == (16, 16, 3)
+    assert not any(row.group for row in read_layout(tmp_path, groups=False)[0].rows)
+
+
+def test_a_split_that_is_drawn_keeps_patients_together(tmp_path: Path) -> None:
+    for number in range(16):
+        dicom(tmp_path / f"normal/{number:02d}.dcm", noise(1, number)[0], PatientID=f"CANARY{number % 4}")
+    dicom(tmp_path / "abnormal/a.dcm", noise(1, 99)[0], PatientID="CANARY0")
+    manifest = read_layout(tmp_path)[0]
+    train, test = ({row.group for row in manifest.select(split)} for split in ("train", "test"))
+    assert train.isdisjoint(test)
+    assert len(train | test) == 4
+
+
 def test_tables_name_files_or_pages(tmp_path: Path) -> None:
     data_set(tmp_path)
     lines = [
@@ -246,13 +280,25 @@ def test_check_prepare_and_caches_know_pages(
 def test_predict_takes_pages_and_leaves_empty_slices_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data_set(tmp_path)
     monkeypatch.chdir(tmp_path)
-    files, _ = look_for(["train/good", "test/lesion/six.tif[1]"])
+    files, _ = look_for(["train/good", "test/lesion/six.tif[1]", "train/good/three.tif[2]"])
     paths, left_out = expand_files(files)
     assert left_out == "2 empty slices"
     assert len(paths) == 12
     assert paths[-1] == "test/lesion/six.tif[1]"
     batch = FileBatches(["test/lesion/six.tif[1]", "test/lesion/six.tif[2]"], SMALL, 2)[0]
     assert [reason[:12] for reason in batch["reason"]] == ["", "no such page"]
+
+
+def test_a_volume_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = volume(tmp_path / "a.nii.gz", noise(3))
+    assert len(expand_files([str(file)])[0]) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "ccd_lightning.data.formats.nifti.occupied_slices", lambda *_: pytest.fail("looked through again")
+        )
+        assert len(expand_files([str(file)])[0]) == 3
+    volume(file, noise(5))
+    assert len(expand_files([str(file)])[0]) == 5
 
 
 def test_a_damaged_file_stays_one_row_with_its_reason(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from ccd_lightning.data.formats.picture import Picture, Window
 from ccd_lightning.data.grey_values import ValueCounts, measure_window
 from ccd_lightning.data.images import load_images, open_rgb, read_image
 from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.sources import page_of
 from ccd_lightning.errors import UserError
+from tests.data.test_stacks import stack, volume
 from tests.dicom_files import SHIPPED, dicom
 
 PATH = Path("a.dcm")
@@ -217,6 +219,8 @@ def test_one_image_is_the_same_in_all_depths_and_syntaxes(tmp_path: Path) -> Non
             for values in (grey, deep)
             for number in ("1", "5", "4.90")  # plain, RLE, JPEG 2000
         ),
+        *(page_of(volume(tmp_path / f"{values.dtype}.nii.gz", np.stack([values] * 3)), 1) for values in (grey, deep)),
+        page_of(stack(tmp_path / "stack.tif", np.stack([deep, deep])), 1),
     ]
     for window in ("full", None):
         images = load_images(paths, Preprocessing((64, 48), window=window)).pixels

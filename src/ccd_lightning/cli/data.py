@@ -190,7 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     seen.add_argument(
         "--output", type=expand, default=Path("data_check"), help="folder for the report; default: data_check"
     )
-    seen.add_argument("--table_only", action="store_true", help="check the split, and open no image")
+    seen.add_argument(
+        "--table_only",
+        action="store_true",
+        help="check the split; of images, only what is needed to find their pages is read",
+    )
 
     made = _reading(commands.add_parser("prepare", help="write the split down, and images at working size on request"))
     made.add_argument("--output", type=expand, help="the table to write; default: NAME.csv, of the data set's folder")

@@ -13,18 +13,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ccd_lightning.data.annotations import is_annotation
 from ccd_lightning.data.depth import DEEP
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
-from ccd_lightning.data.formats import is_volume
 from ccd_lightning.data.grey_values import count_levels, few_levels, measure_window
-from ccd_lightning.data.images import find_placement, open_image
+from ccd_lightning.data.images import find_placement
 from ccd_lightning.data.lesion_sizes import SMALL
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
-from ccd_lightning.data.masks import open_mask
+from ccd_lightning.data.masks import grey_share, open_mask
 from ccd_lightning.data.preprocessing import Preprocessing
-from ccd_lightning.data.sources import file_of
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write, cell, path_cell
 
@@ -197,37 +194,25 @@ def _masks_of(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], li
         for path in row.masks:
             marked = open_mask(path, row.path)
             if marked.shape != joined.shape:
-                (height, width), (rows, columns) = marked.shape, joined.shape
-                message = f"{width} x {height} pixels, where its image has {columns} x {rows}."
+                sizes = (f"{width} x {height}" for height, width in (marked.shape, joined.shape))
+                message = " pixels, where its image has ".join(sizes) + "."
                 found.append(Finding("warning", "masks of another size", path, message, row.path))
-                joined = marked if len(row.masks) == 1 else joined
-            else:
-                joined |= marked
-            found += _grey(path, row.path)
+            joined = joined | marked if marked.shape == joined.shape else marked
+            if (share := grey_share(path)) > BETWEEN:
+                message = f"not black and white: {share:.0%} of it is grey, of which the brighter half is abnormal."
+                found.append(Finding("warning", "grey masks", path, message, row.path))
     except UserError as error:
-        where = row.masks[0]
-        return [Finding("error", "masks that cannot be read", where, _without_name(error, where), row.path)], []
-    sizes = preprocessing.lesion_sizes(joined, placement)
-    if small := sum(size < SMALL for size in sizes):
-        where_small = f"at {preprocessing.size_in_words} px"
-        message = f"{small} of {len(sizes)} lesions less than {SMALL} px across {where_small}."
+        message = _without_name(error, row.masks[0])
+        return [Finding("error", "masks that cannot be read", row.masks[0], message, row.path)], []
+    lesions = preprocessing.lesion_sizes(joined, placement)
+    if small := sum(size < SMALL for size in lesions):
+        where = f"at {preprocessing.size_in_words} px"
+        message = f"{small} of {len(lesions)} lesions less than {SMALL} px across {where}."
         found.append(Finding("warning", "small lesions", row.masks[0], message, row.path))
     if not joined.any():
         message = f"empty, though the image is {row.anomaly_type}."
         found.append(Finding("warning", "empty masks", row.masks[0], message, row.path))
-    return found, sizes
-
-
-def _grey(path: Path, image: Path) -> Iterator[Finding]:
-    """Whether a mask image is not black and white; what is measured or drawn is neither."""
-    if is_annotation(path) or is_volume(file_of(path)):
-        return
-    values = np.asarray(open_image(path).convert("L"), np.float32)
-    low, high = float(values.min()), float(values.max())
-    between = (values > low + (high - low) / 4) & (values < high - (high - low) / 4)
-    if between.mean() > BETWEEN:
-        message = f"not black and white: {between.mean():.0%} of it is grey, of which the brighter half is abnormal."
-        yield Finding("warning", "grey masks", path, message, image)
+    return found, lesions
 
 
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:

@@ -94,12 +94,10 @@ def abnormal_pixels(mask: Image.Image) -> Bools:
     return abnormal
 
 
-def mask_size(mask: Path, image: Path) -> tuple[tuple[int, int], int]:
-    """Width and height of a mask in pixels and the number of its pages, from its header; nothing is decoded.
-
-    Raises:
-        UserError: If the file cannot be read.
-    """
-    header = read_header(image if is_annotation(mask) else mask)
-    named = split_page(mask)[1] is not None
-    return header.size, 1 if named or is_annotation(mask) else header.pages
+def grey_share(path: Path) -> float:
+    """Share of the pixels of a mask image that are neither dark nor bright, within its own range; 0 of other masks."""
+    if is_annotation(path) or is_volume(split_page(path)[0]):
+        return 0.0
+    values = np.asarray(open_image(path).convert("L"), np.float32)
+    low, high = float(values.min()), float(values.max())
+    return float(((values > low + (high - low) / 4) & (values < high - (high - low) / 4)).mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections import Counter
@@ -20,7 +21,7 @@ from ccd_lightning.data.images import in_parallel
 from ccd_lightning.data.manifest import Flaw, Manifest, Row
 from ccd_lightning.data.masks import open_masks
 from ccd_lightning.data.naming import is_image
-from ccd_lightning.data.sources import AXES, AXIAL, page_of, split_page
+from ccd_lightning.data.sources import AXES, AXIAL, page_of, split_page, state_of
 from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
@@ -140,7 +141,7 @@ def _is_marked(row: Row) -> bool:
 
 
 def expand_files(paths: Sequence[str], axis: int = AXIAL) -> tuple[list[str], str]:
-    """The images that files hold, in order.
+    """The images that files hold, in order, each once.
 
     Args:
         paths: Files, or pages of files. Those that cannot be read stay as they are.
@@ -158,7 +159,7 @@ def expand_files(paths: Sequence[str], axis: int = AXIAL) -> tuple[list[str], st
         else:
             images += (str(page_of(file, page, axis if is_volume(file) else AXIAL)) for page in found.shown)
             empty += found.total - len(found.shown)
-    return images, count(empty, "empty slice") if empty else ""
+    return list(dict.fromkeys(images)), count(empty, "empty slice") if empty else ""
 
 
 def describe_stacks(paths: Iterable[Path]) -> str:
@@ -199,12 +200,18 @@ def _look(path: Path, axis: int) -> Pages:
     return Pages(list(range(header.pages)) if several else None, header.pages, header.group)
 
 
+@functools.lru_cache(maxsize=4096)  # for the stages of one process
+def _occupied(file: Path, state: str, axis: int) -> tuple[int, ...]:
+    """The slices of a file, as long as it stays in this state, that show something."""
+    return tuple(nifti.occupied_slices(file, axis))
+
+
 def _slices(file: Path, axis: int) -> Pages:
     total = read_header(page_of(file, 0, axis)).pages
     if total == 1 and axis == AXIAL:
         return Pages()
     try:
         with _unpacking:
-            return Pages(nifti.occupied_slices(file, axis), total)
+            return Pages(list(_occupied(file, state_of(file), axis)), total)
     except UserError:
         return Pages([0])  # where it is told what is wrong with the file

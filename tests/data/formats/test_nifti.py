@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.data.formats import nifti, volumes
+from ccd_lightning.data.formats import nifti, nifti_file, volumes
 from ccd_lightning.errors import UserError
 
 RAS = np.eye(4)
@@ -64,7 +64,7 @@ def test_what_is_written_to_the_view_of_a_slice_is_read_as_that_slice(tmp_path: 
     rng = np.random.default_rng(0)
     file = write(tmp_path / "a.nii", body(rng).transpose(2, 0, 1), LPS[:, [2, 0, 1, 3]])
     volume = nifti.read_volume(file)
-    for axis in nifti.AXES:
+    for axis in nifti_file.AXES:
         maps = rng.random((volume.body_shape[axis], *volume.slice_size(axis)[::-1])).astype(np.float32)
         voxels = np.zeros(volume.shape, np.float32)
         for number, one in enumerate(maps):
@@ -152,13 +152,13 @@ def test_masks(tmp_path: Path) -> None:
 
 
 def test_a_volume_is_unpacked_once_for_all_slices_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, real = list[Path](), nifti._read_voxels
+    opened, real = list[Path](), nifti_file._read_voxels
 
-    def read(file: Path, volume: nifti.Volume) -> Any:
+    def read(file: Path, volume: nifti_file.Volume) -> Any:
         opened.append(file)
         return real(file, volume)
 
-    monkeypatch.setattr(nifti, "_read_voxels", read)
+    monkeypatch.setattr(nifti_file, "_read_voxels", read)
     file = write(tmp_path / "a.nii.gz", np.random.default_rng(0).random((8, 8, 8)))
     threads = [threading.Thread(target=nifti.read_picture, args=(file, number)) for number in range(8)]
     for thread in threads:
@@ -201,7 +201,7 @@ def test_a_header_that_lies_is_told_before_memory_is_taken(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path / name, np.zeros((8, 8, 8), np.int16))
-    monkeypatch.setattr(nifti, "_read_voxels", lambda *_: pytest.fail("voxels are read"))
+    monkeypatch.setattr(nifti_file, "_read_voxels", lambda *_: pytest.fail("voxels are read"))
     for offset, change, message in (
         (42, struct.pack("<3h", 2000, 2000, 2000), "more than the file can hold"),
         (42, struct.pack("<3h", -8, 8, 8), "cannot be read|three dimensions"),
