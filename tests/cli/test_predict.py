@@ -180,7 +180,7 @@ def test_only_bad_images(inside: Path, tmp_path: Path) -> None:
         (["--images", "images/*.webp"], "images/*.webp: no such file, and no image that it matches"),
         (["--images", "--overlays", "false"], "--images names no file"),
         (["--output", "out"], "--output goes with --images"),
-        (["--images", "images", "--maps", "jpg"], "--maps jpg: expected one of none, png, npy, tiff"),
+        (["--images", "images", "--maps", "jpg"], "--maps jpg: expected one of none, png, npy, tiff, nifti"),
         (["--images", "images", "--overlays"], "--overlays: expected one of true, false"),
         (["--images", "images", "--output", "a", "b"], "--output a b: expected one folder"),
         (

@@ -27,6 +27,7 @@ from ccd_lightning.reporting.predictions_csv import PREDICTIONS, cells, columns
 from ccd_lightning.reporting.regions_csv import COLUMNS, REGIONS, find_regions, region_rows
 from ccd_lightning.visualization.overlays import Maps
 from ccd_lightning.visualization.picture_writer import MAPS, OVERLAYS, MapFormat, PictureWriter
+from ccd_lightning.visualization.volume_maps import require_volumes
 from ccd_lightning.writing import atomic_write, path_cell
 
 ERRORS, SCALE = "errors.csv", "maps.json"
@@ -79,6 +80,8 @@ class ImagePredictions(BasePredictionWriter):
         low, high = pl_module.map_limits.tolist()
         if self.maps == "png" and math.isnan(high):
             raise UserError("There is no range of normal maps to scale 16-bit PNG by: ask for --maps npy.")
+        if self.maps == "nifti":
+            require_volumes(list(data.paths))
         claimed = _claim(self.output, self.run / "predictions") if trainer.is_global_zero else None
         claimed = trainer.strategy.broadcast(claimed)
         if isinstance(claimed, UserError):

@@ -64,7 +64,9 @@ def explain(message: str, error: BaseException | None = None) -> str:
             nested = re.findall(rf"NestedArg\(key='([\w.]+\.{found['key']})'", message)
             return _unknown(section + group, max(nested, key=len, default=found["key"]))
     if outer and outer[1] == "data" and (found := re.search(OF_SEVERAL, message, re.DOTALL)):
-        return f"data.{found['key']} is {found['value']}, but must be {SEVERAL[found['key']]}."
+        value = re.sub(r"NestedArg\(key='\w+', val=(.*)\)", r"\1", found["value"])
+        kind = "a number of pixels" if "Expected an? <class 'int'>" in found[0] else SEVERAL[found["key"]]
+        return f"data.{found['key']} is {value}, but must be {kind}."
     if found := re.search(MISSING, message):
         key = section + (found["key"] or found["first"]).removeprefix("init_args.")
         if key in ("model", "data"):

@@ -20,9 +20,9 @@ Scores images without looking at labels: those of PLACE, or else the run's own t
                           ('scans/**/*.png')
   --output DIR            a folder without predictions; default: the next of RUN/predictions/version_0, 1, ...
   --overlays true|false   the map's colours over each image, at its own size; default: true
-  --maps png|npy|tiff|none
+  --maps png|npy|tiff|nifti|none
                           the maps: png (16 bits, read with the scale in maps.json) and npy at the detector's size, tiff
-                          (float32) at each image's own; default: none
+                          (float32) at each image's own, nifti as volumes with the source's affine; default: none
 
 With --images, DIR holds predictions.csv (path, score, percentile, decision), regions.csv (path, region, box, centre,
 area, peak, mean, outlined: what of each map is above the threshold of pixels, in the image's own pixels), errors.csv
@@ -35,7 +35,7 @@ cannot be read.
 Lightning's options, such as --trainer.accelerator gpu, --data.batch_size 64 and --data.num_workers 4:
 
 """
-CHOICES = {"--maps": ("none", "png", "npy", "tiff"), "--overlays": ("true", "false")}
+CHOICES = {"--maps": ("none", "png", "npy", "tiff", "nifti"), "--overlays": ("true", "false")}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ImagesRequest:
 
     paths: list[str]
     output: Path | None
-    maps: Literal["png", "npy", "tiff", "none"]
+    maps: Literal["png", "npy", "tiff", "nifti", "none"]
     overlays: bool
 
 
@@ -86,7 +86,7 @@ def take_images(argv: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
     from ccd_lightning.data.image_files import look_for
 
     output = expand(single["--output"]) if "--output" in single else None
-    maps = cast(Literal["png", "npy", "tiff", "none"], single["--maps"])
+    maps = cast(Literal["png", "npy", "tiff", "nifti", "none"], single["--maps"])
     files, others = look_for(places)
     if others:
         rank_zero_only(print)(f"not scored: {others}")

@@ -14,9 +14,11 @@ from PIL import Image
 from ccd_lightning.data.images import open_rgb
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.sources import file_of
 from ccd_lightning.visualization.overlays import Maps, draw_overlay
+from ccd_lightning.visualization.volume_maps import write_slice
 
-MapFormat = Literal["png", "npy", "tiff", "none"]
+MapFormat = Literal["png", "npy", "tiff", "nifti", "none"]
 FULL = 65535
 TOP = 8  # times the threshold of pixels is the brightest grey of a map
 OVERLAYS, MAPS = "overlays", "maps"
@@ -77,6 +79,9 @@ class PictureWriter:
             encode_map(anomaly_map, self.top).save(self._place(MAPS, f"{path}.png"))
         elif self.maps == "tiff":
             Image.fromarray(placement.restore(anomaly_map)).save(self._place(MAPS, f"{path}.tiff"))
+        elif self.maps == "nifti":
+            volume = self._place(MAPS, f"{file_of(Path(path))}.nii")
+            write_slice(volume, Path(path), placement.restore(anomaly_map))
         if self.draws:
             decision = "abnormal" if score > self.threshold else "normal"
             label = f"{decision}: score {score:.4g}, threshold {self.threshold:.4g}"
@@ -90,7 +95,7 @@ class PictureWriter:
         return {
             "format": self.maps,
             **(scale if self.maps == "png" else {"value": "as it is, float32"}),
-            "of": "the original image" if self.maps == "tiff" else "the image at working size",
+            "of": "the original image" if self.maps in ("tiff", "nifti") else "the image at working size",
             "normal_median": _number(self.limits[0]),
             "normal_threshold": _number(self.limits[1]),
             "size": self.preprocessing.size,

@@ -1,0 +1,77 @@
+"""Maps of NIfTI volumes as volumes that lie over their source."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccd_lightning.data.formats import is_volume
+from ccd_lightning.data.formats.nifti import view_slice
+from ccd_lightning.data.formats.nifti_file import Volume, read_volume
+from ccd_lightning.data.sources import axis_of, file_of, split_page
+from ccd_lightning.errors import UserError
+from ccd_lightning.writing import beside
+
+OFFSET = 352  # bytes before the voxels: NIfTI-1's header, and four that say that there is no extension
+FLOAT = np.dtype("<f4")
+MILLIMETRES = 2  # NIfTI's code of the unit of lengths
+
+
+def require_volumes(paths: list[str]) -> None:
+    """Refuses images that are no slices of volumes.
+
+    Raises:
+        UserError: If one is none.
+    """
+    other = next((path for path in paths if not is_volume(file_of(Path(path)))), None)
+    if other is not None:
+        raise UserError(f"{other}: no NIfTI volume, so its map can be none. Ask for --maps tiff.")
+
+
+def write_slice(file: Path, path: Path, anomaly_map: npt.NDArray[np.float32]) -> None:
+    """Writes the map of a slice into the volume of its source's maps, which is made where it is not there yet.
+
+    Slices may be written in any order and by several processes; those that never are, such as empty ones, are 0. The
+    header has the source's affine and none of its texts, which may hold a name.
+
+    Args:
+        file: The volume of maps, float32 and uncompressed.
+        path: The slice, such as `ct.nii.gz[45]`.
+        anomaly_map: (height, width) of the slice.
+
+    Raises:
+        UserError: If the source cannot be read.
+    """
+    source, page = split_page(path)
+    volume = read_volume(source)
+    if not file.exists():
+        _make(file, volume)
+    voxels = np.memmap(file, FLOAT, "r+", OFFSET, volume.shape, "F")
+    view_slice(voxels, volume.orientation, page or 0, axis_of(path))[...] = anomaly_map
+    voxels.flush()
+
+
+def _make(file: Path, volume: Volume) -> None:
+    """Makes a volume of zeros, whole or not at all, unless another process is faster."""
+    import nibabel
+
+    header: Any = nibabel.Nifti1Header(endianness="<")
+    header.set_data_dtype(FLOAT)
+    header.set_data_shape(volume.shape)
+    header.set_sform(volume.affine, code="scanner")
+    header.set_qform(volume.affine, code="scanner", strip_shears=True)
+    header["vox_offset"], header["magic"], header["xyzt_units"] = OFFSET, b"n+1", MILLIMETRES
+    partial = beside(file)
+    try:
+        with partial.open("wb") as stream:
+            stream.write(header.binaryblock.ljust(OFFSET, b"\0"))
+            stream.truncate(OFFSET + FLOAT.itemsize * int(np.prod(volume.shape)))
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
