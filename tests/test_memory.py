@@ -72,7 +72,7 @@ def test_images_that_do_not_fit_name_the_cache(processes: int, monkeypatch: pyte
     with pytest.raises(UserError, match=r"5 decoded images of 64 px in memory: .* --data\.cache_dir DIR"):
         load_images([Path("gone.png")] * 5, Preprocessing(64), processes=processes)
     monkeypatch.setattr(images, "available_memory", lambda: needed)
-    with pytest.raises(UserError, match=r"gone\.png: cannot be decoded"):
+    with pytest.raises(UserError, match=r"gone\.png: cannot be read"):
         load_images([Path("gone.png")] * 5, Preprocessing(64), processes=processes)
 
 

@@ -166,6 +166,7 @@ def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFi
         ),
         (["--trainr.max_epochs", "3"], "There is no option 'trainr'; did you mean 'trainer'?"),
         (["--data.size", "abc"], "data.size is abc, but must be a number of pixels"),
+        (["--data", "SyntheticFundus", "--data.size", "[64, 96]"], "data.size is [64, 96], but must be one number"),
         (["--data.size", "[1, 2, 3]"], "data.size is [1, 2, 3], but must be a number of pixels"),
         (["--data.crop", "x"], "data.crop is x, but must be '[LEFT, TOP, RIGHT, BOTTOM]' as fractions, auto, or null"),
         (["--data.tiles", "{side: x}"], "data.tiles is {'side': 'x'}, but must be a number, '{side: PIXELS"),
