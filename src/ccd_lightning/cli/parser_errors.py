@@ -65,7 +65,9 @@ def explain(message: str, error: BaseException | None = None) -> str:
             return _unknown(section + group, max(nested, key=len, default=found["key"]))
     if outer and outer[1] == "data" and (found := re.search(OF_SEVERAL, message, re.DOTALL)):
         value = re.sub(r"NestedArg\(key='\w+', val=(.*)\)", r"\1", found["value"])
-        only_a_number = "Expected a <class 'int'>. Got value" in found[0]  # as of images that are drawn
+        only_a_number = (
+            found["key"] == "size" and "Expected a <class 'int'>. Got value" in found[0]
+        )  # as of images that are drawn
         kind = "one number of pixels" if only_a_number else SEVERAL[found["key"]]
         return f"data.{found['key']} is {value}, but must be {kind}."
     if found := re.search(MISSING, message):
