@@ -15,6 +15,8 @@ DETECTOR = ["--model.encoder.weights=null"]
 REFUSED = [
     ("padim", "data.num_workers=-1", "data.num_workers is -1"),
     ("padim", "data.batch_size=0", "data.batch_size is 0"),
+    ("padim", "model.ridge=-1", "model.ridge is -1"),
+    ("padim", "model.ridge=0", "model.ridge is 0"),
     ("padim", "model.encoder.name=", "model.encoder.name is empty"),
     ("padim", "trainer.accelerator=quantum", "trainer: "),
     ("padim", "trainer.accelerator=tpu", "trainer: "),

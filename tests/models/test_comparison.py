@@ -182,3 +182,9 @@ def test_a_coreset_is_of_content_alone() -> None:
         same = (own[:, None] == group[kept]).all(dim=2)
         assert same.any(dim=1).all()
         assert same.sum(dim=0).max() == 1  # none twice
+
+
+def test_a_window_beyond_the_grid_reaches_every_position_and_no_further() -> None:
+    around = neighbourhood(3, 2, 10**9)
+    assert around.shape == (6, 25)
+    assert all(set(row) == set(range(6)) for row in around.tolist())

@@ -200,8 +200,9 @@ def neighbourhood(height: int, width: int, window: int) -> Tensor:
         window: How far away along each axis.
 
     Returns:
-        Indices (h w, (2 window + 1)^2); beyond the border, those at the border once more.
+        Indices (h w, (2 w + 1)^2), with w the window, or as much of it as there are positions; beyond the border, those at the border once more.
     """
+    window = min(window, max(height, width) - 1)  # which reaches every position
     steps = torch.arange(-window, window + 1)
     rows, columns = (
         (torch.arange(length)[:, None] + steps).clamp(0, length - 1) for length in (height, width)

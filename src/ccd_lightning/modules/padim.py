@@ -30,7 +30,7 @@ class PaDiM(StatisticsDetector):
         features: Which of its features describe a position. Published are layers 1 to 3 as they are, at the resolution
             of the first.
         channels: d, how many of their channels are used, or all where there are fewer; drawn once, by the seed.
-        ridge: Added to the diagonal of every covariance.
+        ridge: Added to the diagonal of every covariance, above 0; with shrinkage it may be 0.
         shrinkage: Whether covariances are drawn towards a multiple of the identity as by Ledoit and Wolf (2004), which
             helps where images are fewer than channels.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
@@ -57,6 +57,8 @@ class PaDiM(StatisticsDetector):
         self.features = PatchFeatures(self.encoder, features)
         if channels < 1:
             raise UserError(f"model.channels is {channels}, but must be 1 or more.")
+        if ridge < 0 or (ridge == 0 and not shrinkage):
+            raise UserError(f"model.ridge is {ridge}, but must be above 0, or 0 with --model.shrinkage true.")
         check_scoring(blur, top)
         self.save_hyperparameters(ignore=["encoder"])
         self.hparams.update(encoder=self.encoder.settings(), features=self.features.settings())
