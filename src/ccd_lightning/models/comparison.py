@@ -200,7 +200,8 @@ def neighbourhood(height: int, width: int, window: int) -> Tensor:
         window: How far away along each axis.
 
     Returns:
-        Indices (h w, (2 w + 1)^2), with w the window, or as much of it as there are positions; beyond the border, those at the border once more.
+        Indices (h w, (2 w + 1)^2), where w is the window, or less where that reaches every position; beyond the border,
+        those at the border once more.
     """
     window = min(window, max(height, width) - 1)  # which reaches every position
     steps = torch.arange(-window, window + 1)
