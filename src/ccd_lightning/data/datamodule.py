@@ -15,7 +15,7 @@ from ccd_lightning.data.depth import describe_window
 from ccd_lightning.data.division import Division, image_keys
 from ccd_lightning.data.grey_values import measure_window
 from ccd_lightning.data.holdout import HoldOut
-from ccd_lightning.data.images import load_images
+from ccd_lightning.data.images import Images, load_images
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
@@ -152,8 +152,8 @@ class AnomalyDataModule(ImageLoader):
             raise UserError(
                 f"{self.root}: no test images; put normal ones into test/good, abnormal ones into test/KIND."
             )
-        self._say_window()
-        images = load_images([row.path for row in rows], self.preprocessing, self.cache_dir)
+        self.say_window()
+        images = self._load([row.path for row in rows])
         self.datasets[SPLITS[stage][0]] = AnomalyDataset(rows, images, self.preprocessing, self.seed, self.views)
 
     def _refuse_missing_masks(self, manifest: Manifest) -> None:
@@ -175,24 +175,34 @@ class AnomalyDataModule(ImageLoader):
         learned = frozenset(key for index, key in enumerate(keys) if index not in held_out)
         self.division = Division(learned, frozenset(keys[index] for index in held_out))
         self._find_window(paths)
-        images = load_images(paths, self.preprocessing, self.cache_dir, self.processes)
-        if shapes := describe_shapes(images.placements, self.preprocessing):
-            rank_zero_only(print)(f"data: {shapes}")
+        images = self._load(paths, self.processes)
         for name, chosen in (("train", False), ("val", True)):
             indices = [index for index in range(len(rows)) if (index in held_out) == chosen]
             own = [rows[index] for index in indices]
             self.datasets[name] = AnomalyDataset(own, images, self.preprocessing, self.seed, self.views, indices)
+
+    def _load(self, paths: list[Path], processes: int = 1) -> Images:
+        """Brings images to working size, and says what becomes of their shapes."""
+        images = load_images(paths, self.preprocessing, self.cache_dir, processes)
+        if shapes := describe_shapes(images.placements, self.preprocessing):
+            rank_zero_only(print)(f"data: {shapes}")
+        return images
 
     def _find_window(self, paths: list[Path]) -> None:
         """Measures the window where it depends on the training images; KeepConfig writes it into the config."""
         found, count = measure_window(paths, self.preprocessing)
         if found:
             self.preprocessing = replace(self.preprocessing, window=found)
-            self._say_window(f"{count} of {len(paths)} training images have more than 8 bits: ")
+            self.say_window(f"{count} of {len(paths)} training images have more than 8 bits: ")
         else:
-            self._say_window()
+            self.say_window()
 
-    def _say_window(self, images: str = "in images of more than 8 bits, ") -> None:
+    def say_window(self, images: str = "in images of more than 8 bits, ") -> None:
+        """Says which grey values become which, where there is a choice.
+
+        Args:
+            images: Which images these are of, in words.
+        """
         if message := describe_window(self.preprocessing.window):
             rank_zero_only(print)(f"data: {images}{message}, in all splits (set others with --data.window)")
 
