@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from jsonargparse import Namespace
@@ -24,14 +23,13 @@ from ccd_lightning.cli.callbacks import with_checkpoints
 from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.next_steps import class_path, record_run
 from ccd_lightning.cli.parser_errors import explain_trainer
+from ccd_lightning.cli.predicting import images_to_predict
 from ccd_lightning.cli.resume import go_on_with_last, keep_networks
-from ccd_lightning.cli.saved_config import check_split
+from ccd_lightning.cli.saved_config import check_split, refuse_trained
 from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
-from ccd_lightning.data.image_files import ImageFiles
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.stacks import describe_stacks, expand_files
 from ccd_lightning.encoder_config import RANDOM, EncoderSource, recorded_sources
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.modules.detector import OneClassDetector
@@ -178,12 +176,7 @@ class CLI(LightningCLI):
         file = runs.run_folder(Path(self.config["test"]["ckpt_path"])) / runs.MANIFEST
         split: Manifest | None = self.datamodule.split
         if split and file.is_file():
-            trained = {row.path for row in Manifest.read(file, split.root).select("train")}
-            if seen := [row.path for row in split.select("test") if row.path in trained]:
-                raise UserError(
-                    f"{seen[0]}, to be tested on, was trained on, as {len(seen) - 1} others were. Test on the run's own"
-                    f" split with --data.layout {quote(str(file))}, or fit anew."
-                )
+            refuse_trained(split, file)
 
     def before_instantiate_classes(self) -> None:
         """Finds the run that `fit --ckpt_path last` is to resume, which the logger's folder tells, and its encoders."""
@@ -220,11 +213,7 @@ class CLI(LightningCLI):
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
         """Predicts, and keeps no map in memory; Ctrl-C is told with where the images are that were done before."""
         if self.paths is not None:
-            data = self.datamodule
-            paths, left_out = expand_files(self.paths, data.axis)
-            if stacks := describe_stacks(map(Path, paths)):
-                rank_zero_only(print)(f"images: {stacks}{f'; not scored: {left_out}' if left_out else ''}")
-            kwargs["datamodule"] = ImageFiles(paths, data.preprocessing, data.batch_size, data.num_workers)
+            kwargs["datamodule"] = images_to_predict(self.paths, self.datamodule)
         try:
             self.trainer.predict(model, **kwargs | {"return_predictions": False})
         except SystemExit as stop:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from ccd_lightning.data.datamodule import AnomalyDataModule
+    from ccd_lightning.data.image_files import ImageFiles
 
 PREDICT_HELP = """\
 usage: ccd predict [--ckpt_path RUN] [--images PLACE ...] [options]
@@ -107,3 +111,22 @@ def _take(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str
             current = rest if word.startswith("-") else current
             current.append(word)
     return given, rest
+
+
+def images_to_predict(paths: Sequence[str], data: AnomalyDataModule) -> ImageFiles:
+    """The images that files stand for, in batches; says what becomes of stacks, volumes and grey values.
+
+    Args:
+        paths: The files.
+        data: The run's, which says how images are brought to working size.
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from ccd_lightning.data.image_files import ImageFiles
+    from ccd_lightning.data.stacks import describe_stacks, expand_files
+
+    images, left_out = expand_files(paths, data.axis)
+    if stacks := describe_stacks(map(Path, images)):
+        rank_zero_only(print)(f"images: {stacks}{f'; not scored: {left_out}' if left_out else ''}")
+    data.say_window()
+    return ImageFiles(images, data.preprocessing, data.batch_size, data.num_workers)

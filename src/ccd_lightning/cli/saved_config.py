@@ -73,6 +73,16 @@ def keep_split(split: Manifest, file: Path) -> None:
     split.write(file)
 
 
+def refuse_trained(split: Manifest, file: Path) -> None:
+    """Refuses to test on images that the run whose split a file holds was trained on."""
+    trained = {row.path for row in Manifest.read(file, split.root).select("train")}
+    if seen := [row.path for row in split.select("test") if row.path in trained]:
+        raise UserError(
+            f"{seen[0]}, to be tested on, was trained on, as {len(seen) - 1} others were. Test on the run's own"
+            f" split with --data.layout {quote(str(file))}, or fit anew."
+        )
+
+
 def _partition(split: Manifest) -> dict[Path, Path | None]:
     """The first image of each training image's group: names of groups may be others on another machine."""
     first: dict[str, Path] = {}
