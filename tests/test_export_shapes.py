@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccd_lightning.data.preprocessing import Preprocessing, Tiles
+from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.export import Scorer, describe, greatest_difference, write_onnx, write_torch
 from ccd_lightning.models.igd.settings import Scale, WindowScale
 from ccd_lightning.models.patch_features import FeatureConfig

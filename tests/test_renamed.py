@@ -10,10 +10,9 @@ import torch
 import yaml
 
 from ccd_lightning import load
-from ccd_lightning.checkpoints import CONFIG_KEY, read_checkpoint
+from ccd_lightning.checkpoints import CONFIG_KEY, fitted_preprocessing, read_checkpoint
 from ccd_lightning.cli import main
 from ccd_lightning.data.preprocessing import Preprocessing
-from ccd_lightning.modules.rebuilding import _preprocessing
 from ccd_lightning.renamed import LOCAL_SCALE, VIEWS, current_config, current_hyperparameters, current_modules
 
 
@@ -55,7 +54,7 @@ def test_the_range_of_grey_values_is_a_window_now() -> None:
     old = {"data": {"class_path": "x", "init_args": {"range": [0, 4000], "size": 32}}}
     assert current_config(old) == {"data": {"class_path": "x", "init_args": {"window": [0, 4000], "size": 32}}}
     checkpoint = {CONFIG_KEY: yaml.safe_dump(old)}
-    assert _preprocessing(checkpoint, Path("a.ckpt")) == Preprocessing(32, window=(0, 4000))
+    assert fitted_preprocessing(checkpoint) == Preprocessing(32, window=(0, 4000))
 
 
 def test_views_of_a_user_keep_their_options() -> None:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor
 
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.weights import read_tensors
-from ccd_lightning.renamed import rename_tensors
+from ccd_lightning.renamed import current_config, rename_tensors
 
 PREFIX = "encoder."
 CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
@@ -88,3 +90,16 @@ def encoder_state(checkpoint: dict[str, Any], path: Path, encoder: Encoder) -> d
             f"{path}: its encoder's weights are not numbers, as its training broke down. Pretrain another one."
         )
     return state
+
+
+def fitted_preprocessing(checkpoint: Mapping[str, Any]) -> Preprocessing | None:
+    """How images were brought to working size, by the config that a checkpoint carries; None where it carries none.
+
+    Raises:
+        AttributeError, RecursionError, TypeError, ValueError, yaml.YAMLError: If that config is damaged.
+    """
+    config = current_config(yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}"))
+    try:
+        return Preprocessing.from_settings(config["data"]["init_args"])
+    except KeyError:
+        return None

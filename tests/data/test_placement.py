@@ -12,7 +12,8 @@ from PIL import Image
 from ccd_lightning.data.images import load_images, read_image, read_placed
 from ccd_lightning.data.masks import read_mask
 from ccd_lightning.data.placement import Placement
-from ccd_lightning.data.preprocessing import Fit, Preprocessing, Tiles
+from ccd_lightning.data.preprocessing import Fit, Preprocessing
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
 
 FRAME = (1440, 1080)
@@ -177,3 +178,29 @@ def test_a_number_of_tiles_covers_the_image_with_a_quarter_in_common() -> None:
     assert tiling is not None
     assert (tiling.side, tiling.shared) == (320, 80)
     assert 320 + 3 * (320 - 80) >= 1024
+
+
+@pytest.mark.parametrize("length", [128, 256, 480, 1000, 4096])
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 8, 10])
+def test_a_number_of_tiles_is_that_many(length: int, count: int) -> None:
+    tiling = Preprocessing((length, length + 100), tiles=count).tiling
+    assert tiling is not None
+    assert tiling.along(length) == count
+    assert tiling.side <= length
+
+
+def test_a_crop_of_no_pixel_can_be_decoded(tmp_path: Path) -> None:
+    Image.new("RGB", (3000, 3), (9, 9, 9)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg", Preprocessing(16, (0.4, 0.4, 0.41, 0.41))).shape == (16, 16, 3)
+
+
+def test_differences_are_named_as_options() -> None:
+    assert Preprocessing(64).differences(Preprocessing(64)) == {}
+    other = Preprocessing((64, 96), "auto", (0, 9), "letterbox", 2)
+    assert Preprocessing(64).differences(other) == {
+        "data.size": (64, (64, 96)),
+        "data.crop": (None, "auto"),
+        "data.window": (None, (0, 9)),
+        "data.fit": ("squash", "letterbox"),
+        "data.tiles": (None, 2),
+    }

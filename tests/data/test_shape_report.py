@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccd_lightning.data.preprocessing import Preprocessing, Tiles
+from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.shape_report import describe_shapes
+from ccd_lightning.data.tiles import Tiles
 
 
 @pytest.mark.parametrize(

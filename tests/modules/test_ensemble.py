@@ -76,6 +76,8 @@ def test_it_is_exported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("[runs/padim_synthetic]", [], "names fewer than two runs"),
         ("[runs/padim_synthetic, runs/none]", [], "runs/none"),
         ("[runs/padim_synthetic, runs/mahalanobis]", ["--data.size=96"], "but data.size is 96"),
+        ("[runs/padim_synthetic, runs/mahalanobis]", ["--data.crop=[0,0,1,0.5]"], "was fitted with data.crop None"),
+        ("[runs/padim_synthetic, runs/mahalanobis]", ["--data.window=[0,9]"], "was fitted with data.window None"),
     ],
 )
 def test_members_that_cannot_be_combined(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ccd_lightning.cli import main
-from ccd_lightning.data.preprocessing import Preprocessing, Tiles
+from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.content import pixels_within
 from ccd_lightning.modules.ccd import CCD

@@ -208,7 +208,7 @@ def test_mistakes_on_the_command_line(words: list[str], message: str, capsys: py
             "detectors.p: There is no op",
         ),
         ({"options": {"data.sise": 64}}, "detectors.padim: There is no option 'data.sise'; did you mean 'size'?"),
-        ({"options": {"data.size": "big"}}, "detectors.padim: data.size: "),
+        ({"options": {"data.size": "big"}}, "detectors.padim: data.size is big"),
         (
             {"detectors": {"p": {"config": "padim_folder", "model": "PaDim"}}},
             "detectors.p: model: there is no class PaDim",

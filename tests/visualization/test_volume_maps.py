@@ -58,3 +58,20 @@ def test_slices_that_are_not_written_are_zero(tmp_path: Path) -> None:
 def test_other_images_are_refused() -> None:
     with pytest.raises(UserError, match=r"a\.png: no NIfTI volume, so its map can be none\. Ask for --maps tiff"):
         require_volumes(["b.nii.gz[0]", "a.png"])
+
+
+def test_many_threads_lose_no_slice(tmp_path: Path) -> None:
+    count, depth = 12, 16
+    for number in range(count):
+        nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, depth), np.int16), np.eye(4)), tmp_path / f"{number}.nii")
+
+    def write(task: int) -> None:
+        number, place = divmod(task, depth)
+        source = tmp_path / f"{number}.nii[{place}]"
+        write_slice(tmp_path / f"map{number}.nii", source, np.full((4, 4), place + 1, np.float32))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(write, range(count * depth)))
+    for number in range(count):
+        image: Any = nibabel.load(tmp_path / f"map{number}.nii")
+        assert np.asarray(image.dataobj)[0, 0].tolist() == list(range(1, depth + 1))

@@ -138,9 +138,17 @@ def _prepare(arguments: argparse.Namespace) -> None:
         print(
             f"{before - len(manifest.rows)} training images left out, because they, or others of theirs, are tested on"
         )
-    root = manifest.root
+    root: Path = manifest.root
+    sized: tuple[str, ...] = ()
     if arguments.copy:
         preprocessing = _preprocessing(arguments)
+        if preprocessing.fit == "letterbox":
+            raise UserError(
+                "--fit letterbox and --copy: the margin would be written into the images, where it counts. Leave --copy"
+                " out, and give the fit --data.fit letterbox."
+            )
+        size = preprocessing.size
+        sized = ("--data.size", str(size if isinstance(size, int) else list(size)))
         if found := measure_window([row.path for row in manifest.select("train")], preprocessing)[0]:
             preprocessing = replace(preprocessing, window=found)
         manifest, root = write_resized(manifest, arguments.copy, preprocessing), arguments.copy
@@ -149,7 +157,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     manifest.write(table)
     print(f"{table}: {describe(manifest)}")
     config = ("--config", "ccd_folder")
-    print(f"Next: {command('fit', *config, '--data.root', root, '--data.layout', table)}")
+    print(f"Next: {command('fit', *config, '--data.root', root, '--data.layout', table, *sized)}")
 
 
 def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:

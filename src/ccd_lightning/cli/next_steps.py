@@ -18,6 +18,7 @@ from ccd_lightning import runs, shipped
 from ccd_lightning.commands import command
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.recognition import AUTO
+from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.encoder_config import EncoderSource
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.calibration import few_held_out
@@ -124,6 +125,7 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
         options |= {"data.layout": data.layout} if data.layout != AUTO else {}
         options |= {"data.split_seed": data.split_seed} if data.split_seed != 0 else {}
         options |= {} if data.groups else {"data.groups": "false"}
+        options |= {"data.axis": data.axis} if data.axis != AXIAL else {}
     if shipped.value(config, "data.init_args.size") != data.preprocessing.size:
         size = data.preprocessing.size
         options |= dict.fromkeys(("data.size", *following.sizes), size if isinstance(size, int) else list(size))

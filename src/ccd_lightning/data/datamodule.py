@@ -20,10 +20,11 @@ from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
-from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing, Tiles
+from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing
 from ccd_lightning.data.shape_report import describe_shapes
 from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -55,7 +56,7 @@ class AnomalyDataModule(ImageLoader):
         groups: Whether images of one patient or video, as their names or a manifest's column say, stay together.
         fit: How images of another shape are brought to the size: "squash" stretches them, "letterbox" leaves a margin,
             which counts nowhere, "crop" cuts off what is beyond it on the longer side.
-        tiles: How detectors cut the images: a number N for N x N tiles, or their side, overlap and top.
+        tiles: How detectors cut the images: a number of tiles along the shorter side, or their side, overlap and top.
         axis: Across which NIfTI volumes are cut into slices: 0 sagittal, 1 coronal, 2 axial.
     """
 

@@ -15,45 +15,12 @@ from ccd_lightning.data.content_box import content_box
 from ccd_lightning.data.depth import WindowOption, parse_window
 from ccd_lightning.data.placement import Box, Placement
 from ccd_lightning.data.regions import region_sizes, resize_regions
+from ccd_lightning.data.tiles import Tiles, tiles_along
 from ccd_lightning.errors import UserError
 
 Fit = Literal["squash", "letterbox", "crop"]
 Crop = tuple[float, float, float, float]
-OVERLAP = 0.25  # share of a tile's side that neighbours have in common, where nothing is said
-GRANULE = 32  # px, of which the side of a tile is a multiple where their number is given: the stride of most encoders
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """How a detector sees large images: as tiles, each of which it takes for an image.
-
-    Attributes:
-        side: Of the square tiles, in pixels of the working image.
-        overlap: Pixels that neighbours have in common at least; None takes a quarter of the side.
-        top: Share of the tiles whose mean score is the image's; 0 takes the highest score alone.
-    """
-
-    side: int
-    overlap: int | None = None
-    top: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Checks all.
-
-        Raises:
-            UserError: If an option is out of its range.
-        """
-        if self.side < 1:
-            raise UserError(f"data.tiles.side is {self.side}, but must be 1 px or more.")
-        if self.overlap is not None and not 0 <= self.overlap < self.side:
-            raise UserError(f"data.tiles.overlap is {self.overlap}, but must be from 0 to less than the side.")
-        if not 0 <= self.top <= 1:
-            raise UserError(f"data.tiles.top is {self.top}, but must be a share from 0 (the maximum) to 1 (the mean).")
-
-    @property
-    def shared(self) -> int:
-        """Pixels that neighbours have in common at least."""
-        return round(OVERLAP * self.side) if self.overlap is None else self.overlap
+OPTIONS = ("size", "crop", "window", "fit", "tiles")
 
 
 @dataclass(frozen=True)
@@ -68,7 +35,8 @@ class Preprocessing:
             what says which. None and percentiles stand for the whole depth until they are measured.
         fit: How another shape is brought to the working one: "squash" stretches it, "letterbox" leaves a margin, "crop"
             cuts off what is beyond it on the longer side.
-        tiles: How detectors cut the working image; a number N stands for N x N tiles. None for not at all.
+        tiles: How detectors cut the working image; a number stands for as many tiles along the shorter side. None for
+            not at all.
     """
 
     size: int | tuple[int, int]
@@ -138,11 +106,12 @@ class Preprocessing:
     @property
     def tiling(self) -> Tiles | None:
         """The tiles, where a number of them is asked for with the side that this takes."""
-        if not isinstance(self.tiles, int):
-            return self.tiles
-        shorter = min(self.shape)
-        side = shorter / (1 + (1 - OVERLAP) * (self.tiles - 1))
-        return Tiles(min(shorter, GRANULE * math.ceil(side / GRANULE)))
+        return tiles_along(min(self.shape), self.tiles) if isinstance(self.tiles, int) else self.tiles
+
+    def differences(self, other: Preprocessing) -> dict[str, tuple[Any, Any]]:
+        """The options of the data that are not as in another one, each with the value here and there."""
+        pairs = {f"data.{name}": (getattr(self, name), getattr(other, name)) for name in OPTIONS}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     @property
     def key(self) -> str:
@@ -195,7 +164,8 @@ class Preprocessing:
         if self.crop == "auto":
             return None
         _, (left, top, right, bottom), target = self.place_size(original)
-        scale = 2 * max((target[2] - target[0]) / (right - left), (target[3] - target[1]) / (bottom - top))
+        across, down = max(1, right - left), max(1, bottom - top)
+        scale = 2 * max((target[2] - target[0]) / across, (target[3] - target[1]) / down)
         return math.ceil(original[0] * scale), math.ceil(original[1] * scale)
 
     def apply(self, image: Image.Image, placement: Placement) -> Image.Image:

@@ -7,7 +7,6 @@ averaged with weights that fall towards a tile's border and add up to 1 at each 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.anomaly_map import image_scores
 from ccd_lightning.models.content import unless_whole
@@ -47,7 +47,7 @@ class Axis:
         room = self.length - self.side
         if room < 0:
             raise UserError(f"Images of {self.length} px are smaller than a tile of {self.side} px (data.tiles).")
-        count = 1 + math.ceil(room / (self.side - self.overlap))
+        count = Tiles(self.side, self.overlap).along(self.length)
         starts = [round(number * room / max(count - 1, 1)) for number in range(count)]
         object.__setattr__(self, "starts", starts)
 

@@ -13,7 +13,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ccd_lightning.data.loading import ImageBatch, read_batch
-from ccd_lightning.data.preprocessing import Preprocessing, Tiles
+from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.encoder_config import EncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.content import unless_whole
@@ -21,7 +22,7 @@ from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.tiling import Tiling
 from ccd_lightning.modules.held_out import HeldOut
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, pseudo_seed
-from ccd_lightning.modules.refitting import adapt_thresholds
+from ccd_lightning.modules.refitting import adapt_thresholds, other_images
 from ccd_lightning.renamed import rename_tensors
 
 
@@ -244,6 +245,7 @@ class OneClassDetector(LightningModule, ABC):
         state.setdefault("map_limits", self.map_limits)
         state.setdefault("normal_maxima", self.normal_maxima)
         fitted = checkpoint.get("hyper_parameters", {})
-        self.changed = adapt_thresholds(state, fitted, self.hparams, self.score_settings, self.quantile)
+        images = other_images(self._trainer, checkpoint)
+        self.changed = adapt_thresholds(state, fitted, self.hparams, self.score_settings, self.quantile, images)
         self.normal_scores = torch.empty_like(state["normal_scores"])
         self.normal_maxima = torch.empty_like(state["normal_maxima"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from ccd_lightning.checkpoints import DIVISION_KEY, read_checkpoint
 from ccd_lightning.commands import expand
 from ccd_lightning.data.division import Division
-from ccd_lightning.data.preprocessing import Preprocessing, Tiles
+from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.rank_scores import rank_scores
@@ -63,11 +65,14 @@ class Ensemble(StatisticsDetector):
                     f"{name}: this detector is of images of {own.size_in_words} px, but data.size is"
                     f" {preprocessing.size_in_words}. The members of an ensemble have to see the same images."
                 )
-            if (own.fit, own.tiling) != (preprocessing.fit, preprocessing.tiling):
-                raise UserError(
-                    f"{name}: this detector was fitted with another data.fit or data.tiles. The members of an ensemble"
-                    " have to see the same images: give theirs."
-                )
+            _refuse_other(name, own, replace(preprocessing, window=own.window))  # which may not be measured yet
+
+    def on_fit_start(self) -> None:
+        """Refuses other grey values than the members', which are known now."""
+        preprocessing = getattr(getattr(self.trainer, "datamodule", None), "preprocessing", None)
+        for name, member in zip(self.detectors, self._members, strict=True):
+            if member.preprocessing and preprocessing:
+                _refuse_other(name, member.preprocessing, preprocessing)
 
     def setup(self, stage: str) -> None:
         """Opens the members where a fit begins."""
@@ -143,3 +148,12 @@ class Ensemble(StatisticsDetector):
             part = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
             self.members.append(make_detector(kind, own | {"state_dict": part}).requires_grad_(False))
         super().on_load_checkpoint(checkpoint)
+
+
+def _refuse_other(name: str, own: Preprocessing, preprocessing: Preprocessing) -> None:
+    """Refuses images that are not brought to working size as a member's were."""
+    for option, (fitted, given) in own.differences(preprocessing).items():
+        raise UserError(
+            f"{name}: this detector was fitted with {option} {fitted}, but here it is {given}. The members of an"
+            " ensemble have to see the same images: give theirs."
+        )

@@ -9,11 +9,10 @@ from typing import Any
 
 import yaml
 
-from ccd_lightning.checkpoints import CONFIG_KEY, model_of, read_checkpoint
-from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.checkpoints import fitted_preprocessing, model_of, read_checkpoint
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
-from ccd_lightning.renamed import current_config, current_hyperparameters
+from ccd_lightning.renamed import current_hyperparameters
 from ccd_lightning.runs import find_checkpoint
 
 
@@ -38,7 +37,10 @@ def rebuild_detector(checkpoint: dict[str, Any], file: Path, trust: bool = False
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file}: its settings or weights do not fit {kind.__name__} ({reason}).") from error
-    detector.preprocessing = _preprocessing(checkpoint, file)
+    try:
+        detector.preprocessing = fitted_preprocessing(checkpoint)
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file}: the config in it cannot be read. Fit the detector again.") from error
     return detector.requires_grad_(False).eval()
 
 
@@ -98,14 +100,3 @@ def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
     for kind in base.__subclasses__():
         yield kind
         yield from _subclasses(kind)
-
-
-def _preprocessing(checkpoint: dict[str, Any], file: Path) -> Preprocessing | None:
-    """How images are brought to working size, by the config that a checkpoint carries; None where it carries none."""
-    try:
-        config = current_config(yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}"))
-        return Preprocessing.from_settings(config["data"]["init_args"])
-    except KeyError:
-        return None
-    except (yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file}: the config in it cannot be read. Fit the detector again.") from error

@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from ccd_lightning.checkpoints import fitted_preprocessing
+
 
 def adapt_thresholds(
-    state: dict[str, Tensor], fitted: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str], quantile: float
+    state: dict[str, Tensor],
+    fitted: Mapping[str, Any],
+    now: Mapping[str, Any],
+    names: Sequence[str],
+    quantile: float,
+    images: Mapping[str, tuple[Any, Any]],
 ) -> dict[str, Any]:
     """Leaves out, or finds anew, what other settings than those of the fit make wrong.
 
@@ -24,17 +33,19 @@ def adapt_thresholds(
         now: Its settings now.
         names: Dotted names of those on which scores depend.
         quantile: The one to use.
+        images: Options that say what images are like, and are not as in the fit: their values in the fit, and now.
 
     Returns:
         The options that are not as in the fit, with their values now.
     """
-    changed = [name for name in names if _at(fitted, name) not in (None, _at(now, name))]
-    found = {f"model.{name}": _at(now, name) for name in changed}
+    pairs = {f"model.{name}": (_at(fitted, name), _at(now, name)) for name in names}
+    changed = {name: pair for name, pair in pairs.items() if pair[0] not in (None, pair[1])} | dict(images)
+    found = {name: value for name, (_, value) in changed.items()}
     if changed:
-        name = changed[0]
+        name, (before, value) = next(iter(changed.items()))
         rank_zero_warn(
-            f"model.{name} is {_at(now, name)}, but was {_at(fitted, name)} when the thresholds were found, so"
-            " these are left out and nothing is decided. For decisions, fit the detector with this setting."
+            f"{name} is {value}, but was {before} when the thresholds were found, so these are left out and nothing is"
+            " decided. For decisions, fit the detector with this setting."
         )
         for name in ("threshold", "pixel_threshold", "map_limits"):
             state[name] = torch.full_like(state[name], float("nan"))
@@ -47,6 +58,15 @@ def adapt_thresholds(
             high = torch.quantile(state["normal_maxima"], quantile)
             state["map_limits"] = torch.stack([state["map_limits"][0], high])
     return found
+
+
+def other_images(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The options of the data in the fit and now, where images are scored that are brought to size otherwise."""
+    if trainer is None or trainer.state.fn == TrainerFn.FITTING:
+        return {}
+    now = getattr(getattr(trainer, "datamodule", None), "preprocessing", None)
+    fitted = fitted_preprocessing(checkpoint)
+    return fitted.differences(now) if fitted and now else {}
 
 
 def _at(settings: Mapping[str, Any], name: str) -> Any:

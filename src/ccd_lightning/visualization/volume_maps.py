@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ccd_lightning.writing import beside
 
 OFFSET = 352  # bytes before the voxels: NIfTI-1's header, and four that say that there is no extension
 FLOAT = np.dtype("<f4")
+MAKING = threading.Lock()  # slices of a volume are written by several threads at once
 MILLIMETRES = 2  # NIfTI's code of the unit of lengths
 
 
@@ -49,8 +51,9 @@ def write_slice(file: Path, path: Path, anomaly_map: npt.NDArray[np.float32]) ->
     """
     source, page = split_page(path)
     volume = read_volume(source)
-    if not file.exists():
-        _make(file, volume)
+    with MAKING:
+        if not file.exists():
+            _make(file, volume)
     voxels = np.memmap(file, FLOAT, "r+", OFFSET, volume.shape, "F")
     view_slice(voxels, volume.orientation, page or 0, axis_of(path))[...] = anomaly_map
     voxels.flush()

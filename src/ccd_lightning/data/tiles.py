@@ -1,0 +1,58 @@
+"""How a detector cuts large images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ccd_lightning.errors import UserError
+
+OVERLAP = 0.25  # share of a tile's side that neighbours have in common, where nothing is said
+GRANULES = (32, 16, 8, 1)  # px, of which a tile's side is a multiple where the number of tiles is given, if it can be
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a detector sees large images: as tiles, each of which it takes for an image.
+
+    Attributes:
+        side: Of the square tiles, in pixels of the working image.
+        overlap: Pixels that neighbours have in common at least; None takes a quarter of the side.
+        top: Share of the tiles whose mean score is the image's; 0 takes the highest score alone.
+    """
+
+    side: int
+    overlap: int | None = None
+    top: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks all.
+
+        Raises:
+            UserError: If an option is out of its range.
+        """
+        if self.side < 1:
+            raise UserError(f"data.tiles.side is {self.side}, but must be 1 px or more.")
+        if self.overlap is not None and not 0 <= self.overlap < self.side:
+            raise UserError(f"data.tiles.overlap is {self.overlap}, but must be from 0 to less than the side.")
+        if not 0 <= self.top <= 1:
+            raise UserError(f"data.tiles.top is {self.top}, but must be a share from 0 (the maximum) to 1 (the mean).")
+
+    @property
+    def shared(self) -> int:
+        """Pixels that neighbours have in common at least."""
+        return round(OVERLAP * self.side) if self.overlap is None else self.overlap
+
+    def along(self, length: int) -> int:
+        """How many tiles cover a side of an image, of a length in pixels that is not less than theirs."""
+        return 1 + math.ceil((length - self.side) / (self.side - self.shared))
+
+
+def tiles_along(length: int, count: int) -> Tiles:
+    """Tiles of which so many cover a side of an image, of a length in pixels, with the usual overlap.
+
+    Their side is a multiple of 32 px if it can be, which most encoders want.
+    """
+    least = length / (1 + (1 - OVERLAP) * (count - 1))
+    sides = (min(length, granule * math.ceil(least / granule)) for granule in GRANULES)
+    return next((tiles for tiles in map(Tiles, sides) if tiles.along(length) == count), Tiles(math.ceil(least)))
