@@ -9,7 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from ccd_lightning.cli import main
 from ccd_lightning.data import images, stacks
@@ -392,3 +392,19 @@ def test_a_mask_may_be_stored_in_another_order_than_its_image(tmp_path: Path) ->
     nibabel.save(turned, mask)
     assert list(compare_sizes(image, mask)) == []
     assert np.array_equal(open_masks([page_of(mask, 1)], page_of(image, 1)), spots(3, (1,))[1] > 0)
+
+
+def test_the_pages_of_a_file_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = stack(tmp_path / "a.tif", noise(12))
+    steps, real = list[int](), TiffImagePlugin.TiffImageFile._seek
+
+    def seek(self: Any, frame: int) -> None:
+        steps.append(frame)
+        real(self, frame)
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_seek", seek)
+    for page in range(12):
+        assert np.array_equal(np.asarray(read_picture(page_of(file, page)).image), noise(12)[page])
+    assert len(steps) <= 2 * 12 + 30  # opened and gone to a page, twelve times; counted once
+    stack(file, noise(2))  # another file of this name
+    assert read_header(file).pages == 2
