@@ -18,6 +18,8 @@ from ccd_lightning.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
 SUBFILE = 254  # TIFF's tag of what a page is; its lowest bit marks a smaller version of another page
+BITS, PHOTOMETRIC = 258, 262  # TIFF's tags of the bits of each sample, and of what their values mean:
+WHITE_IS_ZERO = 0
 ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layers of the first
 WALKED = ("TIFF", "GIF")  # formats in which frames can only be counted by going to each
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -101,8 +103,21 @@ def read_picture(file: Path, page: int | None = None, least: Least | None = None
         if least and (wanted := least(size)):
             image.draft(None, wanted if size == image.size else wanted[::-1])
         image.load()
-        full = (0.0, 65535.0) if image.mode in SIXTEEN else None
-        return Picture(ImageOps.exif_transpose(image), size, full)
+        full = (0.0, 2.0 ** _bits(image) - 1) if image.mode in SIXTEEN else None
+        deep = image.mode in (*SIXTEEN, "I", "F")  # of 8 bits, Pillow inverts them itself
+        inverted = deep and _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO
+        return Picture(ImageOps.exif_transpose(image), size, full, inverted=inverted)
+
+
+def _tag(image: Image.Image, number: int, default: Any = None) -> Any:
+    """A tag of the page at which an opened TIFF file is; the default where there is none, and of other formats."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return tags.get(number, default)
+
+
+def _bits(image: Image.Image) -> int:
+    """How many bits a sample has in an opened file that Pillow decodes to 16."""
+    return min(map(int, _tag(image, BITS, (16,))))
 
 
 def holds_one(file: Path) -> bool:
@@ -138,8 +153,7 @@ def _walk(file: Path, state: str) -> Sequence[int]:
 
 def _is_preview(image: Image.Image, page: int) -> bool:
     image.seek(page)
-    tags: Any = getattr(image, "tag_v2", {})
-    return page > 0 and bool(tags.get(SUBFILE, 0) & 1)
+    return page > 0 and bool(_tag(image, SUBFILE, 0) & 1)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
