@@ -124,6 +124,8 @@ def test_images_are_found_by_path_then_by_name(tmp_path: Path) -> None:
     assert found("b.png") is None
     with pytest.raises(UserError, match=r"x/a\.png and y/a\.png are both called a\.png"):
         found("x/a.png", "y/a.png")
+    with pytest.raises(UserError, match=r"two images have the file_name polyp/a\.png"):
+        found("polyp/a.png", "b.png", "polyp\\a.png")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ccd_lightning.data.formats import read_header
+from ccd_lightning.data.formats import read_header, read_picture
 from ccd_lightning.data.images import load_images, read_image
 from ccd_lightning.data.layouts import list_images
 from ccd_lightning.data.masks import read_mask
@@ -46,6 +48,31 @@ def test_twelve_bits_in_sixteen_are_told(tmp_path: Path) -> None:
     Image.fromarray(ramp(4095).astype(np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png: 16 bits of which few values are used \(0 to 4095\)"):
         read_image(tmp_path / "a.png", EIGHT)
+
+
+def grey_tiff(path: Path, values: np.ndarray[Any, Any], bits: int, photometric: int) -> Path:
+    """Writes grey values of 8, 12 or 16 bits, which Pillow writes neither inverted nor with 12."""
+    if bits == 12:
+        first, second = values.astype(np.uint16).reshape(-1, 2).T
+        data = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1).astype(np.uint8).tobytes()
+    else:
+        data = values.astype(f"<u{bits // 8}").tobytes()
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 0, 277: 1, 278: height, 279: len(data)}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data)
+    return path
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(8, 0), (8, 1), (12, 1), (16, 0), (16, 1)])
+def test_a_tiff_file_says_its_depth_and_whether_white_is_0(bits: int, photometric: int, tmp_path: Path) -> None:
+    top = 2**bits - 1
+    file = grey_tiff(tmp_path / "a.tif", ramp(top).round(), bits, photometric)
+    assert read_picture(file).full == (None if bits == 8 else (0, top))
+    shown = read_image(file, Preprocessing(8, window="full"))[:, 0, 0].astype(int)
+    expected = ramp(255)[:, 0] if photometric else 255 - ramp(255)[:, 0]
+    assert np.abs(shown - expected).max() <= 1
 
 
 def masks() -> dict[str, Image.Image]:

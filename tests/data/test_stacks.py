@@ -9,7 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from ccd_lightning.cli import main
 from ccd_lightning.data import images, stacks
@@ -23,6 +23,8 @@ from ccd_lightning.data.formats import read_header, read_picture
 from ccd_lightning.data.image_files import FileBatches, look_for
 from ccd_lightning.data.images import load_images, read_image
 from ccd_lightning.data.manifest import Manifest, Row
+from ccd_lightning.data.masks import open_masks
+from ccd_lightning.data.pairing import compare_sizes
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import describe, read_layout
 from ccd_lightning.data.sources import axis_of, page_of, split_page
@@ -351,3 +353,58 @@ def test_what_is_no_regular_file_is_refused_before_it_is_opened(folder: Path) ->
 def test_rows_without_pages_stay_as_they_are(tmp_path: Path) -> None:
     rows = [Row(picture(tmp_path / f"{n}.png"), "train", group="patient1") for n in range(3)]
     assert expand_stacks(Manifest(tmp_path, rows)).rows == rows
+
+
+@pytest.mark.parametrize(
+    ("affine", "what"),
+    [
+        (np.eye(4), "orientation"),
+        (np.diag([-1.0, -1.0, 1.01, 1.0]), "place"),
+        (LPS + np.outer([0, 0, 1, 0], [0, 0, 0, 0.01]), "place"),
+    ],
+)
+def test_a_mask_that_lies_elsewhere_in_the_body_is_told(affine: Any, what: str, tmp_path: Path) -> None:
+    image, mask = volume(tmp_path / "test/lesion/a.nii", noise(3)), tmp_path / "ground_truth/lesion/a.nii"
+    picture(tmp_path / "train/good/b.png")
+    voxels = spots(3, (1,)).transpose(2, 1, 0)
+    mask.parent.mkdir(parents=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), mask)
+    message = f"another {what} in the body than that of its image {image}"
+    (flaw,) = read_layout(tmp_path)[0].flaws
+    assert (flaw.path, message in flaw.message) == (mask, True)
+    table = tmp_path / "table.csv"
+    lines = [
+        "path,split,kind,mask",
+        "train/good/b.png,train,good,",
+        "test/lesion/a.nii,test,lesion,ground_truth/lesion/a.nii",
+    ]
+    table.write_text("\n".join(lines))
+    (flaw,) = read_layout(tmp_path, str(table))[0].flaws
+    assert (flaw.path, message in flaw.message) == (mask, True)
+    with pytest.raises(UserError, match=rf"a\.nii: .*another {what}"):
+        open_masks([page_of(mask, 1)], page_of(image, 1))
+
+
+def test_a_mask_may_be_stored_in_another_order_than_its_image(tmp_path: Path) -> None:
+    image, mask = volume(tmp_path / "a.nii", noise(3)), tmp_path / "mask.nii"
+    marked = nibabel.Nifti1Image(spots(3, (1,)).transpose(2, 1, 0), LPS + np.eye(4)[:, [3, 0, 1, 2]] * 1e-5)
+    turned = marked.as_reoriented(nibabel.orientations.axcodes2ornt("SRA"))
+    nibabel.save(turned, mask)
+    assert list(compare_sizes(image, mask)) == []
+    assert np.array_equal(open_masks([page_of(mask, 1)], page_of(image, 1)), spots(3, (1,))[1] > 0)
+
+
+def test_the_pages_of_a_file_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = stack(tmp_path / "a.tif", noise(12))
+    steps, real = list[int](), TiffImagePlugin.TiffImageFile._seek
+
+    def seek(self: Any, frame: int) -> None:
+        steps.append(frame)
+        real(self, frame)
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_seek", seek)
+    for page in range(12):
+        assert np.array_equal(np.asarray(read_picture(page_of(file, page)).image), noise(12)[page])
+    assert len(steps) <= 2 * 12 + 30  # opened and gone to a page, twelve times; counted once
+    stack(file, noise(2))  # another file of this name
+    assert read_header(file).pages == 2

@@ -63,6 +63,9 @@ class Coco:
         file: It is read from.
         sizes: Width and height of each image in pixels, None where the file does not say, by the image's path.
         regions: Of each image, by its path.
+
+    Raises:
+        UserError: If two images have one file_name.
     """
 
     def __init__(self, file: Path, content: Any) -> None:
@@ -72,9 +75,11 @@ class Coco:
         names = {}
         for image in content["images"]:
             names[image["id"]] = name = _plain_path(image["file_name"])
+            if name in self.sizes:  # which of the two an annotation is of could not be told apart
+                raise UserError(f"{file}: two images have the file_name {name}. Name each image once, by its path.")
             known = image.get("width"), image.get("height")
             self.sizes[name] = (int(known[0]), int(known[1])) if all(known) else None
-            self.regions.setdefault(name, [])
+            self.regions[name] = []
         for region in content["annotations"]:
             self.regions[names[region["image_id"]]].append(region)
         self._by_name = defaultdict[str, list[str]](list)

@@ -66,12 +66,15 @@ def open_mask(path: Path, image: Path) -> Bools:
     """What one mask of an image marks, (height, width).
 
     Raises:
-        UserError: If the file cannot be read.
+        UserError: If the file cannot be read, or its volume does not lie where the image's does.
     """
     if is_annotation(path):
         return read_annotation(path, image, read_header(image).size)
     file, page = split_page(path)
     if is_volume(file):
+        source = split_page(image)[0]
+        if is_volume(source) and (message := nifti.tell_place(file, source)):
+            raise UserError(f"{file}: {message}")
         return nifti.read_mask(file, page, axis_of(path))
     return abnormal_pixels(open_image(path))
 

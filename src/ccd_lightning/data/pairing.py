@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from pathlib import Path
 
 from ccd_lightning.data.annotations import is_annotation, read_coco
-from ccd_lightning.data.formats import read_header
+from ccd_lightning.data.formats import is_volume, nifti, read_header
 from ccd_lightning.data.manifest import Flaw
 from ccd_lightning.data.naming import IMAGE_WORDS, MASK_NAMES, image_stem, is_junk, is_mask_folder, stem_of, suffix_of
 from ccd_lightning.data.sources import split_page
@@ -162,7 +162,7 @@ def pair_masks(
 
 
 def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
-    """What is wrong with the sizes and numbers of pages that two files state in their headers; nothing is decoded."""
+    """What is wrong with sizes, numbers of pages, and places in the body that two headers state; nothing is decoded."""
     if is_annotation(mask):  # whose numbers are read with the mask
         return
     try:
@@ -179,3 +179,7 @@ def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
         (width, height), (mask_width, mask_height) = header.size, other.size
         message = f"the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
         yield Flaw(mask, f"{message} Export the mask at the size of the image.")
+    elif all(map(is_volume, files := (split_page(mask)[0], split_page(image)[0]))) and (
+        message := nifti.tell_place(*files)
+    ):
+        yield Flaw(mask, message)

@@ -112,7 +112,9 @@ def _misfit(mask: Path, image: Path, total: int, axis: int) -> str:
         pages = read_header(page_of(mask, 0, axis) if is_volume(mask) else mask).pages
     except UserError as error:
         return str(error).removeprefix(f"{mask}: ")
-    return "" if pages == total else f"the mask has {count(pages, 'page')}, but {fitting}."
+    if pages != total:
+        return f"the mask has {count(pages, 'page')}, but {fitting}."
+    return nifti.tell_place(mask, image) if is_volume(mask) and is_volume(image) else ""
 
 
 def _same_page(mask: Path, image: Path) -> Path:

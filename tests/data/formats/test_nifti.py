@@ -151,6 +151,16 @@ def test_masks(tmp_path: Path) -> None:
     assert np.array_equal(nifti.read_mask(shares, 1), (labels[:, :, 1] >= 2).T)
 
 
+def test_whether_a_mask_holds_probabilities_is_decided_for_all_of_its_slices(tmp_path: Path) -> None:
+    values = np.zeros((4, 4, 2), np.float32)
+    values[0, :, 0], values[0, :, 1] = 0.25, 3  # the first slice alone could be of probabilities
+    labels = write(tmp_path / "labels.nii", values)
+    assert [int(nifti.read_mask(labels, page).sum()) for page in (0, 1)] == [4, 4]
+    values[0, :, 1] = np.nan, 0.75, 0.75, 0.25
+    shares = write(tmp_path / "shares.nii", values)
+    assert [int(nifti.read_mask(shares, page).sum()) for page in (0, 1)] == [0, 2]
+
+
 def test_a_volume_is_unpacked_once_for_all_slices_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, real = list[Path](), nifti_file._read_voxels
 

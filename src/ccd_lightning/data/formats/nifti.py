@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ccd_lightning.data.formats.nifti_file import AXES, Volume, read_volume, read_voxels
+from ccd_lightning.data.formats.nifti_file import AXES, Volume, read_volume, read_voxels, tell_place
 from ccd_lightning.data.formats.picture import Header, Picture, Range
-from ccd_lightning.data.sources import AXIAL
+from ccd_lightning.data.sources import AXIAL, state_of
 from ccd_lightning.errors import UserError
 
-__all__ = ["read_header", "read_mask", "read_picture", "read_volume", "view_slice"]
+__all__ = ["read_header", "read_mask", "read_picture", "read_volume", "tell_place", "view_slice"]
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -77,7 +78,8 @@ def read_picture(file: Path, page: int | None = None, axis: int = AXIAL) -> Pict
 def read_mask(file: Path, page: int | None = None, axis: int = AXIAL) -> NDArray[np.bool_]:
     """Which pixels of a slice of a mask are abnormal, (height, width).
 
-    Abnormal is what is more than 0, or, of floating point that lies within [0, 1], as probabilities do, more than 0.5.
+    Abnormal is what is more than 0, or, of floating point that lies within [0, 1] in the whole volume, as probabilities
+    do, more than 0.5.
 
     Raises:
         UserError: As `read_picture`.
@@ -87,10 +89,29 @@ def read_mask(file: Path, page: int | None = None, axis: int = AXIAL) -> NDArray
     if volume.dtype.names:
         colours: NDArray[np.bool_] = np.any([plane[name] > 0 for name in "RGB"], axis=0)
         return colours
-    values, half = _scaled(plane, volume), abs(volume.slope) / 2 if _is_scaled(volume) else 0.0  # by which 0 may be off
-    shares = values.dtype.kind == "f" and bool(((values >= -half) & (values <= 1 + half)).all())
-    abnormal: NDArray[np.bool_] = values > (0.5 if shares else half)
+    threshold = 0.5 if _holds_shares(file, state_of(file)) else _rounding(volume)
+    abnormal: NDArray[np.bool_] = _scaled(plane, volume) > threshold
     return abnormal
+
+
+@functools.lru_cache(maxsize=4096)
+def _holds_shares(file: Path, state: str) -> bool:
+    """Whether a file, as long as it stays in this state, holds probabilities: floating point within [0, 1].
+
+    One slice cannot tell: that of a label map may hold no value above 1.
+    """
+    volume = read_volume(file)
+    if volume.dtype.kind != "f" and not _is_scaled(volume):
+        return False
+    voxels = read_voxels(file, volume)
+    ends = np.array([np.fmin.reduce(voxels, axis=None), np.fmax.reduce(voxels, axis=None)])  # NaN says nothing
+    values, margin = _scaled(ends, volume), _rounding(volume)
+    return bool(values.min() >= -margin and values.max() <= 1 + margin)
+
+
+def _rounding(volume: Volume) -> float:
+    """By how much a value may be off: half of a step of scaled numbers."""
+    return abs(volume.slope) / 2 if _is_scaled(volume) else 0.0
 
 
 def occupied_slices(file: Path, axis: int = AXIAL) -> list[int]:

@@ -22,6 +22,7 @@ AXES = {0: "sagittal", 1: "coronal", 2: "axial"}  # of a volume whose axes run t
 OFFSET = 1 << 24  # bytes before the voxels, which hold the header and its extensions
 DEFLATE = 1032  # the most bytes that one byte of a gzip file can stand for
 HEADER = 540  # bytes of the longer one of NIfTI's two headers
+TOLERANCE = 1e-3  # of a voxel, by which affines that mean the same may differ
 
 Array = NDArray[Any]
 
@@ -45,6 +46,14 @@ class Volume(NamedTuple):
     dtype: np.dtype[Any]
     slope: float
     intercept: float
+
+    @property
+    def body_affine(self) -> NDArray[np.float64]:
+        """From voxels in the order of `body_shape` to millimetres, (4, 4)."""
+        import nibabel
+
+        affine: NDArray[np.float64] = self.affine @ nibabel.orientations.inv_ornt_aff(self.orientation, self.shape)
+        return affine
 
     @property
     def body_shape(self) -> tuple[int, int, int]:
@@ -90,6 +99,28 @@ def read_volume(file: Path) -> Volume:
     packed = file.stat().st_size
     require_bytes(file, dtype.itemsize * int(np.prod(whole, dtype=object)), packed * (DEFLATE if _zipped(file) else 1))
     return volume
+
+
+def tell_place(mask: Path, image: Path) -> str:
+    """Why a mask does not lie where its image does, in words that go on after its name; empty if it does.
+
+    The axes of both may be stored in any order and direction, as long as voxels with the same place in the body are
+    one. Files of different sizes are not compared.
+
+    Raises:
+        UserError: If a file is no volume that can be read.
+    """
+    own, other = read_volume(mask), read_volume(image)
+    sides = np.linalg.norm(other.body_affine[:3, :3], axis=0)  # of a voxel, in millimetres
+    tolerances = TOLERANCE * np.append(sides, sides.min())  # of a step along each axis, and of the first voxel
+    differences = np.abs(own.body_affine - other.body_affine)[:3]
+    if own.body_shape != other.body_shape or (differences <= tolerances).all():
+        return ""
+    what = "place" if np.array_equal(own.orientation, other.orientation) else "orientation"
+    return (
+        f"its affine gives it another {what} in the body than that of its image {image}. If the voxels do go together,"
+        " copy the image's affine to the mask; otherwise resample the mask to the image."
+    )
 
 
 def _orientation(file: Path, affine: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ from PIL import Image, ImageOps
 
 from ccd_lightning.data.formats.bounds import WAY_OUT, max_pixels, require_bytes, require_pixels
 from ccd_lightning.data.formats.picture import Header, Least, Picture
+from ccd_lightning.data.sources import state_of
 from ccd_lightning.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
 SUBFILE = 254  # TIFF's tag of what a page is; its lowest bit marks a smaller version of another page
+BITS, PHOTOMETRIC = 258, 262  # TIFF's tags of the bits of each sample, and of what their values mean:
+WHITE_IS_ZERO = 0
 ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layers of the first
+WALKED = ("TIFF", "GIF")  # formats in which frames can only be counted by going to each
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 CHANNELS = 4  # bytes of a decoded pixel, at most
 STUDIED = 8192  # bytes of a PNG file in which its first chunks are
@@ -58,17 +63,17 @@ def read_header(file: Path, page: int = 0) -> Header:
         UserError: If the file is no image that can be read, or has no such page.
     """
     with _opened(file) as image:
-        pages = _pages(image)
+        pages = _pages(image, file)
         _seek(image, file, pages, page)
         orientation = int(Image.Image.getexif(image).get(ORIENTATION, 1))  # as in `upright_size`
         return Header(upright_size(image), len(pages), image.mode, orientation=orientation)
 
 
-def _seek(image: Image.Image, file: Path, pages: list[int], page: int) -> None:
+def _seek(image: Image.Image, file: Path, pages: Sequence[int], page: int) -> None:
     """Goes to a page; more bytes than may be unpacked are refused there."""
     if page >= len(pages):
         raise UserError(f"{file}[{page}]: no such page; there are {len(pages)}, counted from 0.")
-    if getattr(image, "n_frames", 1) > 1:
+    if pages[page] > 0:
         image.seek(pages[page])
     require_pixels(file, *image.size)
     require_bytes(file, image.width * image.height * CHANNELS)
@@ -87,7 +92,7 @@ def read_picture(file: Path, page: int | None = None, least: Least | None = None
         UserError: If the file cannot be decoded, has no such page, or holds several and none is named.
     """
     with _opened(file) as image:
-        pages = _pages(image)
+        pages = _pages(image, file)
         if page is None and len(pages) > 1:
             raise UserError(
                 f"{file}: {len(pages)} pages (or frames) in one file, but one image is expected. Name one, such as"
@@ -98,8 +103,21 @@ def read_picture(file: Path, page: int | None = None, least: Least | None = None
         if least and (wanted := least(size)):
             image.draft(None, wanted if size == image.size else wanted[::-1])
         image.load()
-        full = (0.0, 65535.0) if image.mode in SIXTEEN else None
-        return Picture(ImageOps.exif_transpose(image), size, full)
+        full = (0.0, 2.0 ** _bits(image) - 1) if image.mode in SIXTEEN else None
+        deep = image.mode in (*SIXTEEN, "I", "F")  # of 8 bits, Pillow inverts them itself
+        inverted = deep and _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO
+        return Picture(ImageOps.exif_transpose(image), size, full, inverted=inverted)
+
+
+def _tag(image: Image.Image, number: int, default: Any = None) -> Any:
+    """A tag of the page at which an opened TIFF file is; the default where there is none, and of other formats."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return tags.get(number, default)
+
+
+def _bits(image: Image.Image) -> int:
+    """How many bits a sample has in an opened file that Pillow decodes to 16."""
+    return min(map(int, _tag(image, BITS, (16,))))
 
 
 def holds_one(file: Path) -> bool:
@@ -113,21 +131,29 @@ def holds_one(file: Path) -> bool:
     return suffix in (".jpg", ".jpeg", ".bmp")
 
 
-def _pages(image: Image.Image) -> list[int]:
+def _pages(image: Image.Image, file: Path) -> Sequence[int]:
     """The frames of an opened file that are images of their own.
 
     Previews do not count: smaller versions of a TIFF file's image, and what a camera's JPEG (MPO) holds beside it.
     """
-    count = 1 if image.format in ONE_IMAGE else getattr(image, "n_frames", 1)
-    if count == 1 or image.format != "TIFF":
-        return list(range(count))
-    return [page for page in range(count) if not _is_preview(image, page)]
+    if image.format in ONE_IMAGE:
+        return (0,)
+    return _walk(file, state_of(file)) if image.format in WALKED else range(getattr(image, "n_frames", 1))
+
+
+@functools.lru_cache(maxsize=4096)
+def _walk(file: Path, state: str) -> Sequence[int]:
+    """The same, of a file as long as it stays in this state: done for each page again, it would take N * N steps."""
+    with _opened(file) as image:
+        count = getattr(image, "n_frames", 1)
+        if count == 1 or image.format != "TIFF":
+            return range(count)
+        return tuple(page for page in range(count) if not _is_preview(image, page))
 
 
 def _is_preview(image: Image.Image, page: int) -> bool:
     image.seek(page)
-    tags: Any = getattr(image, "tag_v2", {})
-    return page > 0 and bool(tags.get(SUBFILE, 0) & 1)
+    return page > 0 and bool(_tag(image, SUBFILE, 0) & 1)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
