@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,9 @@ def draw_split(
 ) -> list[Row]:
     """Divides normal images into training and test; images of one patient or video stay together.
 
-    Each group is ranked by a digest of its name and the seed, so that another file more or less changes little.
+    Each group is ranked by a digest of its name and the seed, so that another file more or less changes little. Where a
+    file's header names its patient, which it does by a pseudonym that depends on the machine, the path of the group's
+    first image stands for the name.
 
     Args:
         base: The folder below which folders may be named after patients or videos.
@@ -70,11 +73,14 @@ def draw_split(
         UserError: If all images are of one patient or video.
     """
     own = {path: group_of(path, base) if grouped else None for path in paths}
-    own |= header_groups([path for path, group in own.items() if group is None]) if grouped else {}
+    headers = header_groups([path for path, group in own.items() if group is None]) if grouped else {}
+    own |= headers
     groups: dict[str, list[Path]] = {}
     for path in own:
         groups.setdefault(own[path] or f"{path.parent.name}/{path.name}", []).append(path)
-    ranked = sorted(groups, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+    names = {name: name for name in groups}
+    names |= {group: min(_below(base, path) for path in groups[group]) for group in headers.values()}
+    ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {names[group]}".encode()).digest())
     chosen = {name for name in tested if name in groups}
     count, wanted = sum(len(groups[name]) for name in chosen), round(share * sum(map(len, groups.values())))
     for name in ranked:
@@ -89,9 +95,14 @@ def draw_split(
         )
     return [
         Row(path, "test" if name in chosen else "train", group=own[path])
-        for name in sorted(groups)
+        for name in sorted(groups, key=lambda group: names[group])
         for path in sorted(groups[name])
     ]
+
+
+def _below(base: Path, path: Path) -> str:
+    """A path relative to a folder, the same on every system."""
+    return os.path.relpath(path, base).replace(os.sep, "/")
 
 
 def authors(root: Path, reading: Reading) -> Manifest:
