@@ -17,7 +17,7 @@ from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.data.division import image_keys
-from ccd_lightning.data.duplicates import find_pairs
+from ccd_lightning.data.duplicates import find_pairs, shared_groups
 from ccd_lightning.data.file_info import inspect
 from ccd_lightning.data.formats import read_header, read_picture
 from ccd_lightning.data.image_files import FileBatches, look_for
@@ -160,6 +160,16 @@ def test_volumes_are_cut_along_the_axis_that_is_asked_for(tmp_path: Path) -> Non
     assert np.array_equal(found, voxels[::-1, 31 - 5])  # the front is above in axial slices, the head in these
     with pytest.raises(UserError, match=r"data\.axis is 3, but must be 0"):
         AnomalyDataModule(str(tmp_path), axis=3).manifest()
+
+
+def test_named_pages_of_a_file_are_a_group(tmp_path: Path) -> None:
+    volume(tmp_path / "a/one.nii.gz", noise(4))
+    lines = [f"a/one.nii.gz[{index}],{'train' if index < 2 else 'test'},good" for index in range(4)]
+    (tmp_path / "set.csv").write_text("\n".join(["path,split,kind", *lines]))
+    manifest = read_layout(tmp_path / "set.csv")[0]
+    assert {row.group for row in manifest.rows} == {"a/one.nii.gz"}
+    assert len(shared_groups(manifest)) == 1
+    assert {row.group for row in read_layout(tmp_path / "set.csv", groups=False)[0].rows} == {None}
 
 
 def test_dicom_files_are_images_by_content_and_groups_by_patient(tmp_path: Path) -> None:

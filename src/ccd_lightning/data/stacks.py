@@ -21,7 +21,7 @@ from ccd_lightning.data.images import in_parallel
 from ccd_lightning.data.manifest import Flaw, Manifest, Row
 from ccd_lightning.data.masks import open_masks
 from ccd_lightning.data.naming import is_image
-from ccd_lightning.data.sources import AXES, AXIAL, page_of, split_page, state_of
+from ccd_lightning.data.sources import AXES, AXIAL, file_of, page_of, split_page, state_of
 from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
@@ -53,7 +53,8 @@ def expand_stacks(manifest: Manifest, groups: bool = True, axis: int = AXIAL) ->
 
     Args:
         manifest: The images.
-        groups: Whether images of one file, and of files that say to be of one patient, stay together.
+        groups: Whether images of one file, and of files that say to be of one patient, stay together, pages that are
+            named one by one too.
         axis: Across which volumes are cut into slices.
 
     Returns:
@@ -69,11 +70,11 @@ def expand_stacks(manifest: Manifest, groups: bool = True, axis: int = AXIAL) ->
     for row in manifest.rows:
         found = pages[row.path]
         group = row.group or (found.group if groups else None)
+        if groups and not group and (found.shown is not None or split_page(row.path)[1] is not None):
+            group = os.path.relpath(file_of(row.path), manifest.root).replace(os.sep, "/")
         if found.shown is None:
             rows.append(replace(row, group=group, masks=tuple(_same_page(mask, row.path) for mask in row.masks)))
             continue
-        if groups and not group:
-            group = os.path.relpath(row.path, manifest.root).replace(os.sep, "/")
         own = _pages_of(replace(row, group=group), found, axis, flaws)
         expanded += own
         rows += own
