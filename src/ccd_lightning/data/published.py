@@ -9,16 +9,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ccd_lightning.data.layouts import normal_folder, read_images, subfolders
-from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
+from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row, Split
 from ccd_lightning.data.naming import group_of, is_abnormal, is_junk, is_normal
 from ccd_lightning.data.pairing import pair_masks
+from ccd_lightning.data.sources import name_below
 from ccd_lightning.data.stacks import header_groups
 from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
@@ -46,6 +46,10 @@ class Reading:
         """As `naming.group_of`; None where groups are not wanted."""
         return group_of(path, base) if self.groups else None
 
+    def row(self, path: Path, split: Split, base: Path, anomaly_type: str = GOOD) -> Row:
+        """An image whose group is what names say."""
+        return Row(path, split, anomaly_type, group=self.group_of(path, base), guessed=True)
+
 
 def draw_split(
     base: Path,
@@ -72,14 +76,14 @@ def draw_split(
     Raises:
         UserError: If all images are of one patient or video.
     """
-    own = {path: group_of(path, base) if grouped else None for path in paths}
-    headers = header_groups([path for path, group in own.items() if group is None]) if grouped else {}
-    own |= headers
+    paths = list(paths)
+    headers = header_groups(paths) if grouped else {}
+    own = {path: headers.get(path) or (group_of(path, base) if grouped else None) for path in paths}
     groups: dict[str, list[Path]] = {}
     for path in own:
         groups.setdefault(own[path] or f"{path.parent.name}/{path.name}", []).append(path)
     names = {name: name for name in groups}
-    names |= {group: min(_below(base, path) for path in groups[group]) for group in headers.values()}
+    names |= {group: min(name_below(base, path) for path in groups[group]) for group in headers.values()}
     ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {names[group]}".encode()).digest())
     chosen = {name for name in tested if name in groups}
     count, wanted = sum(len(groups[name]) for name in chosen), round(share * sum(map(len, groups.values())))
@@ -100,16 +104,11 @@ def draw_split(
     ]
 
 
-def _below(base: Path, path: Path) -> str:
-    """A path relative to a folder, the same on every system."""
-    return os.path.relpath(path, base).replace(os.sep, "/")
-
-
 def authors(root: Path, reading: Reading) -> Manifest:
     """The archives of the paper's authors: `train_set`, `test_set/normal_test`, `test_set/abnormal_test`."""
     train, normal = read_images(root / "train_set"), read_images(root / "test_set" / "normal_test")
-    rows = [Row(path, "train", group=reading.group_of(path, root)) for path in train]
-    rows += [Row(path, "test", group=reading.group_of(path, root)) for path in normal]
+    rows = [reading.row(path, "train", root) for path in train]
+    rows += [reading.row(path, "test", root) for path in normal]
     abnormal, flaws = _abnormal(root, root / "test_set" / "abnormal_test", "abnormal", reading)
     return Manifest(root, rows + abnormal, flaws)
 
@@ -127,7 +126,7 @@ def _abnormal(
         if truth is None and not masks:  # this layout asks for no masks
             masks, flaws = {}, []
     groups = {path: reading.group_of(path, root) for path in images}
-    groups |= header_groups([path for path, group in groups.items() if group is None]) if reading.groups else {}
+    groups |= header_groups(images) if reading.groups else {}
     rows = [Row(path, "test", anomaly_type, masks.get(path, ()), groups[path]) for path in images]
     return rows, flaws
 
@@ -164,8 +163,7 @@ def medianomaly(root: Path, reading: Reading) -> Manifest:
         raise UserError(f"{missing}: no such file, but {table} names it.")
     kinds = {"0": GOOD, "1": "abnormal"}
     rows = [
-        Row(path, "train" if split == "train" else "test", kinds[label], group=reading.group_of(path, root))
-        for path, split, label in named
+        reading.row(path, "train" if split == "train" else "test", root, kinds[label]) for path, split, label in named
     ]
     return Manifest(root, rows)
 
@@ -175,14 +173,11 @@ def isic2018(root: Path, reading: Reading) -> Manifest:
 
     Of the training images, only naevi are used.
     """
-    rows = [
-        Row(path, "train", group=reading.group_of(path, root))
-        for path, kind in _diagnoses(root, "Training")
-        if kind == NORMAL_ISIC
-    ]
+    naevi = (path for path, kind in _diagnoses(root, "Training") if kind == NORMAL_ISIC)
+    rows = [reading.row(path, "train", root) for path in naevi]
     for path, kind in _diagnoses(root, "Test"):
         anomaly_type = GOOD if kind == NORMAL_ISIC else kind.lower()
-        rows.append(Row(path, "test", anomaly_type, group=reading.group_of(path, root)))
+        rows.append(reading.row(path, "test", root, anomaly_type))
     return Manifest(root, rows)
 
 
