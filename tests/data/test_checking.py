@@ -154,6 +154,17 @@ def test_what_is_wrong_is_found_and_nothing_else(
     assert topics(root) == {(level, topic): [path]}
 
 
+def test_the_measured_window_serves_where_content_is_found(root: Path) -> None:
+    for path in root.glob("*/*/*.png"):
+        if "ground_truth" not in path.parts:
+            deep = np.zeros((32, 32), np.uint16)
+            deep[4:28, 4:28] = 1000 + 10 * np.asarray(Image.open(path).convert("L"), np.uint16)[4:28, 4:28]
+            Image.fromarray(deep).save(path)  # 12 bits of 16
+    found = check(read_layout(root)[0], preprocessing=Preprocessing(32, "auto"))
+    assert not [one for one in found.findings if one.level != "note"]
+    assert len(found.lesions) == 3
+
+
 def test_one_fault_does_not_hide_another(root: Path) -> None:
     paths = [no_mask(root), damage(root), leak(root)]
     found = topics(root)

@@ -99,7 +99,10 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
                 findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
         pairs = copies(manifest, infos)
         findings += [*_repeated(manifest, infos), *_kinds_of_files(infos), *_sizes(infos)]
-        levels = _count_levels(manifest, infos, preprocessing, findings)
+        training = [row.path for row in manifest.select("train") if row.path in infos]
+        if window := measure_window(training, preprocessing)[0]:
+            preprocessing = replace(preprocessing, window=window)
+        levels = _count_levels(infos, preprocessing, findings)
         findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, preprocessing, lesions)
     findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
     findings += [
@@ -142,12 +145,9 @@ def _kinds_of_files(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
 
 
 def _count_levels(
-    manifest: Manifest, infos: Mapping[Path, ImageInfo], preprocessing: Preprocessing, findings: list[Finding]
+    infos: Mapping[Path, ImageInfo], preprocessing: Preprocessing, findings: list[Finding]
 ) -> dict[Path, int]:
     """Counts the grey levels that the window leaves; images that cannot be shown by it are added to the findings."""
-    training = [row.path for row in manifest.select("train") if row.path in infos]
-    if found := measure_window(training, preprocessing)[0]:
-        preprocessing = replace(preprocessing, window=found)
     levels: dict[Path, int] = {}
     for path, count in count_levels([path for path, seen in infos.items() if seen.mode in DEEP], preprocessing):
         if isinstance(count, UserError):

@@ -83,7 +83,7 @@ def draw_split(
     for path in own:
         groups.setdefault(own[path] or f"{path.parent.name}/{path.name}", []).append(path)
     names = {name: name for name in groups}
-    names |= {group: min(name_below(base, path) for path in groups[group]) for group in headers.values()}
+    names |= {group: min(name_below(base, path) for path in groups[group]) for group in set(headers.values())}
     ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {names[group]}".encode()).digest())
     chosen = {name for name in tested if name in groups}
     count, wanted = sum(len(groups[name]) for name in chosen), round(share * sum(map(len, groups.values())))
