@@ -22,6 +22,7 @@ from ccd_lightning.data.lesion_sizes import SMALL
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.masks import grey_share, open_mask
 from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.regions import count_outside
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write, cell, path_cell
 
@@ -205,6 +206,12 @@ def _masks_of(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], li
         message = _without_name(error, row.masks[0])
         return [Finding("error", "masks that cannot be read", row.masks[0], message, row.path)], []
     lesions = preprocessing.lesion_sizes(joined, placement)
+    outside, total = count_outside(joined, placement.source_in(joined.shape[1], joined.shape[0]))
+    if outside:
+        message = f"{outside} of {total} lesions are outside of the part that is used."
+        if not lesions:
+            message = f"no lesion is in the part that is used ({total} outside of it)."
+        found.append(Finding("warning", "lesions outside", row.masks[0], message, row.path))
     if small := sum(size < SMALL for size in lesions):
         where = f"at {preprocessing.size_in_words} px"
         message = f"{small} of {len(lesions)} lesions less than {SMALL} px across {where}."
