@@ -45,6 +45,12 @@ def test_groups_of_one_run_are_enough(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[-1] == "other/predictions.csv names other patients or videos, which are not used"
 
 
+def test_names_of_groups_do_not_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    renamed = [f"pseudonym {group[::-1]}" if group else "" for group in GROUPS]
+    lines = told(leave("a", GOOD, groups=GROUPS), leave("b", POOR, groups=renamed), capsys=capsys)
+    assert "other patients" not in "\n".join(lines)
+
+
 @pytest.mark.parametrize("counted", [4, None])
 def test_tests_of_old_without_groups_are_told_of(counted: int | None, capsys: pytest.CaptureFixture[str]) -> None:
     old = [leave(name, scores, counted=counted) for name, scores in (("good", GOOD), ("poor", POOR))]

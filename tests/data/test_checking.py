@@ -154,6 +154,37 @@ def test_what_is_wrong_is_found_and_nothing_else(
     assert topics(root) == {(level, topic): [path]}
 
 
+def test_the_measured_window_serves_where_content_is_found(root: Path) -> None:
+    for path in root.glob("*/*/*.png"):
+        if "ground_truth" not in path.parts:
+            deep = np.zeros((32, 32), np.uint16)
+            deep[4:28, 4:28] = 1000 + 10 * np.asarray(Image.open(path).convert("L"), np.uint16)[4:28, 4:28]
+            Image.fromarray(deep).save(path)  # 12 bits of 16
+    found = check(read_layout(root)[0], preprocessing=Preprocessing(32, "auto"))
+    assert not [one for one in found.findings if one.level != "note"]
+    assert len(found.lesions) == 3
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "message"),
+    [
+        (Preprocessing(32, (0.5, 0.5, 1, 1)), "no lesion is in the part that is used (2 outside of it)."),
+        (Preprocessing(32, (0, 0, 1, 0.5)), "1 of 2 lesions are outside of the part that is used."),
+        (Preprocessing((8, 32), fit="crop"), "no lesion is in the part that is used (2 outside of it)."),
+        (Preprocessing(32, (0, 0, 0.5, 1)), None),
+    ],
+)
+def test_lesions_outside_of_the_used_part_are_counted(
+    preprocessing: Preprocessing, message: str | None, root: Path
+) -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[2:8, 2:8] = mask[24:30, 2:8] = 255
+    Image.fromarray(mask).save(root / "ground_truth/polyp/1.png")
+    found = by_topic(check(read_layout(root)[0], preprocessing=preprocessing).findings)
+    ours = [one for one in found.get(("warning", "lesions outside"), []) if one.path.name == "1.png"]
+    assert [one.message for one in ours] == [message] * bool(message)
+
+
 def test_one_fault_does_not_hide_another(root: Path) -> None:
     paths = [no_mask(root), damage(root), leak(root)]
     found = topics(root)

@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ccd_lightning.cli import main
@@ -15,6 +16,7 @@ from ccd_lightning.data.published import draw_split
 from ccd_lightning.data.recognition import LAYOUTS, describe, read_layout
 from ccd_lightning.errors import UserError
 from tests.data.fakes import FAKES, authors, hyper_kvasir, isic2018, lag, medianomaly, picture, two_folders
+from tests.dicom_files import dicom
 from tests.runs import CONFIGS
 
 
@@ -103,6 +105,21 @@ def test_a_video_is_on_one_side(tmp_path: Path) -> None:
     assert sum(row.split == "test" for row in rows) == 10  # not all of the one long video
     with pytest.raises(UserError, match=r"of 1 patients or videos, by their names \(case_2020, \.\.\.\)"):
         draw_split(here, [here / f"case_2020_{index}.png" for index in range(9)], 0.25, 0)
+
+
+def test_patients_in_headers_are_drawn_alike_on_every_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(24):
+        dicom(tmp_path / f"set/normal/{index:02}.dcm", np.full((8, 8), index, np.uint8), PatientID=f"P{index // 2}")
+    picture(tmp_path / "set/abnormal/a.png", 0)
+    splits, names = list[list[tuple[str, str]]](), set[str | None]()
+    for machine in range(4):
+        monkeypatch.setenv("CCD_SALT_FILE", str(tmp_path / f"salt{machine}"))
+        rows = read_layout(tmp_path / "set", "two_folders")[0].rows
+        splits.append([(row.path.name, row.split) for row in rows])
+        names |= {row.group for row in rows if not row.label}
+    assert len(names) == 4 * 12
+    assert all(split == splits[0] for split in splits)
+    assert len({rows[index].split for index in range(24)}) == 2
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -17,7 +17,7 @@ from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.data.division import image_keys
-from ccd_lightning.data.duplicates import find_pairs
+from ccd_lightning.data.duplicates import find_pairs, shared_groups
 from ccd_lightning.data.file_info import inspect
 from ccd_lightning.data.formats import read_header, read_picture
 from ccd_lightning.data.image_files import FileBatches, look_for
@@ -162,6 +162,44 @@ def test_volumes_are_cut_along_the_axis_that_is_asked_for(tmp_path: Path) -> Non
     assert np.array_equal(found, voxels[::-1, 31 - 5])  # the front is above in axial slices, the head in these
     with pytest.raises(UserError, match=r"data\.axis is 3, but must be 0"):
         AnomalyDataModule(str(tmp_path), axis=3).manifest()
+
+
+def test_the_patient_in_a_header_wins_over_names_and_a_column_over_both(tmp_path: Path) -> None:
+    names = ["train/good/vol1_a.dcm", "train/good/x.dcm", "test/good/vol2_a.dcm", "test/good/vol3_a.dcm"]
+    for index, name in enumerate(names):
+        dicom(tmp_path / name, noise(1, index)[0], PatientID="one" if index < 3 else "")
+    groups = [row.group for row in read_layout(tmp_path)[0].rows]
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+    assert groups[3] is not None
+    assert all(group and group.startswith("patient-") for group in groups[:3])
+    table = tmp_path / "set.csv"
+    for column, expected in (("", groups), (",group", list("abcd"))):
+        ends = "abcd" if column else " " * 4
+        lines = [
+            f"{name},{name.split('/')[0]},good" + (f",{ends[n]}" if column else "") for n, name in enumerate(names)
+        ]
+        table.write_text("\n".join([f"path,split,kind{column}", *lines]))
+        assert [row.group for row in read_layout(table)[0].rows] == expected
+
+
+def test_drawn_splits_keep_the_patient_in_headers_together(tmp_path: Path) -> None:
+    for index in range(16):
+        path = tmp_path / f"normal/vol{index}_a.dcm"
+        dicom(path, noise(1, index)[0], PatientID=f"P{index % 4}")
+    dicom(tmp_path / "abnormal/vol99_a.dcm", noise(1, 99)[0], PatientID="P0")
+    manifest = read_layout(tmp_path, "two_folders")[0]
+    assert len({row.group for row in manifest.rows}) == 4
+    assert not shared_groups(manifest)
+
+
+def test_named_pages_of_a_file_are_a_group(tmp_path: Path) -> None:
+    volume(tmp_path / "a/one.nii.gz", noise(4))
+    lines = [f"a/one.nii.gz[{index}],{'train' if index < 2 else 'test'},good" for index in range(4)]
+    (tmp_path / "set.csv").write_text("\n".join(["path,split,kind", *lines]))
+    manifest = read_layout(tmp_path / "set.csv")[0]
+    assert {row.group for row in manifest.rows} == {"a/one.nii.gz"}
+    assert len(shared_groups(manifest)) == 1
+    assert {row.group for row in read_layout(tmp_path / "set.csv", groups=False)[0].rows} == {None}
 
 
 def test_dicom_files_are_images_by_content_and_groups_by_patient(tmp_path: Path) -> None:

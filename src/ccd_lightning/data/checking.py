@@ -22,6 +22,7 @@ from ccd_lightning.data.lesion_sizes import SMALL
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
 from ccd_lightning.data.masks import grey_share, open_mask
 from ccd_lightning.data.preprocessing import Preprocessing
+from ccd_lightning.data.regions import count_outside
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write, cell, path_cell
 
@@ -99,7 +100,10 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
                 findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
         pairs = copies(manifest, infos)
         findings += [*_repeated(manifest, infos), *_kinds_of_files(infos), *_sizes(infos)]
-        levels = _count_levels(manifest, infos, preprocessing, findings)
+        training = [row.path for row in manifest.select("train") if row.path in infos]
+        if window := measure_window(training, preprocessing)[0]:
+            preprocessing = replace(preprocessing, window=window)
+        levels = _count_levels(infos, preprocessing, findings)
         findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, preprocessing, lesions)
     findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
     findings += [
@@ -142,12 +146,9 @@ def _kinds_of_files(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
 
 
 def _count_levels(
-    manifest: Manifest, infos: Mapping[Path, ImageInfo], preprocessing: Preprocessing, findings: list[Finding]
+    infos: Mapping[Path, ImageInfo], preprocessing: Preprocessing, findings: list[Finding]
 ) -> dict[Path, int]:
     """Counts the grey levels that the window leaves; images that cannot be shown by it are added to the findings."""
-    training = [row.path for row in manifest.select("train") if row.path in infos]
-    if found := measure_window(training, preprocessing)[0]:
-        preprocessing = replace(preprocessing, window=found)
     levels: dict[Path, int] = {}
     for path, count in count_levels([path for path, seen in infos.items() if seen.mode in DEEP], preprocessing):
         if isinstance(count, UserError):
@@ -205,6 +206,12 @@ def _masks_of(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], li
         message = _without_name(error, row.masks[0])
         return [Finding("error", "masks that cannot be read", row.masks[0], message, row.path)], []
     lesions = preprocessing.lesion_sizes(joined, placement)
+    outside, total = count_outside(joined, placement.source_in(joined.shape[1], joined.shape[0]))
+    if outside:
+        message = f"{outside} of {total} lesions are outside of the part that is used."
+        if not lesions:
+            message = f"no lesion is in the part that is used ({total} outside of it)."
+        found.append(Finding("warning", "lesions outside", row.masks[0], message, row.path))
     if small := sum(size < SMALL for size in lesions):
         where = f"at {preprocessing.size_in_words} px"
         message = f"{small} of {len(lesions)} lesions less than {SMALL} px across {where}."

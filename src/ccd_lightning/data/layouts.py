@@ -49,7 +49,7 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
         raise UserError(f"{train / GOOD}: no such folder; {EXPECTED} in {root}.")
     normal = _training_folder(train, required=not test.is_dir()) if train.is_dir() else None
     paths = read_images(normal) if normal else []
-    rows = [Row(path, "train", group=group_of(path, train) if groups else None) for path in paths]
+    rows = [Row(path, "train", group=group_of(path, train) if groups else None, guessed=True) for path in paths]
     if not test.is_dir():
         return Manifest(root, rows)
     kinds, beside = _test_images(test)
@@ -57,7 +57,7 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
     for folder, images in kinds.items():
         anomaly_type = GOOD if is_normal(folder.name) else folder.name
         rows += [
-            Row(path, "test", anomaly_type, paired.get(path, ()), group_of(path, folder) if groups else None)
+            Row(path, "test", anomaly_type, paired.get(path, ()), group_of(path, folder) if groups else None, True)
             for path in images
         ]
     return Manifest(root, rows, flaws)

@@ -29,6 +29,7 @@ class Row:
         anomaly_type: "good" for a normal image, else the kind of abnormality ("polyp", "glaucoma", ...).
         masks: The files with the ground truth, for abnormal images that have some; what any of them marks is abnormal.
         group: Patient or video, where known.
+        guessed: Whether the group is what a name says, which the patient in the file's header replaces.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Row:
     anomaly_type: str = GOOD
     masks: tuple[Path, ...] = ()
     group: str | None = None
+    guessed: bool = field(default=False, compare=False)
 
     @property
     def label(self) -> int:
@@ -105,7 +107,7 @@ class Manifest:
     def read(cls, path: Path, root: Path | None = None) -> Manifest:
         """Reads a table that `write` wrote; relative paths refer to `root` (by default, the table's folder).
 
-        Without a column of groups, names say which images are of one patient or recording.
+        Without a column of groups, names say which images are of one patient or recording, where files do not.
 
         Raises:
             UserError: If the file, one of its columns or a value is not what it should be.
@@ -152,9 +154,10 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
             what = "kind" if path else "path"
             raise UserError(f"{table}, line {line}: there is no {what}; normal images have the kind {GOOD!r}.")
         anomaly_type = GOOD if is_normal(anomaly_type) else sys.intern(anomaly_type)
-        if "group" not in header:
+        guessed = "group" not in header
+        if guessed:
             group = group_of(root / path, root) or ""
-        yield Row(root / path, splits[split], anomaly_type, _masks(root, mask), sys.intern(group) or None)
+        yield Row(root / path, splits[split], anomaly_type, _masks(root, mask), sys.intern(group) or None, guessed)
 
 
 def _masks(root: Path, names: str) -> tuple[Path, ...]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ccd_lightning.data.layouts import normal_folder, read_images, subfolders
-from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
+from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row, Split
 from ccd_lightning.data.naming import group_of, is_abnormal, is_junk, is_normal
 from ccd_lightning.data.pairing import pair_masks
+from ccd_lightning.data.sources import name_below
 from ccd_lightning.data.stacks import header_groups
 from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
@@ -45,6 +46,10 @@ class Reading:
         """As `naming.group_of`; None where groups are not wanted."""
         return group_of(path, base) if self.groups else None
 
+    def row(self, path: Path, split: Split, base: Path, anomaly_type: str = GOOD) -> Row:
+        """An image whose group is what names say."""
+        return Row(path, split, anomaly_type, group=self.group_of(path, base), guessed=True)
+
 
 def draw_split(
     base: Path,
@@ -56,7 +61,9 @@ def draw_split(
 ) -> list[Row]:
     """Divides normal images into training and test; images of one patient or video stay together.
 
-    Each group is ranked by a digest of its name and the seed, so that another file more or less changes little.
+    Each group is ranked by a digest of its name and the seed, so that another file more or less changes little. Where a
+    file's header names its patient, which it does by a pseudonym that depends on the machine, the path of the group's
+    first image stands for the name.
 
     Args:
         base: The folder below which folders may be named after patients or videos.
@@ -69,12 +76,15 @@ def draw_split(
     Raises:
         UserError: If all images are of one patient or video.
     """
-    own = {path: group_of(path, base) if grouped else None for path in paths}
-    own |= header_groups([path for path, group in own.items() if group is None]) if grouped else {}
+    paths = list(paths)
+    headers = header_groups(paths) if grouped else {}
+    own = {path: headers.get(path) or (group_of(path, base) if grouped else None) for path in paths}
     groups: dict[str, list[Path]] = {}
     for path in own:
         groups.setdefault(own[path] or f"{path.parent.name}/{path.name}", []).append(path)
-    ranked = sorted(groups, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+    names = {name: name for name in groups}
+    names |= {group: min(name_below(base, path) for path in groups[group]) for group in set(headers.values())}
+    ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {names[group]}".encode()).digest())
     chosen = {name for name in tested if name in groups}
     count, wanted = sum(len(groups[name]) for name in chosen), round(share * sum(map(len, groups.values())))
     for name in ranked:
@@ -89,7 +99,7 @@ def draw_split(
         )
     return [
         Row(path, "test" if name in chosen else "train", group=own[path])
-        for name in sorted(groups)
+        for name in sorted(groups, key=lambda group: names[group])
         for path in sorted(groups[name])
     ]
 
@@ -97,8 +107,8 @@ def draw_split(
 def authors(root: Path, reading: Reading) -> Manifest:
     """The archives of the paper's authors: `train_set`, `test_set/normal_test`, `test_set/abnormal_test`."""
     train, normal = read_images(root / "train_set"), read_images(root / "test_set" / "normal_test")
-    rows = [Row(path, "train", group=reading.group_of(path, root)) for path in train]
-    rows += [Row(path, "test", group=reading.group_of(path, root)) for path in normal]
+    rows = [reading.row(path, "train", root) for path in train]
+    rows += [reading.row(path, "test", root) for path in normal]
     abnormal, flaws = _abnormal(root, root / "test_set" / "abnormal_test", "abnormal", reading)
     return Manifest(root, rows + abnormal, flaws)
 
@@ -116,7 +126,7 @@ def _abnormal(
         if truth is None and not masks:  # this layout asks for no masks
             masks, flaws = {}, []
     groups = {path: reading.group_of(path, root) for path in images}
-    groups |= header_groups([path for path, group in groups.items() if group is None]) if reading.groups else {}
+    groups |= header_groups(images) if reading.groups else {}
     rows = [Row(path, "test", anomaly_type, masks.get(path, ()), groups[path]) for path in images]
     return rows, flaws
 
@@ -153,8 +163,7 @@ def medianomaly(root: Path, reading: Reading) -> Manifest:
         raise UserError(f"{missing}: no such file, but {table} names it.")
     kinds = {"0": GOOD, "1": "abnormal"}
     rows = [
-        Row(path, "train" if split == "train" else "test", kinds[label], group=reading.group_of(path, root))
-        for path, split, label in named
+        reading.row(path, "train" if split == "train" else "test", root, kinds[label]) for path, split, label in named
     ]
     return Manifest(root, rows)
 
@@ -164,14 +173,11 @@ def isic2018(root: Path, reading: Reading) -> Manifest:
 
     Of the training images, only naevi are used.
     """
-    rows = [
-        Row(path, "train", group=reading.group_of(path, root))
-        for path, kind in _diagnoses(root, "Training")
-        if kind == NORMAL_ISIC
-    ]
+    naevi = (path for path, kind in _diagnoses(root, "Training") if kind == NORMAL_ISIC)
+    rows = [reading.row(path, "train", root) for path in naevi]
     for path, kind in _diagnoses(root, "Test"):
         anomaly_type = GOOD if kind == NORMAL_ISIC else kind.lower()
-        rows.append(Row(path, "test", anomaly_type, group=reading.group_of(path, root)))
+        rows.append(reading.row(path, "test", root, anomaly_type))
     return Manifest(root, rows)
 
 

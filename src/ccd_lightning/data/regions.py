@@ -56,6 +56,15 @@ def region_sizes(mask: Bools, shape: tuple[int, int]) -> list[float]:
     ]
 
 
+def count_outside(mask: Bools, box: tuple[int, int, int, int]) -> tuple[int, int]:
+    """How many regions of a mask (h, w) have no pixel in a box (left, top, right, bottom), and how many there are."""
+    left, top, right, bottom = box
+    inside = np.zeros(mask.shape, np.bool_)
+    inside[top:bottom, left:right] = True
+    outside = [not (region & inside[place]).any() for place, region in regions(mask)]
+    return sum(outside), len(outside)
+
+
 @lru_cache(maxsize=8)
 def _overlaps(length: int, size: int) -> Floats:
     """Share of each of `size` cells of an axis that each of its `length` pixels fills, (size, length)."""

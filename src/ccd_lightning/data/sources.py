@@ -32,6 +32,11 @@ def file_of(path: Path) -> Path:
     return split_page(path)[0]
 
 
+def name_below(folder: Path, path: Path) -> str:
+    """A path relative to a folder, written in the same way on every system."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
 def axis_of(path: Path) -> int:
     """Across which axis of a volume the named page lies, such as 0 in `ct.nii.gz[x45]`; 2 where none is named."""
     found = PAGE.fullmatch(str(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from ccd_lightning.data.images import in_parallel
 from ccd_lightning.data.manifest import Flaw, Manifest, Row
 from ccd_lightning.data.masks import open_masks
 from ccd_lightning.data.naming import is_image
-from ccd_lightning.data.sources import AXES, AXIAL, page_of, split_page, state_of
+from ccd_lightning.data.sources import AXES, AXIAL, file_of, name_below, page_of, split_page, state_of
 from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
@@ -53,7 +52,8 @@ def expand_stacks(manifest: Manifest, groups: bool = True, axis: int = AXIAL) ->
 
     Args:
         manifest: The images.
-        groups: Whether images of one file, and of files that say to be of one patient, stay together.
+        groups: Whether images of one file, and of files that say to be of one patient, stay together, pages that are
+            named one by one too.
         axis: Across which volumes are cut into slices.
 
     Returns:
@@ -68,12 +68,12 @@ def expand_stacks(manifest: Manifest, groups: bool = True, axis: int = AXIAL) ->
     rows, flaws, expanded = list[Row](), list(manifest.flaws), list[Row]()
     for row in manifest.rows:
         found = pages[row.path]
-        group = row.group or (found.group if groups else None)
+        group = (found.group or row.group) if groups and row.guessed else row.group or (found.group if groups else None)
+        if groups and not group and (found.shown is not None or split_page(row.path)[1] is not None):
+            group = name_below(manifest.root, file_of(row.path))
         if found.shown is None:
             rows.append(replace(row, group=group, masks=tuple(_same_page(mask, row.path) for mask in row.masks)))
             continue
-        if groups and not group:
-            group = os.path.relpath(row.path, manifest.root).replace(os.sep, "/")
         own = _pages_of(replace(row, group=group), found, axis, flaws)
         expanded += own
         rows += own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ class Compared(NamedTuple):
         scores: Each run's (N,), in the order of the images.
         files: Each run's N paths, in the order of the images, as its test wrote them.
         groups_known: Whether any run tells groups, even if there are none.
-        regrouped: Runs that tell other groups than those of the images, which are of the first run that tells any.
+        regrouped: Runs that group images otherwise than `images` does, which has the groups of the first run that tells
+            any. Names of groups do not matter: those of DICOM files are others on another machine.
     """
 
     images: list[ImageRecord]
@@ -62,4 +63,11 @@ def read_scores(runs: Mapping[str, Path]) -> Compared:
     images = [ImageRecord(path, labels[path], "", 0.0, group or "") for path, group in zip(labels, groups, strict=True)]
     scores = {name: np.array([rows[path].score for path in labels]) for name, rows in predictions.items()}
     files = {name: [rows[path].file for path in labels] for name, rows in predictions.items()}
-    return Compared(images, scores, files, bool(known), [name for name, own in named.items() if own != groups])
+    regrouped = [name for name, own in named.items() if _partition(own) != _partition(groups)]
+    return Compared(images, scores, files, bool(known), regrouped)
+
+
+def _partition(groups: Sequence[str | None]) -> list[int]:
+    """For each image the index of the first one of its group; its own where it is of none."""
+    first: dict[str, int] = {}
+    return [first.setdefault(group, index) if group else index for index, group in enumerate(groups)]
