@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from ccd_lightning.cli import main
@@ -111,6 +112,12 @@ def wide(root: Path) -> Path:
     return root / "train/good/0.png"
 
 
+def deep_colour(root: Path) -> Path:
+    values = np.asarray(Image.open(root / "train/good/0.png").rotate(180).convert("RGB")).astype(np.uint16) * 257
+    tifffile.imwrite(root / "train/good/d.tif", values, photometric="rgb")
+    return root / "train/good/d.tif"
+
+
 def saved_as(mode: str, suffix: str = "tif") -> Callable[[Path], Path]:
     def save(root: Path) -> Path:
         path = root / f"train/good/m.{suffix}"
@@ -140,6 +147,7 @@ def saved_as(mode: str, suffix: str = "tif") -> Callable[[Path], Path]:
         (mirrored, "error", "copies on both sides"),
         (turned, "warning", "EXIF orientation"),
         (wide, "warning", "odd shapes"),
+        (deep_colour, "note", "16 bits per colour"),
         (saved_as("L"), "note", "grey"),
         (saved_as("P", "png"), "note", "palette"),
         (saved_as("CMYK"), "note", "CMYK"),

@@ -1,9 +1,11 @@
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from ccd_lightning.data.formats import read_header, read_picture
@@ -73,6 +75,44 @@ def test_a_tiff_file_says_its_depth_and_whether_white_is_0(bits: int, photometri
     shown = read_image(file, Preprocessing(8, window="full"))[:, 0, 0].astype(int)
     expected = ramp(255)[:, 0] if photometric else 255 - ramp(255)[:, 0]
     assert np.abs(shown - expected).max() <= 1
+
+
+def png_of_16(path: Path, values: np.ndarray[Any, Any], colour: int) -> Path:
+    """Writes values (height, width, channels), which Pillow cannot, turned by a quarter when they are shown."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
+    chunks = {b"IHDR": header, b"eXIf": exif.tobytes()[6:], b"IDAT": zlib.compress(rows), b"IEND": b""}
+    parts = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def test_grey_of_sixteen_bits_with_alpha_is_not_cut_to_eight(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 4
+    file = png_of_16(tmp_path / "a.png", np.stack([grey + 600, grey * 200], axis=-1), 4)
+    assert read_header(file).mode == "I;16"
+    found = read_picture(file)
+    assert found.full == (0.0, 65535.0)
+    assert np.array_equal(np.asarray(found.image), np.rot90(grey + 600, -1))
+    assert np.array_equal(read_image(file, Preprocessing(8, window=(600, 855)))[:, :, 0], np.rot90(grey, -1))
+    file.write_bytes(file.read_bytes()[:120])
+    with pytest.raises(UserError, match=r"a\.png: cannot be decoded"):
+        read_picture(file)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(3, "RGB;16"), (4, "RGBA;16")])
+def test_colour_of_sixteen_bits_is_told(channels: int, mode: str, tmp_path: Path) -> None:
+    values = np.arange(64 * channels, dtype=np.uint16).reshape(8, 8, channels) * 256
+    file = png_of_16(tmp_path / "a.png", values, 2 if channels == 3 else 6)
+    assert read_header(file).mode == mode
+    assert np.array_equal(np.asarray(read_picture(file).image), np.rot90(values >> 8, -1))
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    assert read_header(tmp_path / "a.tif").mode == mode
 
 
 def masks() -> dict[str, Image.Image]:

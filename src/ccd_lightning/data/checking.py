@@ -138,6 +138,8 @@ def _kinds_of_files(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     for path, seen in infos.items():
         if seen.mode in DEEP:
             yield Finding("note", DEPTHS.get(seen.mode, "16 bits"), path, "scaled to 8 bits, by --data.window.")
+        elif seen.mode.endswith(";16"):
+            yield Finding("note", "16 bits per colour", path, "the upper 8 bits of each colour are used.")
         elif seen.mode != "RGB":
             yield Finding("note", MODES.get(seen.mode, seen.mode), path, "read as RGB.")
         if seen.orientation != 1:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import io
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from ccd_lightning.data.formats.bounds import WAY_OUT, max_pixels, require_bytes, require_pixels
@@ -24,6 +27,8 @@ ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layer
 WALKED = ("TIFF", "GIF")  # formats in which frames can only be counted by going to each
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
 CHANNELS = 4  # bytes of a decoded pixel, at most
+IHDR = 26  # bytes of a PNG file up to the depth and the type of its colour, each of one byte
+GREY_WITH_ALPHA, COLOUR_WITH_ALPHA = 4, 6  # two of these types
 STUDIED = 8192  # bytes of a PNG file in which its first chunks are
 
 # Pillow warns of files that it decodes all the same. Images that are too large are refused (`formats.bounds`).
@@ -66,7 +71,7 @@ def read_header(file: Path, page: int = 0) -> Header:
         pages = _pages(image, file)
         _seek(image, file, pages, page)
         orientation = int(Image.Image.getexif(image).get(ORIENTATION, 1))  # as in `upright_size`
-        return Header(upright_size(image), len(pages), image.mode, orientation=orientation)
+        return Header(upright_size(image), len(pages), _mode(image, file), orientation=orientation)
 
 
 def _seek(image: Image.Image, file: Path, pages: Sequence[int], page: int) -> None:
@@ -102,11 +107,44 @@ def read_picture(file: Path, page: int | None = None, least: Least | None = None
         size = upright_size(image)
         if least and (wanted := least(size)):
             image.draft(None, wanted if size == image.size else wanted[::-1])
+        if image.mode not in SIXTEEN and _mode(image, file) in SIXTEEN:
+            image = _grey_of_16(image, file)
         image.load()
         full = (0.0, 2.0 ** _bits(image) - 1) if image.mode in SIXTEEN else None
         deep = image.mode in (*SIXTEEN, "I", "F")  # of 8 bits, Pillow inverts them itself
         inverted = deep and _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO
         return Picture(ImageOps.exif_transpose(image), size, full, inverted=inverted)
+
+
+def _mode(image: Image.Image, file: Path) -> str:
+    """The mode of an opened file, at its page.
+
+    Pillow decodes colour of 16 bits to 8 and calls it "RGB": here it is "RGB;16". PNG files with grey of 16 bits and
+    alpha, which Pillow reads as colour of 8 bits, are "I;16".
+    """
+    if image.format == "PNG" and image.mode in ("RGB", "RGBA"):
+        with file.open("rb") as stream:
+            depth, colour = stream.read(IHDR)[-2:]
+        if depth == 16:
+            single = getattr(image, "n_frames", 1) == 1
+            return "I;16" if single and colour == GREY_WITH_ALPHA else f"{image.mode};16"
+    bits = _tag(image, BITS, ())
+    return f"{image.mode};16" if len(bits) > 1 and max(bits) > 8 else image.mode
+
+
+def _grey_of_16(image: Image.Image, file: Path) -> Image.Image:
+    """Decodes a PNG file with grey of 16 bits and alpha, without the alpha, which is not shown for 8 bits either.
+
+    Its pixels have four bytes, as those of colour of 8 bits with alpha have: read so, the first two are the grey value.
+    """
+    content = bytearray(file.read_bytes())
+    content[IHDR - 2 : IHDR] = 8, COLOUR_WITH_ALPHA
+    content[IHDR + 3 : IHDR + 7] = zlib.crc32(content[12 : IHDR + 3]).to_bytes(4, "big")  # of the chunk's name and data
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
+        pixels = np.asarray(opened)
+    grey = Image.fromarray(pixels[:, :, 0].astype(np.uint16) << 8 | pixels[:, :, 1])
+    grey.getexif()[ORIENTATION] = Image.Image.getexif(image).get(ORIENTATION, 1)
+    return grey
 
 
 def _tag(image: Image.Image, number: int, default: Any = None) -> Any:
