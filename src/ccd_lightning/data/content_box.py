@@ -14,7 +14,6 @@ SIDE = 256  # px of the longer side at which the content is told from text
 DARK = 24  # grey of a corner, above which there is no dark margin
 BLACK = 8  # grey of a margin, above which it may as well be a dim part of the content
 ABOVE = 12  # greys by which content is brighter than the margin: JPEG's noise there is less
-SIDE_DARK = 0.9  # share of a side's pixels that are as dark as its corners where there is a margin along it
 SOFT = 0.02  # of the longer side, by which the edge of content in a margin may move with the grey that marks it
 STROKE = 0.012  # of the longer side, what is thinner is text or a line
 LEAST = 0.05  # share of the frame that content has at least, in a black margin
@@ -31,7 +30,7 @@ def content_box(image: Image.Image) -> Box:
 
     Content is the largest connected bright region once lines and letters are removed, and others that are not much
     smaller, with what is dark inside of them. Without a margin it is all of the frame. A margin is dark and even in
-    three corners or along one side, and if it is not black, content begins at a sharp edge.
+    two corners at least; if it is not black, content has to be large and to begin at a sharp edge.
 
     Args:
         image: 8-bit, of any mode.
@@ -64,16 +63,12 @@ def content_box(image: Image.Image) -> Box:
 def _margin(grey: Greys, reach: int) -> float | None:
     """The grey of the dark margin, which is so wide at least; None where there is none."""
     sides = (slice(None, reach), slice(-reach, None))
-    corners = [grey[rows, columns] for rows in sides for columns in sides]  # from left to right, upper ones first
+    corners = [grey[rows, columns] for rows in sides for columns in sides]
     levels = [float(np.median(part)) for part in corners]
-    low, high = min(levels), min(levels) + ABOVE
-    dark = [bool(level <= min(DARK, high) and np.ptp(np.percentile(part, (5, 95))) < ABOVE)
-            for level, part in zip(levels, corners, strict=True)]  # fmt: skip
-    if sum(dark) >= 3:
-        return low
-    strips = ((0, 1, grey[:reach]), (2, 3, grey[-reach:]), (0, 2, grey[:, :reach]), (1, 3, grey[:, -reach:]))
-    along = any(dark[one] and dark[two] and np.mean(strip <= high) >= SIDE_DARK for one, two, strip in strips)
-    return low if along else None
+    even = [float(np.ptp(np.percentile(part, (5, 95)))) < ABOVE for part in corners]
+    most = min(DARK, min(levels) + ABOVE)
+    margins = [level for level, flat in zip(levels, even, strict=True) if flat and level <= most]
+    return min(margins) if len(margins) >= 2 else None  # content may reach into two of them
 
 
 def _agree(found: Slices, other: Slices | None, shape: tuple[int, ...]) -> bool:
@@ -82,7 +77,7 @@ def _agree(found: Slices, other: Slices | None, shape: tuple[int, ...]) -> bool:
         return False
     pairs = zip(found, other, strict=True)
     moved = max(max(abs(one.start - two.start), abs(one.stop - two.stop)) for one, two in pairs)
-    return moved <= max(1, SOFT * max(shape))
+    return bool(moved <= max(1, SOFT * max(shape)))
 
 
 def _parts(bright: npt.NDArray[np.bool_], stroke: int, least: float) -> Slices | None:
