@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
@@ -89,3 +90,57 @@ def test_without_a_dark_margin_all_is_content(image: Image.Image) -> None:
 def test_content_that_reaches_the_edges_is_kept() -> None:
     image = frame((720, 576), (100, 0, 620, 576))
     assert off(content_box(image), (100, 0, 620, 576)) <= 1
+
+
+def greys(low: int, high: int, shape: tuple[int, int] = (400, 600)) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(low, high, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", ["rectangle", "ellipse"])
+@pytest.mark.parametrize("second", [(420, 60, 580, 300), (420, 120, 500, 200)], ids=["as large", "smaller"])
+def test_all_large_parts_belong_to_the_content(shape: str, second: Box) -> None:
+    image = Image.fromarray(greys(0, 5))
+    for box in ((40, 40, 220, 320), second):  # two legs, or both fundi in one picture
+        image.paste(frame(image.size, box, shape).convert("L").crop(box), box[:2])
+    assert off(content_box(image), (40, 40, second[2], 320)) <= 8 * (shape == "ellipse")
+
+
+@pytest.mark.parametrize("dim", [(20, 30), (10, 20), (12, 16), (0, 16)])
+@pytest.mark.parametrize("lesion", [None, 120, 250])
+def test_a_dim_frame_without_a_margin_is_all_content(dim: tuple[int, int], lesion: int | None) -> None:
+    pixels = greys(*dim)
+    if lesion:
+        pixels[100:250, 200:350] = lesion
+    assert content_box(Image.fromarray(pixels)) == (0, 0, 600, 400)
+
+
+def test_a_frame_that_darkens_towards_its_corners_is_all_content() -> None:
+    down, across = np.mgrid[-200:200, -300:300]
+    light = 20 + 90 * np.exp(-((across / 160) ** 2) - (down / 110) ** 2)
+    assert content_box(Image.fromarray(light.astype(np.uint8))) == (0, 0, 600, 400)
+
+
+def test_a_corner_that_is_not_even_is_no_margin() -> None:
+    pixels = greys(60, 200)
+    pixels[:, :100], pixels[:8, :100:2], pixels[-8:, :100:2] = 0, 90, 90  # dark on the left, but not its corners
+    assert content_box(Image.fromarray(pixels)) == (0, 0, 600, 400)
+
+
+def test_a_grey_surround_is_no_margin() -> None:
+    pixels = greys(90, 95)
+    pixels[50:350, 100:500] = greys(160, 220, (300, 400))
+    assert content_box(Image.fromarray(pixels)) == (0, 0, 600, 400)
+
+
+def test_content_in_a_margin_that_is_not_black_is_found() -> None:
+    pixels = greys(16, 22)
+    pixels[50:350, 100:500] = greys(60, 200, (300, 400))
+    assert off(content_box(Image.fromarray(pixels)), (100, 50, 500, 350)) <= 1
+
+
+@pytest.mark.parametrize("side", range(4))
+def test_a_margin_along_one_side_is_enough(side: int) -> None:
+    pixels = greys(60, 200, (400, 400))
+    pixels[:, :100] = greys(0, 5, (400, 100))
+    found = content_box(Image.fromarray(np.rot90(pixels, side)))
+    assert off(found, [(100, 0, 400, 400), (0, 0, 400, 300), (0, 0, 300, 400), (0, 100, 400, 400)][side]) <= 1
