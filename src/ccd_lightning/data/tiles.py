@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 from ccd_lightning.errors import UserError
 
 OVERLAP = 0.25  # share of a tile's side that neighbours have in common, where nothing is said
-GRANULES = (32, 16, 8, 1)  # px, of which a tile's side is a multiple where the number of tiles is given, if it can be
+GRANULES = (32, 16, 8)  # px, of which a tile's side is a multiple where the number of tiles is given, if it can be
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def tiles_along(length: int, count: int) -> Tiles:
 
     Their side is a multiple of 32 px if it can be, which most encoders want.
     """
-    least = length / (1 + (1 - OVERLAP) * (count - 1))
-    sides = (min(length, granule * math.ceil(least / granule)) for granule in GRANULES)
-    return next((tiles for tiles in map(Tiles, sides) if tiles.along(length) == count), Tiles(math.ceil(least)))
+    least = math.ceil(length / (1 + (1 - OVERLAP) * (count - 1)))
+    rounded = (granule * math.ceil(least / granule) for granule in GRANULES)
+    sides = (side for side in itertools.chain(rounded, range(least, length + 1)) if side <= length)
+    return next((tiles for tiles in map(Tiles, sides) if tiles.along(length) == count), Tiles(min(least, length)))
