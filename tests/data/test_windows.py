@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ccd_lightning.cli import main
 from ccd_lightning.data import grey_values
+from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.depth import eight_bits, parse_window
 from ccd_lightning.data.formats.picture import Picture, Window
 from ccd_lightning.data.grey_values import ValueCounts, measure_window
@@ -237,3 +239,24 @@ def test_the_cache_and_the_pixels_follow_the_window(tmp_path: Path) -> None:
     assert len(names) == 4
     stored = read_image(path, Preprocessing(32, window="stored"))
     assert np.array_equal(stored, read_image(path, Preprocessing(32, window=(-10.0, 89.0))))
+
+
+def test_a_window_beyond_all_values_is_refused(tmp_path: Path) -> None:
+    for number in range(6):
+        path = tmp_path / f"train/good/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.random.default_rng(number).integers(0, 3000, (16, 16)).astype(np.uint16)
+        Image.fromarray(values).save(path)
+    data = Folder(str(tmp_path), size=16, window=(5000, 6000), check_leaks=False)
+    with pytest.raises(
+        UserError, match=r"shows one grey alone\. Their grey values may lie beyond data\.window, \[5000"
+    ):
+        data.setup("fit")
+    Folder(str(tmp_path), size=16, window=(0, 3000), check_leaks=False).setup("fit")
+
+
+def test_check_takes_the_names_that_a_fit_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test_a_window_beyond_all_values_is_refused(tmp_path)
+    words = ["--data.window", "[0, 3000]", "--data.size", "16", "--data.fit", "crop", "--data.axis", "1"]
+    main(["data", "check", "--root", str(tmp_path), "--output", str(tmp_path / "report"), *words])
+    assert "unrecognized" not in capsys.readouterr().err

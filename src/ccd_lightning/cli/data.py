@@ -211,6 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     for sub, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
         sub.add_argument(
             "--size",
+            "--data.size",
+            "--data.size",
             type=int,
             nargs="+",
             default=[256],
@@ -218,11 +220,15 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument(
             "--crop",
+            "--data.crop",
+            "--data.crop",
             nargs="+",
             metavar="LEFT TOP RIGHT BOTTOM",
             help="part to use, as fractions; or auto, for the content of frames with a dark margin",
         )
-        sub.add_argument("--fit", default="squash", help="squash, letterbox or crop images of another shape")
+        sub.add_argument(
+            "--fit", "--data.fit", default="squash", help="squash, letterbox or crop images of another shape"
+        )
     _synthesis(commands.add_parser("synthesize", help="make procedural images, with exact masks"))
     return parser
 
@@ -232,13 +238,19 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
     parser.add_argument(
         "--window",
+        "--data.window",
+        "--data.window",
         metavar="WINDOW",
         help="how grey values of more than 8 bits are shown, as --data.window: '[LOW, HIGH]', 'percentile [0.5, 99.5]',"
         " full, stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training images",
     )
     parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
     parser.add_argument(
-        "--axis", type=int, default=2, help="of NIfTI volumes' slices: 0 sagittal, 1 coronal, 2 axial; default: 2"
+        "--axis",
+        "--data.axis",
+        type=int,
+        default=2,
+        help="of NIfTI volumes' slices: 0 sagittal, 1 coronal, 2 axial; default: 2",
     )
     parser.add_argument("--no_groups", action="store_true", help="do not group images by patient or video")
     return parser

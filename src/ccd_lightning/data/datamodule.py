@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
 from ccd_lightning.transforms.pretext import PretextViews
 
+LOOKED_AT = 32  # training images of which one at least has to show something
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
@@ -177,6 +179,7 @@ class AnomalyDataModule(ImageLoader):
         self.division = Division(learned, frozenset(keys[index] for index in held_out))
         self._find_window(paths)
         images = self._load(paths, self.processes)
+        self._refuse_flat(images)
         for name, chosen in (("train", False), ("val", True)):
             indices = [index for index in range(len(rows)) if (index in held_out) == chosen]
             own = [rows[index] for index in indices]
@@ -188,6 +191,17 @@ class AnomalyDataModule(ImageLoader):
         if shapes := describe_shapes(images.placements, self.preprocessing):
             rank_zero_only(print)(f"data: {shapes}")
         return images
+
+    def _refuse_flat(self, images: Images) -> None:
+        """Refuses to learn from images of one grey each, as those whose values all lie beyond the window are."""
+        step = math.ceil(len(images.pixels) / LOOKED_AT)
+        if all(int(image.min()) == int(image.max()) for image in images.pixels[::step]):
+            window = self.preprocessing.window
+            why = f" Their grey values may lie beyond data.window, {list(window)}." if isinstance(window, tuple) else ""
+            raise UserError(
+                f"{self.root}: every training image that was looked at shows one grey alone.{why} `ccd data check` says"
+                " more."
+            )
 
     def _find_window(self, paths: list[Path]) -> None:
         """Measures the window where it depends on the training images; KeepConfig writes it into the config."""
