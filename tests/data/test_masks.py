@@ -11,7 +11,7 @@ from PIL import Image
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.masks import open_masks
+from ccd_lightning.data.masks import grey_share, open_masks
 from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from tests.data.fakes import picture
@@ -60,6 +60,60 @@ def test_masks_of_all_sorts(tmp_path: Path) -> None:
     Image.fromarray(expected).save(tmp_path / "bits.png")
     for path in tmp_path.iterdir():
         assert np.array_equal(open_masks([path], path), expected), path.name
+
+
+def numbered(count: int) -> Any:
+    """128 px with regions numbered from 1 to a count, each of 4 px and apart from the others."""
+    values = np.zeros((128, 128), np.uint8)
+    for number in range(count):
+        row, column = divmod(number, 16)
+        values[8 * row : 8 * row + 4, 8 * column : 8 * column + 4] = number + 1
+    return values
+
+
+@pytest.mark.parametrize("count", [3, 15, 16, 20, 200, 255])
+def test_every_numbered_region_counts(count: int, tmp_path: Path) -> None:
+    values = numbered(count)
+    for kind in ("uint8", "uint16", "int32"):
+        Image.fromarray(values.astype(kind)).save(file := tmp_path / f"{kind}.tif")
+        assert np.array_equal(open_masks([file], file), values > 0), kind
+    assert grey_share(tmp_path / "uint8.tif") == 0
+
+
+def heat(width: float, top: float) -> Any:
+    """128 px of a smooth spot with all whole numbers from 0 to a top."""
+    rows, columns = np.mgrid[-64:64, -64:64]
+    return (top * np.exp(-(rows**2 + columns**2) / (2 * width**2))).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(("width", "top"), [(25, 100), (25, 30), (12, 100), (25, 255)])
+def test_a_smooth_map_is_not_numbered(width: float, top: float, tmp_path: Path) -> None:
+    values = heat(width, top)
+    Image.fromarray(values).save(file := tmp_path / "a.png")
+    assert np.array_equal(open_masks([file], file), values > top / 2)
+
+
+@pytest.mark.parametrize("width", [2, 4, 12, 40])
+def test_a_soft_border_is_not_numbered(width: float, tmp_path: Path) -> None:
+    rows, columns = np.mgrid[-512:512, -512:512]
+    values = (127.5 - 127.5 * np.tanh((np.hypot(rows + 0.37, columns + 0.21) - 300) / width)).round().astype(np.uint8)
+    assert len(np.unique(values)) == 256
+    Image.fromarray(values).save(file := tmp_path / "a.png")
+    assert np.array_equal(open_masks([file], file), values > 127)
+
+
+@pytest.mark.parametrize("background", [0, 1])
+def test_every_class_of_a_palette_counts_however_dark(background: int, tmp_path: Path) -> None:
+    """As of PASCAL VOC's colours the first has 128 and the eighth 64."""
+    indices = square(4, 6, 2, background)
+    indices[20:24, 20:24] = 8
+    colours = np.zeros((256, 3), np.uint8)
+    colours[[2, 8]] = (128, 0, 0), (64, 0, 0)
+    colours[1 - background] = 9, 99, 9  # which no pixel has
+    indexed = Image.fromarray(indices.astype(np.uint8))
+    indexed.putpalette(colours.tobytes())
+    indexed.save(file := tmp_path / "a.png")
+    assert np.array_equal(open_masks([file], file), indices != background)
 
 
 def test_several_masks_of_an_image_are_joined(root: Path) -> None:

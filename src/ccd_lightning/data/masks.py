@@ -20,6 +20,7 @@ from ccd_lightning.data.sources import axis_of, split_page
 from ccd_lightning.errors import UserError
 
 LABELS = 16  # a mask of at most so many different values, all dark, holds labels
+FILLED = 0.9  # share of the numbers of regions that fill a square somewhere
 
 Bools = NDArray[np.bool_]
 
@@ -82,25 +83,74 @@ def open_mask(path: Path, image: Path) -> Bools:
 def abnormal_pixels(mask: Image.Image) -> Bools:
     """Which pixels of a mask image are abnormal, (height, width).
 
-    Abnormal is what is brighter than half of the range in any channel. In an image that holds nothing as bright it is
-    whatever is not 0 where the values are few, as labels 0 and 1 are, and else, as in a dim attention map, whatever is
-    brighter than half of the image's own maximum.
+    In an image that holds labels it is whatever is not the background (`_labelled`). Else it is what is brighter than
+    half of the range in any channel, or, where nothing is as bright, as in a dim attention map, than half of the
+    image's own maximum.
     """
-    values = np.atleast_3d(np.asarray(mask if mask.mode in ("L", "I", "F", *SIXTEEN) else mask.convert("RGB")))
-    half = 32767 if mask.mode in SIXTEEN else 127
-    bright: Any = values > half
-    if mask.mode == "P" and not bright.any():
-        bright = np.atleast_3d(np.asarray(mask)) > 0  # colours that say nothing: what counts is the index
-    elif not bright.any():
-        bright = np.asarray(values > (0 if len(np.unique(values)) <= LABELS else float(values.max()) / 2))
+    labelled = _labelled(mask)
+    if labelled is not None:
+        return labelled
+    values, bright = _bright(mask)
+    if not bright.any():
+        bright = np.asarray(values > float(values.max()) / 2)
     abnormal: Bools = bright.any(axis=2)
     return abnormal
 
 
+def _bright(mask: Image.Image) -> tuple[Any, Any]:
+    """The values of an image, (height, width, channels), and which of them are brighter than half of the range."""
+    values = np.atleast_3d(np.asarray(mask if mask.mode in ("L", "I", "F", *SIXTEEN) else mask.convert("RGB")))
+    return values, values > (32767 if mask.mode in SIXTEEN else 127)
+
+
+def _labelled(mask: Image.Image) -> Bools | None:
+    """What a mask image marks if its values are labels, (height, width); None if they are brightness.
+
+    Labels are: the colours of a palette, of which black is the background, or else the index 0; values of which there
+    are few, and none is bright; and numbered regions (`_are_numbers`).
+    """
+    values, bright = _bright(mask)
+    if mask.mode == "P":
+        indices = np.asarray(mask)
+        used = [index for index, count in enumerate(mask.histogram()) if count]
+        coloured = bool((values != values[:, :, :1]).any())
+        if coloured and (len(used) <= LABELS or _are_numbers(indices)):
+            black = (values == 0).all(axis=2)
+            return ~black if black.any() else indices > 0
+        return None if bright.any() else indices > 0  # of greys that say nothing, what counts is the index
+    if values.shape[2] == 1 and _are_numbers(values[:, :, 0]):
+        return np.asarray(values[:, :, 0] > 0)
+    if bright.any() or len(np.unique(values)) > LABELS:
+        return None
+    return np.asarray((values > 0).any(axis=2))
+
+
+def _are_numbers(values: NDArray[Any]) -> bool:
+    """Whether an image (height, width) of more than `LABELS` values numbers regions, as instances of lesions.
+
+    The values are 0, 1 and so on to at most 255 without a gap; nine in ten of them fill a square of 2 x 2 px, which
+    those at a soft border do not; and most steps between neighbours are of more than 1, which those of a smooth map
+    are not.
+    """
+    if values.dtype.kind not in "iu" or values.min() < 0 or not LABELS <= values.max() <= 255:
+        return False
+    values = values.astype(np.int16)
+    if not np.bincount(values.ravel()).all():
+        return False
+    down, right = np.diff(values, axis=0), np.diff(values, axis=1)
+    flat = (down[:, :-1] == 0) & (right[:-1] == 0) & (right[1:] == 0)
+    steps = np.abs(np.concatenate([down[down != 0], right[right != 0]]))
+    filled = np.unique(values[:-1, :-1][flat])
+    return bool(np.count_nonzero(filled) >= FILLED * values.max() and np.median(steps) > 1)
+
+
 def grey_share(path: Path) -> float:
-    """Share of the pixels of a mask image that are neither dark nor bright, within its own range; 0 of other masks."""
+    """Share of the pixels of a mask that are neither dark nor bright, within its own range; 0 of labels."""
     if is_annotation(path) or is_volume(split_page(path)[0]):
         return 0.0
-    values = np.asarray(open_image(path).convert("L"), np.float32)
+    mask = open_image(path)
+    if _labelled(mask) is not None:
+        return 0.0
+    values = np.asarray(mask.convert("L"), np.float32)
     low, high = float(values.min()), float(values.max())
     return float(((values > low + (high - low) / 4) & (values < high - (high - low) / 4)).mean())

@@ -54,7 +54,8 @@ class Header(NamedTuple):
     Attributes:
         size: Width and height of an image in pixels, upright.
         pages: How many images the file holds.
-        mode: Pillow's name of channels and depth: "L" (grey), "RGB", "I;16" (grey, 16 bits), "F" ...
+        mode: Pillow's name of channels and depth: "L" (grey), "RGB", "I;16" (grey, 16 bits), "F" ...; or one such as
+            "RGB;16" of colour with more than 8 bits, which Pillow has no name for.
         group: Whom or what all of its images are of, without a name; None where it does not say.
         orientation: EXIF's, by which the image was turned; 1 for none.
     """
