@@ -43,7 +43,7 @@ demo-igd: demo  ## the demo, then IGD on the encoders of both branches (a quarte
 	@echo
 	@$(CCD) compare runs/padim_synthetic runs/igd_synthetic
 
-test: setup  ## run the tests (about seven minutes on two CPU cores)
+test: setup  ## run the tests (about twenty minutes on two CPU cores)
 	$(PYTEST) -m "not slow"
 
 test-fast: setup  ## run the tests that neither train, export nor start processes (over a minute), before every commit
