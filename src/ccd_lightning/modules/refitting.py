@@ -61,12 +61,18 @@ def adapt_thresholds(
 
 
 def other_images(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The options of the data in the fit and now, where images are scored that are brought to size otherwise."""
+    """The options of the data in the fit and now, where images are scored that are brought to size otherwise.
+
+    Another size counts with tiles alone: without, detectors refuse it themselves.
+    """
     if trainer is None or trainer.state.fn == TrainerFn.FITTING:
         return {}
     now = getattr(getattr(trainer, "datamodule", None), "preprocessing", None)
     fitted = fitted_preprocessing(checkpoint)
-    return fitted.differences(now) if fitted and now else {}
+    changed: dict[str, tuple[Any, Any]] = fitted.differences(now) if fitted and now else {}
+    if fitted and not fitted.tiling:
+        changed.pop("data.size", None)
+    return changed
 
 
 def _at(settings: Mapping[str, Any], name: str) -> Any:
