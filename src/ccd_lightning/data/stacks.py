@@ -15,6 +15,7 @@ from ccd_lightning.data.annotations import is_annotation
 from ccd_lightning.data.formats import is_volume, nifti, read_header
 from ccd_lightning.data.formats.bounds import require_regular
 from ccd_lightning.data.formats.contents import begins_as_dicom
+from ccd_lightning.data.formats.dicom_file import SUFFIXES as DICOM
 from ccd_lightning.data.formats.pillow import holds_one
 from ccd_lightning.data.images import in_parallel
 from ccd_lightning.data.manifest import Flaw, Manifest, Row
@@ -24,7 +25,6 @@ from ccd_lightning.data.sources import AXES, AXIAL, file_of, name_below, page_of
 from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
-DICOM = (".dcm", ".dicom", ".ima")
 VOLUMES = 2  # unpacked at once, as each takes its memory
 
 _unpacking = threading.BoundedSemaphore(VOLUMES)
@@ -96,11 +96,16 @@ def _pages_of(row: Row, found: Pages, axis: int, flaws: list[Flaw]) -> list[Row]
     return [
         replace(
             row,
-            path=page_of(row.path, page, axis if is_volume(row.path) else AXIAL),
-            masks=tuple(page_of(mask, page, axis if is_volume(mask) else AXIAL) for mask in masks),
+            path=_page(row.path, page, axis),
+            masks=tuple(_page(mask, page, axis) for mask in masks),
         )
         for page in found.shown or ()
     ]
+
+
+def _page(file: Path, page: int, axis: int) -> Path:
+    """The path that names a page; the axis counts for volumes alone."""
+    return page_of(file, page, axis if is_volume(file) else AXIAL)
 
 
 def _misfit(mask: Path, image: Path, total: int, axis: int) -> str:
@@ -159,7 +164,7 @@ def expand_files(paths: Sequence[str], axis: int = AXIAL) -> tuple[list[str], st
         if found.shown is None:
             images.append(path)
         else:
-            images += (str(page_of(file, page, axis if is_volume(file) else AXIAL)) for page in found.shown)
+            images += (str(_page(file, page, axis)) for page in found.shown)
             empty += found.total - len(found.shown)
     return list(dict.fromkeys(images)), count(empty, "empty slice") if empty else ""
 
@@ -175,7 +180,7 @@ def describe_stacks(paths: Iterable[Path]) -> str:
 
 def header_groups(paths: Sequence[Path]) -> dict[Path, str]:
     """The patients of those files that say whose they are, which DICOM files do."""
-    named = [path for path in paths if path.name.lower().endswith(DICOM) or not is_image(path.name)]
+    named = [path for path in paths if path.suffix.lower() in DICOM or not is_image(path.name)]
     pages = zip(named, in_parallel(partial(_look, axis=AXIAL), named, "Reading headers"), strict=True)
     return {path: found.group for path, found in pages if found.group}
 
