@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -118,21 +119,49 @@ class PatchFeatures:
         rows, columns = self.positions(height, width)
         return _centred(height, rows), _centred(width, columns)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features (B, D, h, w) of the positions of images (B, 3, H, W) in [0, 1]."""
+    def __call__(self, images: Tensor, channels: Sequence[Tensor] | None = None) -> Tensor:
+        """Features of the positions of images.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            channels: Those of each level that are wanted, as `by_level` gives them; None for all D.
+
+        Returns:
+            (B, d, h, w).
+        """
         height, width = images.shape[-2:]
         levels, target = self._encoder.maps(images, self.layers), self.grid(height, width)
         size: Sequence[int] = self.positions(height, width) if self.config.positions else levels[0].shape[-2:]
         grids = self._encoder.grids((height, width), self.layers)
-        brought = [
-            resample(self._averaged(level), grid, target, size) for level, grid in zip(levels, grids, strict=True)
+        brought = []
+        for index, (level, grid) in enumerate(zip(levels, grids, strict=True)):
+            wanted = None if channels is None else channels[index]
+            if not self.config.normalise:  # by the length of all features; else what is not wanted is left out now
+                level, wanted = _chosen(level, wanted), None
+            level = resample(self._averaged(level), grid, target, size)
+            brought.append(_chosen(unit_length(level) if self.config.normalise else level, wanted))
+        return torch.cat(brought, dim=1)
+
+    def by_level(self, channels: Tensor) -> list[Tensor]:
+        """Divides channels, rising numbers (d,) from 0 to D - 1, by level: each one's numbers within its level."""
+        counts = [0, *itertools.accumulate(self._encoder.channels[layer] for layer in self.layers)]
+        return [
+            channels[(channels >= first) & (channels < after)] - first for first, after in itertools.pairwise(counts)
         ]
-        return torch.cat([unit_length(level) if self.config.normalise else level for level in brought], dim=1)
 
     def _averaged(self, level: Tensor) -> Tensor:
         """A level (B, C, h, w) averaged over windows; at the border, over the part of a window that there is."""
         window = self.config.window
         return functional.avg_pool2d(level, window, 1, window // 2, count_include_pad=False) if window > 1 else level
+
+
+def _chosen(maps: Tensor, channels: Tensor | None) -> Tensor:
+    """Some channels (d,) of maps (B, C, h, w), or all; they lie side by side in memory where those of the maps do."""
+    if channels is None:
+        return maps
+    if maps.is_contiguous(memory_format=torch.channels_last):
+        return maps.movedim(1, -1)[..., channels].movedim(-1, 1)
+    return maps[:, channels]
 
 
 def unit_length(features: Tensor) -> Tensor:
