@@ -149,7 +149,7 @@ def memory(few: int, many: int) -> None:
             root = FOLDER / f"set_{count}"
             if not root.exists():
                 synthesize(root, "colonoscopy", size=SIZE, train=count, test_good=1, test_abnormal=3)
-            peaks.append(work(root)[0].peak)
+            peaks.append(work(root)[0].peak)  # type: ignore[no-untyped-call]
         growth = (peaks[1] - peaks[0]) / (many - few)
         print(f"| {name} | {few}, {many} | {peaks[0]:.0f}, {peaks[1]:.0f} | {growth:.3f} MiB |", flush=True)
 
