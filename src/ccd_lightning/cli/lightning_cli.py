@@ -73,7 +73,7 @@ class CLI(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (ImportError, TypeError, ValueError) as error:
-            raise UserError(f"trainer: {explain_trainer(str(error))}") from error
+            raise UserError(explain_trainer(str(error))) from error
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses without the warning about words that do not come from the command line."""

@@ -27,6 +27,7 @@ from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import between
 from ccd_lightning.transforms.pretext import PretextViews
 
 LOOKED_AT = 32  # training images of which one at least has to show something
@@ -82,8 +83,7 @@ class AnomalyDataModule(ImageLoader):
         axis: int = AXIAL,
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
-        if not 0 < validation < 1:
-            raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
+        between("data.validation", validation, 0, 1)
         self.root = expand(root)
         self.preprocessing = Preprocessing(size, crop, window, fit, tiles)
         self.validation = validation

@@ -23,6 +23,7 @@ from ccd_lightning.models.tiling import Tiling
 from ccd_lightning.modules.held_out import HeldOut
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, pseudo_seed
 from ccd_lightning.modules.refitting import adapt_thresholds, other_images
+from ccd_lightning.ranges import between
 from ccd_lightning.renamed import rename_tensors
 
 
@@ -58,8 +59,7 @@ class OneClassDetector(LightningModule, ABC):
 
     def __init__(self, encoder: EncoderConfig | None, quantile: float) -> None:
         super().__init__()
-        if not 0 < quantile < 1:
-            raise UserError(f"model.quantile is {quantile}, but must be a share between 0 and 1.")
+        between("model.quantile", quantile, 0, 1)
         self.quantile = quantile
         if encoder is not None:
             self.encoder_config, self.encoder = build_encoder(encoder)

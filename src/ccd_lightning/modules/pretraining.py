@@ -24,6 +24,7 @@ from ccd_lightning.modules.finetuning import StartingPoint, frozen_parts, kept_n
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images, require_normal_images
 from ccd_lightning.modules.probing import probe_held_out
 from ccd_lightning.modules.schedule import warmup_cosine
+from ccd_lightning.ranges import at_least
 from ccd_lightning.transforms.patches import tiles
 
 CALIBRATED = 256  # images: means and variances of all of their pixels are known well, and each norm takes a pass
@@ -62,6 +63,9 @@ class EncoderPretraining(LightningModule, ABC):
         schedule: Literal["step", "epoch"],
     ) -> None:
         super().__init__()
+        for name, weight in weights.items():
+            at_least(f"model.{name}_weight", weight, 0)
+        at_least("model.warmup_steps", warmup_steps, 0)
         self.weights = dict(weights)
         self.make_optimizer = optimizer
         self.warmup_steps = warmup_steps

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ccd_lightning.ranges import at_least
 from ccd_lightning.transforms.patches import cut, draw_tile, position_pairs
 from ccd_lightning.transforms.strong import Permutation
 from ccd_lightning.transforms.weak_batched import first_views, weak_views
@@ -63,10 +64,9 @@ class PretextViews:
         tile: int = 0,
         augment_on: Literal["cpu", "device"] = "cpu",
     ) -> None:
-        if pairs < 0:
-            raise ValueError(f"pairs must be 0 or more, got {pairs}")
-        if pairs and patch_size < 1:
-            raise ValueError(f"patch_size must be 1 or more, got {patch_size}")
+        at_least("data.views.pairs", pairs, 0)
+        at_least("data.views.patch_size", patch_size, 1 if pairs else 0)
+        at_least("data.views.tile", tile, 0, "; 0 takes the whole image")
         self.family = family or Permutation()
         self.count, self.first, omitted = _attributes(self.family)
         self.cutout_size = cutout_size

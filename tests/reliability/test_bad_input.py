@@ -1,0 +1,17 @@
+"""Bad input: each row of the tables is tried through the real command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.reliability import options
+from tests.reliability.cases import Case, check
+
+CASES = options.CASES
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_mistake_is_told(case: Case, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check(case, capsys)
