@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -15,9 +17,12 @@ from torch.optim import Optimizer
 
 from ccd_lightning.cli.known_classes import OWN
 from ccd_lightning.cli.parser_tree import Complaint, first_complaint
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
-from ccd_lightning.models.igd.settings import Training, WindowScale
+from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
+from ccd_lightning.models.patch_features import FeatureConfig
+from ccd_lightning.modules.pmsacl import Centring
 from ccd_lightning.runs import FIRST
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -25,23 +30,19 @@ UNKNOWN = (
     r"Option '(?P<key>[\w.]+)' is not accepted",
     r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
     r"does not accept option '(?P<key>[\w.]+)'",
-    r"unrecognized arguments: --(?P<key>[\w.]+)",
+    r"unrecognized arguments: --(?P<key>[\w.-]+)",
     r"Key '(?P<key>[\w.]+)' is not expected",
     r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options of a class that none names
 )
 MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
 NO_CLASS = (  # x.yaml is read as a class yaml of a module x, a/x.yaml as no import path
-    r"Expected a dot import path string|Unexpected import path format|No module named|Problem with given class_path"
-    r"|module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'|does not correspond to a subclass of (?P<base>\w+)"
+    r"Expected a dot import path string(?:: (?P<text>\S+))?|Unexpected import path format|No module named"
+    r"|Problem with given class_path|module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'"
+    r"|does not correspond to a subclass of (?P<base>\w+)"
 )
 OUT_OF_RANGE = (
     r"(?:^|- |: )((?:model|data|trainer)\.[\w.]+ is .+?, but must be .+?\.)$"  # our own sentence, among others
 )
-DEVICES = {  # what Lightning says of devices, and what helps
-    "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
-    " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
-    "But your machine only has": "trainer.devices: {told}. Ask for fewer with --trainer.devices.",
-}
 KINDS = {  # what options have to be that may be of several kinds, of which the parser names each by itself
     "data.size": "a number of pixels, or '[HEIGHT, WIDTH]'",
     "data.crop": "'[LEFT, TOP, RIGHT, BOTTOM]' as fractions, auto, or null",
@@ -50,16 +51,34 @@ KINDS = {  # what options have to be that may be of several kinds, of which the 
     "seed_everything": f"a whole number from 0 to {2**32 - 1}",
     "trainer.max_time": "a time such as 00:12:00:00 (days, hours, minutes, seconds)",
 }
+DEVICES = {  # what Lightning says of devices, and what helps
+    "Timer(duration=": f"trainer.max_time must be {KINDS['trainer.max_time']}.",
+    "torch_xla": "trainer.accelerator is tpu, which needs torch_xla. Give --trainer.accelerator cpu or gpu.",
+    "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
+    " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
+    "But your machine only has": "trainer.devices: {told}. Ask for fewer with --trainer.devices.",
+}
 TRAINER = tuple(name for name in inspect.signature(Trainer).parameters if name != "self")
+GROUPS: dict[str, Any] = {
+    "encoder": TrainedEncoderConfig,
+    "local_encoder": TrainedEncoderConfig,
+    "features": FeatureConfig,
+    "global_scale": Scale,
+    "local_scale": WindowScale,
+    "training": Training,
+    "centring": Centring,
+    "tiles": Tiles,
+}
 SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path", "images")
 
 
-def explain(message: str, error: BaseException | None = None) -> str:
+def explain(message: str, error: BaseException | None = None, words: Sequence[str] = ()) -> str:
     """Names the key that a parser complains of, and the way out.
 
     Args:
         message: The parser's message, which nests the cause under every type that was tried.
         error: What it stems from; a `UserError` among its causes says it best.
+        words: The command line.
 
     Returns:
         One or two sentences.
@@ -68,6 +87,8 @@ def explain(message: str, error: BaseException | None = None) -> str:
         return str(told)
     if own := re.search(OUT_OF_RANGE, message, re.MULTILINE):
         return own[1]
+    if found := re.match(r"argument (--[\w.]+): expected one argument", message):
+        return f"{_without_value(words, found[1])} has no value. Give one, or leave the option out."
     complaint = first_complaint(message)
     outer = re.match(r"Parser key \"([\w.]+)\":", message)
     section = f"{outer.group(1)}." if outer else ""
@@ -109,20 +130,28 @@ def users_mistake(error: BaseException | None) -> UserError | None:
 
 
 def _unknown(section: str, key: str) -> str:
-    *outer, last = key.replace("init_args.", "").split(".")
+    *outer, last = (section + key).replace("init_args.", "").split(".")
     for depth, part in enumerate([*outer, last]):
-        if part not in known_keys():
-            close = difflib.get_close_matches(part, known_keys(), n=1, cutoff=0.6)
-            name = section + ".".join([*outer, last][: depth + 1])
+        known = names_in(outer[depth - 1] if depth else "")
+        if part not in known:
+            close = difflib.get_close_matches(part, known, n=1, cutoff=0.6)
+            close = close or [name for name in known if name.startswith(f"{part}_")][:1]
             hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists those there are."
-            return f"There is no option {name!r}; {hint}"
+            return f"There is no option {'.'.join([*outer, last][: depth + 1])!r}; {hint}"
     return f"There is no option {section + key!r} in this place; ccd fit --help tells where it belongs."
+
+
+def _without_value(words: Sequence[str], option: str) -> str:
+    """The option that stands without a value; the parser names its group alone."""
+    following = zip(words, [*words[1:], "--"], strict=True)
+    found = (word for word, after in following if word.startswith(option) and "=" not in word and after[:2] == "--")
+    return next(found, option)
 
 
 def _no_class(complaint: Complaint, found: re.Match[str]) -> str:
     """The sentence for a name that is no class, or the path of a file with a part of a config that is not there."""
     key, base = complaint.key, found["base"]
-    name = f"{found['module']}.{found['name']}" if found["module"] else complaint.value
+    name = f"{found['module']}.{found['name']}" if found["module"] else complaint.value or found["text"]
     if not name:
         return f"{key} is empty. Give the name of a class, or leave the option out."
     if Path(name).suffix in (".yaml", ".yml", ".json"):
@@ -133,11 +162,9 @@ def _no_class(complaint: Complaint, found: re.Match[str]) -> str:
     choices = [known.__name__ for known in choices_of(key)]
     close = difflib.get_close_matches(name, choices or [known.__name__ for known in OWN], n=1, cutoff=0.6)
     what = f"{name} is no {base}" if base else f"there is no class {name}"
-    hint = f"did you mean {close[0]}?" if close else f"there {'are ' + ', '.join(choices) if choices else 'is none'}"
-    other = "" if close else ", and the import path of a class of your own may be given: package.module.Class."
-    if not (close or choices):
-        hint, other = "give the import path of a class: package.module.Class.", ""
-    return f"{key}: {what}; {hint}{other}"
+    own = "the import path of a class of your own: package.module.Class."
+    hint = f"give one of {', '.join(choices)}, or {own}" if choices else f"give {own}"
+    return f"{key}: {what}; {f'did you mean {close[0]}?' if close else hint}"
 
 
 def choices_of(key: str) -> list[type]:
@@ -152,12 +179,19 @@ def choices_of(key: str) -> list[type]:
     return [one for one in OWN if last in bases and issubclass(one, bases[last])]
 
 
-def known_keys() -> list[str]:
-    """The names of all options of the project's classes and of the Trainer."""
-    classes = (*OWN, Trainer)
-    names = {name for known in classes for name in inspect.signature(known).parameters}
-    nested = {field.name for group in (TrainedEncoderConfig, Training, WindowScale) for field in fields(group)}
-    return sorted(names.union(SECTIONS, nested) - {"kwargs"})
+def names_in(group: str) -> list[str]:
+    """The names of the options that a group of options has, by the last part of its key; "" is the outermost one.
+
+    Of groups that are not known here it is all names of the project's classes and of the Trainer.
+    """
+    if group in ("", "trainer"):
+        return sorted(SECTIONS if not group else TRAINER)
+    if group in GROUPS:
+        return sorted(field.name for field in fields(GROUPS[group]))
+    classes = choices_of(group) if group != "optimizer" else []
+    found = {name for one in classes or OWN for base in one.__mro__ for name in inspect.signature(base).parameters}
+    extra = set() if classes else {*SECTIONS, *TRAINER, *(one.name for own in GROUPS.values() for one in fields(own))}
+    return sorted((found | extra) - {"args", "kwargs", "options"})
 
 
 def _of_type(complaint: Complaint) -> str:

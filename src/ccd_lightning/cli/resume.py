@@ -156,7 +156,9 @@ def _without_digests(words: list[str]) -> list[str]:
 
 def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
     for index, word in enumerate(words):
-        if word == name and index + 1 < len(words):
+        if word == name:
+            if words[index + 1 : index + 2] in ([], *([one] for one in words if one.startswith("--"))):
+                raise UserError(f"{name} has no value. Give a run's folder or a checkpoint, or leave the option out.")
             return words[index + 1], words[:index] + words[index + 2 :]
         if word.startswith(f"{name}="):
             return word.split("=", 1)[1], words[:index] + words[index + 1 :]

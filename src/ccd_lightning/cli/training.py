@@ -24,6 +24,8 @@ from ccd_lightning.cli.saved_config import KeepConfig
 from ccd_lightning.cli.trust import OPTION
 from ccd_lightning.errors import UserError
 
+PARSER = {"exit_on_error": False}
+LINKED = {"--data.seed": "--seed_everything", "--data.init_args.seed": "--seed_everything"}  # which one decides
 SKIPPED = 3  # the exit code of a prediction that had to skip images
 
 
@@ -46,13 +48,16 @@ def run_training(words: list[str]) -> int:
         print(PREDICT_HELP)
     elif words[0] == "predict":
         images, words = take_images(words)
+    if linked := next((word for word in words if word.partition("=")[0] in LINKED), None):
+        option = linked.partition("=")[0]
+        raise UserError(f"{option} is set by {LINKED[option]}: give that one instead.")
     with tempfile.TemporaryDirectory() as folder:
         words = _epochs_before_steps(find_configs(words))
         words = resolve(words, Path(folder), trust)
         try:
             return _run_cli(words, images)
         except ArgumentError as error:
-            raise UserError(explain(str(error), error)) from error
+            raise UserError(explain(str(error), error, words)) from error
         except MisconfigurationException as error:
             raise UserError(explain_trainer(str(error))) from error
         except ValueError as error:
@@ -91,7 +96,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
             "log_every_n_steps": None,  # by the number of steps
         },
         seed_everything_default=0,
-        parser_kwargs={"exit_on_error": False} | {name: {"exit_on_error": False} for name in CLI.subcommands()},
+        parser_kwargs=PARSER | dict.fromkeys(CLI.subcommands(), PARSER),
         subclass_mode_model=True,
         subclass_mode_data=True,
         args=words,

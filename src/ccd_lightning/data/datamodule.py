@@ -84,6 +84,8 @@ class AnomalyDataModule(ImageLoader):
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
         between("data.validation", validation, 0, 1)
+        if not root:
+            raise UserError("data.root is empty. Give the data set's folder.")
         self.root = expand(root)
         self.preprocessing = Preprocessing(size, crop, window, fit, tiles)
         self.validation = validation
@@ -226,6 +228,5 @@ class AnomalyDataModule(ImageLoader):
         try:
             self.datasets["train"][EpochIndex(0, 0)]
         except ValueError as error:
-            raise UserError(
-                f"data.views does not go with images of {self.preprocessing.size_in_words} px: {error}."
-            ) from error
+            size = self.preprocessing.size_in_words
+            raise UserError(f"data.views does not go with images of {size} px: {error}. Give another size.") from error

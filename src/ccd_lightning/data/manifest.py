@@ -113,7 +113,9 @@ class Manifest:
             UserError: If the file, one of its columns or a value is not what it should be.
         """
         if not path.is_file():
-            raise UserError(f"{path}: no such manifest.")
+            raise UserError(
+                f"{path}: no such manifest. Give --data.layout a table (.csv) that is there, or leave it out."
+            )
         root = root or path.parent
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:  # as Excel writes it too

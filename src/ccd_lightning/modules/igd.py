@@ -25,7 +25,7 @@ from ccd_lightning.models.igd.settings import Scale, Training, WindowScale, chec
 from ccd_lightning.models.igd.windows import WindowDescriptor
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.normal_images import NormalImages, require_normal_images
-from ccd_lightning.modules.schedule import build_optimizer, planned_steps, polynomial
+from ccd_lightning.modules.schedule import build_optimizer, check_optimizer, planned_steps, polynomial
 from ccd_lightning.ranges import at_least
 
 
@@ -86,6 +86,7 @@ class IGD(OneClassDetector):
         )
         check(self.global_scale, self.local_scale, self.training_settings)
         at_least("model.latent_size", latent_size, 1)
+        check_optimizer(optimizer)
         self.local_encoder_config, self.local_encoder = build_encoder(local_encoder)
         self.hparams.update(encoder=self.encoder.settings(), local_encoder=self.local_encoder.settings())
         components = min(self.encoder.features_size, self.local_encoder.features_size)

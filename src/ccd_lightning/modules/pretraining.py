@@ -23,7 +23,7 @@ from ccd_lightning.models.probe import FeatureProbe
 from ccd_lightning.modules.finetuning import StartingPoint, frozen_parts, kept_norms, limit_training, make_optimizer
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images, require_normal_images
 from ccd_lightning.modules.probing import probe_held_out
-from ccd_lightning.modules.schedule import warmup_cosine
+from ccd_lightning.modules.schedule import check_optimizer, warmup_cosine
 from ccd_lightning.ranges import at_least
 from ccd_lightning.transforms.patches import tiles
 
@@ -66,6 +66,7 @@ class EncoderPretraining(LightningModule, ABC):
         for name, weight in weights.items():
             at_least(f"model.{name}_weight", weight, 0)
         at_least("model.warmup_steps", warmup_steps, 0)
+        check_optimizer(optimizer)
         self.weights = dict(weights)
         self.make_optimizer = optimizer
         self.warmup_steps = warmup_steps

@@ -10,8 +10,10 @@ import math
 import re
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import OptimizerCallable
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -36,10 +38,23 @@ def build_optimizer(make: OptimizerCallable, parameters: Any) -> Optimizer:
             raise UserError(f"model.optimizer: {error}. Give another value.") from error
         name = NAMES.get(found[1], found[1])
         refuse(f"model.optimizer.{name}", float(found[2]), RANGES.get(name, "0 or more"))
+    _refuse_infinite(optimizer)
+    return optimizer
+
+
+def check_optimizer(make: OptimizerCallable) -> None:
+    """Tries the options of an optimiser on a parameter of its own, so that a mistake is told before anything is read.
+
+    Raises:
+        UserError: As in `build_optimizer`.
+    """
+    build_optimizer(make, [nn.Parameter(torch.zeros(1, 1))])
+
+
+def _refuse_infinite(optimizer: Optimizer) -> None:
     for name, value in optimizer.param_groups[-1].items():
         if isinstance(value, float) and not math.isfinite(value):
             refuse(f"model.optimizer.{name}", value, "finite")
-    return optimizer
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3, every: int = 1) -> float:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ccd_lightning.ranges import at_least
+from ccd_lightning.ranges import FAMILY, at_least, refuse
 from ccd_lightning.transforms.patches import cut, draw_tile, position_pairs
 from ccd_lightning.transforms.strong import Permutation
 from ccd_lightning.transforms.weak_batched import first_views, weak_views
@@ -207,11 +207,12 @@ def _attributes(family: nn.Module) -> tuple[int, tuple[str, ...], tuple[str, ...
     """
     name, count = type(family).__name__, getattr(family, "count", None)
     if not isinstance(count, int) or count < 1:
-        raise ValueError(f"{name}.count must be the number of its strong augmentations, 1 or more, got {count}")
+        refuse(FAMILY, name, f"a class whose count, now {count}, is the number of its strong augmentations, 1 or more")
     chosen = []
     for attribute, default, known in (("weak_first", ("flip",), GEOMETRIC), ("weak_omitted", (), tuple(OPTIONAL))):
         names = tuple(getattr(family, attribute, default))
         if unknown := set(names) - set(known):
-            raise ValueError(f"{name}.{attribute} must name some of {', '.join(known)}, got {min(unknown)}")
+            wanted = f"a class whose {attribute} names some of {', '.join(known)}, and not {min(unknown)}"
+            refuse(FAMILY, name, wanted)
         chosen.append(names)
     return count, chosen[0], chosen[1]
