@@ -14,6 +14,7 @@ from typing import Any
 
 from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
 
 ROOT = Path("runs")
 RECORD = "run.json"
@@ -79,7 +80,7 @@ def read_record(run: Path) -> dict[str, Any]:
         UserError: If the file is damaged, or was not written by `ccd fit`.
     """
     try:
-        record: dict[str, Any] = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(read_text(run / RECORD))
         datetime.fromisoformat(record["finished"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"there is no {error} in it" if isinstance(error, KeyError) else error

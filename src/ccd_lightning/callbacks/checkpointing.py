@@ -23,8 +23,9 @@ from ccd_lightning.writing import atomic_write, remove_leftovers
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the file and renames, so that a run killed while it saves keeps the checkpoint before.
 
-    Lightning's own writes into the system's temporary folder and moves, which copies where that is another disk. Only
-    files in folders that it wrote to are removed: a resumed checkpoint, perhaps someone else's, says which to remove.
+    Lightning's own writes into memory, from there into the system's temporary folder, and moves, which copies where
+    that is another disk. Only files in folders that it wrote to are removed: a resumed checkpoint, perhaps someone
+    else's, says which to remove.
     """
 
     def __init__(self) -> None:
@@ -40,8 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(file)
-        with atomic_write(file) as partial:
-            super().save_checkpoint(checkpoint, partial, storage_options)
+        with atomic_write(file) as partial, partial.open("wb") as stream:
+            torch.save(checkpoint, stream)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Removes a checkpoint file from a folder that a checkpoint was written to; anything else stays."""

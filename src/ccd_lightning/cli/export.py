@@ -8,14 +8,15 @@ import os
 import tempfile
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
-from ccd_lightning.writing import put_in_place
+from ccd_lightning.writing import PARTIAL, naming, put_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,8 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
     images, content, origin = images_to_try(run_folder(checkpoint), detector.preprocessing)
     given = [images / 255 if kind == "float" else images, content][: len(Scorer(detector).inputs)]
     # In a folder of its own, because an ONNX file refers to its weights by name.
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
+    options: Any = {"prefix": ".export-", "suffix": PARTIAL, "ignore_cleanup_errors": True}
+    with naming(file), tempfile.TemporaryDirectory(dir=file.parent, **options) as folder:
         written = Path(folder) / file.name
         with Console().status("Exporting, and checking"):
             scoring = (write_onnx if form == "onnx" else write_torch)(detector, written, kind)
@@ -131,7 +133,7 @@ def _test_images(run: Path) -> list[Path]:
     from ccd_lightning.data.recognition import possible_roots
     from ccd_lightning.data.sources import size_of
 
-    root = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"]["root"]
+    root = yaml.safe_load(read_text(run / CONFIG))["data"]["init_args"]["root"]
     for folder in possible_roots(expand(root)):
         paths = [row.path for row in Manifest.read(run / MANIFEST, folder).select("test")]
         if paths and size_of(paths[0]) >= 0:

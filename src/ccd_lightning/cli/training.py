@@ -16,6 +16,7 @@ from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
 from ccd_lightning.cli.callbacks import command_callbacks
 from ccd_lightning.cli.config_files import default_logger, find_configs
+from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.lightning_cli import CLI
 from ccd_lightning.cli.parser_errors import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
@@ -55,7 +56,8 @@ def run_training(words: list[str]) -> int:
         words = _epochs_before_steps(find_configs(words))
         words = resolve(words, Path(folder), trust)
         try:
-            return _run_cli(words, images)
+            with naming_failures(_place(words)):
+                return _run_cli(words, images)
         except ArgumentError as error:
             raise UserError(explain(str(error), error, words)) from error
         except MisconfigurationException as error:
@@ -64,6 +66,13 @@ def run_training(words: list[str]) -> int:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
                 raise told or UserError(explain(str(error))) from error
             raise
+
+
+def _place(words: list[str]) -> Path | None:
+    """The folder of the run that a command other than a fit writes to; a fit finds its own."""
+    if words[0] == "fit" or "--ckpt_path" not in words[:-1]:
+        return None
+    return runs.run_folder(Path(words[words.index("--ckpt_path") + 1]))
 
 
 def _epochs_before_steps(words: list[str]) -> list[str]:
@@ -103,7 +112,14 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
     )
     # Any code of another rank's makes Lightning kill the first one.
     skipped = isinstance(writer, ImagePredictions) and writer.tally.skipped and cli.trainer.is_global_zero
+    _release(cli)
     return SKIPPED if skipped else 0
+
+
+def _release(cli: CLI) -> None:
+    """Frees weights and images at once: all parts of Lightning refer to each other until garbage is collected."""
+    for part in (cli.trainer, cli.model, cli.datamodule, cli):
+        vars(part).clear()
 
 
 def _quieten() -> None:

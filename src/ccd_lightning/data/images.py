@@ -25,7 +25,7 @@ from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.sources import state_of
 from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
-from ccd_lightning.writing import atomic_write
+from ccd_lightning.writing import allocate, atomic_write
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -144,6 +144,8 @@ def load_images(
         require(math.prod(shape), free, f"{what} in {cache_dir}", way_out)
         with atomic_write(file) as partial:
             pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            with partial.open("r+b") as stream:
+                allocate(stream, partial.stat().st_size)
             _decode_into(Images(pixels, placements), paths, preprocessing)
             pixels.flush()
             with atomic_write(_beside(file)) as small, small.open("wb") as stream:

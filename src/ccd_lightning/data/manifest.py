@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ccd_lightning.data.naming import group_of, is_normal
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import atomic_write, cell, path_cell
+from ccd_lightning.writing import atomic_write, cell, is_file_name, path_cell, short_text
 
 Split = Literal["train", "test"]
 GOOD = "good"
@@ -66,7 +66,8 @@ class Manifest:
         left_out: What is in the folder but not in the table, each in words such as "3 images in valid".
 
     Raises:
-        UserError: If there is an abnormal image among the training images, or one stands in the table twice.
+        UserError: If there is an abnormal image among the training images, one stands in the table twice, or a kind
+            cannot be the name of a folder.
     """
 
     root: Path
@@ -78,6 +79,14 @@ class Manifest:
         abnormal = next((row for row in self.select("train") if row.label), None)
         if abnormal is not None:
             raise UserError(f"{abnormal.path}: training uses normal images only; move it to the test split.")
+
+        kinds = {row.anomaly_type: row for row in self.rows}
+        wrong = next((row for kind, row in kinds.items() if not is_file_name(kind)), None)
+        if wrong is not None:  # such as "../other", which `ccd data prepare --copy` would write to
+            raise UserError(
+                f"{wrong.path}: its kind {short_text(wrong.anomaly_type)!r} cannot be the name of a folder. Give it"
+                " another one, without / and \\."
+            )
 
         seen: set[str] = set()  # their hashes take less time and memory than those of paths
         for row in self.rows:

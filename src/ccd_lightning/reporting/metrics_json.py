@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.records import Evaluation
+from ccd_lightning.reading import read_text
 from ccd_lightning.runs import how_to_test, newest_run
 from ccd_lightning.writing import atomic_write
 
@@ -49,7 +50,7 @@ def read_metrics(run: Path) -> Results:
     """
     file = run / METRICS
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
         evaluation = Evaluation(
             {name: float(value) for name, value in content["metrics"].items()},
             {name: (float(low), float(high)) for name, (low, high) in content["intervals"].items()},

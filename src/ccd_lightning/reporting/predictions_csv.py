@@ -15,6 +15,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.calibration import normal_percentile
 from ccd_lightning.metrics.records import ImageRecord
 from ccd_lightning.metrics.types import Floats
+from ccd_lightning.reading import check_regular
 from ccd_lightning.runs import how_to_test
 from ccd_lightning.writing import atomic_write, cell, path_cell
 
@@ -71,6 +72,7 @@ def read_predictions(run: Path) -> dict[str, Prediction]:
     """
     file = run / PREDICTIONS
     try:
+        check_regular(file)
         with file.open(newline="", encoding="utf-8") as stream:
             listed = [_prediction(row) for row in csv.DictReader(stream)]
         rows = {row.file: row for row in listed}

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
 
 T = TypeVar("T")
 NAME = re.compile(r"\w[\w.+-]*")
@@ -24,11 +25,11 @@ def read_yaml(file: Path) -> Any:
         UserError: If it cannot be read.
     """
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(read_text(file), _Loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{file}{line}: {error.problem}.") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from error
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
+from ccd_lightning.writing import PARTIAL, naming, short_name
 
 if TYPE_CHECKING:
     from ccd_lightning.data.synthetic.noise import Scene
@@ -131,15 +133,16 @@ def _check_request(size: int, seed: int, fewest: int) -> None:
 
 def _build(root: Path, record: dict[str, Any], jobs: list[tuple[str, str, int]], progress: bool) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
-    try:
-        _write_all(partial, record["name"], record["size"], record["seed"], jobs, progress)
-        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        partial.chmod(0o755)  # mkdtemp's is 0o700
-        _move(partial, root, record)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with naming(root):
+        partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{short_name(root.name, 200)}-", suffix=PARTIAL))
+        try:
+            _write_all(partial, record["name"], record["size"], record["seed"], jobs, progress)
+            (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+            partial.chmod(0o755)  # mkdtemp's is 0o700
+            _move(partial, root, record)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
@@ -154,8 +157,8 @@ def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
 
 def _check_same(root: Path, record: dict[str, Any]) -> None:
     try:
-        found = json.loads((root / RECORD).read_text())
-    except (OSError, ValueError):
+        found = json.loads(read_text(root / RECORD))
+    except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{root}: holds other files than an embedded data set. Remove them, or give another folder.")
