@@ -98,11 +98,11 @@ def _beginning(lines: list[str]) -> int:
 
 
 def _files() -> dict[str, tuple[int, int]]:
-    """All files below the working directory, with what tells whether they were written to."""
+    """All files below the working directory, with what tells whether they were written to; TensorBoard's aside."""
     found = {}
     for path in Path().rglob("*"):
         with suppress(OSError):
             status = path.lstat()
-            if not path.is_dir() or path.is_symlink():
+            if path.is_symlink() or not (path.is_dir() or path.name.startswith("events.out.tfevents.")):
                 found[str(path)] = status.st_size, status.st_mtime_ns
     return found

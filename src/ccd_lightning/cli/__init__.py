@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ A first run:  ccd fit --config ccd_synthetic
               ccd test
 """
 TRAINING = ("fit", "validate", "test", "predict")
+COMMANDS = (*TRAINING, "data", "compare", "study", "export", "encoders")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -127,5 +129,7 @@ def _run(words: list[str]) -> int:
 
         return run_training(words)
     else:
-        raise UserError(f"There is no command {command!r}; ccd --help lists them.")
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else "ccd --help lists them."
+        raise UserError(f"There is no command {command!r}; {hint}")
     return 0

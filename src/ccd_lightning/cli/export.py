@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import tempfile
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ccd_lightning.cli.arguments import Arguments, place
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.reading import read_text
@@ -141,11 +141,11 @@ def _test_images(run: Path) -> list[Path]:
     return []
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("ccd export", description="Write a detector as a file that needs none of this.")
+def _parser() -> Arguments:
+    parser = Arguments("ccd export", description="Write a detector as a file that needs none of this.")
     parser.add_argument(
         "--ckpt_path",
-        type=expand,
+        type=place,
         metavar="RUN",
         help="a run's folder, the folder of its versions, or a checkpoint file; default: the newest finished run",
     )
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         help="pixels from 0 to 255, or from 0 to 1; default: uint8",
     )
     parser.add_argument(
-        "--output", type=expand, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
+        "--output", type=place, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
     )
     parser.add_argument(
         "--trust",

@@ -24,7 +24,7 @@ from ccd_lightning.cli.failures import naming_failures, way_out
 from ccd_lightning.cli.next_steps import class_path, record_run
 from ccd_lightning.cli.parser_errors import explain_trainer
 from ccd_lightning.cli.predicting import images_to_predict
-from ccd_lightning.cli.resume import go_on_with_last, keep_networks
+from ccd_lightning.cli.resume import check_complete, go_on_with_last, keep_networks
 from ccd_lightning.cli.saved_config import check_split, refuse_other_run, refuse_trained
 from ccd_lightning.cli.trainer_ranges import check_trainer
 from ccd_lightning.commands import expand
@@ -92,7 +92,6 @@ class CLI(LightningCLI):
         """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        refuse_other_run(self.trainer, self.config["fit"]["ckpt_path"])
         self.datamodule.trainer = self.trainer  # which knows of other ranks
         if self.config["fit"]["trainer"]["log_every_n_steps"] is None:
             self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # until the number of steps is known
@@ -111,6 +110,7 @@ class CLI(LightningCLI):
             self._take_up(Path(path), checkpoint)
         else:
             self._hand_over()
+        refuse_other_run(self.trainer, path)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         if isinstance(self.model, EncoderPretraining):
@@ -144,6 +144,7 @@ class CLI(LightningCLI):
                 f"{path}: the checkpoint is of {kept or 'no model'}, but the config asks for {class_path(self.model)}."
                 " Resume it with the config of its own run, or leave --ckpt_path out."
             )
+        check_complete(checkpoint, path)
         for name in ("encoder_config", "local_encoder_config"):
             if hasattr(self.model, name):
                 config = getattr(self.model, name)
@@ -187,7 +188,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Finds the run that `fit --ckpt_path last` is to resume, which the logger's folder tells, and its encoders."""
         config = self.config[self.subcommand]
-        check_trainer(config["trainer"], self.subcommand)
+        check_trainer(config["trainer"], str(self.subcommand))
         if self.subcommand == "fit" and config["ckpt_path"] == "last":
             go_on_with_last(config)
         if config["ckpt_path"]:

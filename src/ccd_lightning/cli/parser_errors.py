@@ -151,7 +151,7 @@ def _without_value(words: Sequence[str], option: str) -> str:
 def _no_class(complaint: Complaint, found: re.Match[str]) -> str:
     """The sentence for a name that is no class, or the path of a file with a part of a config that is not there."""
     key, base = complaint.key, found["base"]
-    name = f"{found['module']}.{found['name']}" if found["module"] else complaint.value or found["text"]
+    name = f"{found['module']}.{found['name']}" if found["module"] else found["text"] or complaint.value
     if not name:
         return f"{key} is empty. Give the name of a class, or leave the option out."
     if Path(name).suffix in (".yaml", ".yml", ".json"):

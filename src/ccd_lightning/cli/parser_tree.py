@@ -6,11 +6,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ccd_lightning.writing import short_text
+
 KEY = re.compile(r"Parser key \"([\w.]+)\":")
 GIVEN = re.compile(r"Given value:\s*(.*)")
 GOT = re.compile(r"\. Got value: (.*?)(?:\. Got value: .*)?$", re.DOTALL)
 NO_CONFIG = "Unable to load config"  # what an option of several gets that is given a single value
-STRUCTURE = ("Does not validate against", "Subtypes:", "Errors:", "Given value", "Problem with given class_path")
+NO_CLASS = "Not a valid subclass of"
+CLASS = "the name of a class, or '{class_path: NAME, init_args: {OPTION: VALUE}}'"
+STRUCTURE = (
+    "Subclass types expect",
+    "a class path (str)",
+    "a dict with",
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Given value",
+    "Problem with given class_path",
+)
 NESTED = re.compile(r"^NestedArg\(key='[\w.]+', val=(.*)\)$")
 KINDS = {  # what an option has to be, by what the parser says that it expected
     "<class 'int'>": "a whole number",
@@ -48,7 +61,7 @@ class Complaint:
         words = re.findall(r"typing\.Literal\[(.*)\]", "\n".join(self.leaves))
         names = dict.fromkeys(name for word in words for name in word.split(", ") if name.startswith("'"))
         known = [kind for kind in dict.fromkeys(found) if kind] + [f"one of {', '.join(names)}"] * bool(names)
-        return known + ["null"] * (null in self.leaves) if known else []
+        return known + ["null"] * (null in self.leaves and CLASS not in known) if known else []
 
 
 def first_complaint(message: str) -> Complaint | None:
@@ -92,12 +105,14 @@ def _lines(message: str) -> Iterator[tuple[int, str]]:
 
 
 def _plain(value: str) -> str:
-    return NESTED.sub(r"\1", value.strip()).strip("'\"")
+    return short_text(NESTED.sub(r"\1", value.strip()).strip("'\""))
 
 
 def _kind(leaf: str) -> str | None:
     if leaf.startswith(NO_CONFIG):
         return "a mapping of options"
+    if leaf.startswith(NO_CLASS):
+        return CLASS
     if not (found := re.match(r"Expected an? (.*)$", leaf, re.DOTALL)):
         return None
     text = found[1].strip().rstrip(".")

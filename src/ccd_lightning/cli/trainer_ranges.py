@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jsonargparse import Namespace
+
 from ccd_lightning.ranges import at_least, refuse
 
 LEAST = {
@@ -17,7 +19,7 @@ LEAST = {
 }
 
 
-def check_trainer(settings: Mapping[str, Any], command: str) -> None:
+def check_trainer(settings: Mapping[str, Any] | Namespace, command: str) -> None:
     """Refuses options of the trainer that are out of their range.
 
     Args:
@@ -27,6 +29,8 @@ def check_trainer(settings: Mapping[str, Any], command: str) -> None:
     Raises:
         RangeError: It names the option.
     """
+    if not isinstance(settings, Mapping | Namespace):
+        refuse("trainer", settings, "a mapping of options")
     for name, low in LEAST.items():
         value = settings.get(name)
         if isinstance(value, int | float):

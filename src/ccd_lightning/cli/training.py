@@ -20,7 +20,7 @@ from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.lightning_cli import CLI
 from ccd_lightning.cli.parser_errors import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
-from ccd_lightning.cli.resume import resolve
+from ccd_lightning.cli.resume import misfit, resolve
 from ccd_lightning.cli.saved_config import KeepConfig
 from ccd_lightning.cli.trust import OPTION
 from ccd_lightning.errors import UserError
@@ -62,6 +62,10 @@ def run_training(words: list[str]) -> int:
             raise UserError(explain(str(error), error, words)) from error
         except MisconfigurationException as error:
             raise UserError(explain_trainer(str(error))) from error
+        except RuntimeError as error:
+            if told := misfit(error, words):
+                raise told from error
+            raise
         except ValueError as error:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
                 raise told or UserError(explain(str(error))) from error

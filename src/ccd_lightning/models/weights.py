@@ -48,11 +48,20 @@ def read_tensors(path: Path) -> dict[str, Any]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers of zip, pickle and safetensors raise
-        reason = getattr(error, "strerror", None) or short_text(error, 200) or type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason}). Give another file.") from error
+        raise UserError(f"{path}: not a readable checkpoint ({_reason(error)}). Give another file.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Save one.")
+        raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Give a file that holds one.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, in words; what torch says of it is long, and about its own options."""
+    text = str(error)
+    if "Weights only load failed" in text:
+        return "it holds more than tensors and plain values, or something else altogether"
+    if isinstance(error, EOFError | KeyError) or "PytorchStreamReader" in text:
+        return "it is damaged, or was cut off"
+    return getattr(error, "strerror", None) or short_text(error, 200) or type(error).__name__
 
 
 def _refuse_unfolding(path: Path, size: int) -> None:
