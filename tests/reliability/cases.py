@@ -17,7 +17,7 @@ from ccd_lightning.cli import main
 SECONDS = 60.0  # for what takes about one; machines that run tests are busy
 MOST_LINES = 14
 WAY_OUT = re.compile(  # what tells the reader what to do, or what may be given instead
-    r"\b(must|give|choose|make|remove|fit|put|name|write|test|leave|run|ask|resume|start|rename|export|save|unpack|"
+    r"\b(must|give|choose|make|remove|fit|put|name|write|test|leave|run|add|ask|resume|start|rename|export|save|unpack|"
     r"use|keep|lists?|did you mean|expected|have to|needs?|copy|convert|set|install|pretrain|predict|move|check)\b"
     r"|--\w",
     re.IGNORECASE,

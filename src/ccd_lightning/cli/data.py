@@ -75,7 +75,8 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, prints and writes what was found."""
-    from ccd_lightning.data.checking import check, common_sizes, write_findings
+    from ccd_lightning.data.checking import check, common_sizes
+    from ccd_lightning.data.findings import write_findings
     from ccd_lightning.data.grey_values import describe_levels
     from ccd_lightning.data.lesion_sizes import describe_lesions
     from ccd_lightning.data.preparing import pair_sheet
@@ -111,7 +112,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _print_findings(result: Check) -> None:
-    from ccd_lightning.data.checking import by_topic
+    from ccd_lightning.data.findings import by_topic
 
     for (level, topic), findings in by_topic(result.findings).items():
         print(f"{level + ':':9}{topic}: {len(findings)}")

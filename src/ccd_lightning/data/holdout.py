@@ -44,7 +44,7 @@ class HoldOut:
         """
         if not rows:
             raise UserError(
-                f"{self.root}: no images to learn from. Put normal ones into train/{GOOD}, or name them in the manifest."
+                f"{self.root}: no images to learn from. Put normal ones into train/{GOOD}, or into the manifest."
             )
         count = round(self.share * len(rows))
         groups: dict[str, list[int]] = {}
