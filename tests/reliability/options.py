@@ -94,7 +94,7 @@ VALUES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("ccd", "data.views.tile", ("-1", "1000", "x")),
     ("ccd", "data.views.draw", ("none",)),
     ("ccd", "data.views.augment_on", ("gpu",)),
-    ("ccd", "data.views.family", ("Rotated", "torch.nn.Nothing", "torch.nn.Identity")),
+    ("ccd", "data.views.family", ("Rotated", "torch.nn.Nothing")),
     ("ccd", "data.views", ("x", "1")),
     ("padim", "data.size", ("0", "-1", "x", "[1, 2, 3]", "1.5", "10000000")),
     ("padim", "data.batch_size", COUNT),
@@ -144,6 +144,7 @@ VALUES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 FAMILY = "ccd_lightning.transforms.strong."
 # The words after a fit's, and what the message names.
 OTHERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("ccd", "--data.views.family torch.nn.Identity", ("data.views.family is Identity", "count")),
     ("ccd", f"--data.views.family {FAMILY}Cutout --data.views.family.side 0", ("data.views.family.side is 0",)),
     ("ccd", f"--data.views.family {FAMILY}Cutout --data.views.family.side .nan", ("data.views.family.side is nan",)),
     ("ccd", f"--data.views.family {FAMILY}Noise --data.views.family.variance -1", ("data.views.family.variance",)),

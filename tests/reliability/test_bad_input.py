@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import options
+from tests.reliability import checkpoints, commands, configs, data_sets, options, run_files
 from tests.reliability.cases import Case, check
 
-CASES = options.CASES
+TABLES = (options, configs, checkpoints, run_files, data_sets, commands)
+CASES = [case for table in TABLES for case in table.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
