@@ -24,7 +24,7 @@ from ccd_lightning.data.masks import grey_share, open_mask
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import count_outside
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import atomic_write, cell, path_cell
+from ccd_lightning.writing import atomic_write, cell, open_table, path_cell
 
 Level = Literal["error", "warning", "note"]
 MODES = {
@@ -227,7 +227,7 @@ def _masks_of(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], li
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:
     """Writes a table of all findings: level, topic, path, other, told."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as partial, open_table(partial) as stream:
         writer = csv.writer(stream)
         writer.writerow(("level", "topic", "path", "other", "told"))
         for one in findings:
