@@ -23,10 +23,10 @@ class WatchRanks(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts to look, in the process that started others."""
+        folder = trainer.log_dir  # on every rank: Lightning broadcasts it
         started = getattr(trainer.strategy.launcher, "procs", None)
         if started:
             self._over.clear()
-            folder = str(trainer.log_dir) if trainer.loggers else None
             threading.Thread(target=self._watch, args=(started, folder), daemon=True).start()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
