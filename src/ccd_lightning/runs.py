@@ -6,6 +6,7 @@ A run is finished when its folder holds `run.json`, which `ccd fit` writes last.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +64,13 @@ def finished_runs(root: Path, pattern: str) -> dict[Path, datetime]:
 def how_to_go_on(run: Path | str) -> str:
     """The command that takes up a run which is not finished."""
     return f"Go on with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
+
+
+def way_out(folder: str | None) -> str:
+    """The command that resumes the run in a folder; empty where it has saved nothing to resume from."""
+    if folder and (Path(folder) / CHECKPOINTS / "last.ckpt").is_file():
+        return how_to_go_on(os.path.relpath(folder))
+    return ""
 
 
 def newest_begun(root: Path) -> Path | None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
 import os
+import platform
+import shutil
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TextIO
 
 PARTIAL = ".partial"
+DAY = 86400.0  # seconds
 NAME_BYTES = 255  # of a file name, at most, on all usual file systems
 PARTIAL_BYTES = 200  # of it, in the name of a file that is not whole yet
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that spreadsheets compute
@@ -26,14 +32,36 @@ def atomic_write(file: Path) -> Iterator[Path]:
     Args:
         file: The file to make or to replace; its folder exists.
     """
-    partial = beside(file)
+    with scratch(file) as partial:
+        yield partial
+        put_in_place(partial, file)
+
+
+@contextlib.contextmanager
+def scratch(place: Path) -> Iterator[Path]:
+    """A path beside a file or folder to make, for what is not whole yet; in the end, nothing is left there.
+
+    What earlier processes left there is removed, if they were killed.
+
+    Args:
+        place: The file or folder to make.
+
+    Raises:
+        OSError: With this name, if something cannot be written.
+    """
+    partial = beside(place)
     try:
-        with naming(file):
+        with naming(place):
+            remove_leftovers(place)
             yield partial
-            put_in_place(partial, file)
     finally:
-        with contextlib.suppress(OSError):  # of a folder that has gone, or may no longer be written to
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def open_table(file: Path, mode: Literal["r", "w", "a"] = "w") -> TextIO:
+    """Opens a CSV file; names of files in it are bytes that need not be UTF-8, as in archives from other systems."""
+    stream: TextIO = file.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
+    return stream
 
 
 @contextlib.contextmanager
@@ -131,11 +159,38 @@ def atomic_link(link: Path, target: str) -> None:
 
 
 def beside(path: Path) -> Path:
-    """A hidden path in the same folder, which no other process uses."""
-    return path.with_name(f".{short_name(path.name, PARTIAL_BYTES)}.{os.getpid()}{PARTIAL}")
+    """A hidden path in the same folder, which no other process uses, on this machine or on another."""
+    return path.with_name(f".{short_name(path.name, PARTIAL_BYTES)}.{_machine()}-{os.getpid()}{PARTIAL}")
 
 
-def remove_leftovers(file: Path) -> None:
-    """Removes what killed processes left of a file that only one process writes at a time."""
-    for partial in file.parent.glob(f".{glob.escape(short_name(file.name, PARTIAL_BYTES))}.*{PARTIAL}"):
+def remove_leftovers(place: Path) -> None:
+    """Removes what killed processes left of a file or folder: those of this machine at once, others after a day."""
+    for partial in place.parent.glob(f".{glob.escape(short_name(place.name, PARTIAL_BYTES))}.*{PARTIAL}"):
+        machine, _, process = partial.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")
+        with contextlib.suppress(OSError):  # it is gone already
+            if _is_over(process) if machine == _machine() else time.time() - partial.lstat().st_mtime > DAY:
+                _remove(partial)
+
+
+@functools.cache
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode(errors='replace')):08x}"
+
+
+def _is_over(process: str) -> bool:
+    """Whether no process has this number."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, OverflowError):  # it is another user's, or no number
+        return False
+    return False
+
+
+def _remove(partial: Path) -> None:
+    """Removes a file or folder, as far as that is possible."""
+    if partial.is_dir() and not partial.is_symlink():
+        shutil.rmtree(partial, ignore_errors=True)
+    with contextlib.suppress(OSError):  # of a folder that has gone, or may no longer be written to
         partial.unlink(missing_ok=True)

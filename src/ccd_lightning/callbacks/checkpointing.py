@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ccd_lightning.callbacks.dashboard import log_interval
 from ccd_lightning.errors import Terminated, UserError
-from ccd_lightning.writing import atomic_write, remove_leftovers
+from ccd_lightning.writing import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,7 +40,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(file)
         with atomic_write(file) as partial, partial.open("wb") as stream:
             torch.save(checkpoint, stream)
 

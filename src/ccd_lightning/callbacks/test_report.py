@@ -174,7 +174,7 @@ def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]
     root = datamodule.root
     base = datamodule.split.root if datamodule.split else root  # a table's folder, where the root is a table
     names = [f"{os.path.relpath(record.path, base)} {record.label}" for record in records]
-    digest = hashlib.sha256("\n".join([datamodule.preprocessing.key, *names]).encode()).hexdigest()
+    digest = hashlib.sha256(os.fsencode("\n".join([datamodule.preprocessing.key, *names]))).hexdigest()
     return {
         "root": str(root),
         "images": len(records),

@@ -18,6 +18,7 @@ from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
+from ccd_lightning.callbacks.ranks import WatchRanks
 from ccd_lightning.callbacks.test_report import TestReport
 from ccd_lightning.callbacks.throughput import Throughput
 from ccd_lightning.modules.pretraining import EncoderPretraining
@@ -51,7 +52,7 @@ def command_callbacks(command: str, writer: PredictionFile | ImagePredictions) -
     """
     table: dict[str, list[Callback]] = {
         "fit": [
-            *(ValidateLast(), SaveWhenTerminated(), StopWhenBroken()),
+            *(ValidateLast(), SaveWhenTerminated(), StopWhenBroken(), WatchRanks()),
             *(CollapseMonitor(), FamilyAdvice(), PretextCharts(), PretextPictures(), ReconstructionPictures()),
             *(LearningRate("step"), Throughput(), Pace()),
         ],

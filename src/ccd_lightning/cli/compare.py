@@ -151,24 +151,18 @@ def draw(compared: Compared, output: Path) -> None:
     """Writes a picture of the runs' ROC curves.
 
     Raises:
-        UserError: If there is no such curve, because all images are normal or all are abnormal, or the file cannot be
-            written.
+        UserError: If there is no such curve, because all images are normal or all are abnormal.
+        OSError: If the file cannot be written.
     """
     if len(set(compared.labels.tolist())) < 2:
         raise UserError(f"{output}: not drawn. A ROC curve needs normal and abnormal test images.")
     from ccd_lightning.visualization.figures import roc_comparison_figure  # with torch and matplotlib
 
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        figure = roc_comparison_figure(compared.scores, compared.labels)
-        with atomic_write(output) as partial:
-            figure.savefig(
-                partial, format=output.suffix.lower()[1:], dpi=110, bbox_inches="tight"
-            )  # long names are wide
-    except OSError as error:
-        raise UserError(
-            f"{output}: cannot be written ({error.strerror or error}). Give --output another place."
-        ) from error
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure = roc_comparison_figure(compared.scores, compared.labels)
+    form = output.suffix.lower()[1:]
+    with atomic_write(output) as partial:
+        figure.savefig(partial, format=form, dpi=110, bbox_inches="tight")  # long names are wide
     print(f"\nROC curves: {output}")
 
 

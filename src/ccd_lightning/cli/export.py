@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,7 +15,7 @@ from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.reading import read_text
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
-from ccd_lightning.writing import PARTIAL, naming, put_in_place
+from ccd_lightning.writing import put_in_place, scratch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,9 +68,9 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
     images, content, origin = images_to_try(run_folder(checkpoint), detector.preprocessing)
     given = [images / 255 if kind == "float" else images, content][: len(Scorer(detector).inputs)]
     # In a folder of its own, because an ONNX file refers to its weights by name.
-    options: Any = {"prefix": ".export-", "suffix": PARTIAL, "ignore_cleanup_errors": True}
-    with naming(file), tempfile.TemporaryDirectory(dir=file.parent, **options) as folder:
-        written = Path(folder) / file.name
+    with scratch(file) as folder:
+        folder.mkdir()
+        written = folder / file.name
         with Console().status("Exporting, and checking"):
             scoring = (write_onnx if form == "onnx" else write_torch)(detector, written, kind)
             difference = greatest_difference(scoring, detector, *given)
@@ -80,7 +79,7 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
                 f"{file}: not written, because it scored {origin} differently from torch, by {difference:.1e} of the"
                 f" maps' range ({TOLERANCE:.0e} is allowed). Try --format {'torch' if form == 'onnx' else 'onnx'}."
             )
-        for part in sorted(Path(folder).iterdir(), reverse=True):  # weights before the file that refers to them
+        for part in sorted(folder.iterdir(), reverse=True):  # weights before the file that refers to them
             put_in_place(part, file.parent / part.name)
     outputs = "score, decision and map" if metadata["threshold"] else "score and map (the run has no threshold)"
     height, width = detector.preprocessing.shape

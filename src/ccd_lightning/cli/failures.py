@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -11,19 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.runs import CHECKPOINTS, how_to_go_on
+from ccd_lightning.writing import short_text
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEMORY = r"can't allocate memory|out of memory|Unable to allocate|Cannot allocate memory"
 KILLED = r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:exited unexpectedly|is killed by signal)"
+GONE = r"Connection (?:closed|reset) by peer|Broken pipe \[|Socket closed"  # of gloo, with which ranks talk on CPUs
 SMALLER = "Give a smaller --data.batch_size or --data.size, or fewer --data.num_workers"
-
-
-def way_out(folder: str | None) -> str:
-    """The command that resumes the run in a folder; empty where it has saved nothing to resume from."""
-    if folder and (Path(folder) / CHECKPOINTS / "last.ckpt").is_file():
-        return how_to_go_on(os.path.relpath(folder))
-    return ""
 
 
 @contextmanager
@@ -62,20 +55,24 @@ def failure(error: BaseException, go_on: str = "", place: str | Path | None = No
         go_on: What can be done once the cause is removed, such as the command that resumes a run.
         place: What is written to, for errors that do not say it.
     """
-    then = f" {go_on}" if go_on else ""
+    then = f", then {go_on[0].lower()}{go_on[1:]}" if go_on else "."
     if isinstance(error, OSError):
         name = error.filename if error.filename is not None else place
         if name is None and error.errno not in FULL:
             return None
-        return UserError(f"{f'{_text(name)}: ' if name else ''}{error.strerror or error}. {_advice(error)}{then}")
+        return UserError(f"{f'{_text(name)}: ' if name else ''}{error.strerror or error}{_advice(error)}{then}")
     text = str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(MEMORY, text)):
-        reason = re.search(r"[^.:]*allocate[^.:]*(?:[.:]\d+[^.:]*)*", text)
-        return UserError(f"There is not enough memory{f' ({reason[0].strip()})' if reason else ''}. {SMALLER}.{then}")
+        return UserError(f"There is not enough memory ({short_text(text) or 'none is left'}). {SMALLER}{then}")
+    if isinstance(error, RuntimeError) and re.search(GONE, text):
+        return UserError(
+            "Another process of this training has gone: it says why, or was killed, as systems do when memory runs out."
+            f" Give a smaller --data.batch_size or fewer --trainer.devices{then}"
+        )
     if isinstance(error, RuntimeError) and re.search(KILLED, text):
         return UserError(
             "A process that loads images was killed, as systems do when memory runs out."
-            f" {SMALLER.replace(' or --data.size', '')}.{then}"
+            f" {SMALLER.replace(' or --data.size', '')}{then}"
         )
     return None
 
@@ -85,7 +82,7 @@ def _text(name: object) -> str:
 
 
 def _advice(error: OSError) -> str:
-    """What to do about a file or folder that cannot be read or written."""
+    """What is safe, and what to do about a file or folder that cannot be read or written."""
     if error.errno in FULL:
-        return "Make room, or write to another disk; what was written before is whole."
-    return "Give another place, or see that this one is there and you may read and write it."
+        return "; what was written before is whole. Make room, or write to another disk"
+    return ". Give another place, or see that this one is there and you may read and write it"

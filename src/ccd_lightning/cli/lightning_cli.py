@@ -20,7 +20,7 @@ from ccd_lightning.callbacks.predictions import ImagePredictions
 from ccd_lightning.checkpoints import DIVISION_KEY, model_of, read_checkpoint
 from ccd_lightning.cli.callbacks import with_checkpoints
 from ccd_lightning.cli.continuity import check_same_steps
-from ccd_lightning.cli.failures import naming_failures, way_out
+from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.next_steps import class_path, record_run
 from ccd_lightning.cli.parser_errors import explain_trainer
 from ccd_lightning.cli.predicting import images_to_predict
@@ -200,12 +200,12 @@ class CLI(LightningCLI):
         """Fits; Ctrl-C, from which Lightning exits by itself, and SIGTERM are told with the way to go on."""
         folder = self.trainer.log_dir if self.trainer.is_global_zero else None  # later, other ranks may be gone
         try:
-            with naming_failures(folder, lambda: way_out(folder)):
+            with naming_failures(folder, lambda: runs.way_out(folder)):
                 self.trainer.fit(model, **kwargs)
         except SystemExit as stop:
             if not self.trainer.interrupted:
                 raise
-            raise KeyboardInterrupt(way_out(folder)) from stop
+            raise KeyboardInterrupt(runs.way_out(folder)) from stop
         except TrainingBroken as stop:
             if not self.trainer.is_global_zero:
                 raise SystemExit(0) from stop  # the first rank tells, as below
@@ -213,7 +213,7 @@ class CLI(LightningCLI):
         except Terminated as stop:
             if not self.trainer.is_global_zero:
                 raise SystemExit(0) from stop  # any other code makes Lightning kill the first rank, which tells
-            raise Terminated(way_out(folder)) from stop
+            raise Terminated(runs.way_out(folder)) from stop
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         """Tests; the report prints the metrics, so Lightning need not."""

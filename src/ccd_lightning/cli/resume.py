@@ -20,11 +20,11 @@ from ccd_lightning.encoder_config import AUTO, RANDOM, recorded_sources
 from ccd_lightning.errors import UserError
 from ccd_lightning.models import encoder
 from ccd_lightning.models.networks import architecture
-from ccd_lightning.writing import short_text
+from ccd_lightning.writing import naming, short_text
 
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
 LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}
-LINKS = ("hparams.yaml", "figures")  # of what is written into a run's folder in place, never through a link
+LINKS = ("hparams.yaml", "figures", "predictions")  # written in place, never through a link
 STATE: dict[str, Any] = {  # what a run is resumed from, and what it has to be
     **{"epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list},
 }
@@ -148,7 +148,8 @@ def _write_config(checkpoint: Path, folder: Path, trust: bool, given: set[str]) 
         },
     }
     file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(config))
+    with naming(file):
+        file.write_text(yaml.safe_dump(config))
     return file
 
 

@@ -55,6 +55,7 @@ def run_training(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         words = _epochs_before_steps(find_configs(words))
         words = resolve(words, Path(folder), trust)
+        _refuse_bytes(words)
         try:
             with naming_failures(_place(words)):
                 return _run_cli(words, images)
@@ -70,6 +71,17 @@ def run_training(words: list[str]) -> int:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
                 raise told or UserError(explain(str(error))) from error
             raise
+
+
+def _refuse_bytes(words: list[str]) -> None:
+    """Refuses names of folders and runs that are not UTF-8, as they stand in configs; those of images need not be."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{word}: this name is not in UTF-8, in which configs are written. Rename the file or folder."
+            ) from error
 
 
 def _place(words: list[str]) -> Path | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import atomic_write, cell, path_cell
+from ccd_lightning.writing import atomic_write, cell, open_table, path_cell
 
 Level = Literal["error", "warning", "note"]
 
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:
     """Writes a table of all findings: level, topic, path, other, told."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as partial, open_table(partial) as stream:
         writer = csv.writer(stream)
         writer.writerow(("level", "topic", "path", "other", "told"))
         for one in findings:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from ccd_lightning.data.naming import group_of, is_normal
+from ccd_lightning.data.sources import size_of
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import atomic_write, cell, is_file_name, path_cell, short_text
+from ccd_lightning.writing import atomic_write, cell, is_file_name, open_table, path_cell, short_text
 
 Split = Literal["train", "test"]
 GOOD = "good"
@@ -101,7 +102,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Writes the table as CSV; paths below the root become relative to it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as partial, open_table(partial) as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row in self.rows:
@@ -127,10 +128,13 @@ class Manifest:
             )
         root = root or path.parent
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:  # as Excel writes it too
-                return cls(root, list(_parse(path, root, csv.reader(file))))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
+            try:
+                return cls(root, _rows(path, root))
+            except UnicodeDecodeError as error:
+                rows = _rows(path, root, errors="surrogateescape")  # names of files need not be UTF-8, but be there
+                if any(size_of(row.path) < 0 for row in rows):
+                    raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
+                return cls(root, rows)
         except (OSError, csv.Error) as error:
             raise UserError(
                 f"{path}: cannot be read ({error}). Write it anew as CSV, or give --data.layout another one."
@@ -147,6 +151,11 @@ def one_sided(manifest: Manifest) -> str:
         f"there are no {missing} test images, so that `ccd test` can tell neither the AUROC nor {tells}. If there are,"
         f" check the names of the folders in test: normal images are in {GOOD}, normal, healthy, ..."
     )
+
+
+def _rows(path: Path, root: Path, errors: str = "strict") -> list[Row]:
+    with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:  # with a mark, as Excel writes it
+        return list(_parse(path, root, csv.reader(file)))
 
 
 def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]:

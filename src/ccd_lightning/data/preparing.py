@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ccd_lightning.data.naming import stem_of
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.sources import split_page
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import beside, naming, short_name
+from ccd_lightning.writing import scratch, short_name
 
 
 def without_leaks(manifest: Manifest, pairs: Iterable[Pair]) -> Manifest:
@@ -50,14 +49,10 @@ def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing
     """
     if folder.exists():
         raise UserError(f"{folder}: there is such a folder already. Remove it, or give another one.")
-    partial = beside(folder)
-    try:
-        with naming(folder):
-            for row in progress(manifest.rows, "Writing images", len(manifest.rows)):
-                _write_row(row, _flat_name(row.path, manifest.root), partial, preprocessing)
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with scratch(folder) as partial:
+        for row in progress(manifest.rows, "Writing images", len(manifest.rows)):
+            _write_row(row, _flat_name(row.path, manifest.root), partial, preprocessing)
+        partial.rename(folder)
     return Manifest(folder, [_written(row, _flat_name(row.path, manifest.root), folder) for row in manifest.rows])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def draw_split(
         groups.setdefault(own[path] or f"{path.parent.name}/{path.name}", []).append(path)
     names = {name: name for name in groups}
     names |= {group: min(name_below(base, path) for path in groups[group]) for group in set(headers.values())}
-    ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {names[group]}".encode()).digest())
+    ranked = sorted(groups, key=lambda group: hashlib.sha256(os.fsencode(f"{seed} {names[group]}")).digest())
     chosen = {name for name in tested if name in groups}
     count, wanted = sum(len(groups[name]) for name in chosen), round(share * sum(map(len, groups.values())))
     for name in ranked:

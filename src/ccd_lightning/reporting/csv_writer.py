@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from ccd_lightning.writing import naming
+from ccd_lightning.writing import naming, open_table
 
 
 class GrowingTables:
@@ -37,7 +37,7 @@ class GrowingTables:
         text = io.StringIO(newline="")
         with naming(self.path(name)):
             if name not in self._open:
-                self._open[name] = _open(self.path(name), "w")
+                self._open[name] = open_table(self.path(name))
                 csv.writer(text).writerow(self.heads[name])
             csv.writer(text).writerows(rows)
             self._open[name].write(text.getvalue())
@@ -56,14 +56,8 @@ class GrowingTables:
             for part in (self.path(name, rank) for rank in range(1, ranks)):
                 if not part.exists():
                     continue
-                with naming(whole), _open(part, "r") as source, _open(whole, "a") as table:
+                with naming(whole), open_table(part, "r") as source, open_table(whole, "a") as table:
                     head = source.readline()
                     table.write(head * (table.tell() == 0))
                     shutil.copyfileobj(source, table)
                 part.unlink()
-
-
-def _open(path: Path, mode: str) -> TextIO:
-    # Names of files are bytes that need be no text.
-    stream: TextIO = path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")  # type: ignore[assignment]
-    return stream

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from PIL import Image
 from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import at_least, seed_in_range
 from ccd_lightning.reading import read_text
-from ccd_lightning.writing import PARTIAL, naming, short_name
+from ccd_lightning.writing import scratch
 
 if TYPE_CHECKING:
     from ccd_lightning.data.synthetic.noise import Scene
@@ -130,16 +128,11 @@ def _find(name: str) -> Set:
 
 def _build(root: Path, record: dict[str, Any], jobs: list[tuple[str, str, int]], progress: bool) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
-    with naming(root):
-        partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{short_name(root.name, 200)}-", suffix=PARTIAL))
-        try:
-            _write_all(partial, record["name"], record["size"], record["seed"], jobs, progress)
-            (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-            partial.chmod(0o755)  # mkdtemp's is 0o700
-            _move(partial, root, record)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    with scratch(root) as partial:
+        partial.mkdir()
+        _write_all(partial, record["name"], record["size"], record["seed"], jobs, progress)
+        (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        _move(partial, root, record)
 
 
 def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
@@ -149,7 +142,6 @@ def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
         if not root.is_dir():
             raise
         _check_same(root, record)  # another process has made it in the meantime
-        shutil.rmtree(partial)
 
 
 def _check_same(root: Path, record: dict[str, Any]) -> None:
