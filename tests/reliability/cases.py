@@ -34,6 +34,7 @@ class Case:
         prepare: Makes or damages files in the working directory, if anything is to be.
         code: The exit code, 3 where images are skipped.
         writes: Beginnings of the paths that the command may write all the same.
+        rare: Whether nightly runs alone try it, as another value of the same option is tried in each run.
     """
 
     words: str
@@ -42,6 +43,7 @@ class Case:
     code: int = 2
     writes: tuple[str, ...] = ()
     name: str = ""
+    rare: bool = False
 
     def __str__(self) -> str:
         """What the row is called in the output of pytest."""

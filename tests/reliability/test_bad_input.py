@@ -10,9 +10,14 @@ from tests.reliability import checkpoints, commands, configs, data_sets, options
 from tests.reliability.cases import Case, check
 
 TABLES = (options, configs, checkpoints, run_files, data_sets, commands)
-CASES = [case for table in TABLES for case in table.CASES]
+CASES = [
+    # Slow, together: hundreds of further values of options that each run tries with two.
+    pytest.param(case, id=str(case), marks=[pytest.mark.slow] * case.rare)
+    for table in TABLES
+    for case in table.CASES
+]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_told(case: Case, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(case, capsys)

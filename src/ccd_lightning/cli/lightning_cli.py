@@ -13,7 +13,8 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
-from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO, TrainingBroken
+from ccd_lightning.callbacks.breakdown import TrainingBroken
+from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions

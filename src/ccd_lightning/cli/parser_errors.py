@@ -104,6 +104,8 @@ def explain(message: str, error: BaseException | None = None, words: Sequence[st
         if key in ("model", "data"):
             return f"There is no {key}. Give a config, such as: {FIRST}"
         return f"{key} is missing: give it with --{key} VALUE, or in the config."
+    if found := re.match(r"unrecognized arguments: (.*)", message):
+        return f"{found[1]}: no option. Options begin with --, and ccd fit --help lists them."
     if not complaint:
         return _one_line(message)
     if no_class := next((one for leaf in complaint.leaves if (one := re.search(NO_CLASS, leaf))), None):

@@ -21,6 +21,7 @@ from ccd_lightning.models.batchnorm import batch_statistics, calibrate, synchron
 from ccd_lightning.models.means import Batches, weighted_means
 from ccd_lightning.models.probe import FeatureProbe
 from ccd_lightning.modules.finetuning import StartingPoint, frozen_parts, kept_norms, limit_training, make_optimizer
+from ccd_lightning.modules.finite_scores import require_numbers
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images, require_normal_images
 from ccd_lightning.modules.probing import probe_held_out
 from ccd_lightning.modules.schedule import check_optimizer, warmup_cosine
@@ -194,7 +195,7 @@ class EncoderPretraining(LightningModule, ABC):
                 losses = self.losses(shown)
             self._tested.append((int(normal.sum()), {name: float(value) for name, value in losses.items()}))
         with torch.autocast(self.device.type, enabled=False):  # as when the probe was fitted
-            return {"scores": self._distances(batch["image"])}
+            return require_numbers({"scores": self._distances(batch["image"])}, batch)
 
     def on_test_epoch_end(self) -> None:
         """Averages the losses over all ranks' normal images, of which a rank may have had none."""

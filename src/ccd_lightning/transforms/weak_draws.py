@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccd_lightning.ranges import at_least, rising, within
+from ccd_lightning.ranges import at_least, rising
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 Pairs = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ class WeakSettings:
 
     def __post_init__(self) -> None:
         at_least("data.views.size", self.size, 1)
-        within("data.views.cutout_size", self.cutout_size, 0, self.size, ", the views' size")
+        at_least("data.views.cutout_size", self.cutout_size, 0)
         rising("data.views.scale", self.scale, 0, 1)
 
     def without(self, names: Collection[str]) -> WeakSettings:
