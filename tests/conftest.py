@@ -1,12 +1,14 @@
 """What all tests share: one thread, a small encoder, guarded markers, the reference numbers, and trained runs."""
 
 import functools
+import ipaddress
 import json
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run side by side, and processes that they start inherit it
 
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from lightning.pytorch import Trainer
 
 from ccd_lightning.data.synthetic import synthesize
@@ -27,8 +30,36 @@ GOLDEN = Path(__file__).parent / "golden"
 torch.set_num_threads(1)
 tiny.install()
 
+settings.register_profile("ordinary", max_examples=200, deadline=None, derandomize=True)
+settings.register_profile("fuzz", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ordinary")  # --hypothesis-profile=fuzz, of `make fuzz`, comes later
+
 
 allowed = frozenset({"fit", "process"})  # what the running test's markers announce
+
+
+def without_network(name: str) -> None:
+    """Makes a method of sockets fail for any other machine; what it raises passes `except Exception`."""
+    usual: Callable[..., Any] = getattr(socket.socket, name)
+
+    def local(self: socket.socket, *arguments: Any) -> Any:
+        address = arguments[-1]
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(str(address[0])):
+            pytest.fail(f"tests use no network, but this one wants to reach {address}")
+        return usual(self, *arguments)
+
+    setattr(socket.socket, name, local)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", "")
+
+
+for method in ("connect", "connect_ex", "sendto"):
+    without_network(method)
 
 
 def guard(owner: Any, name: str, marker: str, concerns: Callable[..., bool] = lambda *_, **__: True) -> None:

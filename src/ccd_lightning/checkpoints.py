@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.weights import read_tensors
 from ccd_lightning.renamed import current_config, rename_tensors
+from ccd_lightning.writing import short_text
 
 PREFIX = "encoder."
 CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
@@ -42,14 +44,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def check_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """A file's content as a checkpoint of this program, with today's names of its tensors."""
     if not isinstance(content.get("state_dict"), dict):
-        raise UserError(f"{path}: not a checkpoint of this program (it holds no state_dict).")
+        raise _no_checkpoint(path, "it holds no state_dict")
     if not isinstance(content.get("hyper_parameters", {}), dict):
-        raise UserError(f"{path}: not a checkpoint of this program (its hyper_parameters are not named).")
+        raise _no_checkpoint(path, "its hyper_parameters are not named")
     for name, tensor in content["state_dict"].items():
-        if isinstance(tensor, Tensor) and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise UserError(f"{path}: {name} claims more memory than the file holds, so it is not read.")
+        if not (isinstance(name, str) and isinstance(tensor, Tensor) and _holds_numbers(tensor)):
+            raise _no_checkpoint(path, f"{short_text(name)} in it is no tensor")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}: {name} claims more memory than the file holds, so it is not read. Give another.")
     rename_tensors(content["state_dict"])
     return content
+
+
+def _no_checkpoint(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: not a checkpoint of this program ({reason}). Give one that ccd fit wrote.")
+
+
+def _holds_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor's values are in memory, one after another."""
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def network_of(checkpoint: Mapping[str, Any], option: str = "encoder") -> str | None:
@@ -65,7 +78,8 @@ def network_of(checkpoint: Mapping[str, Any], option: str = "encoder") -> str | 
 
 def model_of(checkpoint: dict[str, Any]) -> str:
     """The class path of the model that a checkpoint is of; empty where it says none."""
-    return str(checkpoint.get("hyper_parameters", {}).get("_class_path", ""))
+    name = checkpoint.get("hyper_parameters", {}).get("_class_path")
+    return name if isinstance(name, str) else ""
 
 
 def encoder_state(checkpoint: dict[str, Any], path: Path, encoder: Encoder) -> dict[str, Tensor]:

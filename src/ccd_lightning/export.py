@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -147,7 +148,8 @@ def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
     program = torch.export.export(scorer, example, dynamic_shapes=shapes, strict=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found")  # harmless on the CPU
-        torch.export.save(program, file, extra_files={METADATA: metadata})
+        torch.export.save(program, content := io.BytesIO(), extra_files={METADATA: metadata})
+    file.write_bytes(content.getbuffer())  # torch itself ends the process where the disk is full
     scoring: Scoring = torch.export.load(file).module()
     return scoring
 

@@ -6,6 +6,7 @@ A run is finished when its folder holds `run.json`, which `ccd fit` writes last.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
 
 ROOT = Path("runs")
 RECORD = "run.json"
@@ -32,6 +34,11 @@ def newest_run(root: Path = ROOT) -> Path:
     """
     finished = finished_runs(root, f"**/{RECORD}")
     if not finished:
+        if broken := next((path for path in root.glob(f"**/{RECORD}") if path.parent.name != LATEST), None):
+            raise UserError(
+                f"{broken}: cannot be read, and no other run has finished. Name the run to use its checkpoint:"
+                f" --ckpt_path {quote(str(broken.parent))}."
+            )
         begun = newest_begun(root)
         way_out = how_to_go_on(begun) if begun else f"Make one: {FIRST}"
         raise UserError(f"{root}: no finished run in this folder. {way_out}")
@@ -59,6 +66,13 @@ def how_to_go_on(run: Path | str) -> str:
     return f"Go on with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
 
 
+def way_out(folder: str | None) -> str:
+    """The command that resumes the run in a folder; empty where it has saved nothing to resume from."""
+    if folder and (Path(folder) / CHECKPOINTS / "last.ckpt").is_file():
+        return how_to_go_on(os.path.relpath(folder))
+    return ""
+
+
 def newest_begun(root: Path) -> Path | None:
     """The run below a folder, finished or not, that saved its state last; None where none did."""
     states = [path for path in root.glob(f"**/{CHECKPOINTS}/last.ckpt") if path.parents[1].name != LATEST]
@@ -79,7 +93,7 @@ def read_record(run: Path) -> dict[str, Any]:
         UserError: If the file is damaged, or was not written by `ccd fit`.
     """
     try:
-        record: dict[str, Any] = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(read_text(run / RECORD))
         datetime.fromisoformat(record["finished"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = f"there is no {error} in it" if isinstance(error, KeyError) else error
@@ -117,7 +131,7 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
         run = (newest_begun(path) if prefer == "last.ckpt" else None) or newest_run(path)
     checkpoint = checkpoint_of(run, prefer)
     if checkpoint is None:
-        raise UserError(f"{run}: this run has no checkpoint. Fit it again.{_known_runs()}")
+        raise UserError(f"{run}: this run has no checkpoint; fit it again.{_known_runs()}")
     return checkpoint
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO, SaveWhenTerminated
 from ccd_lightning.errors import Terminated
+from ccd_lightning.writing import beside
 
 
 def stop(folder: Path, automatic: bool, asked: bool = True, last: bool = False, accumulate: int = 1) -> list[str]:
@@ -52,11 +53,14 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: py
     writer.save_checkpoint({"step": 1}, file)
 
     def break_off(*_: Any, **__: Any) -> None:
-        tmp_path.joinpath(".last.ckpt.1.partial").write_bytes(b"half of")  # as a killed process leaves it
+        gone = 2**22 + 1  # more than the number of any process
+        with monkeypatch.context() as other:
+            other.setattr("os.getpid", lambda: gone)
+            beside(file).write_bytes(b"half of")  # as a killed process leaves it
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lightning.pytorch.plugins.TorchCheckpointIO.save_checkpoint", break_off)
+        patch.setattr("torch.save", break_off)
         with pytest.raises(KeyboardInterrupt):
             writer.save_checkpoint({"step": 2}, file)
     assert torch.load(file) == {"step": 1}

@@ -353,6 +353,8 @@ def test_links_in_a_received_run_are_not_written_through(place: Path, tmp_path: 
     (run / "hparams.yaml").unlink(missing_ok=True)
     (run / "hparams.yaml").symlink_to(outside / "hparams.yaml")
     assert main(["test", "--ckpt_path", str(run)]) == 0
+    (run / "predictions").symlink_to(outside)
+    assert main(["predict", "--ckpt_path", str(run), "--images", "data/synthetic_colonoscopy/test/good"]) == 0
     assert not list(outside.iterdir())
     assert (run / "figures/roc.png").is_file()
     (run / "figures/roc.png").unlink()

@@ -28,7 +28,7 @@ from ccd_lightning.reporting.regions_csv import COLUMNS, REGIONS, find_regions, 
 from ccd_lightning.visualization.overlays import Maps
 from ccd_lightning.visualization.picture_writer import MAPS, OVERLAYS, MapFormat, PictureWriter
 from ccd_lightning.visualization.volume_maps import require_volumes
-from ccd_lightning.writing import atomic_write, path_cell
+from ccd_lightning.writing import atomic_write, naming, path_cell
 
 ERRORS, SCALE = "errors.csv", "maps.json"
 HEADS = {PREDICTIONS: columns(labelled=False), REGIONS: COLUMNS, ERRORS: ["path", "reason"]}
@@ -135,7 +135,8 @@ class ImagePredictions(BasePredictionWriter):
         if reason:
             return reason, []
         try:
-            self.pictures.write(path, score, anomaly_map, placement)
+            with naming(self.tables.folder):
+                self.pictures.write(path, score, anomaly_map, placement)
         except UserError as error:  # gone, or changed, since it was scored
             return str(error).removeprefix(f"{Path(path)}: "), []
         if math.isnan(self.pixel_threshold):
@@ -157,8 +158,8 @@ class ImagePredictions(BasePredictionWriter):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Closes the tables, and leaves no empty folder behind."""
         if hasattr(self, "tables"):
-            self.tables.close()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # as that of a full disk, which is the exception then
+                self.tables.close()
                 self.tables.folder.rmdir()
                 if self.output is None:
                     self.tables.folder.parent.rmdir()

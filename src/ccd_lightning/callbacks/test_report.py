@@ -35,6 +35,7 @@ from ccd_lightning.metrics.pixel_table import PIXELS, write_pixels
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.held_out import PIXEL_QUANTILE
 from ccd_lightning.modules.normal_images import anomaly_data
+from ccd_lightning.reading import read_text
 from ccd_lightning.reporting.hparams import hyperparameters, log_hyperparameters
 from ccd_lightning.reporting.html import FIGURES, REPORT, Content, write_html
 from ccd_lightning.reporting.metrics_json import METRICS, write_metrics
@@ -173,7 +174,7 @@ def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]
     root = datamodule.root
     base = datamodule.split.root if datamodule.split else root  # a table's folder, where the root is a table
     names = [f"{os.path.relpath(record.path, base)} {record.label}" for record in records]
-    digest = hashlib.sha256("\n".join([datamodule.preprocessing.key, *names]).encode()).hexdigest()
+    digest = hashlib.sha256(os.fsencode("\n".join([datamodule.preprocessing.key, *names]))).hexdigest()
     return {
         "root": str(root),
         "images": len(records),
@@ -214,7 +215,7 @@ def config_of(trainer: Trainer, folder: Path) -> str:
     """The run's config as YAML, else that which came with the checkpoint, else nothing."""
     file = folder / CONFIG
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     kept = (callback for callback in trainer.callbacks if isinstance(callback, SaveConfigCallback))  # type: ignore[attr-defined]
     return next((callback.parser.dump(callback.config, skip_none=False) for callback in kept), "")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import errno
+import difflib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ A first run:  ccd fit --config ccd_synthetic
               ccd test
 """
 TRAINING = ("fit", "validate", "test", "predict")
+COMMANDS = (*TRAINING, "data", "compare", "study", "export", "encoders")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -56,6 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images or a study with failed
         runs, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    _print_all_names()
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     try:
@@ -63,14 +66,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        # A worker process wraps its error into a traceback as text; what matters is at its end.
-        print(f"ccd: {str(error).rpartition('UserError: ')[2].strip()}", file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a folder that cannot be written to, a file that has gone
-        if debug or error.filename is None:
+        return _tell(error)
+    except (OSError, MemoryError, RuntimeError) as error:
+        from ccd_lightning.cli.failures import failure
+
+        if debug or not (told := failure(error)):
             raise
-        print(f"ccd: {error.filename}: {error.strerror}. {_advice(error)}", file=sys.stderr)
-        return 2
+        return _tell(told)
     except KeyboardInterrupt as interrupt:
         print(f"ccd: interrupted. {interrupt}".strip(), file=sys.stderr)
         return 130
@@ -79,11 +81,21 @@ def main(args: Sequence[str] | None = None) -> int:
         return 143
 
 
-def _advice(error: OSError) -> str:
-    """What to do about a file or folder that cannot be read or written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "Make room, or write to another disk; what was written before is whole."
-    return "Give another place, or see that this one is there and you may read and write it."
+def _tell(error: UserError) -> int:
+    """Prints a mistake, and returns the exit code for it."""
+    # A worker process wraps its error into a traceback as text; what matters is at its end.
+    text = str(error).rpartition("UserError: ")[2].strip()
+    # Names of files and what is in them may be anyone's: none of it is a command to the terminal.
+    shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
+    print(f"ccd: {shown}", file=sys.stderr)
+    return 2
+
+
+def _print_all_names() -> None:
+    """Has names of files be printed that are not UTF-8, as in archives made on other systems."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(words: list[str]) -> int:
@@ -117,5 +129,7 @@ def _run(words: list[str]) -> int:
 
         return run_training(words)
     else:
-        raise UserError(f"There is no command {command!r}; ccd --help lists them.")
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else "ccd --help lists them."
+        raise UserError(f"There is no command {command!r}; {hint}")
     return 0

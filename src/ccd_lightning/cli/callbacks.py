@@ -10,14 +10,16 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ccd_lightning.callbacks.breakdown import StopWhenBroken
 from ccd_lightning.callbacks.charts import PretextCharts
-from ccd_lightning.callbacks.checkpointing import SaveWhenTerminated, StopWhenBroken, ValidateLast
+from ccd_lightning.callbacks.checkpointing import SaveWhenTerminated, ValidateLast
 from ccd_lightning.callbacks.collapse import CollapseMonitor, FamilyAdvice
 from ccd_lightning.callbacks.dashboard import LearningRate
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.pictures import PretextPictures, ReconstructionPictures
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
+from ccd_lightning.callbacks.ranks import WatchRanks
 from ccd_lightning.callbacks.test_report import TestReport
 from ccd_lightning.callbacks.throughput import Throughput
 from ccd_lightning.modules.pretraining import EncoderPretraining
@@ -51,7 +53,7 @@ def command_callbacks(command: str, writer: PredictionFile | ImagePredictions) -
     """
     table: dict[str, list[Callback]] = {
         "fit": [
-            *(ValidateLast(), SaveWhenTerminated(), StopWhenBroken()),
+            *(ValidateLast(), SaveWhenTerminated(), StopWhenBroken(), WatchRanks()),
             *(CollapseMonitor(), FamilyAdvice(), PretextCharts(), PretextPictures(), ReconstructionPictures()),
             *(LearningRate("step"), Throughput(), Pace()),
         ],

@@ -69,5 +69,7 @@ def refuse_special_nodes(config: Any) -> None:
             rest += [*value.keys(), *value.values()]
         elif isinstance(value, list):
             rest += value
+        elif isinstance(value, str) and "\0" in value:
+            raise TypeError("it holds text with a zero byte")
         elif not isinstance(value, (str, int, float, type(None))):
             raise TypeError(f"it holds a {type(value).__name__}")

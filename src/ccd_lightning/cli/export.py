@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
-import tempfile
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ccd_lightning.cli.arguments import Arguments, place
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
-from ccd_lightning.writing import put_in_place
+from ccd_lightning.writing import put_in_place, scratch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,8 +68,9 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
     images, content, origin = images_to_try(run_folder(checkpoint), detector.preprocessing)
     given = [images / 255 if kind == "float" else images, content][: len(Scorer(detector).inputs)]
     # In a folder of its own, because an ONNX file refers to its weights by name.
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder:
-        written = Path(folder) / file.name
+    with scratch(file) as folder:
+        folder.mkdir()
+        written = folder / file.name
         with Console().status("Exporting, and checking"):
             scoring = (write_onnx if form == "onnx" else write_torch)(detector, written, kind)
             difference = greatest_difference(scoring, detector, *given)
@@ -78,7 +79,7 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
                 f"{file}: not written, because it scored {origin} differently from torch, by {difference:.1e} of the"
                 f" maps' range ({TOLERANCE:.0e} is allowed). Try --format {'torch' if form == 'onnx' else 'onnx'}."
             )
-        for part in sorted(Path(folder).iterdir(), reverse=True):  # weights before the file that refers to them
+        for part in sorted(folder.iterdir(), reverse=True):  # weights before the file that refers to them
             put_in_place(part, file.parent / part.name)
     outputs = "score, decision and map" if metadata["threshold"] else "score and map (the run has no threshold)"
     height, width = detector.preprocessing.shape
@@ -131,7 +132,7 @@ def _test_images(run: Path) -> list[Path]:
     from ccd_lightning.data.recognition import possible_roots
     from ccd_lightning.data.sources import size_of
 
-    root = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))["data"]["init_args"]["root"]
+    root = yaml.safe_load(read_text(run / CONFIG))["data"]["init_args"]["root"]
     for folder in possible_roots(expand(root)):
         paths = [row.path for row in Manifest.read(run / MANIFEST, folder).select("test")]
         if paths and size_of(paths[0]) >= 0:
@@ -139,11 +140,11 @@ def _test_images(run: Path) -> list[Path]:
     return []
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("ccd export", description="Write a detector as a file that needs none of this.")
+def _parser() -> Arguments:
+    parser = Arguments("ccd export", description="Write a detector as a file that needs none of this.")
     parser.add_argument(
         "--ckpt_path",
-        type=expand,
+        type=place,
         metavar="RUN",
         help="a run's folder, the folder of its versions, or a checkpoint file; default: the newest finished run",
     )
@@ -155,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         help="pixels from 0 to 255, or from 0 to 1; default: uint8",
     )
     parser.add_argument(
-        "--output", type=expand, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
+        "--output", type=place, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
     )
     parser.add_argument(
         "--trust",

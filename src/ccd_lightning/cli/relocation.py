@@ -31,7 +31,9 @@ def relocate(config: dict[str, Any], run: Path, origin: str | None, given: Colle
     bases = [*([Path(origin)] if origin else []), *above]
     for key in ("root", "layout", "cache_dir"):
         value = settings.get(key)
-        if not value or {f"--data.{key}", f"--data.init_args.{key}"} & set(given) or expand(value).exists():
+        if not (value and isinstance(value, str)) or {f"--data.{key}", f"--data.init_args.{key}"} & set(given):
+            continue
+        if expand(value).exists():
             continue
         if key == "layout" and not str(value).lower().endswith(".csv"):
             continue  # a layout's name

@@ -16,14 +16,17 @@ from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
 from ccd_lightning.cli.callbacks import command_callbacks
 from ccd_lightning.cli.config_files import default_logger, find_configs
+from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.lightning_cli import CLI
 from ccd_lightning.cli.parser_errors import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
-from ccd_lightning.cli.resume import resolve
+from ccd_lightning.cli.resume import misfit, resolve
 from ccd_lightning.cli.saved_config import KeepConfig
 from ccd_lightning.cli.trust import OPTION
 from ccd_lightning.errors import UserError
 
+PARSER = {"exit_on_error": False}
+LINKED = {"--data.seed": "--seed_everything", "--data.init_args.seed": "--seed_everything"}  # which one decides
 SKIPPED = 3  # the exit code of a prediction that had to skip images
 
 
@@ -46,19 +49,46 @@ def run_training(words: list[str]) -> int:
         print(PREDICT_HELP)
     elif words[0] == "predict":
         images, words = take_images(words)
+    if linked := next((word for word in words if word.partition("=")[0] in LINKED), None):
+        option = linked.partition("=")[0]
+        raise UserError(f"{option} is set by {LINKED[option]}: give that one instead.")
     with tempfile.TemporaryDirectory() as folder:
         words = _epochs_before_steps(find_configs(words))
         words = resolve(words, Path(folder), trust)
+        _refuse_bytes(words)
         try:
-            return _run_cli(words, images)
+            with naming_failures(_place(words)):
+                return _run_cli(words, images)
         except ArgumentError as error:
-            raise UserError(explain(str(error), error)) from error
+            raise UserError(explain(str(error), error, words)) from error
         except MisconfigurationException as error:
             raise UserError(explain_trainer(str(error))) from error
+        except RuntimeError as error:
+            if told := misfit(error, words):
+                raise told from error
+            raise
         except ValueError as error:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
                 raise told or UserError(explain(str(error))) from error
             raise
+
+
+def _refuse_bytes(words: list[str]) -> None:
+    """Refuses names of folders and runs that are not UTF-8, as they stand in configs; those of images need not be."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{word}: this name is not in UTF-8, in which configs are written. Rename the file or folder."
+            ) from error
+
+
+def _place(words: list[str]) -> Path | None:
+    """The folder of the run that a command other than a fit writes to; a fit finds its own."""
+    if words[0] == "fit" or "--ckpt_path" not in words[:-1]:
+        return None
+    return runs.run_folder(Path(words[words.index("--ckpt_path") + 1]))
 
 
 def _epochs_before_steps(words: list[str]) -> list[str]:
@@ -91,14 +121,21 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
             "log_every_n_steps": None,  # by the number of steps
         },
         seed_everything_default=0,
-        parser_kwargs={"exit_on_error": False} | {name: {"exit_on_error": False} for name in CLI.subcommands()},
+        parser_kwargs=PARSER | dict.fromkeys(CLI.subcommands(), PARSER),
         subclass_mode_model=True,
         subclass_mode_data=True,
         args=words,
     )
     # Any code of another rank's makes Lightning kill the first one.
     skipped = isinstance(writer, ImagePredictions) and writer.tally.skipped and cli.trainer.is_global_zero
+    _release(cli)
     return SKIPPED if skipped else 0
+
+
+def _release(cli: CLI) -> None:
+    """Frees weights and images at once: all parts of Lightning refer to each other until garbage is collected."""
+    for part in (cli.trainer, cli.model, cli.datamodule, cli):
+        vars(part).clear()
 
 
 def _quieten() -> None:

@@ -6,6 +6,7 @@ config is checked before anything is imported: only known classes may be named, 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ccd_lightning.cli.known_classes import SYNTHETIC, TRAINING, mentionable, us
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.renamed import current_config, current_modules
+from ccd_lightning.writing import short_text
 
 OPTION = "--trust"
 # Settings of the trainer that are taken over: numbers and words, none of which names a class, a file or a folder.
@@ -28,6 +30,8 @@ TRAINER = (
     *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
     *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 )
+MOST_TEXT = 500_000  # characters of a config, which has some thousand; YAML is read at a megabyte in ten seconds
+MOST_IMAGES, MOST_SIDE = 10_000, 1024  # that a checkpoint may have made
 PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
 
 
@@ -46,6 +50,8 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[st
         UserError: If it is not readable, or names something that is not known to be harmless.
     """
     try:
+        if isinstance(text, str) and len(text) > MOST_TEXT:
+            raise ValueError(f"it has more than {MOST_TEXT:,} characters")
         config = current_config(yaml.safe_load(current_modules(text)))
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")
@@ -88,7 +94,7 @@ class _Check:
             "seed_everything": config.get("seed_everything"),
             "trainer": trainer,
             "model": config["model"],
-            "data": self._without_cache(config["data"]),
+            "data": self._for_here(config["data"]),
         }
 
     def _class(self, spec: dict[str, Any], place: str) -> None:
@@ -150,8 +156,11 @@ class _Check:
                 kept.append(spec | {"init_args": {key: arguments[key] for key in arguments if key not in PLACES}})
         return kept
 
-    def _without_cache(self, data: dict[str, Any]) -> dict[str, Any]:
-        arguments = data.get("init_args") or {}
+    def _for_here(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The data's settings without a place to write to, and with no more processes than this machine has cores."""
+        arguments = dict(data.get("init_args") or {})
+        if isinstance(workers := arguments.get("num_workers"), int):
+            arguments["num_workers"] = min(workers, os.cpu_count() or 1)
         if arguments.get("cache_dir"):
             rank_zero_only(print)(
                 "data.cache_dir: none, as a checkpoint may not say where to write; give it if you want"
@@ -160,13 +169,13 @@ class _Check:
 
     def _refused(self, name: Any, place: str) -> UserError:
         return UserError(
-            f"{self.checkpoint}: the config in it names {_shortened(name)} as {place}, which is none of this program's"
+            f"{self.checkpoint}: the config in it names {short_text(name)} as {place}, which is none of this program's"
             f" classes and could run any code. If you trust where the checkpoint comes from, add {OPTION}."
         )
 
 
 def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
-    """Lets a checkpoint have a data set made below the working directory, as by `ccd fit`, and nowhere else.
+    """Lets a checkpoint have a small data set made below the working directory, as by `ccd fit`, and nowhere else.
 
     Args:
         data: The part of its config, once it is known where the data are.
@@ -175,12 +184,18 @@ def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
     Raises:
         UserError: If images would be made elsewhere.
     """
-    root = expand(str((data.get("init_args") or {}).get("root", "data")))
+    arguments = data.get("init_args") or {}
+    root = expand(str(arguments.get("root", "data")))
     inside = root.resolve().is_relative_to(Path.cwd().resolve())
-    made = root.is_dir() and any(root.iterdir())
-    if usable().get(str(data.get("class_path"))) in SYNTHETIC and not (inside or made):
+    if usable().get(str(data.get("class_path"))) not in SYNTHETIC or (root.is_dir() and any(root.iterdir())):
+        return
+    counts = [arguments.get(name) or 0 for name in ("train", "test_good", "test_abnormal")]
+    few = all(isinstance(count, int) for count in counts) and sum(counts) <= MOST_IMAGES
+    size = arguments.get("size", 0)
+    if not (inside and few and isinstance(size, int) and size <= MOST_SIDE):
         raise UserError(
-            f"{checkpoint}: the config in it asks for images to be made in {root}. Give another folder with"
+            f"{checkpoint}: the config in it asks for images to be made in {root}"
+            f" ({short_text(' + '.join(map(str, counts)))} of {short_text(size)} px). Give another folder with"
             f" --data.root, or add {OPTION} if you trust where the checkpoint comes from."
         )
 
@@ -189,8 +204,3 @@ CLASSES = (
     *("optimizer", "lr_scheduler"),
     *(f"trainer.{key}" for key in ("logger", "callbacks", "strategy", "plugins", "profiler", "accelerator")),
 )
-
-
-def _shortened(name: Any) -> str:
-    text = "".join(part if part.isprintable() else " " for part in " ".join(str(name).split()))
-    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -27,6 +27,7 @@ from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import between
 from ccd_lightning.transforms.pretext import PretextViews
 
 LOOKED_AT = 32  # training images of which one at least has to show something
@@ -82,8 +83,9 @@ class AnomalyDataModule(ImageLoader):
         axis: int = AXIAL,
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
-        if not 0 < validation < 1:
-            raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
+        between("data.validation", validation, 0, 1)
+        if not root:
+            raise UserError("data.root is empty. Give the data set's folder.")
         self.root = expand(root)
         self.preprocessing = Preprocessing(size, crop, window, fit, tiles)
         self.validation = validation
@@ -226,6 +228,5 @@ class AnomalyDataModule(ImageLoader):
         try:
             self.datasets["train"][EpochIndex(0, 0)]
         except ValueError as error:
-            raise UserError(
-                f"data.views does not go with images of {self.preprocessing.size_in_words} px: {error}."
-            ) from error
+            size = self.preprocessing.size_in_words
+            raise UserError(f"data.views does not go with images of {size} px: {error}. Give another size.") from error

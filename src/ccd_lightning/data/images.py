@@ -25,7 +25,8 @@ from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.sources import state_of
 from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
-from ccd_lightning.writing import atomic_write
+from ccd_lightning.reading import check_regular
+from ccd_lightning.writing import allocate, atomic_write
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -137,18 +138,33 @@ def load_images(
         _decode_into(images, paths, preprocessing)
         return images
     file = cache_dir / f"{_fingerprint(paths, preprocessing)}.npy"
-    if not (file.is_file() and _beside(file).is_file()):
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache_dir).free
-        way_out = "Give --data.cache_dir a larger disk, or choose a smaller --data.size."
-        require(math.prod(shape), free, f"{what} in {cache_dir}", way_out)
-        with atomic_write(file) as partial:
-            pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            _decode_into(Images(pixels, placements), paths, preprocessing)
-            pixels.flush()
-            with atomic_write(_beside(file)) as small, small.open("wb") as stream:
-                np.save(stream, placements)
+    if (kept := _read_cache(file, shape)) is not None:
+        return kept
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache_dir).free
+    way_out = "Give --data.cache_dir a larger disk, or choose a smaller --data.size."
+    require(math.prod(shape), free, f"{what} in {cache_dir}", way_out)
+    with atomic_write(file) as partial:
+        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        with partial.open("r+b") as stream:
+            allocate(stream, partial.stat().st_size)
+        _decode_into(Images(pixels, placements), paths, preprocessing)
+        pixels.flush()
+        with atomic_write(_beside(file)) as small, small.open("wb") as stream:
+            np.save(stream, placements)
     return Images(np.load(file, mmap_mode="r"), np.load(_beside(file)))
+
+
+def _read_cache(file: Path, shape: tuple[int, ...]) -> Images | None:
+    """The images in a file of the cache; None where they are not there, or the file is damaged."""
+    try:
+        check_regular(file)
+        check_regular(_beside(file))
+        images = Images(np.load(file, mmap_mode="r"), np.load(_beside(file)))
+    except (OSError, EOFError, ValueError, SyntaxError, MemoryError):
+        return None
+    sound = images.pixels.shape == shape and images.placements.shape == (shape[0], PLACEMENT)
+    return images if sound and images.pixels.dtype == np.uint8 and images.placements.dtype == np.int32 else None
 
 
 def _beside(file: Path) -> Path:
@@ -193,5 +209,5 @@ def _fingerprint(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
     window = "" if preprocessing.window is None else f" {preprocessing.window}"  # images of 8 bits keep their cache
     digest = hashlib.sha256(f"{DECODING} {preprocessing.key}{window}".encode())
     for path in paths:
-        digest.update(f"{state_of(path)}\n".encode())
+        digest.update(os.fsencode(f"{state_of(path)}\n"))
     return digest.hexdigest()[:32]

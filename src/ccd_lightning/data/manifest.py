@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from ccd_lightning.data.naming import group_of, is_normal
+from ccd_lightning.data.sources import size_of
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import atomic_write, cell, path_cell
+from ccd_lightning.writing import atomic_write, cell, is_file_name, open_table, path_cell, short_text
 
 Split = Literal["train", "test"]
 GOOD = "good"
@@ -66,7 +67,8 @@ class Manifest:
         left_out: What is in the folder but not in the table, each in words such as "3 images in valid".
 
     Raises:
-        UserError: If there is an abnormal image among the training images, or one stands in the table twice.
+        UserError: If there is an abnormal image among the training images, one stands in the table twice, or a kind
+            cannot be the name of a folder.
     """
 
     root: Path
@@ -78,6 +80,14 @@ class Manifest:
         abnormal = next((row for row in self.select("train") if row.label), None)
         if abnormal is not None:
             raise UserError(f"{abnormal.path}: training uses normal images only; move it to the test split.")
+
+        kinds = {row.anomaly_type: row for row in self.rows}
+        wrong = next((row for kind, row in kinds.items() if not is_file_name(kind)), None)
+        if wrong is not None:  # such as "../other", which `ccd data prepare --copy` would write to
+            raise UserError(
+                f"{wrong.path}: its kind {short_text(wrong.anomaly_type)!r} cannot be the name of a folder. Give it"
+                " another one, without / and \\."
+            )
 
         seen: set[str] = set()  # their hashes take less time and memory than those of paths
         for row in self.rows:
@@ -92,7 +102,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Writes the table as CSV; paths below the root become relative to it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as partial, open_table(partial) as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row in self.rows:
@@ -113,15 +123,22 @@ class Manifest:
             UserError: If the file, one of its columns or a value is not what it should be.
         """
         if not path.is_file():
-            raise UserError(f"{path}: no such manifest.")
+            raise UserError(
+                f"{path}: no such manifest. Give --data.layout a table (.csv) that is there, or leave it out."
+            )
         root = root or path.parent
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:  # as Excel writes it too
-                return cls(root, list(_parse(path, root, csv.reader(file))))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
+            try:
+                return cls(root, _rows(path, root))
+            except UnicodeDecodeError as error:
+                rows = _rows(path, root, errors="surrogateescape")  # names of files need not be UTF-8, but be there
+                if any(size_of(row.path) < 0 for row in rows):
+                    raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
+                return cls(root, rows)
         except (OSError, csv.Error) as error:
-            raise UserError(f"{path}: cannot be read ({error}). Replace it.") from error
+            raise UserError(
+                f"{path}: cannot be read ({error}). Write it anew as CSV, or give --data.layout another one."
+            ) from error
 
 
 def one_sided(manifest: Manifest) -> str:
@@ -136,10 +153,16 @@ def one_sided(manifest: Manifest) -> str:
     )
 
 
+def _rows(path: Path, root: Path, errors: str = "strict") -> list[Row]:
+    with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:  # with a mark, as Excel writes it
+        return list(_parse(path, root, csv.reader(file)))
+
+
 def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]:
     header = [name.strip() for name in next(lines, [])]
     if missing := {"path", "split", "kind"} - set(header):
-        raise UserError(f"{table}: the column {sorted(missing)[0]!r} is missing; expected {', '.join(COLUMNS)}.")
+        apart = " Its columns have to be separated by commas." if len(header) == 1 and ";" in header[0] else ""
+        raise UserError(f"{table}: the column {sorted(missing)[0]!r} is missing; expected {', '.join(COLUMNS)}.{apart}")
     columns = [header.index(name) if name in header else len(header) for name in COLUMNS]
     empty = [""] * (len(header) + 1)  # for columns that are not there, and lines that end early
     splits = {name: name for name in get_args(Split)}
@@ -152,7 +175,9 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
             raise UserError(f"{table}, line {line}: split is {split!r}, but must be 'train' or 'test'.")
         if not (path and anomaly_type):
             what = "kind" if path else "path"
-            raise UserError(f"{table}, line {line}: there is no {what}; normal images have the kind {GOOD!r}.")
+            raise UserError(
+                f"{table}, line {line}: there is no {what}. Give one; normal images have the kind {GOOD!r}."
+            )
         anomaly_type = GOOD if is_normal(anomaly_type) else sys.intern(anomaly_type)
         guessed = "group" not in header
         if guessed:

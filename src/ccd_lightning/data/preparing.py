@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ccd_lightning.data.naming import stem_of
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.sources import split_page
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import beside
+from ccd_lightning.writing import scratch, short_name
 
 
 def without_leaks(manifest: Manifest, pairs: Iterable[Pair]) -> Manifest:
@@ -50,13 +49,10 @@ def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing
     """
     if folder.exists():
         raise UserError(f"{folder}: there is such a folder already. Remove it, or give another one.")
-    partial = beside(folder)
-    try:
+    with scratch(folder) as partial:
         for row in progress(manifest.rows, "Writing images", len(manifest.rows)):
             _write_row(row, _flat_name(row.path, manifest.root), partial, preprocessing)
         partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Manifest(folder, [_written(row, _flat_name(row.path, manifest.root), folder) for row in manifest.rows])
 
 
@@ -82,7 +78,7 @@ def _flat_name(path: Path, root: Path) -> str:
     inside = path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[1:])
     file, page = split_page(path)
     number = "" if page is None else f"_page{path.name[len(file.name) + 1 : -1]}"
-    return "__".join((*inside.parent.parts, stem_of(file.name) + number)) + ".png"
+    return short_name("__".join((*inside.parent.parts, stem_of(file.name) + number)) + ".png")
 
 
 def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:

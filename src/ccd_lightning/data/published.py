@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ccd_lightning.data.sources import name_below
 from ccd_lightning.data.stacks import header_groups
 from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
+from ccd_lightning.reading import MOST_NAMES, read_text
 
 NORMAL_KVASIR = ("cecum", "ileum", "bbps-2-3")  # normal mucosa, cleaned: what the paper trains and tests on
 
@@ -84,7 +86,7 @@ def draw_split(
         groups.setdefault(own[path] or f"{path.parent.name}/{path.name}", []).append(path)
     names = {name: name for name in groups}
     names |= {group: min(name_below(base, path) for path in groups[group]) for group in set(headers.values())}
-    ranked = sorted(groups, key=lambda group: hashlib.sha256(f"{seed} {names[group]}".encode()).digest())
+    ranked = sorted(groups, key=lambda group: hashlib.sha256(os.fsencode(f"{seed} {names[group]}")).digest())
     chosen = {name for name in tested if name in groups}
     count, wanted = sum(len(groups[name]) for name in chosen), round(share * sum(map(len, groups.values())))
     for name in ranked:
@@ -153,10 +155,10 @@ def medianomaly(root: Path, reading: Reading) -> Manifest:
     """MedIAnomaly's packing: `images` and `data.json` with the names of each split and label."""
     table = root / "data.json"
     try:
-        content: dict[str, Any] = json.loads(table.read_text(encoding="utf-8-sig"))
+        content: dict[str, Any] = json.loads(read_text(table, MOST_NAMES))
         named = [(root / "images" / name, split, label) for split in ("train", "test") for label in ("0", "1")
                  for name in content[split].get(label, [])]  # fmt: skip
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f'{table}: not {{"train": {{"0": [names]}}, "test": {{"0": [...], "1": [...]}}}}.') from error
     missing = next((path for path, _, _ in named if not path.is_file()), None)
     if missing:
@@ -186,12 +188,11 @@ def _diagnoses(root: Path, split: str) -> Iterator[tuple[Path, str]]:
     name = f"ISIC2018_Task3_{split}"
     table = root / f"{name}_GroundTruth" / f"{name}_GroundTruth.csv"
     try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            for row in csv.DictReader(stream):
-                path = root / f"{name}_Input" / f"{row.pop('image')}.jpg"
-                if not path.is_file():
-                    raise UserError(f"{path}: no such file, but {table} names it.")
-                yield path, next(kind for kind, value in row.items() if float(value) == 1)
+        for row in csv.DictReader(read_text(table, MOST_NAMES).splitlines()):
+            path = root / f"{name}_Input" / f"{row.pop('image')}.jpg"
+            if not path.is_file():
+                raise UserError(f"{path}: no such file, but {table} names it.")
+            yield path, next(kind for kind, value in row.items() if float(value) == 1)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(f"{table}: not a table with the columns image, MEL, NV, ... and a 1 per line.") from error
 

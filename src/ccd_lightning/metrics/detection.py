@@ -29,8 +29,12 @@ SUBSET_METRICS = ("image/auroc", "image/sensitivity", "pixel/auroc", "pixel/aupr
 
 
 def part_of(anomaly_type: str) -> str:
-    """What the part of a kind's images is called: as the kind, or `kind_size_small` where a size is called so."""
-    return f"kind_{anomaly_type}" if TAKEN.fullmatch(anomaly_type) else anomaly_type
+    r"""What the part of a kind's images is called: as the kind, or `kind_size_small` where a size is called so.
+
+    A folder's name that is not UTF-8 is written with `\udcff` and the like, as logs take no other names.
+    """
+    name = anomaly_type.encode(errors="backslashreplace").decode()
+    return f"kind_{name}" if TAKEN.fullmatch(name) else name
 
 
 class DetectionMetrics:

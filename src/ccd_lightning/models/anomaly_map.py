@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccd_lightning.errors import UserError
 from ccd_lightning.grids import IMAGE, Grids, Matrix, interpolations, multiplied
 from ccd_lightning.models.content import ALL, Counted
+from ccd_lightning.ranges import at_least, within
 
 REFERENCE = 256  # px, the size of images that the published width of the blur is for
 TINY = 1e-6  # a weight below is what rounding leaves
@@ -113,7 +113,5 @@ def check_scoring(blur: float, top: float) -> None:
     Raises:
         UserError: If one is impossible.
     """
-    if blur < 0:
-        raise UserError(f"model.blur is {blur}, but must be 0 px or more.")
-    if not 0 <= top <= 1:
-        raise UserError(f"model.top is {top}, but must be a share between 0 (the maximum) and 1 (the mean).")
+    at_least("model.blur", blur, 0)
+    within("model.top", top, 0, 1, ": 0 is the maximum, 1 the mean")

@@ -16,6 +16,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.grids import Grid, resample
 from ccd_lightning.models.content import Counted, counted, within
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.ranges import at_least, refuse
 
 Grids = tuple[Grid, Grid]
 
@@ -63,12 +64,9 @@ class PatchFeatures:
         self.config = FeatureConfig(**given | {"layers": layers})
         self.layers = layers
         positions, window = self.config.positions, self.config.window
-        if positions < 0:
-            raise UserError(
-                f"model.features.positions is {positions}, but must be 1 or more, or 0 for those of a level."
-            )
+        at_least("model.features.positions", positions, 0, "; 0 takes those of a level")
         if window < 1 or window % 2 == 0:
-            raise UserError(f"model.features.window is {window}, but must be odd: 1, 3, 5, ...")
+            refuse("model.features.window", window, "odd: 1, 3, 5, ...")
         self._encoder = encoder
         self.channels = sum(encoder.channels[layer] for layer in layers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.networks import architecture
 from ccd_lightning.models.weight_names import translations
+from ccd_lightning.reading import check_regular
+from ccd_lightning.writing import short_text
 
 # A classifier or a head of pretraining, which alone may be left over of a file.
 HEADS = (
@@ -37,6 +40,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
         UserError: If it is damaged, or holds anything else than tensors and plain values.
     """
     try:
+        _refuse_unfolding(path, check_regular(path).st_size)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -44,11 +48,33 @@ def read_tensors(path: Path) -> dict[str, Any]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers of zip, pickle and safetensors raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason}).") from error
+        raise UserError(f"{path}: not a readable checkpoint ({_reason(error)}). Give another file.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Save one.")
+        raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Give a file that holds one.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, in words; what torch says of it is long, and about its own options."""
+    text = str(error)
+    if "Weights only load failed" in text:
+        return "it holds more than tensors and plain values, or something else altogether"
+    if isinstance(error, EOFError | KeyError) or "PytorchStreamReader" in text:
+        return "it is damaged, or was cut off"
+    return getattr(error, "strerror", None) or short_text(error, 200) or type(error).__name__
+
+
+def _refuse_unfolding(path: Path, size: int) -> None:
+    """Refuses archives whose parts are larger than the archive: torch does not compress, and would fill the memory.
+
+    Raises:
+        ValueError: If they are.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(part.file_size for part in archive.infolist())
+        if claimed > size:
+            raise ValueError(f"its parts claim {claimed:,} bytes, but the file has {size:,}")
 
 
 def encoder_weights(content: Mapping[str, Any], network: nn.Module, path: Path) -> dict[str, Tensor]:

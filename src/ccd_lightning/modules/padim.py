@@ -16,6 +16,7 @@ from ccd_lightning.models.anomaly_map import check_scoring, image_scores, to_ima
 from ccd_lightning.models.gaussian import AT_ONCE, PatchGaussian, Sums
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
 from ccd_lightning.modules.statistics import StatisticsDetector
+from ccd_lightning.ranges import above, at_least
 
 ALIGNED = "features_aligned"  # in checkpoints: that the layers were stacked where their units look
 
@@ -55,10 +56,9 @@ class PaDiM(StatisticsDetector):
     ) -> None:
         super().__init__(encoder, quantile)
         self.features = PatchFeatures(self.encoder, features)
-        if channels < 1:
-            raise UserError(f"model.channels is {channels}, but must be 1 or more.")
-        if ridge < 0 or (ridge == 0 and not shrinkage):
-            raise UserError(f"model.ridge is {ridge}, but must be above 0, or 0 with --model.shrinkage true.")
+        at_least("model.channels", channels, 1)
+        if not (ridge == 0 and shrinkage):
+            above("model.ridge", ridge, 0, ", or 0 with --model.shrinkage true")
         check_scoring(blur, top)
         self.save_hyperparameters(ignore=["encoder"])
         self.hparams.update(encoder=self.encoder.settings(), features=self.features.settings())

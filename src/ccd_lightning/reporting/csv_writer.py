@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from ccd_lightning.writing import naming, open_table
+
 
 class GrowingTables:
     """CSV files of one folder, each begun with its first rows; what was appended survives whatever comes after.
@@ -33,17 +35,19 @@ class GrowingTables:
     def append(self, name: str, rows: Sequence[Sequence[str]]) -> None:
         """Writes rows in one piece."""
         text = io.StringIO(newline="")
-        if name not in self._open:
-            self._open[name] = _open(self.path(name), "w")
-            csv.writer(text).writerow(self.heads[name])
-        csv.writer(text).writerows(rows)
-        self._open[name].write(text.getvalue())
-        self._open[name].flush()
+        with naming(self.path(name)):
+            if name not in self._open:
+                self._open[name] = open_table(self.path(name))
+                csv.writer(text).writerow(self.heads[name])
+            csv.writer(text).writerows(rows)
+            self._open[name].write(text.getvalue())
+            self._open[name].flush()
 
     def close(self) -> None:
         """Closes this rank's files."""
-        for table in self._open.values():
-            table.close()
+        for name, table in self._open.items():
+            with naming(self.path(name)):
+                table.close()
 
     def join(self, ranks: int) -> None:
         """Appends the other ranks' files to the first one's, in order, and removes them; all are closed."""
@@ -52,14 +56,8 @@ class GrowingTables:
             for part in (self.path(name, rank) for rank in range(1, ranks)):
                 if not part.exists():
                     continue
-                with _open(part, "r") as source, _open(whole, "a") as table:
+                with naming(whole), open_table(part, "r") as source, open_table(whole, "a") as table:
                     head = source.readline()
                     table.write(head * (table.tell() == 0))
                     shutil.copyfileobj(source, table)
                 part.unlink()
-
-
-def _open(path: Path, mode: str) -> TextIO:
-    # Names of files are bytes that need be no text.
-    stream: TextIO = path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")  # type: ignore[assignment]
-    return stream

@@ -118,7 +118,7 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
         config=content.config,
     )
     with atomic_write(file) as partial:
-        partial.write_text(page + "\n", encoding="utf-8")
+        partial.write_text(page + "\n", encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
 
 
 def _measure(name: str) -> Measure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.records import Evaluation
+from ccd_lightning.reading import read_text
 from ccd_lightning.runs import how_to_test, newest_run
 from ccd_lightning.writing import atomic_write
 
@@ -49,12 +51,15 @@ def read_metrics(run: Path) -> Results:
     """
     file = run / METRICS
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
         evaluation = Evaluation(
             {name: float(value) for name, value in content["metrics"].items()},
             {name: (float(low), float(high)) for name, (low, high) in content["intervals"].items()},
             dict(content["undefined"]),
         )
+        values = [*evaluation.metrics.values(), *(end for ends in evaluation.intervals.values() for end in ends)]
+        if not all(map(math.isfinite, values)):
+            raise ValueError("a metric is no finite number")
         data = content["data"] | {key: content["data"][key] for key in ("root", "images", "split")}
     except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"there is no {error} in it" if isinstance(error, KeyError) else error

@@ -15,8 +15,9 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.calibration import normal_percentile
 from ccd_lightning.metrics.records import ImageRecord
 from ccd_lightning.metrics.types import Floats
+from ccd_lightning.reading import check_regular
 from ccd_lightning.runs import how_to_test
-from ccd_lightning.writing import atomic_write, cell, path_cell
+from ccd_lightning.writing import atomic_write, cell, open_table, path_cell
 
 PREDICTIONS = "predictions.csv"
 
@@ -43,7 +44,7 @@ def write_predictions(
             without any it is empty.
         labelled: Whether there are labels; otherwise their column and that of the groups are left out.
     """
-    with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(file) as partial, open_table(partial) as stream:
         writer = csv.writer(stream)
         writer.writerow(columns(labelled))
         writer.writerows(cells(record, threshold, normal_scores, labelled) for record in records)
@@ -71,7 +72,8 @@ def read_predictions(run: Path) -> dict[str, Prediction]:
     """
     file = run / PREDICTIONS
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
+        check_regular(file)
+        with open_table(file, "r") as stream:
             listed = [_prediction(row) for row in csv.DictReader(stream)]
         rows = {row.file: row for row in listed}
         if len(rows) < max(len(listed), 1):

@@ -11,6 +11,7 @@ import yaml
 from ccd_lightning import shipped
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
 
 SET = "<set>"  # stands for the data set's name in the name of a config
 
@@ -44,8 +45,8 @@ def config_content(config: Path) -> Any:
         UserError: If it cannot be read.
     """
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_text(config))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{config}: cannot be read ({' '.join(str(error).split())}).") from error
     return _with_parts(content, config.parent)
 

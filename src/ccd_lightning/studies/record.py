@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
+from ccd_lightning.reading import read_text
 from ccd_lightning.reporting.metrics_json import METRICS
 from ccd_lightning.runs import RECORD as FITTED
 from ccd_lightning.studies.plan import Step
@@ -56,8 +57,8 @@ class Record:
 def read_record(step: Step) -> Record | None:
     """What is kept of a run; None where nothing is, or it cannot be read."""
     try:
-        record = Record(**json.loads((step.place / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        record = Record(**json.loads(read_text(step.place / FILE)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return record
 

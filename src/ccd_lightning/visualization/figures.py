@@ -48,12 +48,17 @@ class Case:
     def title(self, threshold: float) -> str:
         """Kind, score, and what was decided, a line each, such as "polyp", "12.3 > 10.9", "found"."""
         normal = self.anomaly_type == "good"
-        name = "normal" if normal else textwrap.fill(self.anomaly_type, 16)  # as long as a row is high
+        name = "normal" if normal else textwrap.fill(_shown(self.anomaly_type), 16)  # as long as a row is high
         if math.isnan(threshold):
             return f"{name}\n{self.score:.3g}"
         called = self.score > threshold
         verdict = ("false alarm" if called else "cleared") if normal else ("found" if called else "missed")
         return f"{name}\n{self.score:.3g} {'>' if called else '≤'} {threshold:.3g}\n{verdict}"
+
+
+def _shown(name: str) -> str:
+    """A name of a folder as it is drawn: none of it is a formula, and what is not UTF-8 or a control sign is a `?`."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name).replace("$", r"\$")
 
 
 def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
@@ -96,7 +101,7 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
     for name, own in scores.items():
         counts = curves.score_counts(labels, own)
-        label = f"{name}: AUROC {curves.partial_auc(*counts):.3f}"
+        label = f"{_shown(name)}: AUROC {curves.partial_auc(*counts):.3f}"
         axes.plot(*curves.roc(*counts), linewidth=1.8, alpha=0.85, label=label)
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -139,7 +144,7 @@ def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
         normal = anomaly_type == "good"
         colour = BLUE if normal else next(shades)
         weights = np.full(len(scores), 1 / len(scores))
-        label = f"{'normal' if normal else anomaly_type} ({len(scores)})"
+        label = f"{'normal' if normal else _shown(anomaly_type)} ({len(scores)})"
         bins, opacity = edges.tolist(), 0.5 if normal else 1
         style: Literal["stepfilled", "step"] = "stepfilled" if normal else "step"
         axes.hist(scores, bins, weights=weights, histtype=style, color=colour, alpha=opacity, lw=2, label=label)

@@ -17,6 +17,7 @@ from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.sources import file_of
 from ccd_lightning.visualization.overlays import Maps, draw_overlay
 from ccd_lightning.visualization.volume_maps import write_slice
+from ccd_lightning.writing import short_name
 
 MapFormat = Literal["png", "npy", "tiff", "nifti", "none"]
 FULL = 65535
@@ -104,7 +105,8 @@ class PictureWriter:
         }
 
     def _place(self, subfolder: str, path: str) -> Path:
-        file = self.folder / subfolder / os.path.relpath(os.path.abspath(path), self.base)
+        inside = Path(os.path.relpath(os.path.abspath(path), self.base))
+        file = self.folder / subfolder / inside.with_name(short_name(inside.name))
         file.parent.mkdir(parents=True, exist_ok=True)
         return file
 

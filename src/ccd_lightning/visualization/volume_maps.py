@@ -16,7 +16,7 @@ from ccd_lightning.data.formats.nifti import view_slice
 from ccd_lightning.data.formats.nifti_file import Volume, read_volume
 from ccd_lightning.data.sources import axis_of, file_of, split_page
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import beside
+from ccd_lightning.writing import allocate, scratch
 
 OFFSET = 352  # bytes before the voxels: NIfTI-1's header, and four that say that there is no extension
 FLOAT = np.dtype("<f4")
@@ -69,12 +69,9 @@ def _make(file: Path, volume: Volume) -> None:
     header.set_sform(volume.affine, code="scanner")
     header.set_qform(volume.affine, code="scanner", strip_shears=True)
     header["vox_offset"], header["magic"], header["xyzt_units"] = OFFSET, b"n+1", MILLIMETRES
-    partial = beside(file)
-    try:
+    with scratch(file) as partial:
         with partial.open("wb") as stream:
             stream.write(header.binaryblock.ljust(OFFSET, b"\0"))
-            stream.truncate(OFFSET + FLOAT.itemsize * int(np.prod(volume.shape)))
+            allocate(stream, OFFSET + FLOAT.itemsize * int(np.prod(volume.shape)))
         with contextlib.suppress(FileExistsError):
             os.link(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)

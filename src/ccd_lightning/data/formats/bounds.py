@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from PIL import Image
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
+from ccd_lightning.reading import check_regular
 
 MAX_BYTES = 1 << 31  # of what one file is unpacked to
 WAY_OUT = "Export it at a smaller size, or divide it into several files."
@@ -61,9 +61,6 @@ def require_regular(path: Path) -> None:
         UserError: If it is none, or is not there.
     """
     try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason}).") from error
-    if not stat.S_ISREG(mode):
-        raise UserError(f"{path}: not a regular file. Replace or remove it.")
+        check_regular(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Replace or remove it.") from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +14,9 @@ import numpy as np
 from PIL import Image
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import at_least, seed_in_range
+from ccd_lightning.reading import read_text
+from ccd_lightning.writing import scratch
 
 if TYPE_CHECKING:
     from ccd_lightning.data.synthetic.noise import Scene
@@ -101,8 +102,11 @@ def synthesize(
         UserError: If there is no such set, a number is out of range, or the folder holds something else.
     """
     _find(name)
-    _check_request(size, seed, min(train, test_good, test_abnormal))
     counts = {"train": train, "test_good": test_good, "test_abnormal": test_abnormal}
+    at_least("--size", size, SMALLEST)
+    seed_in_range("--seed", seed)
+    for option, count in counts.items():
+        at_least(f"--{option}", count, 0)
     record = {"name": name, "size": size, "seed": seed, "version": VERSION, **counts}
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         _check_same(root, record)
@@ -122,24 +126,13 @@ def _find(name: str) -> Set:
     return SETS[name]
 
 
-def _check_request(size: int, seed: int, fewest: int) -> None:
-    if size < SMALLEST:
-        raise UserError(f"size: {size} pixels are too few to show anything. Ask for {SMALLEST} or more.")
-    if seed < 0 or fewest < 0:
-        raise UserError("seed, train, test_good, test_abnormal: a number is negative. Give 0 or more.")
-
-
 def _build(root: Path, record: dict[str, Any], jobs: list[tuple[str, str, int]], progress: bool) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}-"))
-    try:
+    with scratch(root) as partial:
+        partial.mkdir()
         _write_all(partial, record["name"], record["size"], record["seed"], jobs, progress)
         (partial / RECORD).write_text(json.dumps(record, indent=2) + "\n")
-        partial.chmod(0o755)  # mkdtemp's is 0o700
         _move(partial, root, record)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
@@ -149,13 +142,12 @@ def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
         if not root.is_dir():
             raise
         _check_same(root, record)  # another process has made it in the meantime
-        shutil.rmtree(partial)
 
 
 def _check_same(root: Path, record: dict[str, Any]) -> None:
     try:
-        found = json.loads((root / RECORD).read_text())
-    except (OSError, ValueError):
+        found = json.loads(read_text(root / RECORD))
+    except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{root}: holds other files than an embedded data set. Remove them, or give another folder.")

@@ -1,0 +1,62 @@
+"""A fit of several processes of which one is killed ends with a sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ccd_lightning.runs import way_out
+
+INTERVAL = 0.5  # seconds; Lightning looks every five, and then kills all processes
+
+
+class WatchRanks(Callback):
+    """Ends a fit, and says why, when a process that it started has been killed: the others would wait for it."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts to look, in the process that started others."""
+        folder = trainer.log_dir  # on every rank: Lightning broadcasts it
+        started = getattr(trainer.strategy.launcher, "procs", None)
+        if started:
+            self._over.clear()
+            threading.Thread(target=self._watch, args=(started, folder), daemon=True).start()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops looking."""
+        self._over.set()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stops looking: what was raised is told."""
+        self._over.set()
+
+    def _watch(self, started: Sequence[subprocess.Popen[bytes]], folder: str | None) -> None:
+        while not self._over.wait(INTERVAL):
+            killed = [-code for process in started if (code := process.poll()) is not None and code < 0]
+            if killed:
+                for process in started:
+                    process.kill()
+                print(f"ccd: {killed_rank(killed[0], folder)}", file=sys.stderr, flush=True)
+                os._exit(2)  # the main thread waits for the one that was killed
+
+
+def killed_rank(number: int | None, folder: str | None) -> str:
+    """The sentence about a process of a fit that was killed.
+
+    Args:
+        number: Of the signal; None where it is not known.
+        folder: Of the run.
+    """
+    by = "" if number is None else f" by signal {number}"
+    then = way_out(folder)
+    return (
+        f"A process of this training was killed{by}, as systems do when memory runs out. Give a smaller"
+        f" --data.batch_size or fewer --trainer.devices{f', then {then[0].lower()}{then[1:]}' if then else '.'}"
+    )
