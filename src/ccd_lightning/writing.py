@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
@@ -109,7 +110,11 @@ def allocate(stream: BinaryIO, size: int) -> None:
     stream.truncate(size)
     stream.flush()
     if hasattr(os, "posix_fallocate") and size:
-        os.posix_fallocate(stream.fileno(), 0, size)
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of file systems that cannot say
+                raise
 
 
 def is_file_name(text: str) -> bool:
@@ -168,7 +173,7 @@ def remove_leftovers(place: Path) -> None:
     for partial in place.parent.glob(f".{glob.escape(short_name(place.name, PARTIAL_BYTES))}.*{PARTIAL}"):
         machine, _, process = partial.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")
         with contextlib.suppress(OSError):  # it is gone already
-            if _is_over(process) if machine == _machine() else time.time() - partial.lstat().st_mtime > DAY:
+            if (machine == _machine() and _is_over(process)) or time.time() - partial.lstat().st_mtime > DAY:
                 _remove(partial)
 
 
@@ -178,7 +183,9 @@ def _machine() -> str:
 
 
 def _is_over(process: str) -> bool:
-    """Whether no process has this number."""
+    """Whether it is known that no process has this number."""
+    if os.name != "posix":  # elsewhere, asking would end the process
+        return False
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
