@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace, set_docstring_parse_options
-from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse.typehints import ActionTypeHint
 
 from ccd_lightning.data import datasets
 from ccd_lightning.data.tiles import Tiles
+from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.ensemble import Ensemble
 from ccd_lightning.modules.igd import IGD
@@ -54,6 +54,10 @@ settings that are in force, and `ccd fit --help` lists Lightning's own (`--train
 [shipped configs](configs.md) are good starting points.
 """
 
+ENCODERS = """
+Detectors have the first three. IGD has them twice: `model.encoder` for whole images, `model.local_encoder` for windows.
+"""
+
 
 class Option(NamedTuple):
     """One option.
@@ -87,16 +91,15 @@ def options(target: Callable[..., Any], prefix: str) -> list[Option]:
     parser = ArgumentParser()
     parser.add_class_arguments(target, prefix, fail_untyped=False)
     defaults = parser.get_defaults(skip_validation=True)
-    given = [action for action in parser._actions if isinstance(action, ActionTypeHint)]
     return [
         Option(
             action.dest,
             describe_type(action._typehint),
             "" if action.required else describe_default(defaults.get(action.dest)),
-            (action.help or "").replace("%%", "%"),
+            (action.help or "").replace("%%", "%").replace("None", "null"),
         )
-        for action in given
-        if not isinstance(action, _ActionConfigLoad)
+        for action in parser._actions
+        if isinstance(action, ActionTypeHint)
     ]
 
 
@@ -118,14 +121,16 @@ def describe_type(hint: Any) -> str:
 
 def describe_default(value: Any) -> str:
     """A default as it is written in YAML."""
+    if isinstance(value, Namespace) and "class_path" in value:
+        chosen = {name: value.init_args[name] for name in ("lr", "weight_decay") if name in value.init_args}
+        return f"{value.class_path} {chosen}"
     if callable(value):
         return "see the class"
-    if isinstance(value, Namespace) and "class_path" in value:
-        changed = {name: value.init_args[name] for name in ("lr", "weight_decay") if name in value.init_args}
-        return f"{value.class_path} {changed}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(describe_default(part) for part in value)}]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, int | float) or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def summary(target: type) -> str:
@@ -133,24 +138,28 @@ def summary(target: type) -> str:
     return " ".join((target.__doc__ or "").partition("\n\n")[0].split())
 
 
-def _section(target: type, prefix: str, only: Callable[[Option], bool] = lambda option: True) -> Iterator[str]:
+def _section(target: type, prefix: str, leave_out: Callable[[Option], bool] = lambda option: False) -> Iterator[str]:
     yield f"\n### {target.__name__}\n\n{summary(target)} Class `{target.__module__}.{target.__name__}`.\n"
-    if rows := [option.row() for option in options(target, prefix) if only(option)]:
+    if rows := [option.row() for option in options(target, prefix) if not leave_out(option)]:
         yield "| option | type | default | meaning |\n| --- | --- | --- | --- |"
         yield from rows
 
 
 def reference() -> str:
     """The page, as Markdown."""
-    lines = [INTRODUCTION]
+    lines = [INTRODUCTION, "\n## Encoder", *_section(TrainedEncoderConfig, "model.encoder"), ENCODERS]
     for heading, models in MODELS.items():
-        lines += [f"\n## {heading}", *(line for model in models for line in _section(model, "model"))]
+        lines += [f"\n## {heading}", *(line for model in models for line in _section(model, "model", _of_encoder))]
     shared = set(options(datasets.Folder, "data"))
     lines += ["\n## Data", *_section(datasets.Folder, "data")]
     lines += ["\nThe named sets have the options of `Folder`. Listed is what differs."]
-    lines += [line for one in SETS for line in _section(one, "data", lambda option: option not in shared)]
+    lines += [line for one in SETS for line in _section(one, "data", shared.__contains__)]
     lines += ["\n## Views", *_section(PretextViews, "data.views")]
     lines += ["\n## Strong families"]
     lines += [line for family in FAMILIES for line in _section(family, "data.views.family")]
     lines += ["\n## Tiles", *_section(Tiles, "data.tiles")]
     return "\n".join(lines) + "\n"
+
+
+def _of_encoder(option: Option) -> bool:
+    return option.name.split(".")[1] in ("encoder", "local_encoder")
