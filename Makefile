@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CCD := $(BIN)/ccd
-SOURCES := src tests benchmarks examples docs
+SOURCES := src tests benchmarks examples docs/hooks
 # Options of `make paper`: STUDY_OPTIONS='--sets kvasir --seeds 0 --dry'.
 # Tests run side by side: `make test WORKERS=1` in one process, `make test ORDER=3` in the random order of seed 3.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))

@@ -18,6 +18,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
+
 from score_onnx import Detector, draw_overlay, open_rgb
 
 LARGEST = 64 * 2**20  # bytes of a request

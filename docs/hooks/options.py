@@ -6,8 +6,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser, Namespace, set_docstring_parse_options
-from jsonargparse.typehints import ActionTypeHint
+from jsonargparse import ArgumentParser, Namespace
 
 from ccd_lightning.data import datasets
 from ccd_lightning.data.tiles import Tiles
@@ -23,18 +22,26 @@ from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.pretext import PretextViews
 from ccd_lightning.transforms.strong import Cutout, Noise
 
-MODELS = {
-    "Pretraining": (CCD, PMSACL),
-    "Detectors": (Neighbours, Mahalanobis, PaDiM, IGD, Ensemble),
-}
-SETS = (
-    datasets.HyperKvasir,
-    datasets.LAG,
-    datasets.LiuColonoscopy,
-    datasets.SyntheticColonoscopy,
-    datasets.SyntheticFundus,
+SECTIONS: tuple[tuple[str, tuple[type, ...], str], ...] = (  # heading, classes, and what stands before their options
+    ("Encoder", (TrainedEncoderConfig,), "model.encoder"),
+    ("Pretraining", (CCD, PMSACL), "model"),
+    ("Detectors", (Neighbours, Mahalanobis, PaDiM, IGD, Ensemble), "model"),
+    ("Data", (datasets.Folder,), "data"),
+    (
+        "Named data sets",
+        (
+            datasets.HyperKvasir,
+            datasets.LAG,
+            datasets.LiuColonoscopy,
+            datasets.SyntheticColonoscopy,
+            datasets.SyntheticFundus,
+        ),
+        "data",
+    ),
+    ("Views", (PretextViews,), "data.views"),
+    ("Strong families", (Cutout, Noise, MedMix), "data.views.family"),
+    ("Tiles", (Tiles,), "data.tiles"),
 )
-FAMILIES = (Cutout, Noise, MedMix)
 NAMES: dict[Any, str] = {bool: "true or false", int: "integer", float: "number", str: "text", type(None): "null"}
 
 INTRODUCTION = """\
@@ -54,9 +61,11 @@ settings that are in force, and `ccd fit --help` lists Lightning's own (`--train
 [shipped configs](configs.md) are good starting points.
 """
 
-ENCODERS = """
-Detectors have the first three. IGD has them twice: `model.encoder` for whole images, `model.local_encoder` for windows.
-"""
+NOTES = {
+    "Encoder": "Detectors have the first three. IGD has them twice: `model.encoder` for whole images,"
+    " `model.local_encoder` for windows.",
+    "Named data sets": "They have the options of `Folder`. Listed is what differs.",
+}
 
 
 class Option(NamedTuple):
@@ -87,7 +96,6 @@ def options(target: Callable[..., Any], prefix: str) -> list[Option]:
         target: The class.
         prefix: What stands before each name, such as "model".
     """
-    set_docstring_parse_options(attribute_docstrings=True)
     parser = ArgumentParser()
     parser.add_class_arguments(target, prefix, fail_untyped=False)
     defaults = parser.get_defaults(skip_validation=True)
@@ -99,7 +107,7 @@ def options(target: Callable[..., Any], prefix: str) -> list[Option]:
             (action.help or "").replace("%%", "%").replace("None", "null"),
         )
         for action in parser._actions
-        if isinstance(action, ActionTypeHint)
+        if hasattr(action, "_typehint") and not action.dest.endswith(".help")
     ]
 
 
@@ -138,28 +146,26 @@ def summary(target: type) -> str:
     return " ".join((target.__doc__ or "").partition("\n\n")[0].split())
 
 
-def _section(target: type, prefix: str, leave_out: Callable[[Option], bool] = lambda option: False) -> Iterator[str]:
-    yield f"\n### {target.__name__}\n\n{summary(target)} Class `{target.__module__}.{target.__name__}`.\n"
-    if rows := [option.row() for option in options(target, prefix) if not leave_out(option)]:
-        yield "| option | type | default | meaning |\n| --- | --- | --- | --- |"
-        yield from rows
-
-
 def reference() -> str:
     """The page, as Markdown."""
-    lines = [INTRODUCTION, "\n## Encoder", *_section(TrainedEncoderConfig, "model.encoder"), ENCODERS]
-    for heading, models in MODELS.items():
-        lines += [f"\n## {heading}", *(line for model in models for line in _section(model, "model", _of_encoder))]
-    shared = set(options(datasets.Folder, "data"))
-    lines += ["\n## Data", *_section(datasets.Folder, "data")]
-    lines += ["\nThe named sets have the options of `Folder`. Listed is what differs."]
-    lines += [line for one in SETS for line in _section(one, "data", shared.__contains__)]
-    lines += ["\n## Views", *_section(PretextViews, "data.views")]
-    lines += ["\n## Strong families"]
-    lines += [line for family in FAMILIES for line in _section(family, "data.views.family")]
-    lines += ["\n## Tiles", *_section(Tiles, "data.tiles")]
+    lines, shared = [INTRODUCTION], set(options(datasets.Folder, "data"))
+    for heading, targets, prefix in SECTIONS:
+        lines += [f"\n## {heading}\n", NOTES.get(heading, "")]
+        for target in targets:
+            rows = [option for option in options(target, prefix) if not _is_elsewhere(option, prefix)]
+            if heading == "Named data sets":
+                rows = [option for option in rows if option not in shared]
+            lines += _section(target, rows)
     return "\n".join(lines) + "\n"
 
 
-def _of_encoder(option: Option) -> bool:
-    return option.name.split(".")[1] in ("encoder", "local_encoder")
+def _section(target: type, rows: list[Option]) -> Iterator[str]:
+    yield f"\n### {target.__name__}\n\n{summary(target)} Class `{target.__module__}.{target.__name__}`.\n"
+    if rows:
+        yield "| option | type | default | meaning |\n| --- | --- | --- | --- |"
+        yield from (option.row() for option in rows)
+
+
+def _is_elsewhere(option: Option, prefix: str) -> bool:
+    """Whether it is one of the encoder's, in the table of a model."""
+    return prefix == "model" and option.name.split(".")[1] in ("encoder", "local_encoder")

@@ -6,11 +6,12 @@ import posixpath
 import re
 from pathlib import Path, PurePosixPath
 
-from formulas import draw_formulas
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+from formulas import draw_formulas
 from options import reference
 
 ROOT = Path(__file__).parents[2]

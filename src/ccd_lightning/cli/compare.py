@@ -24,17 +24,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 def run_compare(argv: list[str]) -> None:
     """Prints a table with a column a run, and one of their differences from the first run."""
-    parser = argparse.ArgumentParser(
-        "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
-    )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or the folder of its versions"
-    )
-    parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     output: Path | None = arguments.output and expand(arguments.output)
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
@@ -49,6 +39,20 @@ def run_compare(argv: list[str]) -> None:
         print_comparison(compared, runs, results)
     if output:
         draw(compared, output)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or the folder of its versions"
+    )
+    parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
+    )
+    return parser
 
 
 def print_metrics(results: Mapping[str, Results], every: bool) -> None:

@@ -1,0 +1,99 @@
+"""What the documentation tells people to type is accepted: every command, and every option that is mentioned."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import options
+from ccd_lightning.cli import compare, data, encoders, export, main, study
+from tests.runs import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md", *ROOT.glob("docs/**/*.md")])
+FENCED = re.compile(r"^ *```(?:bash)?\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`(ccd [a-z]+ --[^`]*)`")
+OPTION = re.compile(r"--((?:data|model)(?:\.[a-z_0-9]+)+)")
+PARSERS = {"data": data, "compare": compare, "encoders": encoders, "export": export, "study": study}
+TRAINING = ("fit", "validate", "test", "predict")
+# What stands for something of the reader's own, and what takes its place here.
+FOLDERS = ("DIR/RSNA", "DIR/Brain_AD", "OTHER", "NEW", "more/deep")
+
+
+def commands(text: str) -> Iterator[str]:
+    """The `ccd` commands of a document, each in one line."""
+    for block in FENCED.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.match(r"\s*(?:PYTHONPATH=examples )?(ccd [a-z]+.*)", line)
+            if found and not re.search(r"(?<!') \[-|\|", found[1].partition("#")[0]):  # not a synopsis: [--option A|B]
+                yield found[1]
+    yield from (
+        found for found in INLINE.findall(text) if not re.search(r"\.\.\.|--images$|--config FILE|--help", found)
+    )
+
+
+ALL = sorted({(line, file) for file in DOCUMENTS for line in commands(file.read_text("utf-8"))}, key=str)
+UNIQUE = {line: file.name for line, file in ALL}
+
+
+@cache
+def known_options() -> frozenset[str]:
+    """The names of all options of all models and data modules, and of what they consist of."""
+    names = {
+        option.name
+        for _, targets, prefix in options.SECTIONS
+        for target in targets
+        for option in options.options(target, prefix)
+    }
+    return frozenset(names | {".".join(name.split(".")[:-1]) for name in names} | {"model.optimizer.lr"})
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_options_exist(file: Path) -> None:
+    text = file.read_text("utf-8")
+    text = text if file.name != "CHANGELOG.md" else ""  # which names options of older versions
+    assert not set(OPTION.findall(text)) - known_options()
+
+
+def test_there_are_commands() -> None:
+    assert len(UNIQUE) > 60
+
+
+@pytest.fixture(scope="module")
+def scratch(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the names that documents use are there: images, and runs."""
+    place = tmp_path_factory.mktemp("documentation")
+    (place / "data").symlink_to(trained / "data")
+    shutil.copytree(trained / "runs", place / "runs", symlinks=True)
+    for name in FOLDERS:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).symlink_to(trained / "data/synthetic_colonoscopy")
+    return place
+
+
+@pytest.mark.parametrize("line", UNIQUE)
+def test_commands_are_accepted(
+    line: str, scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(scratch)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    words = [given(word) for word in shlex.split(line.partition(" > ")[0], comments=True)[1:]]
+    for word in words:
+        if word.startswith("runs/") and not Path(word).exists():
+            Path(word).symlink_to(Path("runs/padim_synthetic").resolve())
+    if words[0] not in TRAINING:
+        PARSERS[words[0]]._parser().parse_known_args(words[1:])
+        return
+    with pytest.raises(SystemExit) as stop:
+        print(main([*words, "--print_config"]))
+    assert stop.value.code == 0, capsys.readouterr()
+
+
+def given(word: str) -> str:
+    """What takes the place of a word of a command."""
+    return {"RUN": "runs/padim_synthetic", "FILE": "runs/padim_synthetic/latest/checkpoints/best.ckpt"}.get(word, word)
