@@ -1,5 +1,6 @@
 """The examples run: each as its own text says, but on tiny images."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 
 from ccd_lightning import load
 from ccd_lightning.cli import main
-from tests.runs import metrics
+from tests.runs import ROOT, metrics
 
 FIT = ["--data.size=64", "--data.batch_size=6", "--trainer.max_epochs=1"]
 RANDOM = "--model.encoder.weights=null"
@@ -115,6 +116,20 @@ def test_arrays_need_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 24 <= row < 56  # the square, and what is blurred around it
     assert 24 <= column < 56
     assert (tmp_path / "weights.pt").is_file()
+
+
+@pytest.mark.slow  # a fit of many images at 128 px, which the other examples cover in parts
+@pytest.mark.fit
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    content = json.loads((ROOT / "examples/folder_to_report.ipynb").read_text("utf-8"))
+    cells = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 5
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(compile(cell, "cell", "exec"), names)
+    assert (tmp_path / "runs/neighbours_folder/latest/report.html").is_file()
+    assert len(names["scores"]) == 4
+    assert not any(cell.get("outputs") for cell in content["cells"])  # as they would be somebody's images
 
 
 @pytest.fixture

@@ -116,7 +116,8 @@ def configs_page() -> str:
 
 def examples_page() -> str:
     """The examples, each with its text."""
-    lines = ["# Examples", "", "Each file is run by the tests. They are in the folder `examples` of the source."]
+    lines = [LINK.sub(r"\1#\2\3", (ROOT / "examples/README.md").read_text("utf-8"))]
+    lines[0] = re.sub(r"\[(\w+\.ipynb)\]\([^)]*\)", r"`\1`", re.sub(r"#(\w+)\.py\)", r"#\1)", lines[0]))
     for file in sorted((ROOT / "examples").glob("*.py")):
         text = file.read_text("utf-8").rstrip()
         lines += ["", f"## `{file.name}` {{ #{heading_id(file.name)} }}", "", "```python", text, "```"]
