@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ PAGES = {
     "code_of_conduct.md": "CODE_OF_CONDUCT.md",
     "security.md": "SECURITY.md",
 }
+WRITTEN = {"examples.md": "examples/README.md"}  # pages that begin with a file, whose links they have
 ELSEWHERE = {"README.md": "index.md", "README.md#your-own-images": "own_data.md"}
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^(```.*?^```|~~~.*?^~~~)", re.DOTALL | re.MULTILINE)
@@ -40,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns links that lead to files beside docs/ into links to their pages."""
     place = page.file.src_uri
-    source = PAGES.get(place, f"docs/{place}")
+    source = (PAGES | WRITTEN).get(place, f"docs/{place}")
     parts = FENCE.split(markdown)  # fenced code at odd places
     for index in range(0, len(parts), 2):
         parts[index] = LINK.sub(lambda match: _redirect(match, source, place), parts[index])
@@ -81,7 +83,7 @@ def page_of(path: str, anchor: str = "") -> str:
         if path == source:
             return place + anchor
     for folder in ("configs", "examples"):
-        if path == folder:
+        if path in (folder, f"{folder}/README.md"):
             return f"{folder}.md"
         if path.startswith(f"{folder}/"):
             return f"{folder}.md#{heading_id(path.removeprefix(f'{folder}/'))}"
@@ -116,9 +118,16 @@ def configs_page() -> str:
 
 def examples_page() -> str:
     """The examples, each with its text."""
-    lines = [LINK.sub(r"\1#\2\3", (ROOT / "examples/README.md").read_text("utf-8"))]
-    lines[0] = re.sub(r"\[(\w+\.ipynb)\]\([^)]*\)", r"`\1`", re.sub(r"#(\w+)\.py\)", r"#\1)", lines[0]))
+    lines = [(ROOT / "examples/README.md").read_text("utf-8").rstrip()]
     for file in sorted((ROOT / "examples").glob("*.py")):
-        text = file.read_text("utf-8").rstrip()
-        lines += ["", f"## `{file.name}` {{ #{heading_id(file.name)} }}", "", "```python", text, "```"]
+        lines += ["", f"## `{file.name}` {{ #{heading_id(file.name)} }}", *_code(file.read_text("utf-8"))]
+    for file in sorted((ROOT / "examples").glob("*.ipynb")):
+        lines += ["", f"## `{file.name}` {{ #{heading_id(file.name)} }}"]
+        for cell in json.loads(file.read_text("utf-8"))["cells"]:
+            text = "".join(cell["source"])
+            lines += _code(text) if cell["cell_type"] == "code" else ["", re.sub(r"^# .*\n", "", text)]
     return "\n".join(lines) + "\n"
+
+
+def _code(text: str) -> list[str]:
+    return ["", "```python", text.rstrip(), "```"]
