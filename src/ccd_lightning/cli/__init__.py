@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ A first run:  ccd fit --config ccd_synthetic
               ccd test
 """
 TRAINING = ("fit", "validate", "test", "predict")
+BROKEN_PIPE = 141  # as a shell reports it of other programs
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -54,12 +56,18 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images or a study with failed
-        runs, 130 after Ctrl-C, 143 after SIGTERM.
+        runs, 130 after Ctrl-C, 141 where nobody reads what is printed any longer, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     try:
-        return _run([word for word in words if word != "--debug"])
+        code = _run([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _is_stdout_closed():  # but a process that died
+            raise
+        return BROKEN_PIPE
     except UserError as error:
         if debug:
             raise
@@ -77,6 +85,16 @@ def main(args: Sequence[str] | None = None) -> int:
     except Terminated as stop:
         print(f"ccd: terminated. {stop}".strip(), file=sys.stderr)
         return 143
+
+
+def _is_stdout_closed() -> bool:
+    """Whether who read what is printed has read enough, as `head` does; then nothing more is printed."""
+    try:
+        print(flush=True)  # what could not be written before is gone
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return True
+    return False
 
 
 def _advice(error: OSError) -> str:
