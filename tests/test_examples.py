@@ -136,7 +136,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
 def served(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the example server, which serves an exported PaDiM."""
     pytest.importorskip("fastapi")
-    pytest.importorskip("httpx")
+    pytest.importorskip("httpx2")
     from fastapi.testclient import TestClient
 
     monkeypatch.chdir(workspace)
@@ -150,7 +150,6 @@ def served(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.export
 @pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the extra export is not installed")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the test client
 def test_the_server_answers_as_predict_does(served: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = workspace / "data/synthetic_colonoscopy/test/polyp_obvious/0000.png"
     detector = load(workspace / "runs/padim_synthetic")
