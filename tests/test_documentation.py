@@ -13,7 +13,7 @@ import pytest
 
 import options
 from ccd_lightning.cli import compare, data, encoders, export, main, study
-from tests.runs import ROOT
+from tests.runs import ROOT, TINY, VIEWS
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md", *ROOT.glob("docs/**/*.md")])
 FENCED = re.compile(r"^ *```(?:bash)?\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -97,3 +97,39 @@ def test_commands_are_accepted(
 def given(word: str) -> str:
     """What takes the place of a word of a command."""
     return {"RUN": "runs/padim_synthetic", "FILE": "runs/padim_synthetic/latest/checkpoints/best.ckpt"}.get(word, word)
+
+
+@pytest.mark.fit
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md"])
+def test_commands_run_from_top_to_bottom(
+    document: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks that are marked as bash, on few small images."""
+    monkeypatch.chdir(tmp_path)
+    folder.rename("DIR")
+    lines = [
+        line
+        for block in re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        for line in commands(f"```\n{block}```\n")
+    ]
+    assert len(lines) >= 6
+    for line in lines:
+        words = shlex.split(line, comments=True)[1:]
+        assert main([*words, *shortened(words)]) == 0, line
+    assert list(Path("runs").glob("*/latest/report.html"))
+
+
+def shortened(words: list[str]) -> list[str]:
+    """Options that make a command small."""
+    text = " ".join(words)
+    if words[:2] == ["data", "synthesize"]:
+        return [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    if words[0] != "fit":
+        return []
+    own = [f"--data.{name}={value}" for name, value in (TINY if "synthetic" in text else {"size": 64}).items()]
+    if "--config ccd_" in text:
+        return [*own, *VIEWS, "--data.num_workers=0", "--data.batch_size=6", "--trainer.max_epochs=1"]
+    return [*own, "--data.batch_size=6", *([] if ".weights" in text or "synthetic" in text else [RANDOM])]
+
+
+RANDOM = "--model.encoder.weights=null"
