@@ -60,6 +60,64 @@ def test_options_exist(file: Path) -> None:
     assert not set(OPTION.findall(text)) - known_options()
 
 
+def test_every_option_is_explained_in_the_reference() -> None:
+    page = options.reference()
+    for _, targets, prefix in options.SECTIONS:
+        for target in targets:
+            assert f"### {target.__name__}\n" in page
+            for option in options.options(target, prefix):
+                assert option.meaning, option.name
+                assert option.type, option.name
+    assert "| `model.temperature` | number | `0.2` | Of the contrastive loss. |" in page
+    assert '| `data.fit` | `"squash"`, `"letterbox"`, `"crop"` | `squash` |' in page
+    assert "`torch.optim.AdamW {'lr': 0.001, 'weight_decay': 0.0001}`" in page
+
+
+@pytest.mark.parametrize(
+    ("marked", "drawn"),
+    [
+        ('<span class="arithmatex">\\(x_i &lt; 1\\)</span>', "<msub><mi>x</mi><mi>i</mi></msub><mo>&#x0003C;</mo>"),
+        (
+            '<div class="arithmatex">\\[\\frac{1}{N}\\]</div>',
+            "<mfrac><mrow><mn>1</mn></mrow>",
+        ),
+        ("<p>no formula: $5 and $6</p>", "<p>no formula: $5 and $6</p>"),
+    ],
+)
+def test_formulas_become_mathml(marked: str, drawn: str) -> None:
+    pytest.importorskip("latex2mathml")
+    from formulas import draw_formulas
+
+    assert drawn in draw_formulas(f"<p>{marked}</p>")
+    assert "arithmatex" not in draw_formulas(marked)
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    [
+        ("docs/results.md", "results.md"),
+        ("data/README.md", "data.md"),
+        ("configs/trainer/gpu.yaml", "configs.md#trainer-gpu"),
+        ("examples/serve.py", "examples.md#serve"),
+        ("examples/README.md", "examples.md"),
+        ("README.md", "index.md"),
+    ],
+)
+def test_files_beside_the_documents_have_a_page(path: str, page: str) -> None:
+    pytest.importorskip("mkdocs")
+    from site_pages import page_of
+
+    assert page_of(path) == page
+
+
+def test_links_to_what_no_page_shows_are_refused() -> None:
+    errors = pytest.importorskip("mkdocs.exceptions")
+    from site_pages import page_of
+
+    with pytest.raises(errors.PluginError, match=r"src/gone\.py"):
+        page_of("src/gone.py")
+
+
 def test_there_are_commands() -> None:
     assert len(UNIQUE) > 60
 

@@ -87,7 +87,7 @@ def page_of(path: str, anchor: str = "") -> str:
             return f"{folder}.md"
         if path.startswith(f"{folder}/"):
             return f"{folder}.md#{heading_id(path.removeprefix(f'{folder}/'))}"
-    raise PluginError(f"The site shows no {path}: link to a page, or add it to docs/hooks/site.py.")
+    raise PluginError(f"The site shows no {path}: link to a page, or add it to docs/hooks/site_pages.py.")
 
 
 def heading_id(name: str) -> str:
