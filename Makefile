@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CCD := $(BIN)/ccd
-SOURCES := src tests benchmarks examples
+SOURCES := src tests benchmarks examples docs/hooks
 # Options of `make paper`: STUDY_OPTIONS='--sets kvasir --seeds 0 --dry'.
 # Tests run side by side: `make test WORKERS=1` in one process, `make test ORDER=3` in the random order of seed 3.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
@@ -10,7 +10,7 @@ PYTEST = $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist worksteal \
 	$(if $(ORDER),--random-order-bucket module --random-order-seed $(ORDER)) $(PYTEST_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-igd test test-fast test-all check lint type smoke coverage fuzz audit endurance \
+.PHONY: help setup demo demo-igd test test-fast test-all check lint type docs smoke coverage fuzz audit endurance \
 	bench bench-check bench-peers ablation paper tensorboard clean
 
 help:  ## show this list
@@ -78,6 +78,9 @@ lint: setup  ## style, docstrings, and which folder may import which
 type: setup  ## static types
 	$(BIN)/mypy
 
+docs: setup  ## build the documentation into site/, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet, warnings are no errors
+
 smoke: setup  ## the whole path on a few tiny images (under a minute)
 	$(BIN)/pytest --quiet tests/cli/test_smoke.py
 
@@ -111,5 +114,5 @@ tensorboard: setup  ## look at all runs in a browser
 	$(BIN)/tensorboard --logdir runs
 
 clean:  ## remove caches and what `make bench` and `make ablation` left; runs, data and .venv stay
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist .bench .audit
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site .bench .audit
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

@@ -23,17 +23,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 def run_compare(argv: list[str]) -> None:
     """Prints a table with a column a run, and one of their differences from the first run."""
-    parser = Arguments(
-        "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
-    )
-    parser.add_argument(
-        "runs", nargs="+", type=place, metavar="RUN", help="a run's folder, or the folder of its versions"
-    )
-    parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
-    parser.add_argument(
-        "--output", type=place, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     output: Path | None = arguments.output
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
@@ -58,6 +48,20 @@ def _refuse_repeated(paths: Iterable[Path]) -> None:
         if run in seen:
             raise UserError(f"{path}: the same run as {seen[run]}, so it is compared twice. Give each run once.")
         seen[run] = path
+
+
+def _parser() -> Arguments:
+    parser = Arguments(
+        "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=place, metavar="RUN", help="a run's folder, or the folder of its versions"
+    )
+    parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
+    parser.add_argument(
+        "--output", type=place, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
+    )
+    return parser
 
 
 def print_metrics(results: Mapping[str, Results], every: bool) -> None:
