@@ -36,7 +36,7 @@ def test_shapes_and_labels() -> None:
 def test_no_pairs_are_no_patches() -> None:
     item = PretextViews(size=32, patch_size=64, pairs=0)(IMAGE, (0, 0, 0))  # patches that would not fit
     assert set(item) == {"views", "augmentation"}
-    with pytest.raises(ValueError, match=r"data.views.pairs is -1, but must be 0 or more"):
+    with pytest.raises(ValueError, match=r"data\.views\.pairs is -1, but must be 0 or more"):
         PretextViews(pairs=-1)
 
 

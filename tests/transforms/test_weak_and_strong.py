@@ -171,7 +171,7 @@ def test_a_family_leaves_weak_views_out(weak: str) -> None:
     [
         (
             {"count": 0},
-            r"data\.views\.family is Wrong, but must be a class whose count, now 0, is the number of its strong",
+            r"data\.views\.family is Wrong, but must be a class whose count, now 0, ",
         ),
         ({"count": "4"}, "whose count, now 4"),
         ({}, "whose count, now None"),

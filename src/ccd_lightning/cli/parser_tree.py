@@ -76,7 +76,9 @@ def first_complaint(message: str) -> Complaint | None:
         text = KEY.split(line)[-1].strip() if keys else line
         path = ".".join(key for _, key in stack)
         if found and path != found.key:
-            break
+            if not path.startswith(f"{found.key}."):
+                break
+            found = None  # of several types, the one with parts says which of them is wrong
         if not path or not text:
             continue
         if given := GIVEN.match(text):
