@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.pixel_file import PixelFile
 from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing
 from ccd_lightning.data.shape_report import describe_shapes
 from ccd_lightning.data.sources import AXIAL
@@ -49,7 +51,8 @@ class AnomalyDataModule(ImageLoader):
         views: What to draw from training and held-out images beside themselves (pretraining's views).
         num_workers: Processes that load; 0 loads in the main one.
         seed: Decides the hold-out, the order and the views.
-        cache_dir: Folder for decoded images, shared by runs and processes; None decodes into memory, once a run.
+        cache_dir: Folder for decoded images, shared by runs and processes; None keeps them in memory up to 2 GB, and
+            beyond that in the user's cache folder.
         check_leaks: Whether a fit is refused where a training image is, perhaps mirrored, among the test images too.
         window: How grey values of more than 8 bits are shown: two values in the unit of the files, which become 0 and
             255; "percentile [LOW, HIGH]" for these percentiles of the training images, None for 0.01 and 99.99;
@@ -189,7 +192,11 @@ class AnomalyDataModule(ImageLoader):
 
     def _load(self, paths: list[Path], processes: int = 1) -> Images:
         """Brings images to working size, and says what becomes of their shapes."""
-        images = load_images(paths, self.preprocessing, self.cache_dir, processes)
+        pickled = self.num_workers > 0 and multiprocessing.get_start_method() != "fork"
+        images = load_images(paths, self.preprocessing, self.cache_dir, processes, pickled)
+        if isinstance(images.pixels, PixelFile) and self.cache_dir is None:
+            kept = f"data: decoded images are kept in {images.pixels.path.parent}"
+            rank_zero_only(print)(f"{kept}, for later runs, too (--data.cache_dir sets another place)")
         if shapes := describe_shapes(images.placements, self.preprocessing):
             rank_zero_only(print)(f"data: {shapes}")
         return images
