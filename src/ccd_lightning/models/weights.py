@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -48,11 +49,18 @@ def read_tensors(path: Path) -> dict[str, Any]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers of zip, pickle and safetensors raise
-        reason = getattr(error, "strerror", None) or short_text(error, 200) or type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason}). Give another file.") from error
+        raise UserError(f"{path}: not a readable checkpoint ({_reason(error)}). Give another file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Save one.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, in half a sentence."""
+    if isinstance(error, pickle.UnpicklingError):  # torch's own text is about an option that is not to be changed
+        return "it is no file of tensors, or holds more than tensors and plain values, which could run code"
+    text = str(getattr(error, "strerror", None) or error)
+    return short_text(text.partition(". ")[0].rstrip("."), 200) or type(error).__name__
 
 
 def _refuse_unfolding(path: Path, size: int) -> None:
