@@ -7,6 +7,7 @@ import errno
 import functools
 import glob
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ from typing import BinaryIO, Literal, TextIO
 
 PARTIAL = ".partial"
 DAY = 86400.0  # seconds
+NUMBERS = itertools.count()
 NAME_BYTES = 255  # of a file name, at most, on all usual file systems
 PARTIAL_BYTES = 200  # of it, in the name of a file that is not whole yet
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that spreadsheets compute
@@ -164,16 +166,19 @@ def atomic_link(link: Path, target: str) -> None:
 
 
 def beside(path: Path) -> Path:
-    """A hidden path in the same folder, which no other process uses, on this machine or on another."""
-    return path.with_name(f".{short_name(path.name, PARTIAL_BYTES)}.{_machine()}-{os.getpid()}{PARTIAL}")
+    """A hidden path in the same folder that nobody else uses: no other call, process or machine."""
+    mark = f"{_machine()}-{os.getpid()}-{next(NUMBERS)}"
+    return path.with_name(f".{short_name(path.name, PARTIAL_BYTES)}.{mark}{PARTIAL}")
 
 
 def remove_leftovers(place: Path) -> None:
     """Removes what killed processes left of a file or folder: those of this machine at once, others after a day."""
     for partial in place.parent.glob(f".{glob.escape(short_name(place.name, PARTIAL_BYTES))}.*{PARTIAL}"):
-        machine, _, process = partial.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")
+        machine, _, rest = partial.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")
         with contextlib.suppress(OSError):  # it is gone already
-            if (machine == _machine() and _is_over(process)) or time.time() - partial.lstat().st_mtime > DAY:
+            if (
+                machine == _machine() and _is_over(rest.partition("-")[0])
+            ) or time.time() - partial.lstat().st_mtime > DAY:
                 _remove(partial)
 
 
