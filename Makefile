@@ -10,7 +10,7 @@ PYTEST = $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist worksteal \
 	$(if $(ORDER),--random-order-bucket module --random-order-seed $(ORDER)) $(PYTEST_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-igd test test-fast test-all check lint type smoke coverage bench ablation paper tensorboard clean
+.PHONY: help setup demo demo-igd test test-fast test-all check lint type smoke coverage fuzz audit endurance bench ablation paper tensorboard clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -55,6 +55,18 @@ test-all: setup  ## run all tests, also those that take too long for every run
 coverage: setup  ## run the tests and list the lines and branches of src that none of them reaches
 	$(PYTEST) -m "not slow" --cov=ccd_lightning --cov-branch --cov-report=term-missing:skip-covered
 
+fuzz: setup  ## try 10,000 made-up manifests, configs, checkpoints and images on each reader (hours)
+	$(PYTEST) --hypothesis-profile=fuzz tests/reliability/test_fuzzing.py
+
+audit: setup  ## look the installed versions up in the list of known vulnerabilities (needs the network)
+	$(PYTHON) -m venv .audit
+	.audit/bin/pip install --quiet pip-audit
+	.audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+endurance: setup  ## measure memory over thousands of calls and hours of steps, and kill fits at random moments (half a day)
+	$(BIN)/python benchmarks/endurance.py --calls 2000 --minutes 120
+	$(BIN)/python benchmarks/kills.py --kills 30
+
 check: lint type  ## lint and types
 
 lint: setup  ## style, docstrings, and which folder may import which
@@ -83,5 +95,5 @@ tensorboard: setup  ## look at all runs in a browser
 	$(BIN)/tensorboard --logdir runs
 
 clean:  ## remove caches and what `make bench` and `make ablation` left; runs, data and .venv stay
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist .bench
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist .bench .audit
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

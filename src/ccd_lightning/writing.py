@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -17,6 +19,7 @@ from typing import BinaryIO, Literal, TextIO
 
 PARTIAL = ".partial"
 DAY = 86400.0  # seconds
+NUMBERS = itertools.count()
 NAME_BYTES = 255  # of a file name, at most, on all usual file systems
 PARTIAL_BYTES = 200  # of it, in the name of a file that is not whole yet
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that spreadsheets compute
@@ -109,7 +112,11 @@ def allocate(stream: BinaryIO, size: int) -> None:
     stream.truncate(size)
     stream.flush()
     if hasattr(os, "posix_fallocate") and size:
-        os.posix_fallocate(stream.fileno(), 0, size)
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of file systems that cannot say
+                raise
 
 
 def is_file_name(text: str) -> bool:
@@ -159,16 +166,19 @@ def atomic_link(link: Path, target: str) -> None:
 
 
 def beside(path: Path) -> Path:
-    """A hidden path in the same folder, which no other process uses, on this machine or on another."""
-    return path.with_name(f".{short_name(path.name, PARTIAL_BYTES)}.{_machine()}-{os.getpid()}{PARTIAL}")
+    """A hidden path in the same folder that nobody else uses: no other call, process or machine."""
+    mark = f"{_machine()}-{os.getpid()}-{next(NUMBERS)}"
+    return path.with_name(f".{short_name(path.name, PARTIAL_BYTES)}.{mark}{PARTIAL}")
 
 
 def remove_leftovers(place: Path) -> None:
     """Removes what killed processes left of a file or folder: those of this machine at once, others after a day."""
     for partial in place.parent.glob(f".{glob.escape(short_name(place.name, PARTIAL_BYTES))}.*{PARTIAL}"):
-        machine, _, process = partial.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")
+        machine, _, rest = partial.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")
         with contextlib.suppress(OSError):  # it is gone already
-            if _is_over(process) if machine == _machine() else time.time() - partial.lstat().st_mtime > DAY:
+            if (
+                machine == _machine() and _is_over(rest.partition("-")[0])
+            ) or time.time() - partial.lstat().st_mtime > DAY:
                 _remove(partial)
 
 
@@ -178,7 +188,9 @@ def _machine() -> str:
 
 
 def _is_over(process: str) -> bool:
-    """Whether no process has this number."""
+    """Whether it is known that no process has this number."""
+    if os.name != "posix":  # elsewhere, asking would end the process
+        return False
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

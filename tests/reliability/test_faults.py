@@ -33,6 +33,7 @@ from tests.runs import CCD, DATA, PADIM, VIEWS
 
 RUN = "runs/padim_synthetic/version_0"
 ROOT = "data/synthetic_colonoscopy"
+OFTEN = "--trainer.check_val_every_n_epoch=1"  # after which a checkpoint is saved
 NOBODY = 2**22 + 1  # more than the number of any process
 FULL: dict[str, tuple[list[str], str]] = {  # the command, and the file or folder that it names
     "test": (["test", "--ckpt_path", RUN], RUN),
@@ -100,18 +101,17 @@ def test_a_fit_whose_disk_fills_up_can_be_resumed(
 
     def full(content: object, target: Any) -> None:
         saved[0] += 1
-        if saved[0] > 3:
+        if saved[0] > 2:  # best.ckpt and last.ckpt of one epoch
             raise OSError(28, "No space left on device")
         save(content, target)
 
-    monkeypatch.setattr("torch.save", full)
-    told = attempt([*CCD, "--trainer.max_epochs=4", "--trainer.logger.init_args.name=mine"], capsys)
+    words = [*CCD, "--trainer.max_epochs=4", OFTEN, "--trainer.logger.init_args.name=mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", full)
+        told = attempt(words, capsys)
     assert "ccd: runs/mine/version_0/checkpoints/" in told or "/runs/mine/version_0/checkpoints/" in told
     assert "whole. Make room, or write to another disk, then go on with: ccd fit --config runs/mine/version_0" in told
-    monkeypatch.undo()
-    os.chdir(workspace)
-    again = [*CCD, "--trainer.max_epochs=4", "--trainer.logger.init_args.name=mine", "--ckpt_path", "last"]
-    attempt(again, capsys, (0,))
+    attempt([*words, "--ckpt_path", "last"], capsys, (0,))
 
 
 def test_errors_without_a_name_get_that_of_the_file(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_killed_data_worker_is_told(
         return usual(self, key)
 
     monkeypatch.setattr(AnomalyDataset, "__getitem__", killed)
-    words = [*CCD, "--trainer.max_epochs=4", "--data.num_workers=1", "--trainer.logger.init_args.name=mine"]
+    words = [*CCD, "--trainer.max_epochs=4", OFTEN, "--data.num_workers=1", "--trainer.logger.init_args.name=mine"]
     told = attempt(words, capsys)
     assert "A process that loads images was killed" in told
     assert "go on with: ccd fit --config runs/mine/version_0/config.yaml --ckpt_path runs/mine/version_0" in told
@@ -258,7 +258,7 @@ class Kill(Callback):
     """Kills the second process of a training."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.current_epoch == 1 and trainer.global_rank == 1:
+        if trainer.current_epoch == 2 and trainer.global_rank == 1:
             Path("killed").write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -267,7 +267,7 @@ class Kill(Callback):
 @pytest.mark.process
 def test_a_killed_rank_is_told_within_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["fit", "--config", "ccd_synthetic", *DATA, "--data.batch_size=2", *VIEWS, "--trainer.max_epochs=3"]
+    words = ["fit", "--config", "ccd_synthetic", *DATA, "--data.batch_size=2", *VIEWS, "--trainer.max_epochs=4", OFTEN]
     done = subprocess.run(
         processes.command(*words, *RANKS, f"--trainer.callbacks+={__name__}.Kill"),
         env=processes.ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -55,13 +56,13 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in words; what torch says of it is long, and about its own options."""
-    text = str(error)
-    if "Weights only load failed" in text:
-        return "it holds more than tensors and plain values, or something else altogether"
+    """Why a file cannot be read, in half a sentence; what torch says is long, and about its own options."""
+    text = str(getattr(error, "strerror", None) or error)
     if isinstance(error, EOFError | KeyError) or "PytorchStreamReader" in text:
         return "it is damaged, or was cut off"
-    return getattr(error, "strerror", None) or short_text(error, 200) or type(error).__name__
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of tensors, or holds more than tensors and plain values, which could run code"
+    return short_text(text.partition(". ")[0].rstrip("."), 200) or type(error).__name__
 
 
 def _refuse_unfolding(path: Path, size: int) -> None:
