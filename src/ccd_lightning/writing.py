@@ -122,7 +122,7 @@ def allocate(stream: BinaryIO, size: int) -> None:
 def is_file_name(text: str) -> bool:
     """Whether a text can be the name of a file or folder, which stays where it is put: no path, not "..", not empty."""
     try:
-        length = len(os.fsencode(text))
+        length = len(text.encode("utf-8", "surrogateescape"))  # whatever the locale is
     except UnicodeEncodeError:
         return False
     return 0 < length <= NAME_BYTES and text not in (".", "..") and not {"/", "\\", "\0"} & set(text)

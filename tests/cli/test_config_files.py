@@ -71,9 +71,9 @@ def test_a_file_goes_before_a_shipped_config_of_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("ccd_kvasr", "Did you mean ccd_kvasir"),
-        ("configs/ccd_lag.yaml", "Did you mean ccd_lag?"),
-        ("gpu", "Did you mean trainer/gpu?"),
+        ("ccd_kvasr", "did you mean ccd_kvasir"),
+        ("configs/ccd_lag.yaml", "did you mean ccd_lag?"),
+        ("gpu", "did you mean trainer/gpu?"),
         ("nonsense.yaml", "nor a shipped config. Give a file, or one of "),
     ],
 )

@@ -402,10 +402,10 @@ def test_instances_share_no_settings() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"global_scale": Scale(48, 8)}, r"model\.global_scale does not fit together: images of 48 px"),
+        ({"global_scale": Scale(48, 8)}, r"model\.global_scale\.size is 48, but must be a power of 2"),
         (
             {"global_scale": Scale(64, 8, ssim_window=2)},
-            r"model\.global_scale .*5 levels with a window of 2 px .* 64 px",
+            r"model\.global_scale\.ssim_window is 2, but must be odd",
         ),
         (
             {"global_scale": Scale(32, 8, ssim_weights=(0.2,) * 7)},

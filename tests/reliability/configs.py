@@ -71,7 +71,7 @@ CASES = (
     ),
     Case(FIT, ("mine.yaml", "a folder"), folder("mine.yaml"), name="config: a folder"),
     Case("fit --config nothing.yaml", ("nothing.yaml",)),
-    Case("fit --config padim_foldr", ("padim_foldr", "Did you mean padim_folder")),
+    Case("fit --config padim_foldr", ("padim_foldr", "did you mean padim_folder")),
     Case("fit --config ''", ("--config",)),
     Case("fit --config /dev/null", ("/dev/null",)),
     Case("fit --config runs/padim_synthetic/version_0/checkpoints/best.ckpt", ("best.ckpt",)),

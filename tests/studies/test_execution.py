@@ -31,7 +31,7 @@ def test_commands_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert done.seconds < 5
     assert done.memory is None or done.memory > 10**7
     refused = run_here(main, ["tst", "a b"], log)
-    assert (refused.code, refused.message) == (2, "There is no command 'tst'; ccd --help lists them.")
+    assert (refused.code, refused.message) == (2, "There is no command 'tst'; did you mean test?")
 
     def broken(words: list[str]) -> int:
         raise RuntimeError(f"no memory for\n{words[0]}")
@@ -54,5 +54,5 @@ def test_commands_in_processes_of_their_own(tmp_path: Path) -> None:
     assert (done.code, done.message) == (0, "")
     assert done.memory is None or 10**7 < done.memory < 10**10
     refused = run_apart(["tst"], log)
-    assert (refused.code, refused.message) == (2, "There is no command 'tst'; ccd --help lists them.")
+    assert (refused.code, refused.message) == (2, "There is no command 'tst'; did you mean test?")
     assert log.read_text().startswith("$ ccd --version\nccd-lightning ")

@@ -93,8 +93,8 @@ def test_each_way_to_write_an_encoder_and_a_detector() -> None:
         ({"sets": None}, "sets: this key is missing"),
         ({"sets": {}}, "sets: give at least one"),
         ({"sets": ["a"]}, "sets: expected names with values"),
-        ({"sets": {"a/b": "images"}}, "sets.a/b: names consist of letters"),
-        ({"sets": {"..": "images"}}, "sets...: names consist of letters"),
+        ({"sets": {"a/b": "images"}}, "sets.a/b: give a name of letters"),
+        ({"sets": {"..": "images"}}, "sets...: give a name of letters"),
         ({"sets": {"a": {"data": "LAG"}}}, "sets.a.root: this key is missing"),
         ({"sets": {"a": {"root": 3}}}, "sets.a.root: expected text"),
         ({"sets": {"a": {"root": "x", "counts": [1, 2]}}}, "sets.a.counts: expected three numbers"),
@@ -164,7 +164,7 @@ def test_each_mistake_is_one_sentence_with_file_and_key(change: dict[str, Any], 
 
 def test_files_that_are_no_studies() -> None:
     for content, message in (
-        ("", "mine.yaml: expected sets or "),
+        ("", "mine.yaml: it is empty, but must hold sets, "),
         ("sets: {a: b\n", "mine.yaml, line 2: "),
         ("sets:\n  a: x\n  a: y\n", "mine.yaml, line 3: 'a' stands twice."),
         ("detectors: {p: x}\nseeds: 0\ndetectors: {}\n", "mine.yaml, line 3: 'detectors' stands twice."),

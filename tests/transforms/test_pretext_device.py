@@ -122,7 +122,7 @@ def test_mistakes_are_told_when_the_first_image_is_drawn() -> None:
     odd = IMAGES[0, :, :63, :63]
     with pytest.raises(ValueError, match="even"):
         on_device()(odd, (0, 0, 0))
-    with pytest.raises(ValueError, match="tiles of 24 px"):
+    with pytest.raises(ValueError, match="tile is 24"):
         on_device(tile=24)(IMAGES[0], (0, 0, 0))
 
 

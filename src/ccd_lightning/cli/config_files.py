@@ -77,20 +77,22 @@ def _find(value: str) -> str:
     if _is_file(path):
         read_mapping(path, "sections such as model, data and trainer")
         return str(path)
+    if file := shipped.find(value):
+        return str(file)
     if path.exists():
         raise UserError(
             f"{path}: {'a folder' if path.is_dir() else 'no regular file'}. Give the path of a config in it."
         )
-    if file := shipped.find(value):
-        return str(file)
     if value == "-" or "://" in value or isinstance(_content(value), dict):
         return value
     names = shipped.names()
     asked = Path(value).with_suffix("").as_posix().removeprefix("configs/")
     same = [name for name in names if asked in (name, Path(name).name)]
     close = same or difflib.get_close_matches(asked, names, n=3, cutoff=0.6)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"Give a file, or one of {', '.join(names)}."
-    raise UserError(f"{value}: there is no such config file, nor a shipped config. {hint}")
+    hint = f"; did you mean {' or '.join(close)}?" if close else "."
+    raise UserError(
+        f"{value}: there is no such config file, nor a shipped config{hint} Give a file, or one of {', '.join(names)}."
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -160,6 +160,8 @@ def _rows(path: Path, root: Path, errors: str = "strict") -> list[Row]:
 
 def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]:
     header = [name.strip() for name in next(lines, [])]
+    if any("\0" in name for name in header):  # as in UTF-16, in which Excel writes Unicode text
+        raise UserError(f"{table}: not in UTF-8. Save it as CSV in UTF-8.")
     if missing := {"path", "split", "kind"} - set(header):
         apart = " Its columns have to be separated by commas." if len(header) == 1 and ";" in header[0] else ""
         raise UserError(f"{table}: the column {sorted(missing)[0]!r} is missing; expected {', '.join(COLUMNS)}.{apart}")

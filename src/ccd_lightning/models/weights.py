@@ -56,15 +56,13 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in half a sentence."""
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError):  # torch's own text is about an option that is not to be changed
-        return "it is no file of tensors, or holds more than tensors and plain values, which could run code"
+    """Why a file cannot be read, in half a sentence; what torch says is long, and about its own options."""
+    text = str(getattr(error, "strerror", None) or error)
     if isinstance(error, EOFError | KeyError) or "PytorchStreamReader" in text:
         return "it is damaged, or was cut off"
-    return (
-        getattr(error, "strerror", None) or short_text(text.partition(". ")[0].rstrip("."), 200) or type(error).__name__
-    )
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of tensors, or holds more than tensors and plain values, which could run code"
+    return short_text(text.partition(". ")[0].rstrip("."), 200) or type(error).__name__
 
 
 def _refuse_unfolding(path: Path, size: int) -> None:
