@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CCD := $(BIN)/ccd
-SOURCES := src tests benchmarks examples
+SOURCES := src tests benchmarks examples docs/hooks
 # Options of `make paper`: STUDY_OPTIONS='--sets kvasir --seeds 0 --dry'.
 # Tests run side by side: `make test WORKERS=1` in one process, `make test ORDER=3` in the random order of seed 3.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
@@ -10,7 +10,8 @@ PYTEST = $(BIN)/pytest --quiet --numprocesses $(WORKERS) --dist worksteal \
 	$(if $(ORDER),--random-order-bucket module --random-order-seed $(ORDER)) $(PYTEST_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-igd test test-fast test-all check lint type smoke coverage fuzz audit endurance bench ablation paper tensorboard clean
+.PHONY: help setup demo demo-igd test test-fast test-all check lint type docs smoke coverage fuzz audit endurance \
+	bench bench-check bench-peers ablation paper tensorboard clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -77,6 +78,9 @@ lint: setup  ## style, docstrings, and which folder may import which
 type: setup  ## static types
 	$(BIN)/mypy
 
+docs: setup  ## build the documentation into site/, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet, warnings are no errors
+
 smoke: setup  ## the whole path on a few tiny images (under a minute)
 	$(BIN)/pytest --quiet tests/cli/test_smoke.py
 
@@ -84,6 +88,21 @@ bench: setup  ## measure: detection over seeds, speed and memory (an hour or so 
 	$(BIN)/python benchmarks/detection.py colonoscopy fundus
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/data.py
+
+bench-check: setup  ## measure the ratios that have a limit, and fail beyond it (two minutes)
+	$(BIN)/python benchmarks/speed.py --check
+
+bench-peers: .bench/peers/ready  ## the same commands beside anomalib's and lightly's, in an environment of its own (half an hour)
+	.bench/peers/bin/python benchmarks/peers.py $(BENCH_OPTIONS)
+
+# It sees this package's environment, so that both run on the same torch, and holds what only the peers need.
+.bench/peers/ready: .venv/ready
+	$(BIN)/python -m venv .bench/peers
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(ls -d .bench/peers/lib/python*/site-packages)/shared.pth
+	.bench/peers/bin/pip install --quiet --no-deps 'anomalib>=2.6' 'lightly>=1.5'
+	.bench/peers/bin/pip install --quiet --constraint constraints.txt einops freia hydra-core imagecodecs kornia omegaconf \
+		opencv-python-headless pandas python-dotenv rich-argparse scikit-image
+	@touch $@
 
 ablation: setup  ## measure what each term and family adds: docs/ablation.md (two hours on two cores; HEAD_CT=DIR: and head CT)
 	$(BIN)/python benchmarks/ablation.py $(if $(HEAD_CT),--head_ct $(HEAD_CT))
@@ -95,5 +114,5 @@ tensorboard: setup  ## look at all runs in a browser
 	$(BIN)/tensorboard --logdir runs
 
 clean:  ## remove caches and what `make bench` and `make ablation` left; runs, data and .venv stay
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist .bench .audit
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site .bench .audit
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -20,7 +21,7 @@ Metadata = Mapping[str, str]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
-def open_rgb(file: str, metadata: Metadata) -> Image.Image:
+def open_rgb(file: str | IO[bytes], metadata: Metadata) -> Image.Image:
     """Opens an image upright, as 8-bit RGB."""
     image: Image.Image = Image.open(file)
     if image.format not in ("MPO", "PSD") and getattr(image, "n_frames", 1) > 1:
@@ -89,26 +90,56 @@ def draw_overlay(image: Image.Image, anomaly_map: NDArray[np.float32], metadata:
     return image
 
 
-def main(model: str, *files: str) -> None:
-    """Scores the files."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    metadata = session.get_modelmeta().custom_metadata_map
-    names = [output.name for output in session.get_outputs()]
-    height, width = working_size(metadata)
-    for file in files:
-        image = open_rgb(file, metadata)
-        source, (x, y, x_end, y_end) = place(image, metadata)
+class Result(NamedTuple):
+    """What the detector says of an image.
+
+    Attributes:
+        score: Higher where less normal.
+        decision: "normal" or "abnormal"; empty where the run has no threshold.
+        map: Of the working image, (height, width).
+    """
+
+    score: float
+    decision: str
+    map: NDArray[np.float32]
+
+
+class Detector:
+    """An exported detector.
+
+    Args:
+        model: The .onnx file.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self.metadata: Metadata = self.session.get_modelmeta().custom_metadata_map
+
+    def score(self, image: Image.Image) -> Result:
+        """Scores one image, brought to working size as in training."""
+        source, (x, y, x_end, y_end) = place(image, self.metadata)
+        height, width = working_size(self.metadata)
         working = Image.new("RGB", (width, height))
         working.paste(image.crop(source).resize((x_end - x, y_end - y), Image.Resampling.BILINEAR), (x, y))
         pixels = np.asarray(working).transpose(2, 0, 1)[None]  # (1, 3, height, width) uint8
-        if metadata["input"].startswith("float"):
+        if self.metadata["input"].startswith("float"):
             pixels = pixels.astype(np.float32) / 255
         given = {"images": pixels, "content": np.array([[y, x, y_end, x_end]])}
-        given = {one.name: given[one.name] for one in session.get_inputs()}  # content with a letterbox alone
-        outputs = dict(zip(names, session.run(names, given), strict=True))
-        decision = "" if "decision" not in outputs else "abnormal" if outputs["decision"][0] else "normal"
-        print(file, f"{outputs['score'][0]:.6g}", decision)
-        draw_overlay(image, outputs["map"][0], metadata).save(f"{Path(file).stem}_map.png")
+        given = {one.name: given[one.name] for one in self.session.get_inputs()}  # content with a letterbox alone
+        names = [output.name for output in self.session.get_outputs()]
+        found = dict(zip(names, self.session.run(names, given), strict=True))
+        decision = "" if "decision" not in found else "abnormal" if found["decision"][0] else "normal"
+        return Result(float(found["score"][0]), decision, found["map"][0])
+
+
+def main(model: str, *files: str) -> None:
+    """Scores the files."""
+    detector = Detector(model)
+    for file in files:
+        image = open_rgb(file, detector.metadata)
+        found = detector.score(image)
+        print(file, f"{found.score:.6g}", found.decision)
+        draw_overlay(image, found.map, detector.metadata).save(f"{Path(file).stem}_map.png")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,13 @@ def test_units_of_a_coarse_level_are_found_at_every_other_one_of_the_finer() -> 
     assert torch.equal(fine[..., 7, ::2], coarse[..., 3, :])  # beyond the last unit
 
 
+def test_maps_whose_channels_lie_side_by_side_give_the_same() -> None:
+    maps, grids = torch.rand(2, 3, 5, 7), (Grid(8, 1.5), Grid(6))
+    beside = resample(maps.contiguous(memory_format=torch.channels_last), grids, IMAGE, (40, 48))
+    assert beside.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(beside, resample(maps, grids, IMAGE, (40, 48)), atol=1e-6)
+
+
 def test_the_same_grid_changes_nothing() -> None:
     maps = torch.rand(2, 3, 4, 5)
     assert resample(maps, Grid(4), Grid(4), (4, 5)) is maps

@@ -44,16 +44,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def check_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """A file's content as a checkpoint of this program, with today's names of its tensors."""
     if not isinstance(content.get("state_dict"), dict):
-        raise UserError(f"{path}: not a checkpoint of this program (it holds no state_dict).")
+        raise _no_checkpoint(path, "it holds no state_dict")
     if not isinstance(content.get("hyper_parameters", {}), dict):
-        raise UserError(f"{path}: not a checkpoint of this program (its hyper_parameters are not named).")
+        raise _no_checkpoint(path, "its hyper_parameters are not named")
     for name, tensor in content["state_dict"].items():
         if not (isinstance(name, str) and isinstance(tensor, Tensor) and _holds_numbers(tensor)):
-            raise UserError(f"{path}: not a checkpoint of this program ({short_text(name)} in it is no tensor).")
+            raise _no_checkpoint(path, f"{short_text(name)} in it is no tensor")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise UserError(f"{path}: {name} claims more memory than the file holds, so it is not read.")
+            raise UserError(f"{path}: {name} claims more memory than the file holds, so it is not read. Give another.")
     rename_tensors(content["state_dict"])
     return content
+
+
+def _no_checkpoint(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: not a checkpoint of this program ({reason}). Give one that ccd fit wrote.")
 
 
 def _holds_numbers(tensor: Tensor) -> bool:

@@ -34,6 +34,11 @@ def newest_run(root: Path = ROOT) -> Path:
     """
     finished = finished_runs(root, f"**/{RECORD}")
     if not finished:
+        if broken := next((path for path in root.glob(f"**/{RECORD}") if path.parent.name != LATEST), None):
+            raise UserError(
+                f"{broken}: cannot be read, and no other run has finished. Name the run to use its checkpoint:"
+                f" --ckpt_path {quote(str(broken.parent))}."
+            )
         begun = newest_begun(root)
         way_out = how_to_go_on(begun) if begun else f"Make one: {FIRST}"
         raise UserError(f"{root}: no finished run in this folder. {way_out}")
@@ -126,7 +131,7 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
         run = (newest_begun(path) if prefer == "last.ckpt" else None) or newest_run(path)
     checkpoint = checkpoint_of(run, prefer)
     if checkpoint is None:
-        raise UserError(f"{run}: this run has no checkpoint. Fit it again.{_known_runs()}")
+        raise UserError(f"{run}: this run has no checkpoint; fit it again.{_known_runs()}")
     return checkpoint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ccd_lightning.callbacks.checkpointing import StopWhenBroken, TrainingBroken
+from ccd_lightning.callbacks.breakdown import StopWhenBroken, TrainingBroken
 from ccd_lightning.checkpoints import read_checkpoint
 from ccd_lightning.cli import main
 from tests.runs import CCD, IGD, PADIM
+
+NAN = float("nan")
 
 
 class Poison(Callback):
@@ -34,6 +37,15 @@ class Poison(Callback):
     def _break(module: LightningModule) -> None:
         with torch.no_grad():
             next(parameter for parameter in module.parameters() if parameter.requires_grad).fill_(float("inf"))
+
+
+class PoisonGradient(Callback):
+    """Makes a gradient infinite in the first step of the second epoch."""
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            gradient = next(one.grad for one in pl_module.parameters() if one.grad is not None)
+            gradient.fill_(float("inf"))
 
 
 WORDS = {
@@ -70,6 +82,58 @@ def test_a_broken_training_stops_and_keeps_its_last_good_checkpoint(
 
 
 @pytest.mark.fit
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_a_gradient_that_is_no_number_is_told_with_its_step_rate_and_images(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*WORDS["ccd"], "--trainer.logger.init_args.name=broken", "--trainer.log_every_n_steps=1"]
+    assert main([*words, f"--trainer.callbacks+={__name__}.PoisonGradient"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    first = read_checkpoint(Path("runs/broken/version_0/checkpoints/last.ckpt"))["global_step"]
+    assert f"The gradient is no longer a number since step {first + 1} (learning rate " in told
+    named = re.search(r"images (.*?)\)", told)
+    assert named is not None
+    assert all(Path(name).is_file() for name in named[1].split(", ")[:3])
+    assert named[1].endswith(" 2 more") or named[1].endswith(" 1 more")  # of ten images in two batches
+    assert not Path("runs/broken/version_0/run.json").exists()
+
+
+@pytest.mark.fit
+@pytest.mark.parametrize("command", [["test"], ["predict"], ["predict", "--images", "data/synthetic_colonoscopy/test"]])
+@pytest.mark.parametrize("name", ["padim_synthetic", "igd_synthetic"])
+def test_a_score_that_is_no_number_is_never_written(
+    name: str, command: list[str], workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path("runs") / name / "version_0"
+    before = {path: path.read_bytes() for path in (run / "predictions.csv", run / "metrics.json")}
+    for file in (run / "checkpoints").glob("*.ckpt"):
+        content = torch.load(file, weights_only=True)
+        state = content["state_dict"]
+        state[next(part for part in state if part in ("gaussian.mean", "whole.decoder.first.weight"))].fill_(NAN)
+        torch.save(content, file)
+    assert main([command[0], "--ckpt_path", str(run), *command[1:]]) == 2
+    told = capsys.readouterr().err
+    assert "0000.png: its score or map is no number" in told
+    assert "--ckpt_path another checkpoint" in told
+    assert {path: path.read_bytes() for path in before} == before
+    assert not any("nan" in path.read_text() for path in run.glob("predictions/*/predictions.csv"))
+
+
+@pytest.mark.fit
+@pytest.mark.parametrize("kind", ["PaDiM", "Neighbours", "Mahalanobis", "IGD"])
+def test_an_encoder_whose_weights_are_no_numbers_is_named(
+    kind: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load("runs/ccd_synthetic/version_0/checkpoints/last.ckpt", weights_only=True)
+    content["state_dict"]["encoder.network.bn1.weight"].fill_(NAN)
+    torch.save(content, "bad.ckpt")
+    words = [*(IGD if kind == "IGD" else PADIM), "--model.encoder.weights=bad.ckpt"]
+    assert main([*words, *([] if kind == "IGD" else ["--model", kind, "--model.encoder.weights=bad.ckpt"])]) == 2
+    told = capsys.readouterr().err
+    assert "ccd: bad.ckpt: its encoder's weights are not numbers, as its training broke down. Pretrain another" in told
+
+
+@pytest.mark.fit
 def test_a_detector_without_a_loss_is_not_saved_with_scores_that_are_no_numbers(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +156,8 @@ def watched(losses: list[float], interval: int, scaler: object = None) -> int:
         precision_plugin=SimpleNamespace(scaler=scaler),
         strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision),
         checkpoint_callbacks=[],
-        optimizers=[object()],
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])],
+        global_step=0,
         precision="32-true",
     )
     callback.on_train_start(trainer, module)
@@ -103,9 +168,6 @@ def watched(losses: list[float], interval: int, scaler: object = None) -> int:
         except TrainingBroken:
             return step
     return 0
-
-
-NAN = float("nan")
 
 
 def test_the_loss_is_read_when_the_trainer_logs() -> None:

@@ -74,7 +74,7 @@ def test_a_file_goes_before_a_shipped_config_of_its_name() -> None:
         ("ccd_kvasr", "Did you mean ccd_kvasir"),
         ("configs/ccd_lag.yaml", "Did you mean ccd_lag?"),
         ("gpu", "Did you mean trainer/gpu?"),
-        ("nonsense.yaml", "nor a shipped config. Shipped: "),
+        ("nonsense.yaml", "nor a shipped config. Give a file, or one of "),
     ],
 )
 def test_a_wrong_name_is_one_sentence(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ccd_lightning.checkpoints import read_checkpoint
-from ccd_lightning.cli import main
+from ccd_lightning.cli import BROKEN_PIPE, main
 from ccd_lightning.data.synthetic import synthesize
 from tests import processes
 from tests.processes import RANKS
@@ -99,3 +99,15 @@ def test_interrupted_fit_says_how_to_go_on(place: Path) -> None:
     assert code == 130
     assert "ccd: interrupted. Go on with: ccd fit --config runs/interrupted/version_0/config.yaml --ckpt_path" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes of this system do not break")
+def test_who_stops_reading_gets_no_traceback() -> None:
+    with subprocess.Popen(
+        processes.command("data", "list"), env=processes.ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == BROKEN_PIPE

@@ -248,7 +248,7 @@ def test_family_is_chosen_from_the_command_line(capsys: pytest.CaptureFixture[st
     family = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["views"]["init_args"]["family"]
     assert family == {"class_path": "ccd_lightning.transforms.strong.Cutout", "init_args": {"side": 0.5}}
     assert main([*config, *cutout, "2"]) == 2
-    assert "side must be in (0, 1], got 2" in capsys.readouterr().err
+    assert "data.views.family.side is 2, but must be above 0 and up to 1" in capsys.readouterr().err
     assert main([*config, *cutout[:2], "--data.views.family.sidd", "2"]) == 2
     assert "There is no option 'data.views.family.sidd'; did you mean 'side'?" in capsys.readouterr().err
 

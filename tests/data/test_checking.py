@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from ccd_lightning.cli import main
-from ccd_lightning.data.checking import Check, by_topic, check
+from ccd_lightning.data.checking import Check, check
+from ccd_lightning.data.findings import by_topic
 from ccd_lightning.data.images import read_image
 from ccd_lightning.data.masks import read_mask
 from ccd_lightning.data.preprocessing import Preprocessing

@@ -182,9 +182,9 @@ def test_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_numbers_out_of_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="8 pixels are too few"):
+    with pytest.raises(UserError, match="--size is 8, but must be 32 or more"):
         synthesize(tmp_path / "set", "fundus", size=8)
-    with pytest.raises(UserError, match="a number is negative"):
+    with pytest.raises(UserError, match="--train is -1, but must be 0 or more"):
         synthesize(tmp_path / "set", "fundus", train=-1)
     assert list(tmp_path.iterdir()) == []
 

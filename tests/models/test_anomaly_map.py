@@ -3,8 +3,8 @@ import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.grids import Grid
-from ccd_lightning.models.anomaly_map import check_scoring, image_scores, smooth, to_image
+from ccd_lightning.grids import Grid, multiplied
+from ccd_lightning.models.anomaly_map import blurring, check_scoring, image_scores, to_image
 from ccd_lightning.models.content import counted
 
 
@@ -12,13 +12,16 @@ from ccd_lightning.models.content import counted
 def test_smoothing_is_a_gaussian_blur(sigma: float) -> None:
     maps, kernel = torch.rand(2, 40, 50), 2 * round(4 * sigma) + 1
     expected = gaussian_blur(maps[:, None], [kernel, kernel], [sigma, sigma])[:, 0]
-    assert torch.allclose(smooth(maps, sigma), expected, atol=1e-6)
+    found = multiplied(maps, (blurring(40, sigma), blurring(50, sigma)))
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_smoothing_by_nothing_changes_nothing_and_small_maps_are_smoothed() -> None:
-    maps = torch.rand(2, 6, 7)
-    assert torch.equal(smooth(maps, 0), maps)
-    assert smooth(maps, 4.0).shape == maps.shape
+    assert blurring(6, 0.0) is None
+    matrix = blurring(6, 4.0)
+    assert matrix is not None
+    assert (matrix > 0).all()
+    assert matrix.sum(axis=1) == pytest.approx(1)
 
 
 def test_scores_are_means_of_the_highest_values() -> None:

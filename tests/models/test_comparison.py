@@ -82,10 +82,11 @@ def test_pooled_features_are_compared_as_one_vector() -> None:
 
 
 def test_neighbourhood() -> None:
-    around = neighbourhood(3, 4, 1)
-    assert around.shape == (12, 9)
-    assert sorted(set(around[0].tolist())) == [0, 1, 4, 5]
+    around, inside = neighbourhood(3, 4, 1)
+    assert around.shape == inside.shape == (12, 9)
+    assert sorted(around[0][inside[0]].tolist()) == sorted(set(around[0].tolist())) == [0, 1, 4, 5]
     assert sorted(around[5].tolist()) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    assert inside[5].all()
 
 
 MASK = torch.rand(6, 3, 4, generator=torch.Generator().manual_seed(2)) > 0.6
@@ -185,6 +186,7 @@ def test_a_coreset_is_of_content_alone() -> None:
 
 
 def test_a_window_beyond_the_grid_reaches_every_position_and_no_further() -> None:
-    around = neighbourhood(3, 2, 10**9)
+    around, inside = neighbourhood(3, 2, 10**9)
     assert around.shape == (6, 25)
+    assert (inside.sum(dim=1) == 6).all()
     assert all(set(row) == set(range(6)) for row in around.tolist())

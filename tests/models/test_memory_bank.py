@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccd_lightning.models.memory_bank import MemoryBank, greedy_coreset, nearest
+from ccd_lightning.models.coreset import greedy_coreset
+from ccd_lightning.models.memory_bank import MemoryBank, nearest
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -12,29 +13,6 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 def covering_radius(features: Tensor, chosen: Tensor) -> float:
     return float(torch.cdist(features, chosen).amin(dim=1).max())
-
-
-def test_greedy_coreset_is_that_of_loops() -> None:
-    features = draw(3, 40, 5)  # fewer dimensions than are projected to
-    indices = greedy_coreset(features, 7)
-    for group, chosen in zip(features, indices, strict=True):
-        centre = group.mean(dim=0)
-        expected = [int(np.argmax([float((row - centre).norm()) for row in group]))]
-        while len(expected) < 7:
-            distances = [min(float((row - group[index]).norm()) for index in expected) for row in group]
-            expected.append(int(np.argmax(distances)))
-        assert chosen.tolist() == expected
-
-
-def test_a_projection_hardly_changes_how_well_all_are_covered() -> None:
-    features = draw(1, 400, 300)
-    exact, projected = (greedy_coreset(features, 60, dimensions)[0] for dimensions in (300, 128))
-    radii = [covering_radius(features[0], features[0][indices]) for indices in (exact, projected)]
-    assert radii[1] < 1.1 * radii[0]
-
-
-def test_none_is_chosen_twice_even_if_all_are_the_same() -> None:
-    assert sorted(greedy_coreset(torch.ones(1, 6, 3), 6)[0].tolist()) == list(range(6))
 
 
 @pytest.mark.parametrize("sizes", [(60,), (1,) * 60, (7, 50, 3)])

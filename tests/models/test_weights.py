@@ -241,6 +241,7 @@ def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tiny_resnet", "test_vit"])
 def test_a_file_of_another_kind_of_network(name: str) -> None:
+    pytest.importorskip(weights.PACKAGES["tf_efficientnet_lite0"])
     file = local_weights("tf_efficientnet_lite0")
     assert file is not None
     with pytest.raises(UserError, match=r"it holds none|tensors do not fit"):

@@ -162,9 +162,9 @@ def one_step_before() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"weights": "imagenet", "freeze": 5}, r"freeze is 5, but must be between 0 and 4: the last of .* 5 levels"),
-        ({"weights": "imagenet", "freeze": -1}, "freeze is -1, but must be between 0 and 4"),
-        ({"lr_scale": 0.0}, r"lr_scale is 0\.0, but must be above 0\..* --model\.encoder\.freeze N"),
+        ({"weights": "imagenet", "freeze": 5}, r"freeze is 5, but must be from 0 to 4: the last of .* 5 levels"),
+        ({"weights": "imagenet", "freeze": -1}, "freeze is -1, but must be from 0 to 4"),
+        ({"lr_scale": 0.0}, r"lr_scale is 0, but must be above 0\..* --model\.encoder\.freeze N"),
         ({"l2_sp": -0.1}, r"l2_sp is -0\.1, but must be 0 or more"),
         ({"l2_sp": 0.1}, r"l2_sp is 0\.1, but there are no weights to keep: give --model.encoder.weights imagenet"),
         ({"freeze": 1}, "freeze is 1, but there are no weights to keep: give --model.encoder.weights imagenet"),

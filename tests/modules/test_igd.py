@@ -411,7 +411,7 @@ def test_instances_share_no_settings() -> None:
             {"global_scale": Scale(32, 8, ssim_weights=(0.2,) * 7)},
             r"7 levels with a window of .* px does not go with 32",
         ),
-        ({"local_scale": WindowScale(32, 12)}, r"model\.local_scale .*width of 12"),
+        ({"local_scale": WindowScale(32, 12)}, r"model\.local_scale\.width is 12, but must be a multiple of 8"),
         (
             {"local_scale": WindowScale(32, 8, stride=20)},
             r"windows of 32 px every 20 px do not end where images of 64 px",
@@ -427,12 +427,15 @@ def test_instances_share_no_settings() -> None:
             r"model\.local_scale\.windows_per_image is 0, but must be 1 or more",
         ),
         ({"global_scale": Scale(64, 8, -1)}, r"model\.global_scale\.weight is -1, but must be 0 or more"),
-        ({"global_scale": Scale(64, 8, gaussian=3)}, r"model\.global_scale\.gaussian is 3, but must be a share"),
-        ({"global_scale": Scale(64, 8, ssim_weights=())}, r"model\.global_scale\.ssim_weights is empty"),
+        ({"global_scale": Scale(64, 8, gaussian=3)}, r"model\.global_scale\.gaussian is 3, but must be from 0 to 1"),
+        (
+            {"global_scale": Scale(64, 8, ssim_weights=())},
+            r"model\.global_scale\.ssim_weights is \[\], but must",
+        ),
         ({"latent_size": 0}, r"model\.latent_size is 0, but must be 1 or more"),
         ({"whitened": True, "latent_size": 600}, r"model\.latent_size is 600, but must be \d+ or less"),
-        ({"training": Training(estimate_every=0)}, "estimate_every must be 1 or more"),
-        ({"training": Training(interpolation=-1)}, "interpolation 0 or more"),
+        ({"training": Training(estimate_every=0)}, "model.training.estimate_every is 0, but must be 1 or more"),
+        ({"training": Training(interpolation=-1)}, "model.training.interpolation is -1, but must be 0 or more"),
         ({"local_scale": WindowScale(32, 8, 0.0), "global_scale": Scale(64, 8, 0.0)}, "not both be 0"),
     ],
 )

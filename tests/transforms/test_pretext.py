@@ -36,7 +36,7 @@ def test_shapes_and_labels() -> None:
 def test_no_pairs_are_no_patches() -> None:
     item = PretextViews(size=32, patch_size=64, pairs=0)(IMAGE, (0, 0, 0))  # patches that would not fit
     assert set(item) == {"views", "augmentation"}
-    with pytest.raises(ValueError, match="pairs must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match=r"data\.views\.pairs is -1, but must be 0 or more"):
         PretextViews(pairs=-1)
 
 
@@ -118,5 +118,5 @@ def test_a_tile_is_a_function_of_the_seed_and_leaves_patches_alone(family: type[
 
 @pytest.mark.parametrize("tile", [24, 128, -1])
 def test_tiles_that_do_not_divide_the_image(tile: int) -> None:
-    with pytest.raises(ValueError, match=f"64 x 64 px do not divide into tiles of {tile} px"):
+    with pytest.raises(ValueError, match=rf"64 x 64 px do not divide into tiles \(data.views.tile is {tile}\)"):
         PretextViews(size=16, patch_size=16, tile=tile)(IMAGE, (0, 0, 0))

@@ -169,11 +169,14 @@ def test_a_family_leaves_weak_views_out(weak: str) -> None:
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({"count": 0}, r"Wrong\.count must be the number of its strong augmentations, 1 or more, got 0"),
-        ({"count": "4"}, r"Wrong\.count must be"),
-        ({}, r"Wrong\.count must be .* got None"),
-        ({"count": 4, "weak_first": ("colour",)}, r"Wrong\.weak_first must name some of crop, flip, got colour"),
-        ({"count": 4, "weak_omitted": ("crop",)}, r"Wrong\.weak_omitted must name some of flip, .* got crop"),
+        (
+            {"count": 0},
+            r"data\.views\.family is Wrong, but must be a class whose count, now 0, ",
+        ),
+        ({"count": "4"}, "whose count, now 4"),
+        ({}, "whose count, now None"),
+        ({"count": 4, "weak_first": ("colour",)}, "whose weak_first names some of crop, flip, and not colour"),
+        ({"count": 4, "weak_omitted": ("crop",)}, "whose weak_omitted names some of flip, .* and not crop"),
     ],
 )
 def test_impossible_attributes_are_refused(attributes: dict[str, Any], expected: str) -> None:

@@ -203,11 +203,11 @@ def test_what_is_packed_is_unpacked() -> None:
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ({"size": 0}, "Views of 0 px"),
-        ({"cutout_size": -1}, "holes of -1 px"),
-        ({"scale": (0.0, 1.0)}, "scale must rise within"),
-        ({"scale": (0.5, 0.2)}, "scale must rise within"),
-        ({"scale": (0.5, 1.1)}, "scale must rise within"),
+        ({"size": 0}, "data.views.size is 0, but must be 1 or more"),
+        ({"cutout_size": -1}, "data.views.cutout_size is -1, but must be 0 or more"),
+        ({"scale": (0.0, 1.0)}, "data.views.scale is .*, but must be two numbers that rise"),
+        ({"scale": (0.5, 0.2)}, "two numbers that rise"),
+        ({"scale": (0.5, 1.1)}, "two numbers that rise"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], expected: str) -> None:

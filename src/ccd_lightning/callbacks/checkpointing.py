@@ -1,11 +1,9 @@
-"""Runs that survive: checkpoints that are whole, saved on SIGTERM, and never replaced by broken weights."""
+"""Runs that survive: checkpoints that are whole, and saved on SIGTERM."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
-from torch import Tensor
 
-from ccd_lightning.callbacks.dashboard import log_interval
-from ccd_lightning.errors import Terminated, UserError
+from ccd_lightning.errors import Terminated
 from ccd_lightning.writing import atomic_write
 
 
@@ -97,86 +93,6 @@ class SaveWhenTerminated(Callback):
         if folders and folders[0] and pl_module.automatic_optimization:  # others keep sums that no checkpoint holds
             trainer.save_checkpoint(f"{folders[0]}/last.ckpt")
         raise Terminated
-
-
-class TrainingBroken(UserError):
-    """A training whose loss or weights are no longer numbers; raised on all ranks."""
-
-
-class StopWhenBroken(Callback):
-    """Stops a training whose loss is no longer a number, before its weights replace good ones in a checkpoint.
-
-    The loss stays on the device, where a GPU need not be waited for. It is read when the trainer logs, before a
-    validation and before a checkpoint is written.
-    """
-
-    def __init__(self) -> None:
-        self.since = torch.tensor(-1)  # first step of those in a row, up to now, whose loss is no number; -1 if none
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets an earlier training."""
-        self.since = torch.tensor(-1, device=pl_module.device)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Notes a loss that is no number; detectors that are not trained by gradients have none."""
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, Tensor):
-            first = torch.where(self.since < 0, trainer.global_step, self.since)
-            self.since = torch.where(loss.detach().isfinite().all(), -1, first)
-        interval = log_interval(trainer)
-        if interval and trainer.global_step % interval == 0:
-            self._check(trainer, pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops before the time for a validation is spent."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._check(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops runs that save nothing."""
-        self._check(trainer, pl_module)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuses to save weights that are not numbers, as they may be after the last step."""
-        self._check(trainer, pl_module, before_saving=True)
-
-    def _check(self, trainer: Trainer, pl_module: LightningModule, before_saving: bool = False) -> None:
-        since = int(self.since)
-        # A gradient scaler leaves out steps whose gradients overflow, and the weights as they were.
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        broken = since >= 0 and not scaled
-        if not broken and (before_saving or since >= 0):
-            broken = not _sound(pl_module)
-        if trainer.strategy.reduce_boolean_decision(broken, all=False):
-            raise TrainingBroken(_explain(trainer, pl_module, since))
-
-
-def _sound(module: LightningModule) -> bool:
-    """Whether all weights, running statistics and held-out scores are numbers."""
-    state = module.state_dict()
-    names = {name for name, _ in module.named_parameters()}
-    names |= {name for name in state if name.endswith(("running_mean", "running_var", "normal_scores"))}
-    return bool(torch.stack([state[name].isfinite().all() for name in names]).all()) if names else True
-
-
-def _explain(trainer: Trainer, module: LightningModule, since: int) -> str:
-    what = (
-        f"The loss is no longer a number since step {since}"
-        if since >= 0
-        else (f"After step {trainer.global_step} the model's weights or scores are no longer numbers")
-    )
-    ways = ["a lower learning rate (--model.optimizer.lr)"] * bool(trainer.optimizers)
-    ways += ["a longer warm-up (--model.warmup_steps)"] * ("warmup_steps" in module.hparams)
-    ways += ["--trainer.gradient_clip_val 1"] * bool(trainer.optimizers)
-    ways += ["--trainer.precision 32-true"] * (not str(trainer.precision).startswith(("32", "64")))
-    ways = ways or ["another encoder (--model.encoder.weights)"]
-    way_out = f"Start a new run with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}."
-    folders = [Path(str(found)) for one in trainer.checkpoint_callbacks if (found := getattr(one, "dirpath", None))]
-    kept = max((file for folder in folders for file in folder.glob("*.ckpt")), key=os.path.getmtime, default=None)
-    before = f"; {os.path.relpath(kept)} is from before" if kept else ""
-    return f"{what}, so training was stopped{before}. {way_out}"
 
 
 class ValidateLast(Callback):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +46,8 @@ A first run:  ccd fit --config ccd_synthetic
               ccd test
 """
 TRAINING = ("fit", "validate", "test", "predict")
+COMMANDS = (*TRAINING, "data", "compare", "study", "export", "encoders")
+BROKEN_PIPE = 141  # as a shell reports it of other programs
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -54,13 +58,19 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images or a study with failed
-        runs, 130 after Ctrl-C, 143 after SIGTERM.
+        runs, 130 after Ctrl-C, 141 where nobody reads what is printed any longer, 143 after SIGTERM.
     """
     _print_all_names()
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     try:
-        return _run([word for word in words if word != "--debug"])
+        code = _run([word for word in words if word != "--debug"])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _is_stdout_closed():  # but a process that died
+            raise
+        return BROKEN_PIPE
     except UserError as error:
         if debug:
             raise
@@ -96,6 +106,16 @@ def _print_all_names() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _is_stdout_closed() -> bool:
+    """Whether who read what is printed has read enough, as `head` does; then nothing more is printed."""
+    try:
+        print(flush=True)  # what could not be written before is gone
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return True
+    return False
+
+
 def _run(words: list[str]) -> int:
     command = words[0] if words else "--help"
     if command in ("-h", "--help"):
@@ -127,5 +147,7 @@ def _run(words: list[str]) -> int:
 
         return run_training(words)
     else:
-        raise UserError(f"There is no command {command!r}; ccd --help lists them.")
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else "ccd --help lists them."
+        raise UserError(f"There is no command {command!r}; {hint}")
     return 0

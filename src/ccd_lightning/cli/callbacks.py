@@ -10,8 +10,9 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ccd_lightning.callbacks.breakdown import StopWhenBroken
 from ccd_lightning.callbacks.charts import PretextCharts
-from ccd_lightning.callbacks.checkpointing import SaveWhenTerminated, StopWhenBroken, ValidateLast
+from ccd_lightning.callbacks.checkpointing import SaveWhenTerminated, ValidateLast
 from ccd_lightning.callbacks.collapse import CollapseMonitor, FamilyAdvice
 from ccd_lightning.callbacks.dashboard import LearningRate
 from ccd_lightning.callbacks.pace import Pace

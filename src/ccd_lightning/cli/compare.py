@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ccd_lightning.commands import expand
+from ccd_lightning.cli.arguments import Arguments, place
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.names import MAIN, partly_masked
 from ccd_lightning.reporting.comparison import Compared, read_scores
@@ -24,20 +23,11 @@ FORMATS = (".png", ".pdf", ".svg")
 
 def run_compare(argv: list[str]) -> None:
     """Prints a table with a column a run, and one of their differences from the first run."""
-    parser = argparse.ArgumentParser(
-        "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
-    )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or the folder of its versions"
-    )
-    parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
-    )
-    arguments = parser.parse_args(argv)
-    output: Path | None = arguments.output and expand(arguments.output)
+    arguments = _parser().parse_args(argv)
+    output: Path | None = arguments.output
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
+    _refuse_repeated(arguments.runs)
     runs = {str(path): tested_run(path) for path in arguments.runs}
     results = {name: read_metrics(run) for name, run in runs.items()}
     check_same_data({name: result.data for name, result in results.items()})
@@ -49,6 +39,29 @@ def run_compare(argv: list[str]) -> None:
         print_comparison(compared, runs, results)
     if output:
         draw(compared, output)
+
+
+def _refuse_repeated(paths: Iterable[Path]) -> None:
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        run = tested_run(path).resolve()
+        if run in seen:
+            raise UserError(f"{path}: the same run as {seen[run]}, so it is compared twice. Give each run once.")
+        seen[run] = path
+
+
+def _parser() -> Arguments:
+    parser = Arguments(
+        "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=place, metavar="RUN", help="a run's folder, or the folder of its versions"
+    )
+    parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
+    parser.add_argument(
+        "--output", type=place, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
+    )
+    return parser
 
 
 def print_metrics(results: Mapping[str, Results], every: bool) -> None:

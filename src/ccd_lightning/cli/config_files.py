@@ -11,6 +11,7 @@ import yaml
 from ccd_lightning import runs, shipped
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.yaml_files import read_mapping
 
 OPTIONS = ("--config", "-c")
 
@@ -70,9 +71,16 @@ def _configs(words: list[str]) -> dict[int, tuple[str, str]]:
 
 def _find(value: str) -> str:
     """The path of a config; content, addresses and the standard input, which the parser takes too, as they are."""
+    if not value:
+        raise UserError("--config is empty. Give a file, or the name of a shipped config.")
     path = expand(value)
     if _is_file(path):
+        read_mapping(path, "sections such as model, data and trainer")
         return str(path)
+    if path.exists():
+        raise UserError(
+            f"{path}: {'a folder' if path.is_dir() else 'no regular file'}. Give the path of a config in it."
+        )
     if file := shipped.find(value):
         return str(file)
     if value == "-" or "://" in value or isinstance(_content(value), dict):
@@ -81,8 +89,8 @@ def _find(value: str) -> str:
     asked = Path(value).with_suffix("").as_posix().removeprefix("configs/")
     same = [name for name in names if asked in (name, Path(name).name)]
     close = same or difflib.get_close_matches(asked, names, n=3, cutoff=0.6)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise UserError(f"{value}: there is no such config file, nor a shipped config.{hint} Shipped: {', '.join(names)}.")
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"Give a file, or one of {', '.join(names)}."
+    raise UserError(f"{value}: there is no such config file, nor a shipped config. {hint}")
 
 
 def _is_file(path: Path) -> bool:

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ccd_lightning.commands import command, expand
+from ccd_lightning.cli.arguments import Arguments, place
+from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import seed_in_range
 from ccd_lightning.writing import atomic_write
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, prints and writes what was found."""
-    from ccd_lightning.data.checking import check, common_sizes, write_findings
+    from ccd_lightning.data.checking import check, common_sizes
+    from ccd_lightning.data.findings import write_findings
     from ccd_lightning.data.grey_values import describe_levels
     from ccd_lightning.data.lesion_sizes import describe_lesions
     from ccd_lightning.data.preparing import pair_sheet
@@ -100,16 +103,16 @@ def _check(arguments: argparse.Namespace) -> None:
     if not errors:
         print(message)
         return
-    way_out = "Fix these files, or leave them out"
+    way_out = "fix these files, or leave them out"
     if any(pair.is_leak for pair in result.pairs):
         way_out += (
             f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
         )
-    raise UserError(f"{arguments.root}: {message}. Training or its test would be unsound. {way_out}.")
+    raise UserError(f"{arguments.root}: {message}. Training or its test would be unsound: {way_out}.")
 
 
 def _print_findings(result: Check) -> None:
-    from ccd_lightning.data.checking import by_topic
+    from ccd_lightning.data.findings import by_topic
 
     for (level, topic), findings in by_topic(result.findings).items():
         print(f"{level + ':':9}{topic}: {len(findings)}")
@@ -172,6 +175,8 @@ def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:
     }
     try:
         return Preprocessing.from_settings(settings)
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
         raise UserError(
             "--size takes one or two whole numbers, --crop takes four fractions (left, top, right, bottom) or auto."
@@ -181,6 +186,7 @@ def _preprocessing(arguments: argparse.Namespace) -> Preprocessing:
 def _read(arguments: argparse.Namespace) -> Manifest:
     from ccd_lightning.data.recognition import describe, read_layout
 
+    seed_in_range("--split_seed", arguments.split_seed)
     manifest, layout = read_layout(
         arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups, axis=arguments.axis
     )
@@ -188,15 +194,15 @@ def _read(arguments: argparse.Namespace) -> Manifest:
     return manifest
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("ccd data", description="Make, check and prepare data sets.")
+def _parser() -> Arguments:
+    parser = Arguments("ccd data", description="Make, check and prepare data sets.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shown = commands.add_parser("list", help="which data sets are there, and which layouts are recognised")
-    shown.add_argument("--root", type=expand, default=Path("data"), help="where data sets are kept; default: data")
+    shown.add_argument("--root", type=place, default=Path("data"), help="where data sets are kept; default: data")
 
     seen = _reading(commands.add_parser("check", help="open every file, and tell what would make training unsound"))
     seen.add_argument(
-        "--output", type=expand, default=Path("data_check"), help="folder for the report; default: data_check"
+        "--output", type=place, default=Path("data_check"), help="folder for the report; default: data_check"
     )
     seen.add_argument(
         "--table_only",
@@ -205,9 +211,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     made = _reading(commands.add_parser("prepare", help="write the split down, and images at working size on request"))
-    made.add_argument("--output", type=expand, help="the table to write; default: NAME.csv, of the data set's folder")
+    made.add_argument("--output", type=place, help="the table to write; default: NAME.csv, of the data set's folder")
     made.add_argument("--keep_leaks", action="store_true", help="keep training images that are tested on too")
-    made.add_argument("--copy", type=expand, help="folder to write images and masks to, as PNG at working size")
+    made.add_argument("--copy", type=place, help="folder to write images and masks to, as PNG at working size")
     for sub, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
         sub.add_argument(
             "--size",
@@ -233,8 +239,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("--root", type=expand, required=True, help="the data set's folder, or a manifest (.csv)")
+def _reading(parser: Arguments) -> Arguments:
+    parser.add_argument("--root", type=place, required=True, help="the data set's folder, or a manifest (.csv)")
     parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
     parser.add_argument(
         "--window",
@@ -256,9 +262,9 @@ def _reading(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def _synthesis(make: argparse.ArgumentParser) -> None:
+def _synthesis(make: Arguments) -> None:
     make.add_argument("--name", choices=("colonoscopy", "fundus"), default="colonoscopy", help="what to show")
-    make.add_argument("--root", type=expand, help="the folder to make; default: data/synthetic_NAME")
+    make.add_argument("--root", type=place, help="the folder to make; default: data/synthetic_NAME")
     make.add_argument("--size", type=int, default=128, help="side of the images in pixels; default: 128")
     make.add_argument("--seed", type=int, default=0, help="decides the images; default: 0")
     make.add_argument("--train", type=int, default=320, help="normal training images; default: 320")

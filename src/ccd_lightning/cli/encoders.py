@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
+from ccd_lightning.cli.arguments import Arguments
 from ccd_lightning.errors import UserError
 
 # Those that are tested with pretraining, detectors and export, from small to large.
@@ -24,9 +23,11 @@ def run_encoders(argv: list[str]) -> None:
     import timm
     from rich.progress import track
 
+    if pattern == "":
+        raise UserError("The name is empty. Give one, or a pattern with stars, or leave it out.")
     names = list(TESTED) if pattern is None else [pattern] if timm.is_model(pattern) else timm.list_models(pattern)
     if not names:
-        raise UserError(f"timm has no network {pattern!r}. Patterns have stars: ccd encoders '*{pattern}*'")
+        raise UserError(f"timm has no network {pattern!r}. Give a pattern with stars: ccd encoders '*{pattern}*'")
     if len(names) > MOST:
         print("\n".join(names))
         print(f"\n{len(names)} networks. A pattern with at most {MOST} of them shows their parameters and strides.")
@@ -40,8 +41,8 @@ def run_encoders(argv: list[str]) -> None:
     print(f"\nUse one: ccd fit --config ccd_folder --data.root DIR --model.encoder.name {names[0]}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Arguments:
+    parser = Arguments(
         prog="ccd encoders",
         description="List the networks that --model.encoder.name takes: all of timm that give feature maps.",
         epilog="Weights: 'here' are on this machine; others are downloaded for --model.encoder.weights imagenet, or"

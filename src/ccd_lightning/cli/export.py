@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ccd_lightning.cli.arguments import Arguments, place
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.reading import read_text
@@ -140,18 +140,11 @@ def _test_images(run: Path) -> list[Path]:
     return []
 
 
-def _given(path: str) -> Path:
-    """A path that is not empty, as that of a variable without a value is."""
-    if not path:
-        raise UserError("--ckpt_path is empty. Give a run's folder or a checkpoint, or leave the option out.")
-    return expand(path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("ccd export", description="Write a detector as a file that needs none of this.")
+def _parser() -> Arguments:
+    parser = Arguments("ccd export", description="Write a detector as a file that needs none of this.")
     parser.add_argument(
         "--ckpt_path",
-        type=_given,
+        type=place,
         metavar="RUN",
         help="a run's folder, the folder of its versions, or a checkpoint file; default: the newest finished run",
     )
@@ -163,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         help="pixels from 0 to 255, or from 0 to 1; default: uint8",
     )
     parser.add_argument(
-        "--output", type=expand, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
+        "--output", type=place, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
     )
     parser.add_argument(
         "--trust",

@@ -13,7 +13,8 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
-from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO, TrainingBroken
+from ccd_lightning.callbacks.breakdown import TrainingBroken
+from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
@@ -24,8 +25,9 @@ from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.next_steps import class_path, record_run
 from ccd_lightning.cli.parser_errors import explain_trainer
 from ccd_lightning.cli.predicting import images_to_predict
-from ccd_lightning.cli.resume import go_on_with_last, keep_networks
-from ccd_lightning.cli.saved_config import check_split, refuse_trained
+from ccd_lightning.cli.resume import check_complete, go_on_with_last, keep_networks
+from ccd_lightning.cli.saved_config import check_split, refuse_other_run, refuse_trained
+from ccd_lightning.cli.trainer_ranges import check_trainer
 from ccd_lightning.commands import expand
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
@@ -37,7 +39,11 @@ from ccd_lightning.modules.pretraining import EncoderPretraining
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose configs, printed or saved, name the checkpoints that a fit keeps."""
+    """A parser whose configs, printed or saved, name the checkpoints that a fit keeps, and that takes whole names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviated name would be taken for the option that begins with it, whichever that is.
+        super().__init__(*args, **{"allow_abbrev": False} | kwargs)
 
     def dump(self, cfg: Namespace, *args: Any, **kwargs: Any) -> str:
         """Writes a config as YAML."""
@@ -73,7 +79,7 @@ class CLI(LightningCLI):
         try:
             return super().instantiate_trainer(**kwargs)
         except (ImportError, TypeError, ValueError) as error:
-            raise UserError(f"trainer: {explain_trainer(str(error))}") from error
+            raise UserError(explain_trainer(str(error))) from error
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses without the warning about words that do not come from the command line."""
@@ -85,9 +91,6 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
-        for option in ("max_steps", "max_epochs"):
-            if getattr(self.trainer, option) == 0:
-                raise UserError(f"trainer.{option} is 0, so nothing would be fitted. Give 1 or more, or leave it out.")
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         self.datamodule.trainer = self.trainer  # which knows of other ranks
@@ -108,6 +111,7 @@ class CLI(LightningCLI):
             self._take_up(Path(path), checkpoint)
         else:
             self._hand_over()
+        refuse_other_run(self.trainer, path)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         if isinstance(self.model, EncoderPretraining):
@@ -137,7 +141,11 @@ class CLI(LightningCLI):
     def _take_up(self, path: Path, checkpoint: dict[str, Any]) -> None:
         """Goes by the checkpoint of a run to resume, which has the encoders' weights and names where they came from."""
         if class_path(self.model) != (kept := model_of(checkpoint)):
-            raise UserError(f"{path}: the checkpoint is of {kept}, the config asks for {class_path(self.model)}.")
+            raise UserError(
+                f"{path}: the checkpoint is of {kept or 'no model'}, but the config asks for {class_path(self.model)}."
+                " Resume it with the config of its own run, or leave --ckpt_path out."
+            )
+        check_complete(checkpoint, path)
         for name in ("encoder_config", "local_encoder_config"):
             if hasattr(self.model, name):
                 config = getattr(self.model, name)
@@ -181,6 +189,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Finds the run that `fit --ckpt_path last` is to resume, which the logger's folder tells, and its encoders."""
         config = self.config[self.subcommand]
+        check_trainer(config["trainer"], str(self.subcommand))
         if self.subcommand == "fit" and config["ckpt_path"] == "last":
             go_on_with_last(config)
         if config["ckpt_path"]:

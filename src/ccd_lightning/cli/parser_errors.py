@@ -5,86 +5,123 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch import Trainer
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import nn
+from torch.optim import Optimizer
 
 from ccd_lightning.cli.known_classes import OWN
+from ccd_lightning.cli.parser_tree import Complaint, first_complaint
+from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
-from ccd_lightning.models.igd.settings import Training, WindowScale
+from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
+from ccd_lightning.models.patch_features import FeatureConfig
+from ccd_lightning.modules.pmsacl import Centring
 from ccd_lightning.runs import FIRST
+from ccd_lightning.transforms.pretext import PretextViews
 
 UNKNOWN = (
     r"Option '(?P<key>[\w.]+)' is not accepted",
     r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[\w.]+)'",
     r"does not accept option '(?P<key>[\w.]+)'",
-    r"unrecognized arguments: --(?P<key>[\w.]+)",
+    r"unrecognized arguments: --(?P<key>[\w.-]+)",
     r"Key '(?P<key>[\w.]+)' is not expected",
     r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options of a class that none names
 )
 MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
 NO_CLASS = (  # x.yaml is read as a class yaml of a module x, a/x.yaml as no import path
-    r"Expected a dot import path string: (?P<name>\S+)"
-    r"|Unexpected import path format: (?P<path>\S+)"
-    r"|Problem with given class_path '(?P<file>[^']+\.(?:ya?ml|json))'"
+    r"Expected a dot import path string(?:: (?P<text>\S+))?|Unexpected import path format|No module named"
+    r"|Problem with given class_path|module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'"
+    r"|does not correspond to a subclass of (?P<base>\w+)"
 )
+OUT_OF_RANGE = (
+    r"(?:^|- |: )((?:model|data|trainer)\.[\w.]+ is .+?, but must be .+?\.)$"  # our own sentence, among others
+)
+KINDS = {  # what options have to be that may be of several kinds, of which the parser names each by itself
+    "data.size": "a number of pixels, or '[HEIGHT, WIDTH]'",
+    "data.crop": "'[LEFT, TOP, RIGHT, BOTTOM]' as fractions, auto, or null",
+    "data.tiles": "a number, '{side: PIXELS, overlap: PIXELS, top: SHARE}', or null",
+    "data.window": "'[LOW, HIGH]', 'percentile [LOW, HIGH]', full, stored, stored:NAME, or null",
+    "seed_everything": f"a whole number from 0 to {2**32 - 1}",
+    "trainer.max_time": "a time such as 00:12:00:00 (days, hours, minutes, seconds)",
+}
 DEVICES = {  # what Lightning says of devices, and what helps
+    "Timer(duration=": f"trainer.max_time must be {KINDS['trainer.max_time']}.",
+    "torch_xla": "trainer.accelerator is tpu, which needs torch_xla. Give --trainer.accelerator cpu or gpu.",
     "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
     " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
     "But your machine only has": "trainer.devices: {told}. Ask for fewer with --trainer.devices.",
 }
-SEVERAL = {  # options of the data that may be of several kinds, of which the parser names each by itself
-    "size": "a number of pixels, or '[HEIGHT, WIDTH]'",
-    "crop": "'[LEFT, TOP, RIGHT, BOTTOM]' as fractions, auto, or null",
-    "tiles": "a number, '{side: PIXELS, overlap: PIXELS, top: SHARE}', or null",
+TRAINER = tuple(name for name in inspect.signature(Trainer).parameters if name != "self")
+GROUPS: dict[str, Any] = {
+    "encoder": TrainedEncoderConfig,
+    "local_encoder": TrainedEncoderConfig,
+    "features": FeatureConfig,
+    "global_scale": Scale,
+    "local_scale": WindowScale,
+    "training": Training,
+    "centring": Centring,
+    "tiles": Tiles,
 }
-OF_SEVERAL = rf"Parser key \"(?P<key>{'|'.join(SEVERAL)})\":.*?Given value: (?P<value>[^\n]*)"
 SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path", "images")
 
 
-def explain(message: str, error: BaseException | None = None) -> str:
+def explain(message: str, error: BaseException | None = None, words: Sequence[str] = ()) -> str:
     """Names the key that a parser complains of, and the way out.
 
     Args:
         message: The parser's message, which nests the cause under every type that was tried.
         error: What it stems from; a `UserError` among its causes says it best.
+        words: The command line.
 
     Returns:
         One or two sentences.
     """
     if told := users_mistake(error):
         return str(told)
+    if own := re.search(OUT_OF_RANGE, message, re.MULTILINE):
+        return own[1]
+    if found := re.match(r"argument (--[\w.]+): expected one argument", message):
+        return f"{_without_value(words, found[1])} has no value. Give one, or leave the option out."
+    complaint = first_complaint(message)
     outer = re.match(r"Parser key \"([\w.]+)\":", message)
     section = f"{outer.group(1)}." if outer else ""
     for pattern in UNKNOWN:
         if found := re.search(pattern, message, re.DOTALL):
             group = f"{found['group']}." if "group" in found.groupdict() else ""
+            if complaint and found[0] in complaint.leaves:
+                return _unknown(f"{complaint.key}.{group}", found["key"])
             nested = re.findall(rf"NestedArg\(key='([\w.]+\.{found['key']})'", message)
             return _unknown(section + group, max(nested, key=len, default=found["key"]))
-    if outer and outer[1] == "data" and (found := re.search(OF_SEVERAL, message, re.DOTALL)):
-        value = re.sub(r"NestedArg\(key='\w+', val=(.*)\)", r"\1", found["value"])
-        only_a_number = (
-            found["key"] == "size" and "Expected a <class 'int'>. Got value" in found[0]
-        )  # as of images that are drawn
-        kind = "one number of pixels" if only_a_number else SEVERAL[found["key"]]
-        return f"data.{found['key']} is {value}, but must be {kind}."
     if found := re.search(MISSING, message):
         key = section + (found["key"] or found["first"]).removeprefix("init_args.")
         if key in ("model", "data"):
             return f"There is no {key}. Give a config, such as: {FIRST}"
         return f"{key} is missing: give it with --{key} VALUE, or in the config."
-    if found := re.search(NO_CLASS, message):
-        keys = dict.fromkeys(re.findall(r"Parser key \"([\w.]+)\":", message[: found.start()]))
-        return _no_class(".".join(keys), found["name"] or found["path"] or found["file"])
-    return _cause(section, message)
+    if found := re.match(r"unrecognized arguments: (.*)", message):
+        return f"{found[1]}: no option. Options begin with --, and ccd fit --help lists them."
+    if not complaint:
+        return _one_line(message)
+    if no_class := next((one for leaf in complaint.leaves if (one := re.search(NO_CLASS, leaf))), None):
+        return _no_class(complaint, no_class)
+    return _of_type(complaint)
 
 
 def explain_trainer(message: str) -> str:
     """What Lightning says of a trainer that cannot be, with the way out where it gives none."""
     told = " ".join(message.split())
-    return next((sentence.format(told=told) for part, sentence in DEVICES.items() if part in told), told)
+    if sentence := next((sentence for part, sentence in DEVICES.items() if part in told), None):
+        return sentence.format(told=told)
+    names = sorted((found.start(), name) for name in TRAINER if (found := re.search(rf"\b{name}\b", told)))
+    option = f"trainer.{names[0][1]}" if names else "trainer"
+    first = re.split(r"(?<=[.!]) (?=[A-Z])", told)[0].rstrip(".")
+    return f"{option}: {first}. Give --{option} another value, or leave it out."
 
 
 def users_mistake(error: BaseException | None) -> UserError | None:
@@ -95,47 +132,80 @@ def users_mistake(error: BaseException | None) -> UserError | None:
 
 
 def _unknown(section: str, key: str) -> str:
-    *outer, last = key.replace("init_args.", "").split(".")
+    *outer, last = (section + key).replace("init_args.", "").split(".")
     for depth, part in enumerate([*outer, last]):
-        if part not in known_keys():
-            close = difflib.get_close_matches(part, known_keys(), n=1, cutoff=0.6)
-            name = section + ".".join([*outer, last][: depth + 1])
+        known = names_in(outer[depth - 1] if depth else "")
+        if part not in known:
+            close = difflib.get_close_matches(part, known, n=1, cutoff=0.6)
+            close = close or [name for name in known if name.startswith(f"{part}_")][:1]
             hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists those there are."
-            return f"There is no option {name!r}; {hint}"
+            return f"There is no option {'.'.join([*outer, last][: depth + 1])!r}; {hint}"
     return f"There is no option {section + key!r} in this place; ccd fit --help tells where it belongs."
 
 
-def _no_class(key: str, name: str) -> str:
+def _without_value(words: Sequence[str], option: str) -> str:
+    """The option that stands without a value; the parser names its group alone."""
+    following = zip(words, [*words[1:], "--"], strict=True)
+    found = (word for word, after in following if word.startswith(option) and "=" not in word and after[:2] == "--")
+    return next(found, option)
+
+
+def _no_class(complaint: Complaint, found: re.Match[str]) -> str:
     """The sentence for a name that is no class, or the path of a file with a part of a config that is not there."""
+    key, base = complaint.key, found["base"]
+    name = f"{found['module']}.{found['name']}" if found["module"] else found["text"] or complaint.value
+    if not name:
+        return f"{key} is empty. Give the name of a class, or leave the option out."
     if Path(name).suffix in (".yaml", ".yml", ".json"):
         return (
             f"{key}: there is no file {name}; its path is relative to the config that names it. --print_config writes a"
             " config that needs no other file."
         )
-    close = difflib.get_close_matches(name, [known.__name__ for known in OWN], n=1, cutoff=0.6)
-    hint = (
-        f"did you mean {close[0]}?" if close else "give the import path of a class of your own: package.module.Class."
-    )
-    return f"{key}: there is no class {name}; {hint}"
+    choices = [known.__name__ for known in choices_of(key)]
+    close = difflib.get_close_matches(name, choices or [known.__name__ for known in OWN], n=1, cutoff=0.6)
+    what = f"{name} is no {base}" if base else f"there is no class {name}"
+    own = "the import path of a class of your own: package.module.Class."
+    hint = f"give one of {', '.join(choices)}, or {own}" if choices else f"give {own}"
+    return f"{key}: {what}; {f'did you mean {close[0]}?' if close else hint}"
 
 
-def known_keys() -> list[str]:
-    """The names of all options of the project's classes and of the Trainer."""
-    classes = (*OWN, Trainer)
-    names = {name for known in classes for name in inspect.signature(known).parameters}
-    nested = {field.name for group in (TrainedEncoderConfig, Training, WindowScale) for field in fields(group)}
-    return sorted(names.union(SECTIONS, nested) - {"kwargs"})
+def choices_of(key: str) -> list[type]:
+    """The classes that an option is usually given, by its full key; none for options that are not known here."""
+    bases: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "views": PretextViews}
+    last = key.rpartition(".")[2]
+    if last == "optimizer":
+        found = [one for one in vars(torch.optim).values() if isinstance(one, type) and issubclass(one, Optimizer)]
+        return [one for one in found if one is not Optimizer]
+    if last == "family":
+        return [one for one in OWN if issubclass(one, nn.Module) and not issubclass(one, LightningModule)]
+    return [one for one in OWN if last in bases and issubclass(one, bases[last])]
 
 
-def _cause(section: str, message: str) -> str:
-    """The first cause under the types that were tried, else the message, without the parser's own words."""
-    bullets = re.split(r"\n\s*- ", message.split("Errors:", 1)[1]) if "Errors:" in message else ["", message]
-    leaf = next((bullet for bullet in bullets[1:] if not bullet.rstrip().endswith("Errors:")), bullets[1])
-    text = re.sub(r"\s+", " ", leaf.split("Given value type")[0]).strip()
-    if inner := re.search(r"Parser key \"([\w.]+)\": (?!.*Parser key)", text):
-        key = inner[1] if section.startswith(inner[1]) else section + inner[1]
-        text = f"{key}: {text[inner.end() :]}"
-    elif section:
-        text = f"{section.rstrip('.')}: {text}"
-    text = re.sub(r"Expected an? typing\.Literal\[(.*?)\]", r"Expected one of \1", text)
-    return re.sub(r"Expected an? <class '([\w.]+)'>", r"Expected \1", text)
+def names_in(group: str) -> list[str]:
+    """The names of the options that a group of options has, by the last part of its key; "" is the outermost one.
+
+    Of groups that are not known here it is all names of the project's classes and of the Trainer.
+    """
+    if group in ("", "trainer"):
+        return sorted(SECTIONS if not group else TRAINER)
+    if group in GROUPS:
+        return sorted(field.name for field in fields(GROUPS[group]))
+    classes = choices_of(group) if group != "optimizer" else []
+    found = {name for one in classes or OWN for base in one.__mro__ for name in inspect.signature(base).parameters}
+    extra = set() if classes else {*SECTIONS, *TRAINER, *(one.name for own in GROUPS.values() for one in fields(own))}
+    return sorted((found | extra) - {"args", "kwargs", "options"})
+
+
+def _of_type(complaint: Complaint) -> str:
+    """What an option has to be; where its type is not what is wrong, the parser's own words."""
+    kinds = complaint.kinds
+    if complaint.key in KINDS:
+        only_a_number = complaint.key == "data.size" and kinds == ["a whole number"]  # as of images that are drawn
+        kinds = ["one number of pixels" if only_a_number else KINDS[complaint.key]]
+    if kinds:
+        return f"{complaint.key} is {complaint.value}, but must be {' or '.join(kinds)}."
+    return f"{complaint.key}: {_one_line(complaint.leaves[-1])}"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()

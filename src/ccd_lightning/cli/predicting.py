@@ -77,8 +77,8 @@ def take_images(argv: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
             raise UserError(f"{next(iter(given))} goes with --images FILE, FOLDER or 'PATTERN'.")
         return None, rest
     places = given.pop("--images")
-    if not places:
-        raise UserError("--images names no file, folder or pattern.")
+    if not any(places):
+        raise UserError("--images names no file, folder or pattern. Give one, or leave the option out.")
     single = {name: choices[0] for name, choices in CHOICES.items()}
     for name, values in given.items():
         if len(values) != 1 or values[0] not in CHOICES.get(name, values):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -18,15 +20,14 @@ from ccd_lightning.encoder_config import AUTO, RANDOM, recorded_sources
 from ccd_lightning.errors import UserError
 from ccd_lightning.models import encoder
 from ccd_lightning.models.networks import architecture
-from ccd_lightning.writing import naming
+from ccd_lightning.writing import naming, short_text
 
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
 LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}
-LINKS = (
-    "hparams.yaml",
-    "figures",
-    "predictions",
-)  # written in place, never through a link
+LINKS = ("hparams.yaml", "figures", "predictions")  # written in place, never through a link
+STATE: dict[str, Any] = {  # what a run is resumed from, and what it has to be
+    **{"epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list},
+}
 KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, for --ckpt_path
 
 
@@ -152,6 +153,36 @@ def _write_config(checkpoint: Path, folder: Path, trust: bool, given: set[str]) 
     return file
 
 
+def misfit(error: RuntimeError, words: list[str]) -> UserError | None:
+    """What to say where a checkpoint's tensors are not the model's; None of any other error.
+
+    Args:
+        error: As torch reports it.
+        words: The command, with the checkpoint's path.
+    """
+    if "Error(s) in loading state_dict" not in str(error):
+        return None
+    path, _ = _take_option(words[1:], "--ckpt_path")
+    reason = short_text(str(error).partition("\n")[2], 150).rstrip(". ")
+    return UserError(
+        f"{path}: its tensors do not fit the model ({reason}). Give the options of its fit, or fit it again."
+    )
+
+
+def check_complete(checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuses to resume from a checkpoint that holds weights alone, or nonsense beside them.
+
+    Raises:
+        UserError: If what Lightning goes on from is missing.
+    """
+    for name, kind in STATE.items():
+        if not isinstance(checkpoint.get(name), kind):
+            raise UserError(
+                f"{path}: it holds no {name}, without which training cannot be resumed. Leave --ckpt_path out, or start"
+                f" from its weights with --model.encoder.weights {quote(str(path))}."
+            )
+
+
 def _without_digests(words: list[str]) -> list[str]:
     """Frees an encoder that is given on the command line from the digest of the one in a run's config."""
     given = {word.split("=")[0] for word in words}
@@ -162,7 +193,9 @@ def _without_digests(words: list[str]) -> list[str]:
 
 def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
     for index, word in enumerate(words):
-        if word == name and index + 1 < len(words):
+        if word == name:
+            if words[index + 1 : index + 2] in ([], *([one] for one in words if one.startswith("--"))):
+                raise UserError(f"{name} has no value. Give a run's folder or a checkpoint, or leave the option out.")
             return words[index + 1], words[:index] + words[index + 2 :]
         if word.startswith(f"{name}="):
             return word.split("=", 1)[1], words[:index] + words[index + 1 :]

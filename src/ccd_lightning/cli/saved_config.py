@@ -31,12 +31,7 @@ class KeepConfig(SaveConfigCallback):
         if stage != "fit" or not trainer.loggers:
             return
         folder = self.folder = Path(str(trainer.log_dir))  # on every rank: Lightning broadcasts it
-        path = self.config.get("ckpt_path")  # an interrupted run is resumed in its own folder, and in no other's
-        self.overwrite = bool(path) and runs.run_folder(Path(path)).resolve() == folder.resolve()
-        if (folder / self.config_filename).exists() and not self.overwrite:
-            raise UserError(
-                f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name."
-            )
+        self.overwrite = (folder / self.config_filename).exists()  # of this run, as `refuse_other_run` has seen
         self.config = self._with_window(trainer)
         self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
         self.save_to_log_dir = False  # Lightning writes there in place
@@ -65,6 +60,19 @@ class KeepConfig(SaveConfigCallback):
         if window is not None and "data.init_args.window" in config:
             config["data.init_args.window"] = window
         return config
+
+
+def refuse_other_run(trainer: Trainer, checkpoint: str | None) -> None:
+    """Refuses to write into the folder of another run, before a logger does.
+
+    Args:
+        trainer: Of the fit.
+        checkpoint: What is resumed, if anything: in its own folder, and in no other's.
+    """
+    folder = Path(getattr(trainer.logger, "log_dir", None) or "") if trainer.is_global_zero else Path()
+    own = checkpoint and runs.run_folder(Path(checkpoint)).resolve() == folder.resolve()
+    if trainer.loggers and folder != Path() and (folder / runs.CONFIG).exists() and not own:
+        raise UserError(f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name.")
 
 
 def keep_split(split: Manifest, file: Path) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ccd_lightning.cli.arguments import Arguments, place
 from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import Terminated, UserError
 
@@ -171,26 +172,25 @@ def _root(text: str) -> tuple[str, Path]:
     return name, expand(path)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Arguments:
     from ccd_lightning.shipped import study_names
 
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         "ccd study",
         description="Fit and test every detector on every encoder, data set and seed of a study, and write one table."
         " What is finished is not run again.",
         epilog="Options that begin with --trainer. or --data. are added to each command: --trainer.accelerator gpu",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "study", metavar="STUDY", help=f"a study file (.yaml), or a shipped study: {', '.join(study_names())}"
     )
     parser.add_argument(
-        "--data_root", type=expand, default=Path("data"), metavar="DIR", help="folder of all data sets; default: data"
+        "--data_root", type=place, default=Path("data"), metavar="DIR", help="folder of all data sets; default: data"
     )
     parser.add_argument(
         "--root", type=_root, action="append", default=[], metavar="NAME=DIR", help="folder of one data set"
     )
-    parser.add_argument("--output", type=expand, metavar="DIR", help="folder of runs and tables; default: studies/NAME")
+    parser.add_argument("--output", type=place, metavar="DIR", help="folder of runs and tables; default: studies/NAME")
     parser.add_argument("--dry", action="store_true", help="only print the runs, and the time that they will take")
     parser.add_argument("--redo", action="store_true", help="run again what was made with other settings")
     parser.add_argument("--report", action="store_true", help="only write the tables, of what is finished")

@@ -20,11 +20,13 @@ from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.lightning_cli import CLI
 from ccd_lightning.cli.parser_errors import explain, explain_trainer, users_mistake
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
-from ccd_lightning.cli.resume import resolve
+from ccd_lightning.cli.resume import misfit, resolve
 from ccd_lightning.cli.saved_config import KeepConfig
 from ccd_lightning.cli.trust import OPTION
 from ccd_lightning.errors import UserError
 
+PARSER = {"exit_on_error": False}
+LINKED = {"--data.seed": "--seed_everything", "--data.init_args.seed": "--seed_everything"}  # which one decides
 SKIPPED = 3  # the exit code of a prediction that had to skip images
 
 
@@ -47,6 +49,9 @@ def run_training(words: list[str]) -> int:
         print(PREDICT_HELP)
     elif words[0] == "predict":
         images, words = take_images(words)
+    if linked := next((word for word in words if word.partition("=")[0] in LINKED), None):
+        option = linked.partition("=")[0]
+        raise UserError(f"{option} is set by {LINKED[option]}: give that one instead.")
     with tempfile.TemporaryDirectory() as folder:
         words = _epochs_before_steps(find_configs(words))
         words = resolve(words, Path(folder), trust)
@@ -55,9 +60,13 @@ def run_training(words: list[str]) -> int:
             with naming_failures(_place(words)):
                 return _run_cli(words, images)
         except ArgumentError as error:
-            raise UserError(explain(str(error), error)) from error
+            raise UserError(explain(str(error), error, words)) from error
         except MisconfigurationException as error:
             raise UserError(explain_trainer(str(error))) from error
+        except RuntimeError as error:
+            if told := misfit(error, words):
+                raise told from error
+            raise
         except ValueError as error:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
                 raise told or UserError(explain(str(error))) from error
@@ -112,7 +121,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
             "log_every_n_steps": None,  # by the number of steps
         },
         seed_everything_default=0,
-        parser_kwargs={"exit_on_error": False} | {name: {"exit_on_error": False} for name in CLI.subcommands()},
+        parser_kwargs=PARSER | dict.fromkeys(CLI.subcommands(), PARSER),
         subclass_mode_model=True,
         subclass_mode_data=True,
         args=words,

@@ -2,55 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ccd_lightning.data.depth import DEEP
 from ccd_lightning.data.duplicates import Pair, copies, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
+from ccd_lightning.data.findings import Finding, Level, without_name
 from ccd_lightning.data.grey_values import count_levels, few_levels, measure_window
-from ccd_lightning.data.images import find_placement
-from ccd_lightning.data.lesion_sizes import SMALL
-from ccd_lightning.data.manifest import Manifest, Row, one_sided
-from ccd_lightning.data.masks import grey_share, open_mask
+from ccd_lightning.data.manifest import Manifest, one_sided
+from ccd_lightning.data.mask_checks import check_masks
 from ccd_lightning.data.preprocessing import Preprocessing
-from ccd_lightning.data.regions import count_outside
 from ccd_lightning.errors import UserError
-from ccd_lightning.writing import atomic_write, cell, open_table, path_cell
 
-Level = Literal["error", "warning", "note"]
 MODES = {
     "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha", "RGBA": "alpha",
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
+FEWEST = 8  # px, along the shorter side, of an image that shows anything
 DEPTHS = {"I": "whole numbers of more than 16 bits, or with a sign", "F": "floating point"}
-BETWEEN = 0.01  # share of a mask's pixels that may lie between a fourth and three fourths of its range
-
-
-class Finding(NamedTuple):
-    """One thing found.
-
-    Attributes:
-        level: An error makes training or its test unsound, a warning may; a note says what is done with such files.
-        topic: What it is about, the same words for all of a sort.
-        path: The file.
-        message: What is wrong with it.
-        other: The other file of a pair.
-    """
-
-    level: Level
-    topic: str
-    path: Path
-    message: str
-    other: Path | None = None
 
 
 @dataclass
@@ -97,7 +73,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
             if isinstance(seen, ImageInfo):
                 infos[path] = seen
             else:
-                findings.append(Finding("error", "images that cannot be read", path, _without_name(seen, path)))
+                findings.append(Finding("error", "images that cannot be read", path, without_name(seen, path)))
         pairs = copies(manifest, infos)
         findings += [*_repeated(manifest, infos), *_kinds_of_files(infos), *_sizes(infos)]
         training = [row.path for row in manifest.select("train") if row.path in infos]
@@ -117,10 +93,6 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
 def _of_pair(pair: Pair, topic: str) -> Finding:
     level: Level = "error" if pair.is_leak else "warning"
     return Finding(level, topic, pair.train, f"trained on, and {pair.test}, tested on, {pair.reason}.", pair.test)
-
-
-def _without_name(error: UserError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
 
 
 def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
@@ -154,7 +126,7 @@ def _count_levels(
     levels: dict[Path, int] = {}
     for path, count in count_levels([path for path, seen in infos.items() if seen.mode in DEEP], preprocessing):
         if isinstance(count, UserError):
-            findings.append(Finding("error", "images that cannot be read", path, _without_name(count, path)))
+            findings.append(Finding("error", "images that cannot be read", path, without_name(count, path)))
         else:
             levels[path] = count
     if few := few_levels(levels):
@@ -163,9 +135,13 @@ def _count_levels(
 
 
 def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
-    """Images of another shape than most: brought to a square, they are distorted otherwise."""
+    """Images of a few pixels, and of another shape than most: brought to a square, they are distorted otherwise."""
     if not infos:
         return
+    for path, seen in infos.items():
+        if min(seen.size) < FEWEST:
+            message = f"{seen.size[0]} x {seen.size[1]} pixels: there is nothing to see in it."
+            yield Finding("error", "images of a few pixels", path, message)
     ratios = {path: seen.size[0] / seen.size[1] for path, seen in infos.items()}
     usual = float(np.median(list(ratios.values())))
     for path, ratio in ratios.items():
@@ -181,66 +157,13 @@ def _masks(
     """What is wrong with masks; the sizes of each one's lesions are appended to the list."""
     rows = [row for row in manifest.rows if row.masks and flawed.isdisjoint((row.path, *row.masks))]
     with ThreadPoolExecutor() as pool:
-        for found, sizes in pool.map(partial(_masks_of, preprocessing=preprocessing), rows):
+        for found, sizes in pool.map(partial(check_masks, preprocessing=preprocessing), rows):
             yield from found
             lesions += sizes
     if any(row.masks for row in manifest.rows):
         for row in manifest.rows:
             if row.label and not row.masks and row.path not in flawed:
                 yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
-
-
-def _masks_of(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], list[float]]:
-    try:
-        placement, found = find_placement(row.path, preprocessing), list[Finding]()
-        joined = np.zeros(placement.original[::-1], np.bool_)
-        for path in row.masks:
-            marked = open_mask(path, row.path)
-            if marked.shape != joined.shape:
-                sizes = (f"{width} x {height}" for height, width in (marked.shape, joined.shape))
-                message = " pixels, where its image has ".join(sizes) + "."
-                found.append(Finding("warning", "masks of another size", path, message, row.path))
-            joined = joined | marked if marked.shape == joined.shape else marked
-            if (share := grey_share(path)) > BETWEEN:
-                message = f"not black and white: {share:.0%} of it is grey, of which the brighter half is abnormal."
-                found.append(Finding("warning", "grey masks", path, message, row.path))
-    except UserError as error:
-        message = _without_name(error, row.masks[0])
-        return [Finding("error", "masks that cannot be read", row.masks[0], message, row.path)], []
-    lesions = preprocessing.lesion_sizes(joined, placement)
-    outside, total = count_outside(joined, placement.source_in(joined.shape[1], joined.shape[0]))
-    if outside:
-        message = f"{outside} of {total} lesions are outside of the part that is used."
-        if not lesions:
-            message = f"no lesion is in the part that is used ({total} outside of it)."
-        found.append(Finding("warning", "lesions outside", row.masks[0], message, row.path))
-    if small := sum(size < SMALL for size in lesions):
-        where = f"at {preprocessing.size_in_words} px"
-        message = f"{small} of {len(lesions)} lesions less than {SMALL} px across {where}."
-        found.append(Finding("warning", "small lesions", row.masks[0], message, row.path))
-    if not joined.any():
-        message = f"empty, though the image is {row.anomaly_type}."
-        found.append(Finding("warning", "empty masks", row.masks[0], message, row.path))
-    return found, lesions
-
-
-def write_findings(file: Path, findings: Sequence[Finding]) -> None:
-    """Writes a table of all findings: level, topic, path, other, told."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as partial, open_table(partial) as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("level", "topic", "path", "other", "told"))
-        for one in findings:
-            paths = (path_cell(str(path or "")) for path in (one.path, one.other))
-            writer.writerow((one.level, one.topic, *paths, cell(one.message)))
-
-
-def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Finding]]:
-    """The findings of each sort, in order."""
-    sorts: dict[tuple[Level, str], list[Finding]] = defaultdict(list)
-    for finding in findings:
-        sorts[finding.level, finding.topic].append(finding)
-    return sorts
 
 
 def common_sizes(infos: Mapping[Path, ImageInfo], most: int = 3) -> str:

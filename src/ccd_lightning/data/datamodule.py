@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,14 @@ from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.pixel_file import PixelFile
 from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing
 from ccd_lightning.data.shape_report import describe_shapes
 from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import between
 from ccd_lightning.transforms.pretext import PretextViews
 
 LOOKED_AT = 32  # training images of which one at least has to show something
@@ -48,7 +51,8 @@ class AnomalyDataModule(ImageLoader):
         views: What to draw from training and held-out images beside themselves (pretraining's views).
         num_workers: Processes that load; 0 loads in the main one.
         seed: Decides the hold-out, the order and the views.
-        cache_dir: Folder for decoded images, shared by runs and processes; None decodes into memory, once a run.
+        cache_dir: Folder for decoded images, shared by runs and processes; None keeps them in memory up to 2 GB, and
+            beyond that in the user's cache folder.
         check_leaks: Whether a fit is refused where a training image is, perhaps mirrored, among the test images too.
         window: How grey values of more than 8 bits are shown: two values in the unit of the files, which become 0 and
             255; "percentile [LOW, HIGH]" for these percentiles of the training images, None for 0.01 and 99.99;
@@ -82,8 +86,9 @@ class AnomalyDataModule(ImageLoader):
         axis: int = AXIAL,
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
-        if not 0 < validation < 1:
-            raise UserError(f"data.validation is {validation}, but must be a share between 0 and 1.")
+        between("data.validation", validation, 0, 1)
+        if not root:
+            raise UserError("data.root is empty. Give the data set's folder.")
         self.root = expand(root)
         self.preprocessing = Preprocessing(size, crop, window, fit, tiles)
         self.validation = validation
@@ -187,7 +192,11 @@ class AnomalyDataModule(ImageLoader):
 
     def _load(self, paths: list[Path], processes: int = 1) -> Images:
         """Brings images to working size, and says what becomes of their shapes."""
-        images = load_images(paths, self.preprocessing, self.cache_dir, processes)
+        pickled = self.num_workers > 0 and multiprocessing.get_start_method() != "fork"
+        images = load_images(paths, self.preprocessing, self.cache_dir, processes, pickled)
+        if isinstance(images.pixels, PixelFile) and self.cache_dir is None:
+            kept = f"data: decoded images are kept in {images.pixels.path.parent}"
+            rank_zero_only(print)(f"{kept}, for later runs, too (--data.cache_dir sets another place)")
         if shapes := describe_shapes(images.placements, self.preprocessing):
             rank_zero_only(print)(f"data: {shapes}")
         return images
@@ -226,6 +235,5 @@ class AnomalyDataModule(ImageLoader):
         try:
             self.datasets["train"][EpochIndex(0, 0)]
         except ValueError as error:
-            raise UserError(
-                f"data.views does not go with images of {self.preprocessing.size_in_words} px: {error}."
-            ) from error
+            size = self.preprocessing.size_in_words
+            raise UserError(f"data.views does not go with images of {size} px: {error}. Give another size.") from error

@@ -11,6 +11,7 @@ from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.preprocessing import Crop
 from ccd_lightning.data.recognition import AUTO, describe, read_layout, sizes
 from ccd_lightning.data.synthetic import synthesize
+from ccd_lightning.ranges import at_least, seed_in_range
 
 WITHOUT_MARGIN = (0.088, 0.088, 0.928, 0.928)  # 45 to 475 of 512 px, as in the paper
 
@@ -29,6 +30,7 @@ class Folder(AnomalyDataModule):
 
     def __init__(self, root: str, layout: str = AUTO, split_seed: int = 0, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
+        seed_in_range("data.split_seed", split_seed)
         self.layout = layout
         self.split_seed = split_seed
 
@@ -118,6 +120,10 @@ class _Synthetic(AnomalyDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, size, **kwargs)
+        at_least("data.train", train, 1)
+        at_least("data.test_good", test_good, 0)
+        at_least("data.test_abnormal", test_abnormal, 0)
+        seed_in_range("data.render_seed", render_seed)
         self.counts = train, test_good, test_abnormal
         self.render_seed = render_seed
         self.side = size

@@ -43,7 +43,9 @@ class HoldOut:
             UserError: If there are too few images.
         """
         if not rows:
-            raise UserError(f"{self.root}: no images to learn from (train/{GOOD}, in the common layout).")
+            raise UserError(
+                f"{self.root}: no images to learn from. Put normal ones into train/{GOOD}, or into the manifest."
+            )
         count = round(self.share * len(rows))
         groups: dict[str, list[int]] = {}
         for index, row in enumerate(rows):

@@ -59,7 +59,7 @@ def look_for(places: Sequence[str]) -> tuple[list[str], str]:
         if not files.images:
             what = "no images in this folder" if os.path.isdir(path) else "no such file, and no image that it matches"
             others = f"; there is {count_unread(files.unread)}" if files.unread else ""
-            raise UserError(f"{place}: {what} ({', '.join(sorted(SUFFIXES))} are read){others}.")
+            raise UserError(f"{place}: {what} ({', '.join(sorted(SUFFIXES))} are read){others}. Give another place.")
     parts = [count(len(set(masks)), "mask")] * bool(masks) + [count_unread(set(unread))] * bool(unread)
     return list(found.values()), ", ".join(parts)
 

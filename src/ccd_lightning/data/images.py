@@ -20,18 +20,19 @@ from rich.progress import track
 
 from ccd_lightning.data.depth import WindowOption, eight_bits
 from ccd_lightning.data.formats import read_header, read_picture
+from ccd_lightning.data.pixel_file import PixelFile
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.sources import state_of
-from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.reading import check_regular
-from ccd_lightning.writing import allocate, atomic_write
+from ccd_lightning.writing import atomic_write
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 UInt8Array = npt.NDArray[np.uint8]
 DECODING = 4  # of what a file's pixels are: an array kept by another version is not taken for the same
+IN_MEMORY = 2 * 10**9  # bytes of decoded images, of all processes on a machine together
 PATIENCE = 2.0  # seconds, after which a progress bar is shown
 PLACEMENT = 10  # numbers that say where an image lies
 
@@ -52,11 +53,11 @@ class Images(NamedTuple):
     """Images at working size.
 
     Attributes:
-        pixels: (N, 3, H, W) uint8 RGB, channels first, which is how every epoch wants them.
+        pixels: (N, 3, H, W) uint8 RGB, channels first, which is how every epoch wants them; in memory, or in a file.
         placements: (N, 10) int32, each one's `Placement.numbers`.
     """
 
-    pixels: UInt8Array
+    pixels: UInt8Array | PixelFile
     placements: npt.NDArray[np.int32]
 
     def placement(self, index: int) -> Placement:
@@ -111,16 +112,23 @@ def open_image(path: Path) -> Image.Image:
 
 
 def load_images(
-    paths: Sequence[Path], preprocessing: Preprocessing, cache_dir: Path | None = None, processes: int = 1
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    cache_dir: Path | None = None,
+    processes: int = 1,
+    pickled: bool = False,
 ) -> Images:
-    """Decodes images into one array, in parallel, with a progress bar.
+    """Decodes images once, in parallel, with a progress bar.
 
     Args:
         paths: The files.
         preprocessing: The size and crop to bring them to.
-        cache_dir: Where to keep the array on disk, memory-mapped, so that workers, ranks and later runs share it. A
-            changed file, size, crop or window makes a new one. None keeps the array in memory.
-        processes: On this machine that load the same images; without a cache each keeps an array of its own.
+        cache_dir: Where to keep them on disk, so that workers, ranks and later runs share them. A changed file, size,
+            crop or window makes a new file. None keeps them in memory up to `IN_MEMORY`, and beyond it in the user's
+            cache.
+        processes: On this machine that load the same images; in memory, each keeps an array of its own.
+        pickled: Whether they are sent to other processes, each of which would have a copy of what is in memory: then
+            they are in a file.
 
     Returns:
         The images, in the order of the paths.
@@ -130,13 +138,14 @@ def load_images(
     """
     shape = (len(paths), 3, *preprocessing.shape)
     what = f"{len(paths)} decoded images of {preprocessing.size_in_words} px"
-    placements = np.empty((len(paths), PLACEMENT), np.int32)
-    if cache_dir is None:
+    together = processes * math.prod(shape)
+    if cache_dir is None and together <= IN_MEMORY and not pickled:
         way_out = "Keep them on disk with --data.cache_dir DIR, or choose a smaller --data.size."
-        require(processes * math.prod(shape), available_memory(), f"{what} in memory", way_out)
-        images = Images(np.empty(shape, np.uint8), placements)
-        _decode_into(images, paths, preprocessing)
-        return images
+        require(together, available_memory(), f"{what} in memory", way_out)
+        pixels = np.empty(shape, np.uint8)
+        return Images(pixels, _decode(paths, preprocessing, pixels.__setitem__))
+    if cache_dir is None:
+        cache_dir = _user_cache()
     file = cache_dir / f"{_fingerprint(paths, preprocessing)}.npy"
     if (kept := _read_cache(file, shape)) is not None:
         return kept
@@ -144,15 +153,21 @@ def load_images(
     free = shutil.disk_usage(cache_dir).free
     way_out = "Give --data.cache_dir a larger disk, or choose a smaller --data.size."
     require(math.prod(shape), free, f"{what} in {cache_dir}", way_out)
-    with atomic_write(file) as partial:
-        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        with partial.open("r+b") as stream:
-            allocate(stream, partial.stat().st_size)
-        _decode_into(Images(pixels, placements), paths, preprocessing)
-        pixels.flush()
-        with atomic_write(_beside(file)) as small, small.open("wb") as stream:
+    with atomic_write(file) as partial, atomic_write(_beside(file)) as small:
+        with partial.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, {"shape": shape, "fortran_order": False, "descr": "|u1"})
+            placements = _decode(paths, preprocessing, lambda _, image: stream.write(image.tobytes()))
+        with small.open("wb") as stream:
             np.save(stream, placements)
-    return Images(np.load(file, mmap_mode="r"), np.load(_beside(file)))
+    return Images(PixelFile(file), placements)
+
+
+def _user_cache() -> Path:
+    """The folder for decoded images that are too many for memory; nobody else may look into it."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(base) if base else Path("~/.cache").expanduser()) / "ccd-lightning" / "images"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
 
 
 def _read_cache(file: Path, shape: tuple[int, ...]) -> Images | None:
@@ -160,11 +175,11 @@ def _read_cache(file: Path, shape: tuple[int, ...]) -> Images | None:
     try:
         check_regular(file)
         check_regular(_beside(file))
-        images = Images(np.load(file, mmap_mode="r"), np.load(_beside(file)))
+        images = Images(PixelFile(file), np.load(_beside(file)))
     except (OSError, EOFError, ValueError, SyntaxError, MemoryError):
         return None
     sound = images.pixels.shape == shape and images.placements.shape == (shape[0], PLACEMENT)
-    return images if sound and images.pixels.dtype == np.uint8 and images.placements.dtype == np.int32 else None
+    return images if sound and images.placements.dtype == np.int32 else None
 
 
 def _beside(file: Path) -> Path:
@@ -193,16 +208,21 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], what: str
     return results
 
 
-def _decode_into(images: Images, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
+def _decode(
+    paths: Sequence[Path], preprocessing: Preprocessing, keep: Callable[[int, UInt8Array], object]
+) -> npt.NDArray[np.int32]:
+    """Hands each image (3, H, W) and its number to `keep`, in their order; returns their placements (N, 10)."""
+    placements = np.empty((len(paths), PLACEMENT), np.int32)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = pool.map(lambda path: read_placed(path, preprocessing), paths)
         try:
             for index, (pixels, placement) in enumerate(progress(decoded, "Reading images", len(paths))):
-                images.pixels[index] = pixels.transpose(2, 0, 1)
-                images.placements[index] = placement.numbers()
-        except UserError:
+                keep(index, pixels.transpose(2, 0, 1))
+                placements[index] = placement.numbers()
+        except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    return placements
 
 
 def _fingerprint(paths: Sequence[Path], preprocessing: Preprocessing) -> str:

@@ -218,7 +218,9 @@ def read_images(folder: Path) -> list[Path]:
     """
     images = find(folder).images if folder.is_dir() else []
     if not images:
-        raise UserError(f"{folder}: no images in this folder{_instead(folder)}.")
+        raise UserError(
+            f"{folder}: no images in this folder{_instead(folder)}. Put some there, or check the data's root."
+        )
     return images
 
 

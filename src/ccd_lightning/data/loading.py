@@ -18,6 +18,7 @@ from ccd_lightning.data.dataset import AnomalyDataset, DistributedBatchSampler, 
 from ccd_lightning.data.images import read_placed
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import at_least, seed_in_range
 from ccd_lightning.transforms.patches import tiles
 
 Batch = dict[str, Any]
@@ -85,10 +86,9 @@ class ImageLoader(LightningDataModule):
 
     def __init__(self, batch_size: int, views: ViewTransform | None, num_workers: int, seed: int) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"data.batch_size is {batch_size}, but must be 1 or more.")
-        if num_workers < 0:
-            raise UserError(f"data.num_workers is {num_workers}, but must be 0 or more.")
+        at_least("data.batch_size", batch_size, 1)
+        at_least("data.num_workers", num_workers, 0)
+        seed_in_range("data.seed", seed)
         self.batch_size = batch_size
         self.views = views
         self.num_workers = num_workers

@@ -123,7 +123,9 @@ class Manifest:
             UserError: If the file, one of its columns or a value is not what it should be.
         """
         if not path.is_file():
-            raise UserError(f"{path}: no such manifest.")
+            raise UserError(
+                f"{path}: no such manifest. Give --data.layout a table (.csv) that is there, or leave it out."
+            )
         root = root or path.parent
         try:
             try:
@@ -134,7 +136,9 @@ class Manifest:
                     raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
                 return cls(root, rows)
         except (OSError, csv.Error) as error:
-            raise UserError(f"{path}: cannot be read ({error}). Replace it.") from error
+            raise UserError(
+                f"{path}: cannot be read ({error}). Write it anew as CSV, or give --data.layout another one."
+            ) from error
 
 
 def one_sided(manifest: Manifest) -> str:
@@ -157,7 +161,8 @@ def _rows(path: Path, root: Path, errors: str = "strict") -> list[Row]:
 def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]:
     header = [name.strip() for name in next(lines, [])]
     if missing := {"path", "split", "kind"} - set(header):
-        raise UserError(f"{table}: the column {sorted(missing)[0]!r} is missing; expected {', '.join(COLUMNS)}.")
+        apart = " Its columns have to be separated by commas." if len(header) == 1 and ";" in header[0] else ""
+        raise UserError(f"{table}: the column {sorted(missing)[0]!r} is missing; expected {', '.join(COLUMNS)}.{apart}")
     columns = [header.index(name) if name in header else len(header) for name in COLUMNS]
     empty = [""] * (len(header) + 1)  # for columns that are not there, and lines that end early
     splits = {name: name for name in get_args(Split)}
@@ -170,7 +175,9 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
             raise UserError(f"{table}, line {line}: split is {split!r}, but must be 'train' or 'test'.")
         if not (path and anomaly_type):
             what = "kind" if path else "path"
-            raise UserError(f"{table}, line {line}: there is no {what}; normal images have the kind {GOOD!r}.")
+            raise UserError(
+                f"{table}, line {line}: there is no {what}. Give one; normal images have the kind {GOOD!r}."
+            )
         anomaly_type = GOOD if is_normal(anomaly_type) else sys.intern(anomaly_type)
         guessed = "group" not in header
         if guessed:

@@ -77,7 +77,10 @@ def open_mask(path: Path, image: Path) -> Bools:
         if is_volume(source) and (message := nifti.tell_place(file, source)):
             raise UserError(f"{file}: {message}")
         return nifti.read_mask(file, page, axis_of(path))
-    return abnormal_pixels(open_image(path))
+    mask = open_image(path)
+    if mask.mode == "F" and not np.isfinite(np.asarray(mask)).all():
+        raise UserError(f"{path}: the mask holds values that are no numbers (NaN or infinite). Write 0 and 1 instead.")
+    return abnormal_pixels(mask)
 
 
 def abnormal_pixels(mask: Image.Image) -> Bools:

@@ -17,6 +17,7 @@ from ccd_lightning.data.placement import Box, Placement
 from ccd_lightning.data.regions import region_sizes, resize_regions
 from ccd_lightning.data.tiles import Tiles, tiles_along
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import at_least, refuse
 
 Fit = Literal["squash", "letterbox", "crop"]
 Crop = tuple[float, float, float, float]
@@ -54,7 +55,7 @@ class Preprocessing:
         """
         height, width = self.shape
         if min(height, width) < 1:
-            raise UserError(f"data.size is {self.size}, but must be 1 or more.")
+            refuse("data.size", self.size, "1 or more")
         object.__setattr__(self, "size", height if height == width else (height, width))
         if self.crop is not None and self.crop != "auto":
             left, top, right, bottom = self.crop
@@ -68,8 +69,8 @@ class Preprocessing:
         self._check_tiles()
 
     def _check_tiles(self) -> None:
-        if isinstance(self.tiles, int) and self.tiles < 1:
-            raise UserError(f"data.tiles is {self.tiles}, but must be 1 or more.")
+        if isinstance(self.tiles, int):
+            at_least("data.tiles", self.tiles, 1)
         if (tiles := self.tiling) and tiles.side > min(self.shape):
             raise UserError(
                 f"data.tiles: tiles of {tiles.side} px do not fit into images of {self.size_in_words} px (data.size)."

@@ -149,7 +149,7 @@ def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) 
     place = manifest.root
     named = (file_of(path) for row in manifest.rows for path in (row.path, *(row.masks if masks else ())))
     if missing := next(_absent(named), None):
-        raise UserError(f"{missing}: no such file, but {table} names it. Its paths are relative to {place}.")
+        raise UserError(f"{missing}: no such file, but {table} names it. Give paths relative to {place}.")
     rows = [
         replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
     ]

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import at_least, within
 
 OVERLAP = 0.25  # share of a tile's side that neighbours have in common, where nothing is said
 GRANULES = (32, 16, 8)  # px, of which a tile's side is a multiple where the number of tiles is given, if it can be
@@ -32,12 +32,10 @@ class Tiles:
         Raises:
             UserError: If an option is out of its range.
         """
-        if self.side < 1:
-            raise UserError(f"data.tiles.side is {self.side}, but must be 1 px or more.")
-        if self.overlap is not None and not 0 <= self.overlap < self.side:
-            raise UserError(f"data.tiles.overlap is {self.overlap}, but must be from 0 to less than the side.")
-        if not 0 <= self.top <= 1:
-            raise UserError(f"data.tiles.top is {self.top}, but must be a share from 0 (the maximum) to 1 (the mean).")
+        at_least("data.tiles.side", self.side, 1)
+        if self.overlap is not None:
+            within("data.tiles.overlap", self.overlap, 0, self.side - 1, ", less than the side")
+        within("data.tiles.top", self.top, 0, 1, ": 0 is the maximum, 1 the mean")
 
     @property
     def shared(self) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from ccd_lightning.errors import UserError
-from ccd_lightning.grids import IMAGE, Grids, resample
+from ccd_lightning.grids import IMAGE, Grids, Matrix, interpolations, multiplied
 from ccd_lightning.models.content import ALL, Counted
+from ccd_lightning.ranges import at_least, within
 
 REFERENCE = 256  # px, the size of images that the published width of the blur is for
 TINY = 1e-6  # a weight below is what rounding leaves
@@ -31,29 +32,45 @@ def to_image(distances: Tensor, grid: Grids, height: int, width: int, blur: floa
     Returns:
         (B, H, W); 0 at the pixels that have no value.
     """
-    sigma = blur * min(height, width) / REFERENCE
+    sigma, size = blur * min(height, width) / REFERENCE, (height, width)
+    spread = interpolations(distances.shape[-2:], grid, IMAGE, size)
+    blurred = blurring(height, sigma), blurring(width, sigma)
     if counted.positions is None or counted.pixels is None:  # neither is there without the other
-        return smooth(resample(distances, grid, IMAGE, (height, width)), sigma)
+        return multiplied(distances, (_product(blurred[0], spread[0]), _product(blurred[1], spread[1])))
     count = counted.positions.expand_as(distances)
     values = torch.stack([torch.where(count, distances, 0), count.to(distances.dtype)])
-    sums, weights = resample(values, grid, IMAGE, (height, width))
+    sums, weights = multiplied(values, spread)
     known = weights > TINY
     kept = torch.stack([torch.where(known, sums / weights.clamp(min=TINY), 0), known.to(sums.dtype)])  # (2, B, H, W)
-    sums, weights = smooth(kept.flatten(0, 1), sigma).view_as(kept)
+    sums, weights = multiplied(kept, blurred)
     return torch.where(counted.pixels, sums / weights.clamp(min=TINY), 0)
 
 
-def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Convolves maps (B, H, W) with a Gaussian of standard deviation sigma, in pixels; the border is mirrored."""
-    reach = round(4 * sigma)
-    if reach == 0:
-        return maps
-    reach = min(reach, min(maps.shape[-2:]) - 1)  # as far as the border can be mirrored
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype) / sigma) ** 2)
-    weights = weights / weights.sum()
-    padded = functional.pad(maps[:, None], (reach,) * 4, mode="reflect")
-    rows = functional.conv2d(padded, weights.view(1, 1, -1, 1))  # one axis after the other: the Gaussian is separable
-    return functional.conv2d(rows, weights.view(1, 1, 1, -1))[:, 0]
+def _product(first: Matrix | None, second: Matrix | None) -> Matrix | None:
+    """The product of two matrices, either of which may be the identity (None)."""
+    if first is None or second is None:
+        return second if first is None else first
+    product: Matrix = first @ second
+    return product
+
+
+@functools.lru_cache(maxsize=64)
+def blurring(length: int, sigma: float) -> Matrix | None:
+    """What convolves an axis with a Gaussian of standard deviation sigma, in pixels, the border being mirrored.
+
+    Returns:
+        (length, length), rows that sum up to 1; None where sigma is too small to change anything.
+    """
+    reach = min(round(4 * sigma), length - 1)  # as far as the border can be mirrored
+    if reach <= 0:
+        return None
+    steps = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (steps / sigma) ** 2)
+    places = np.abs(np.arange(length)[:, None] + steps)
+    places = np.where(places >= length, 2 * (length - 1) - places, places)
+    matrix = np.zeros((length, length))
+    np.add.at(matrix, (np.arange(length)[:, None], places), weights / weights.sum())
+    return matrix
 
 
 def image_scores(maps: Tensor, top: float, mask: Tensor | None = None) -> Tensor:
@@ -96,7 +113,5 @@ def check_scoring(blur: float, top: float) -> None:
     Raises:
         UserError: If one is impossible.
     """
-    if blur < 0:
-        raise UserError(f"model.blur is {blur}, but must be 0 px or more.")
-    if not 0 <= top <= 1:
-        raise UserError(f"model.top is {top}, but must be a share between 0 (the maximum) and 1 (the mean).")
+    at_least("model.blur", blur, 0)
+    within("model.top", top, 0, 1, ": 0 is the maximum, 1 the mean")

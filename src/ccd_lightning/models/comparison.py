@@ -11,6 +11,9 @@ from ccd_lightning.models.content import masked_mean
 from ccd_lightning.models.memory_bank import MemoryBank, nearest, search_terms
 from ccd_lightning.models.pooled import PositionMeans
 
+AT_ONCE = 2**24  # so many numbers are brought together at a time, which bounds memory ...
+USUAL_BATCH = 32  # ... for batches of so many images
+
 
 class Comparison(nn.Module, ABC):
     """Collects features of normal images, and compares those of others with them.
@@ -82,7 +85,7 @@ class PatchComparison(Comparison):
         if self.window is None or self.bank.filled is None or len(self.bank.features) != height * width:
             return None
         found = ~self.bank.filled.all(dim=1)  # (P,)
-        return found[neighbourhood(height, width, self.window).to(found.device)].any(dim=1).view(height, width)
+        return found[neighbourhood(height, width, self.window)[0].to(found.device)].any(dim=1).view(height, width)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Distances at the positions, and the weight of each image's score."""
@@ -117,18 +120,35 @@ class PatchComparison(Comparison):
             raise ValueError(
                 f"expected {bank.shape[2]} features at {len(bank)} positions, got {queries.shape[2]} at {len(queries)}"
             )
-        around = neighbourhood(height, width, window).to(queries.device)  # (P, n)
-        bank, lengths = search_terms(bank, self.bank.filled)
-        transposed, squares = bank.transpose(1, 2).contiguous(), lengths[:, None]  # (P, D, k), (P, 1, k)
-        least = queries.new_full(queries.shape[:2], torch.inf)  # (P, B), squared and without |query|^2
-        groups = chosen = torch.zeros(queries.shape[:2], dtype=torch.long, device=queries.device)
-        for near in around.T:  # (P,)
-            products = torch.baddbmm(squares[near], queries, transposed[near], alpha=-2)  # (P, B, k)
-            value, index = products.min(dim=2)
-            nearer = value < least
-            least = torch.where(nearer, value, least)
-            chosen, groups = torch.where(nearer, index, chosen), torch.where(nearer, near[:, None], groups)
+        around, inside = (part.to(queries.device) for part in neighbourhood(height, width, window))  # (P, n)
+        places, opposite = around.shape[1], torch.arange(around.shape[1] - 1, -1, -1, device=queries.device)
+        least, chosen = self._search_groups(queries, around)
+        # Position p is the neighbour of p + d, in its direction -d: the last but as many as d is in p's.
+        least = least[around, opposite].masked_fill(~inside[:, :, None], torch.inf)  # (P, n, B)
+        direction = least.argmin(dim=1)  # (P, B)
+        groups = around.gather(1, direction)
+        images = torch.arange(queries.shape[1], device=queries.device)
+        chosen = chosen[groups, places - 1 - direction, images]
         return (queries - bank[groups, chosen]).norm(dim=2), groups, chosen
+
+    def _search_groups(self, queries: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest feature of each group to each of the queries (P, B, D) around it (P, n).
+
+        Queries are brought to the groups, not groups to the queries: the bank, which is larger, is read only once.
+
+        Returns:
+            Squared distances, without the queries' squared lengths, and indices in the groups, both (P, n, B).
+        """
+        bank, lengths = search_terms(self.bank.features, self.bank.filled)
+        at_once = max(1, AT_ONCE // (around.shape[1] * USUAL_BATCH * max(bank.shape[1:])))
+        found = []
+        parts = (torch.split(part, at_once) for part in (around, bank, lengths))
+        for near, group, squares in zip(*parts, strict=True):
+            brought = queries[near].flatten(1, 2)  # (g, n B, D)
+            products = torch.baddbmm(squares[:, None], brought, group.transpose(1, 2), alpha=-2)  # (g, n B, k)
+            found.append([part.view(*near.shape, -1) for part in products.min(dim=2)])
+        least, chosen = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return least, chosen
 
     def _weights(self, queries: Tensor, distances: Tensor, groups: Tensor, chosen: Tensor) -> Tensor:
         """1 - exp d(q, m) / sum of exp d(q, m') over the b neighbours m' of m, with m nearest to the farthest q."""
@@ -191,8 +211,8 @@ class PooledComparison(Comparison):
         return self.positions.contributions(features, direction).clamp(min=0), distances[0].mean(dim=1)
 
 
-def neighbourhood(height: int, width: int, window: int) -> Tensor:
-    """For each position of a grid, those around it.
+def neighbourhood(height: int, width: int, window: int) -> tuple[Tensor, Tensor]:
+    """For each position of a grid, those around it, in directions that lie opposite each other from both ends.
 
     Args:
         height: h.
@@ -200,12 +220,14 @@ def neighbourhood(height: int, width: int, window: int) -> Tensor:
         window: How far away along each axis.
 
     Returns:
-        Indices (h w, (2 w + 1)^2), where w is the window, or less where that reaches every position; beyond the border,
-        those at the border once more.
+        Indices (h w, n), n being (2 window + 1)^2, or less where that reaches every position; and which of them there
+        are, of the same shape, bool: beyond the border, indices are those at the border once more.
     """
     window = min(window, max(height, width) - 1)  # which reaches every position
     steps = torch.arange(-window, window + 1)
-    rows, columns = (
-        (torch.arange(length)[:, None] + steps).clamp(0, length - 1) for length in (height, width)
-    )  # (h, n), (w, n)
-    return (rows[:, None, :, None] * width + columns[None, :, None, :]).reshape(height * width, -1)
+    places = [torch.arange(length)[:, None] + steps for length in (height, width)]  # (h, s), (w, s)
+    inside = [(place >= 0) & (place < length) for place, length in zip(places, (height, width), strict=True)]
+    rows, columns = (place.clamp(0, length - 1) for place, length in zip(places, (height, width), strict=True))
+    indices = rows[:, None, :, None] * width + columns[None, :, None, :]
+    there = inside[0][:, None, :, None] & inside[1][None, :, None, :]
+    return indices.reshape(height * width, -1), there.reshape(height * width, -1)

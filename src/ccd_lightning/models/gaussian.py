@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ccd_lightning.models.fitted import FittedModule
 
+AT_ONCE = 256  # so many matrices are factorised at a time, which bounds memory
+
 
 class Sums(NamedTuple):
     """What is known of the features x of each of P positions, all float64.
@@ -92,21 +94,33 @@ class PatchGaussian(FittedModule):
             mask: Which of them count, (B, P) or (B, H, W) bool; None for all.
         """
         exact = "cpu" if embeddings.device.type == "mps" else embeddings.device  # MPS has no float64
-        batch = by_position(embeddings).to(exact, torch.float64)  # (P, B, D)
-        if mask is None:
-            count = torch.full_like(batch[:, 0, 0], batch.shape[1])  # (P,)
+        places, images, channels = embeddings[0, 0].numel(), embeddings.shape[0], embeddings.shape[1]
+        rows = torch.empty(places, images + 1, channels, dtype=torch.float64, device=exact)
+        batch = rows[:, :images].copy_(by_position(embeddings))  # (P, B, D); the last row is for the shift of the mean
+        counts = None if mask is None else mask.flatten(1).T.to(exact)[:, :, None]  # (P, B, 1)
+        if counts is None:
+            number = torch.full_like(batch[:, 0, 0], images)  # (P,)
             mean = batch.mean(dim=1)  # (P, D)
-            centred = batch - mean[:, None]
         else:
-            counts = mask.flatten(1).T.to(exact)[:, :, None]  # (P, B, 1)
-            count = counts.sum(dim=1)[:, 0].to(batch.dtype)
-            mean = torch.where(counts, batch, 0).sum(dim=1) / count.clamp(min=1)[:, None]
-            centred = torch.where(counts, batch - mean[:, None], 0)
-        third, fourth = torch.zeros_like(mean), torch.zeros_like(mean[:, 0])
+            number = counts.sum(dim=1)[:, 0].to(batch.dtype)
+            mean = torch.where(counts, batch, 0).sum(dim=1) / number.clamp(min=1)[:, None]
+        batch -= mean[:, None]
+        if counts is not None:
+            batch.masked_fill_(~counts, 0)
+        old = self._sums or _nothing(mean)
+        total = (old.number + number).clamp(min=1)
+        delta = mean - old.mean
+        merged = old.mean + delta * (number / total)[:, None]
+        third, fourth = old.third, old.fourth
         if self.shrinkage:
-            squares = centred.square().sum(dim=2, keepdim=True)  # (P, B, 1)
-            third, fourth = (squares * centred).sum(dim=1), squares.square().sum(dim=(1, 2))
-        self._merge(Sums(count, mean, centred.transpose(1, 2) @ centred, third, fourth))
+            shifted = batch + (mean - merged)[:, None]
+            shifted = shifted if counts is None else torch.where(counts, shifted, 0)
+            squares = shifted.square().sum(dim=2, keepdim=True)  # (P, B, 1)
+            third, fourth = old.about(merged)
+            third, fourth = third + (squares * shifted).sum(dim=1), fourth + squares.square().sum(dim=(1, 2))
+        rows[:, images] = delta * (old.number * number / total).sqrt()[:, None]
+        scatter = old.scatter.baddbmm_(rows.transpose(1, 2), rows)  # in place: it is large
+        self._sums = Sums(old.number + number, merged, scatter, third, fourth)
 
     def _merge(self, new: Sums) -> None:
         if self._sums is None:
@@ -168,19 +182,26 @@ class PatchGaussian(FittedModule):
         if not found.any():
             raise ValueError(f"A covariance needs at least 2 images, got {sums.number.max():.0f}")
         self._complete = bool(found.all())
+        self.whitening = torch.empty(sums.scatter.shape, dtype=self.mean.dtype, device=self.mean.device)
+        self.mean = sums.mean.to(self.mean)
+        for first in range(0, len(found), AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            self.whitening[some] = self._inverse_factors(Sums(*(part[some] for part in sums)))
+        self._sums = None
+
+    def _inverse_factors(self, sums: Sums) -> Tensor:
+        """L^-1 of some positions, (P, D, D) float64; 0 where there is no Gaussian."""
+        unknown = sums.number < 2
         number = (sums.number - 1).clamp(min=1)[:, None, None]
         covariance = shrunk_covariance(sums) if self.shrinkage else sums.scatter / number
         if not self._complete:
-            covariance[~found] = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+            covariance[unknown] = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
         covariance.diagonal(dim1=1, dim2=2).add_(self.ridge)
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
-        whitening = torch.linalg.solve_triangular(factor, identity, upper=False)
-        if not self._complete:
-            whitening[~found] = 0
-        self.whitening = whitening.to(self.mean)
-        self.mean = sums.mean.to(self.mean)
-        self._sums = None
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        known: Tensor = inverse if self._complete else inverse.masked_fill_(unknown[:, None, None], 0)
+        return known
 
     def whiten(self, embeddings: Tensor) -> Tensor:
         """Differences from the means, of variance 1 in every direction where the embeddings are normal.
@@ -210,6 +231,13 @@ class PatchGaussian(FittedModule):
         """
         distance: Tensor = self.whiten(embeddings).norm(dim=2)  # (P, B)
         return distance.T.reshape(embeddings.shape[0], *embeddings.shape[2:])
+
+
+def _nothing(mean: Tensor) -> Sums:
+    """The sums of no images, for means (P, D)."""
+    places, channels = mean.shape
+    scatter = mean.new_zeros(places, channels, channels)
+    return Sums(mean.new_zeros(places), torch.zeros_like(mean), scatter, torch.zeros_like(mean), mean.new_zeros(places))
 
 
 def by_position(embeddings: Tensor) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from ccd_lightning.models.coreset import greedy_coreset
 from ccd_lightning.models.fitted import FittedModule
 
-PROJECTED = 128  # dimensions in which a coreset is chosen
-LAST = -1e30  # below every distance, rounding included
 SLACK = 2  # so many times the size of the bank is collected before it is reduced
 
 
@@ -115,49 +114,6 @@ def _compact(features: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
     most = int((~filled).sum(dim=1).max())
     order = filled.to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     return _rows(features, order), filled.gather(1, order)
-
-
-@torch.no_grad()
-def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED, filled: Tensor | None = None) -> Tensor:
-    """Chooses features so that every other one is near a chosen one (k-center greedy; Sener and Savarese, ICLR 2018).
-
-    Each next one is that which is farthest from all chosen ones; the first is farthest from the mean. Distances are
-    those of a random projection, always the same, where that has fewer dimensions.
-
-    Args:
-        features: (G, N, D), of G groups, each of which is chosen from by itself.
-        count: k, how many to choose of each group; not more than N.
-        dimensions: Of the projection.
-        filled: Rows that are no features, (G, N) bool, which are chosen when nothing else is left; None for none.
-
-    Returns:
-        Indices (G, k), in the order in which they were chosen.
-    """
-    if filled is not None:
-        features = torch.where(filled[:, :, None], 0, features)
-    if features.shape[2] > dimensions:
-        generator = Generator().manual_seed(0)
-        projection = torch.randn(features.shape[2], dimensions, generator=generator) / dimensions**0.5
-        features = features @ projection.to(features)
-    squares = features.square().sum(dim=2)  # (G, N)
-    centre = features.mean(dim=1, keepdim=True)
-    if filled is not None:
-        centre = centre * (features.shape[1] / (~filled).sum(dim=1).clamp(min=1))[:, None, None]
-    nearest = (features - centre).square().sum(dim=2)
-    if filled is not None:
-        nearest = torch.where(filled, -1, nearest)
-    chosen = [nearest.argmax(dim=1)]
-    nearest = torch.full_like(nearest, float("inf"))
-    if filled is not None:
-        nearest = torch.where(filled, LAST, nearest)
-    rows = torch.arange(len(features), device=features.device)
-    for _ in range(count - 1):
-        last = features[rows, chosen[-1]]  # (G, d)
-        distances = squares + squares[rows, chosen[-1]][:, None] - 2 * torch.bmm(features, last[:, :, None])[:, :, 0]
-        nearest = torch.minimum(nearest, distances)
-        nearest[rows, chosen[-1]] = -float("inf")  # rounding must not choose one twice
-        chosen.append(nearest.argmax(dim=1))
-    return torch.stack(chosen, dim=1)
 
 
 def nearest(queries: Tensor, bank: Tensor, count: int = 1, filled: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -15,6 +16,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.grids import Grid, resample
 from ccd_lightning.models.content import Counted, counted, within
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.ranges import at_least, refuse
 
 Grids = tuple[Grid, Grid]
 
@@ -62,12 +64,9 @@ class PatchFeatures:
         self.config = FeatureConfig(**given | {"layers": layers})
         self.layers = layers
         positions, window = self.config.positions, self.config.window
-        if positions < 0:
-            raise UserError(
-                f"model.features.positions is {positions}, but must be 1 or more, or 0 for those of a level."
-            )
+        at_least("model.features.positions", positions, 0, "; 0 takes those of a level")
         if window < 1 or window % 2 == 0:
-            raise UserError(f"model.features.window is {window}, but must be odd: 1, 3, 5, ...")
+            refuse("model.features.window", window, "odd: 1, 3, 5, ...")
         self._encoder = encoder
         self.channels = sum(encoder.channels[layer] for layer in layers)
 
@@ -118,21 +117,49 @@ class PatchFeatures:
         rows, columns = self.positions(height, width)
         return _centred(height, rows), _centred(width, columns)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Features (B, D, h, w) of the positions of images (B, 3, H, W) in [0, 1]."""
+    def __call__(self, images: Tensor, channels: Sequence[Tensor] | None = None) -> Tensor:
+        """Features of the positions of images.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            channels: Those of each level that are wanted, as `by_level` gives them; None for all D.
+
+        Returns:
+            (B, d, h, w).
+        """
         height, width = images.shape[-2:]
         levels, target = self._encoder.maps(images, self.layers), self.grid(height, width)
         size: Sequence[int] = self.positions(height, width) if self.config.positions else levels[0].shape[-2:]
         grids = self._encoder.grids((height, width), self.layers)
-        brought = [
-            resample(self._averaged(level), grid, target, size) for level, grid in zip(levels, grids, strict=True)
+        brought = []
+        for index, (level, grid) in enumerate(zip(levels, grids, strict=True)):
+            wanted = None if channels is None else channels[index]
+            if not self.config.normalise:  # by the length of all features; else what is not wanted is left out now
+                level, wanted = _chosen(level, wanted), None
+            level = resample(self._averaged(level), grid, target, size)
+            brought.append(_chosen(unit_length(level) if self.config.normalise else level, wanted))
+        return torch.cat(brought, dim=1)
+
+    def by_level(self, channels: Tensor) -> list[Tensor]:
+        """Divides channels, rising numbers (d,) from 0 to D - 1, by level: each one's numbers within its level."""
+        counts = [0, *itertools.accumulate(self._encoder.channels[layer] for layer in self.layers)]
+        return [
+            channels[(channels >= first) & (channels < after)] - first for first, after in itertools.pairwise(counts)
         ]
-        return torch.cat([unit_length(level) if self.config.normalise else level for level in brought], dim=1)
 
     def _averaged(self, level: Tensor) -> Tensor:
         """A level (B, C, h, w) averaged over windows; at the border, over the part of a window that there is."""
         window = self.config.window
         return functional.avg_pool2d(level, window, 1, window // 2, count_include_pad=False) if window > 1 else level
+
+
+def _chosen(maps: Tensor, channels: Tensor | None) -> Tensor:
+    """Some channels (d,) of maps (B, C, h, w), or all; they lie side by side in memory where those of the maps do."""
+    if channels is None:
+        return maps
+    if maps.is_contiguous(memory_format=torch.channels_last):
+        return maps.movedim(1, -1)[..., channels].movedim(-1, 1)
+    return maps[:, channels]
 
 
 def unit_length(features: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -51,16 +50,18 @@ def read_tensors(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever the readers of zip, pickle and safetensors raise
         raise UserError(f"{path}: not a readable checkpoint ({_reason(error)}). Give another file.") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Save one.")
+        raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Give a file that holds one.")
     return content
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in half a sentence."""
-    if isinstance(error, pickle.UnpicklingError):  # torch's own text is about an option that is not to be changed
-        return "it is no file of tensors, or holds more than tensors and plain values, which could run code"
-    text = str(getattr(error, "strerror", None) or error)
-    return short_text(text.partition(". ")[0].rstrip("."), 200) or type(error).__name__
+    """Why a file cannot be read, in words; what torch says of it is long, and about its own options."""
+    text = str(error)
+    if "Weights only load failed" in text:
+        return "it holds more than tensors and plain values, or something else altogether"
+    if isinstance(error, EOFError | KeyError) or "PytorchStreamReader" in text:
+        return "it is damaged, or was cut off"
+    return getattr(error, "strerror", None) or short_text(error, 200) or type(error).__name__
 
 
 def _refuse_unfolding(path: Path, size: int) -> None:

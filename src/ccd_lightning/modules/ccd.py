@@ -16,6 +16,7 @@ from ccd_lightning.losses.contrastive import alignment, nt_xent, uniformity
 from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead, feature_std
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images
 from ccd_lightning.modules.pretraining import EncoderPretraining
+from ccd_lightning.ranges import above, at_least
 from ccd_lightning.renamed import rename_tensors
 
 
@@ -63,10 +64,14 @@ class CCD(EncoderPretraining):
     ) -> None:
         tasks = {"augmentation": augmentation_weight, "position": position_weight}
         weights = {"contrastive": contrastive_weight} | {name: weight for name, weight in tasks.items() if weight}
+        if not any(weights.values()):
+            raise UserError(
+                "model.contrastive_weight, model.augmentation_weight and model.position_weight are all 0, so nothing"
+                " would be learned. Give one of them another value."
+            )
         super().__init__(encoder, weights, optimizer, warmup_steps, schedule)
         self.save_hyperparameters(ignore=["optimizer", "encoder"])
-        if temperature <= 0:
-            raise UserError(f"model.temperature is {temperature}, but must be above 0.")
+        above("model.temperature", temperature, 0)
         self.temperature = temperature
         self.projection = ProjectionHead(self.encoder.features_size)
         self.distributions_given = distributions
@@ -117,8 +122,7 @@ class CCD(EncoderPretraining):
 
     def _make_head(self, count: int) -> None:
         """Makes the augmentation head anew, unless it is of this size already."""
-        if count < 1:
-            raise UserError(f"model.distributions is {count}, but must be 1 or more.")
+        at_least("model.distributions", count, 1)
         self.hparams["distributions"] = count
         if not hasattr(self, "augmentation") or self.augmentation.out_features != count:
             head = AugmentationHead(self.encoder.features_size, count).to(self.device)

@@ -20,9 +20,11 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.models.content import unless_whole
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.tiling import Tiling
+from ccd_lightning.modules.finite_scores import require_numbers
 from ccd_lightning.modules.held_out import HeldOut
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, pseudo_seed
 from ccd_lightning.modules.refitting import adapt_thresholds, other_images
+from ccd_lightning.ranges import between
 from ccd_lightning.renamed import rename_tensors
 
 
@@ -58,8 +60,7 @@ class OneClassDetector(LightningModule, ABC):
 
     def __init__(self, encoder: EncoderConfig | None, quantile: float) -> None:
         super().__init__()
-        if not 0 < quantile < 1:
-            raise UserError(f"model.quantile is {quantile}, but must be a share between 0 and 1.")
+        between("model.quantile", quantile, 0, 1)
         self.quantile = quantile
         if encoder is not None:
             self.encoder_config, self.encoder = build_encoder(encoder)
@@ -212,11 +213,11 @@ class OneClassDetector(LightningModule, ABC):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Scores test images."""
-        return self.evaluate(batch)
+        return require_numbers(self.evaluate(batch), batch)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Scores any images."""
-        return self.evaluate(batch)
+        return require_numbers(self.evaluate(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Sets the thresholds of scores and pixels, and the colours of maps, alike on all ranks."""

@@ -13,6 +13,8 @@ from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.models.batchnorm import find_norms
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.modules.schedule import build_optimizer
+from ccd_lightning.ranges import above, at_least, within
 
 START_KEY = "ccd_start"  # under which a checkpoint carries the encoder's initial parameters, with L2-SP
 
@@ -58,22 +60,15 @@ def make_optimizer(make: OptimizerCallable, module: nn.Module, encoder: Encoder,
     Raises:
         UserError: If the optimiser refuses its options, such as a rate below 0.
     """
-    try:
-        return _make_optimizer(make, module, encoder, config)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model.optimizer: {error}. Give another value.") from error
-
-
-def _make_optimizer(make: OptimizerCallable, module: nn.Module, encoder: Encoder, config: TrainedEncoderConfig) -> Any:
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if config.lr_scale == 1 and not config.l2_sp:
-        return make(trained)
+        return build_optimizer(make, trained)
     inner, decay = set(encoder.parameters()), {"weight_decay": 0.0} if config.l2_sp else {}
     groups: list[dict[str, Any]] = [
         {"params": [one for one in trained if one in inner], "name": "encoder", **decay},
         {"params": [one for one in trained if one not in inner], "name": "heads"},
     ]
-    optimizer = make(groups)
+    optimizer = build_optimizer(make, groups)
     optimizer.param_groups[0]["lr"] *= config.lr_scale
     return optimizer
 
@@ -122,18 +117,11 @@ class StartingPoint:
 
 def _check(encoder: Encoder, config: TrainedEncoderConfig) -> None:
     levels = len(encoder.channels)
-    if not 0 <= config.freeze < levels:
-        raise UserError(
-            f"model.encoder.freeze is {config.freeze}, but must be between 0 and {levels - 1}: the last of the"
-            f" {levels} levels of {encoder.name} has to learn."
-        )
-    if config.lr_scale <= 0:
-        raise UserError(
-            f"model.encoder.lr_scale is {config.lr_scale}, but must be above 0. To keep levels as they are, give"
-            " --model.encoder.freeze N."
-        )
-    if config.l2_sp < 0:
-        raise UserError(f"model.encoder.l2_sp is {config.l2_sp}, but must be 0 or more.")
+    last = f": the last of the {levels} levels of {encoder.name} has to learn"
+    within("model.encoder.freeze", config.freeze, 0, levels - 1, last)
+    keep = ". To keep levels as they are, give --model.encoder.freeze N"
+    above("model.encoder.lr_scale", config.lr_scale, 0, keep)
+    at_least("model.encoder.l2_sp", config.l2_sp, 0)
     kept = "freeze" if config.freeze else "l2_sp" if config.l2_sp else "batch_norm"
     if config.weights is None and (config.freeze or config.l2_sp or config.batch_norm == "keep"):
         raise UserError(

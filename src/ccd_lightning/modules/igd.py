@@ -25,7 +25,8 @@ from ccd_lightning.models.igd.settings import Scale, Training, WindowScale, chec
 from ccd_lightning.models.igd.windows import WindowDescriptor
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.normal_images import NormalImages, require_normal_images
-from ccd_lightning.modules.schedule import planned_steps, polynomial
+from ccd_lightning.modules.schedule import build_optimizer, check_optimizer, planned_steps, polynomial
+from ccd_lightning.ranges import at_least
 
 
 class IGD(OneClassDetector):
@@ -84,8 +85,8 @@ class IGD(OneClassDetector):
             training=asdict(self.training_settings),
         )
         check(self.global_scale, self.local_scale, self.training_settings)
-        if latent_size < 1:
-            raise UserError(f"model.latent_size is {latent_size}, but must be 1 or more.")
+        at_least("model.latent_size", latent_size, 1)
+        check_optimizer(optimizer)
         self.local_encoder_config, self.local_encoder = build_encoder(local_encoder)
         self.hparams.update(encoder=self.encoder.settings(), local_encoder=self.local_encoder.settings())
         components = min(self.encoder.features_size, self.local_encoder.features_size)
@@ -243,7 +244,7 @@ class IGD(OneClassDetector):
         groups: list[dict[str, Any]] = [{"params": others, "name": "descriptor"}]
         if critics:
             groups.append({"params": critics, "name": "critic", "weight_decay": 0.0})
-        optimizer = self.make_optimizer(groups)
+        optimizer = build_optimizer(self.make_optimizer, groups)
         falling = partial(polynomial, total=planned_steps(self.trainer))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, falling)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.encoder_config import EncoderConfig
-from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.models.anomaly_map import check_scoring, image_scores, to_image
 from ccd_lightning.models.comparison import PatchComparison, PooledComparison
@@ -15,6 +14,7 @@ from ccd_lightning.models.memory_bank import SLACK
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
 from ccd_lightning.models.pooled import Sums
 from ccd_lightning.modules.statistics import StatisticsDetector
+from ccd_lightning.ranges import at_least
 
 
 class Neighbours(StatisticsDetector):
@@ -62,8 +62,7 @@ class Neighbours(StatisticsDetector):
         self.hparams.update(encoder=self.encoder.settings(), features=self.features.settings())
         check_scoring(blur, top)
         for name, value, least in (("window", window, 0), ("bank_size", bank_size, 1), ("reweight", reweight, 0)):
-            if value is not None and value < least:
-                raise UserError(f"model.{name} is {value}, but must be {least} or more.")
+            at_least(f"model.{name}", value, least)
         self.blur, self.top = blur, top
         self.comparison = (
             PooledComparison(bank_size, self.nearest_images) if pooled else PatchComparison(bank_size, window, reweight)

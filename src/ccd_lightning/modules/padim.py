@@ -13,9 +13,10 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.memory import size as memory_size
 from ccd_lightning.models.anomaly_map import check_scoring, image_scores, to_image
-from ccd_lightning.models.gaussian import PatchGaussian, Sums
+from ccd_lightning.models.gaussian import AT_ONCE, PatchGaussian, Sums
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
 from ccd_lightning.modules.statistics import StatisticsDetector
+from ccd_lightning.ranges import above, at_least
 
 ALIGNED = "features_aligned"  # in checkpoints: that the layers were stacked where their units look
 
@@ -55,20 +56,28 @@ class PaDiM(StatisticsDetector):
     ) -> None:
         super().__init__(encoder, quantile)
         self.features = PatchFeatures(self.encoder, features)
-        if channels < 1:
-            raise UserError(f"model.channels is {channels}, but must be 1 or more.")
-        if ridge < 0 or (ridge == 0 and not shrinkage):
-            raise UserError(f"model.ridge is {ridge}, but must be above 0, or 0 with --model.shrinkage true.")
+        at_least("model.channels", channels, 1)
+        if not (ridge == 0 and shrinkage):
+            above("model.ridge", ridge, 0, ", or 0 with --model.shrinkage true")
         check_scoring(blur, top)
         self.save_hyperparameters(ignore=["encoder"])
         self.hparams.update(encoder=self.encoder.settings(), features=self.features.settings())
         self.register_buffer("selected", torch.randperm(self.features.channels)[:channels].sort().values)
+        self._divide_selected()
+        self.register_load_state_dict_post_hook(PaDiM._divide_selected)  # type: ignore[no-untyped-call]
         self.gaussian = PatchGaussian(ridge, shrinkage=shrinkage)
         self.blur, self.top = blur, top
 
     def embed(self, images: Tensor) -> Tensor:
         """The chosen features: (B, 3, H, W) to (B, d, h, w)."""
-        return self.features(images)[:, self.selected]
+        return self.features(images, [self.get_buffer(f"selected_{index}") for index in range(self._levels)])
+
+    def _divide_selected(self, _: Any = None) -> None:
+        """Keeps the chosen features by level, where they move with the module and are constants of an export."""
+        parts = self.features.by_level(self.selected)
+        self._levels = len(parts)
+        for index, part in enumerate(parts):
+            self.register_buffer(f"selected_{index}", part, persistent=False)
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Smoothed Mahalanobis distances as map, the mean of its highest values as score.
@@ -103,10 +112,11 @@ class PaDiM(StatisticsDetector):
             size: Height and width of the images, in pixels.
             processes: That fit together, and gather the sums of all.
         """
-        entries = math.prod(self.features.positions(*size)) * self.selected.numel() ** 2  # of one matrix per position
-        # Float64: sums, covariances, factors, inverses, and then these in float32; or the sums of all processes.
-        gathered = processes + 2 if processes > 1 else 0
-        return entries * max(4 * 8 + 4, gathered * 8), entries * 4
+        positions, matrix = math.prod(self.features.positions(*size)), self.selected.numel() ** 2
+        # Sums in float64 and what is made of them, some at a time, in float32; or the sums of all processes.
+        fitting = positions * (8 + 4) + min(positions, AT_ONCE) * 3 * 8
+        gathering = (processes + 2) * positions * 8 if processes > 1 else 0
+        return matrix * max(fitting, gathering), matrix * positions * 4
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
         """Refuses what does not fit, with the number of channels that does."""

@@ -23,6 +23,7 @@ from ccd_lightning.models.batchnorm import batch_statistics
 from ccd_lightning.models.heads import ProjectionHead
 from ccd_lightning.models.igd.settings import plain
 from ccd_lightning.modules.ccd import CCD, view_classes
+from ccd_lightning.ranges import above, at_least
 
 
 @dataclass
@@ -81,8 +82,8 @@ class PMSACL(CCD):
         centring: Centring = Centring(),  # noqa: B008  (jsonargparse reads the default)
         **options: Any,
     ) -> None:
-        if alpha <= 0:
-            raise UserError(f"model.alpha is {alpha}, but must be above 0.")
+        above("model.alpha", alpha, 0)
+        at_least("model.centring_weight", centring_weight, 0)
         self.centring = Centring(**plain(centring))  # a checkpoint has plain values
         super().__init__(**options)
         self.hparams.update(centring=asdict(self.centring))

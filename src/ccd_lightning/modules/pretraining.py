@@ -21,9 +21,11 @@ from ccd_lightning.models.batchnorm import batch_statistics, calibrate, synchron
 from ccd_lightning.models.means import Batches, weighted_means
 from ccd_lightning.models.probe import FeatureProbe
 from ccd_lightning.modules.finetuning import StartingPoint, frozen_parts, kept_norms, limit_training, make_optimizer
+from ccd_lightning.modules.finite_scores import require_numbers
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images, require_normal_images
 from ccd_lightning.modules.probing import probe_held_out
-from ccd_lightning.modules.schedule import warmup_cosine
+from ccd_lightning.modules.schedule import check_optimizer, warmup_cosine
+from ccd_lightning.ranges import at_least
 from ccd_lightning.transforms.patches import tiles
 
 CALIBRATED = 256  # images: means and variances of all of their pixels are known well, and each norm takes a pass
@@ -62,6 +64,10 @@ class EncoderPretraining(LightningModule, ABC):
         schedule: Literal["step", "epoch"],
     ) -> None:
         super().__init__()
+        for name, weight in weights.items():
+            at_least(f"model.{name}_weight", weight, 0)
+        at_least("model.warmup_steps", warmup_steps, 0)
+        check_optimizer(optimizer)
         self.weights = dict(weights)
         self.make_optimizer = optimizer
         self.warmup_steps = warmup_steps
@@ -189,7 +195,7 @@ class EncoderPretraining(LightningModule, ABC):
                 losses = self.losses(shown)
             self._tested.append((int(normal.sum()), {name: float(value) for name, value in losses.items()}))
         with torch.autocast(self.device.type, enabled=False):  # as when the probe was fitted
-            return {"scores": self._distances(batch["image"])}
+            return require_numbers({"scores": self._distances(batch["image"])}, batch)
 
     def on_test_epoch_end(self) -> None:
         """Averages the losses over all ranks' normal images, of which a rank may have had none."""

@@ -21,6 +21,7 @@ from ccd_lightning.transforms.lesions import LEAST
 from ccd_lightning.transforms.medmix import paste_lesions
 
 Evaluate = Callable[[Tensor, Tensor], dict[str, Tensor]]
+Pasted = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), where their lesions are (N, H, W), and their boxes (N, 4)
 
 MOST = 100  # images with pseudo-lesions in a validation, about; more would cost time and change the AUROC little
 MOST_PIXELS = MOST << 20  # of all of them together: of images beyond 1024 px fewer are kept
@@ -65,13 +66,17 @@ class PseudoLesions:
         self._kept += [_Kept(digests[place], images[place].cpu(), boxes[place]) for place in chosen]
         self._kept = sorted(self._kept, key=lambda kept: kept.digest)[: self._most]
 
-    def paste(self, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def paste(self, seed: int) -> Iterator[Pasted]:
         """This rank's share of the images with lesions, on the CPU; forgets the images.
 
         Yields:
             Images (N, 3, H, W), no more than in the batches that were added, where their lesions are, (N, H, W) bool,
             and their boxes (N, 4). Lesions are within these.
         """
+        yield from _batches(self._pasted(seed), self._batch)
+
+    def _pasted(self, seed: int) -> Iterator[Pasted]:
+        """The same, image by image."""
         kept, self._kept = self._kept, []
         everyone = sorted(digest for share in self._gather([one.digest for one in kept]) for digest in share)
         chosen = everyone[: self._most]
@@ -85,7 +90,7 @@ class PseudoLesions:
                 inside = ..., slice(top, bottom), slice(left, right)
                 pasted[inside], masks[inside] = paste_lesions(pasted[inside], generator)
                 boxes = torch.tensor([[top, left, bottom, right]]).expand(draws, -1)
-                yield from zip(*(torch.split(part, self._batch) for part in (pasted, masks, boxes)), strict=True)
+                yield pasted, masks, boxes
 
     def measure(self, evaluate: Evaluate, normal: Tensor, seed: int) -> dict[str, float]:
         """Tells images with lesions from images without; every rank must call it.
@@ -112,6 +117,20 @@ class PseudoLesions:
             "pseudo_auroc": auroc(normal, torch.cat([share for share, _ in gathered])),
             "pseudo_pixel_auroc": _area(*total[:, total.any(dim=0)].double().numpy()),
         }
+
+
+def _batches(parts: Iterator[Pasted], size: int) -> Iterator[Pasted]:
+    """Joins tensors (n, ...), and cuts them into batches of a size, the last of which may be smaller."""
+    waiting: list[Pasted] = []
+    for part in parts:
+        waiting.append(part)
+        while sum(len(one[0]) for one in waiting) >= size:
+            images, masks, boxes = (torch.cat(tensors) for tensors in zip(*waiting, strict=True))
+            yield images[:size], masks[:size], boxes[:size]
+            waiting = [(images[size:], masks[size:], boxes[size:])]
+    if sum(len(one[0]) for one in waiting):
+        images, masks, boxes = (torch.cat(tensors) for tensors in zip(*waiting, strict=True))
+        yield images, masks, boxes
 
 
 def auroc(normal: Tensor, abnormal: Tensor) -> float:

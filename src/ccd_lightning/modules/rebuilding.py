@@ -68,7 +68,10 @@ def _class_of(checkpoint: dict[str, Any], file: Path, trust: bool) -> type[OneCl
         if isinstance(kind, type) and issubclass(kind, OneClassDetector):
             return kind
     if name not in _known() and (trust or not module or module.startswith("ccd_lightning.")):
-        raise UserError(f"{file}: not a detector's checkpoint; ccd fit makes one, with a config such as padim_folder.")
+        what = (
+            f"a checkpoint of {name.rpartition('.')[2]}, not of a detector" if name else "not a detector's checkpoint"
+        )
+        raise UserError(f"{file}: {what}; ccd fit makes one, with a config such as padim_folder.")
     return known_detector(name, file)
 
 

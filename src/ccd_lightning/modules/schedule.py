@@ -7,13 +7,54 @@ stay at the final rate. And SequentialLR has the cosine begin after the warm-up,
 from __future__ import annotations
 
 import math
-from typing import Literal
+import re
+from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import OptimizerCallable
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import refuse
+
+RANGES = {"betas": "from 0 to less than 1, each", "rho": "from 0 to 1"}  # others: 0 or more
+NAMES = {"learning rate": "lr", "learning_rate": "lr", "epsilon": "eps", "beta": "betas"}  # as torch calls options
+
+
+def build_optimizer(make: OptimizerCallable, parameters: Any) -> Optimizer:
+    """Makes an optimiser from parameters, or groups of them.
+
+    Raises:
+        UserError: If it refuses its options, such as a rate below 0, or one of them is infinite.
+    """
+    try:
+        optimizer = make(parameters)
+    except (TypeError, ValueError) as error:
+        found = re.match(r"Invalid ([a-z_ ]+?)(?: value| parameter at index \d)?: (\S+)$", str(error))
+        if not found:
+            raise UserError(f"model.optimizer: {error}. Give another value.") from error
+        name = NAMES.get(found[1], found[1])
+        refuse(f"model.optimizer.{name}", float(found[2]), RANGES.get(name, "0 or more"))
+    _refuse_infinite(optimizer)
+    return optimizer
+
+
+def check_optimizer(make: OptimizerCallable) -> None:
+    """Tries the options of an optimiser on a parameter of its own, so that a mistake is told before anything is read.
+
+    Raises:
+        UserError: As in `build_optimizer`.
+    """
+    build_optimizer(make, [nn.Parameter(torch.zeros(1, 1))])
+
+
+def _refuse_infinite(optimizer: Optimizer) -> None:
+    for name, value in optimizer.param_groups[-1].items():
+        if isinstance(value, float) and not math.isfinite(value):
+            refuse(f"model.optimizer.{name}", value, "finite")
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3, every: int = 1) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +57,9 @@ def read_metrics(run: Path) -> Results:
             {name: (float(low), float(high)) for name, (low, high) in content["intervals"].items()},
             dict(content["undefined"]),
         )
+        values = [*evaluation.metrics.values(), *(end for ends in evaluation.intervals.values() for end in ends)]
+        if not all(map(math.isfinite, values)):
+            raise ValueError("a metric is no finite number")
         data = content["data"] | {key: content["data"][key] for key in ("root", "images", "split")}
     except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"there is no {error} in it" if isinstance(error, KeyError) else error

@@ -9,40 +9,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
-
 from ccd_lightning.errors import UserError
-from ccd_lightning.reading import read_text
 
 T = TypeVar("T")
 NAME = re.compile(r"\w[\w.+-]*")
-
-
-def read_yaml(file: Path) -> Any:
-    """The content of a YAML file, in which no key stands twice.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
-    try:
-        return yaml.load(read_text(file), _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{file}{line}: {error.problem}.") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[str]()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
 
 
 class StrictReader:
@@ -62,7 +32,7 @@ class StrictReader:
             self.refuse(key, "give at least one")
         for name in given:
             if not NAME.fullmatch(name):
-                self.refuse(f"{key}.{name}", "names consist of letters, digits and . _ + -, as folders have them")
+                self.refuse(f"{key}.{name}", "give a name of letters, digits and . _ + -, as folders have them")
         return given
 
     def mapping(
@@ -77,7 +47,7 @@ class StrictReader:
             self.known(name, allowed or (), f"{prefix}{name}", "key")
         for name in required:
             if given.get(name) is None:
-                self.refuse(f"{prefix}{name}", "this key is missing")
+                self.refuse(f"{prefix}{name}", "this key is missing; add it")
         return given
 
     def known(self, name: str, names: Collection[str], key: str, what: str) -> None:

@@ -21,7 +21,8 @@ from ccd_lightning.studies.definition import (
     PublishedFigure,
     Study,
 )
-from ccd_lightning.studies.strict import StrictReader, flat_options, read_yaml
+from ccd_lightning.studies.strict import StrictReader, flat_options
+from ccd_lightning.yaml_files import read_mapping
 
 FOLDER = Path("studies")
 KEYS = (*("sets", "encoders", "detectors", "seeds", "output", "network", "options", "compare", "metrics", "published"),)
@@ -43,10 +44,9 @@ def find_study(name: str) -> Path:
     if file := shipped.find_study(name):
         return file
     close = difflib.get_close_matches(Path(name).stem, shipped.study_names(), n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise UserError(
-        f"{name}: there is no such study file, nor a shipped study.{hint} Shipped: {', '.join(shipped.study_names())}."
-    )
+    names = ", ".join(shipped.study_names())
+    hint = f"Did you mean {close[0]}?" if close else f"Give a file (.yaml), or one of {names}."
+    raise UserError(f"{name or 'STUDY is empty'}: there is no such study file, nor a shipped study. {hint}")
 
 
 def read_study(file: Path) -> Study:
@@ -55,7 +55,7 @@ def read_study(file: Path) -> Study:
     Raises:
         UserError: If it is not as `docs/studies.md` describes it.
     """
-    return _Reader(file).study(read_yaml(file))
+    return _Reader(file).study(read_mapping(file, "sets, encoders and detectors"))
 
 
 class _Reader(StrictReader):

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from ccd_lightning.ranges import FAMILY, at_least, rising, within
 from ccd_lightning.transforms.strong import draw
 from ccd_lightning.transforms.weak_batched import adjust_hue, adjust_saturation
 
@@ -43,14 +44,10 @@ class LesionSettings:
 
     def __post_init__(self) -> None:
         for name in ("size", "strength"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} must rise within (0, 1], got {low} to {high}")
-        for name in ("jitter", "noise", "warp"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if self.jitter > 1:
-            raise ValueError(f"jitter must be in [0, 1], got {self.jitter}")
+            rising(f"{FAMILY}.{name}", getattr(self, name), 0, 1)
+        within(f"{FAMILY}.jitter", self.jitter, 0, 1)
+        at_least(f"{FAMILY}.noise", self.noise, 0)
+        at_least(f"{FAMILY}.warp", self.warp, 0)
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Smallest and largest side in pixels of lesions in an image.

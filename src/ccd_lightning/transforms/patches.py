@@ -34,7 +34,7 @@ def position_pairs(
     """
     count, _, height, width = images.shape
     if 2 * size > min(height, width):
-        raise ValueError(f"Two patches of {size} px do not fit into {height} x {width} px")
+        raise ValueError(f"two patches (data.views.patch_size is {size}) do not fit into {height} x {width} px")
     position = torch.randint(len(CELLS), (count,), generator=generator)
     jitter = torch.randint(max(size // 4, 1), (count, 2), generator=generator)
     offset = torch.tensor(CELLS)[position] * (size * 3 // 4 + jitter)  # (B, 2): rows and columns
@@ -60,7 +60,7 @@ def draw_tile(height: int, width: int, side: int, generator: torch.Generator | N
         ValueError: If the image does not divide into such tiles.
     """
     if side < 1 or height % side or width % side:
-        raise ValueError(f"Images of {height} x {width} px do not divide into tiles of {side} px")
+        raise ValueError(f"{height} x {width} px do not divide into tiles (data.views.tile is {side})")
     columns = width // side
     row, column = divmod(int(torch.randint(height // side * columns, (), generator=generator)), columns)
     return row * side, column * side

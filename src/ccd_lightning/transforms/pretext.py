@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ccd_lightning.ranges import FAMILY, at_least, refuse
 from ccd_lightning.transforms.patches import cut, draw_tile, position_pairs
 from ccd_lightning.transforms.strong import Permutation
 from ccd_lightning.transforms.weak_batched import first_views, weak_views
@@ -63,10 +64,9 @@ class PretextViews:
         tile: int = 0,
         augment_on: Literal["cpu", "device"] = "cpu",
     ) -> None:
-        if pairs < 0:
-            raise ValueError(f"pairs must be 0 or more, got {pairs}")
-        if pairs and patch_size < 1:
-            raise ValueError(f"patch_size must be 1 or more, got {patch_size}")
+        at_least("data.views.pairs", pairs, 0)
+        at_least("data.views.patch_size", patch_size, 1 if pairs else 0)
+        at_least("data.views.tile", tile, 0, "; 0 takes the whole image")
         self.family = family or Permutation()
         self.count, self.first, omitted = _attributes(self.family)
         self.cutout_size = cutout_size
@@ -207,11 +207,12 @@ def _attributes(family: nn.Module) -> tuple[int, tuple[str, ...], tuple[str, ...
     """
     name, count = type(family).__name__, getattr(family, "count", None)
     if not isinstance(count, int) or count < 1:
-        raise ValueError(f"{name}.count must be the number of its strong augmentations, 1 or more, got {count}")
+        refuse(FAMILY, name, f"a class whose count, now {count}, is the number of its strong augmentations, 1 or more")
     chosen = []
     for attribute, default, known in (("weak_first", ("flip",), GEOMETRIC), ("weak_omitted", (), tuple(OPTIONAL))):
         names = tuple(getattr(family, attribute, default))
         if unknown := set(names) - set(known):
-            raise ValueError(f"{name}.{attribute} must name some of {', '.join(known)}, got {min(unknown)}")
+            wanted = f"a class whose {attribute} names some of {', '.join(known)}, and not {min(unknown)}"
+            refuse(FAMILY, name, wanted)
         chosen.append(names)
     return count, chosen[0], chosen[1]

@@ -36,6 +36,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from ccd_lightning.ranges import FAMILY, at_least, refuse, within
+
 
 class Identity(nn.Module):
     """Leaves images as they are: one distribution, with which CCD's contrastive loss is SimCLR's."""
@@ -98,7 +100,7 @@ class Cutout(nn.Module):
     def __init__(self, side: float = 0.25) -> None:
         super().__init__()
         if not 0 < side <= 1:
-            raise ValueError(f"side must be in (0, 1], got {side}")
+            refuse(f"{FAMILY}.side", side, "above 0 and up to 1")
         self.side = side
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
@@ -126,8 +128,8 @@ class Noise(nn.Module):
 
     def __init__(self, variance: float = 0.05, amount: float = 0.05) -> None:
         super().__init__()
-        if variance < 0 or not 0 <= amount <= 1:
-            raise ValueError(f"variance must not be negative and amount in [0, 1], got {variance} and {amount}")
+        at_least(f"{FAMILY}.variance", variance, 0)
+        within(f"{FAMILY}.amount", amount, 0, 1)
         self.variance = variance
         self.amount = amount
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ccd_lightning.ranges import at_least, rising
+
 Records = np.ndarray[Any, np.dtype[np.void]]
 Pairs = npt.NDArray[np.float64]
 
@@ -70,10 +72,9 @@ class WeakSettings:
     grey: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.size < 1 or self.cutout_size < 0:
-            raise ValueError(f"Views of {self.size} px with holes of {self.cutout_size} px are impossible")
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale must rise within (0, 1], got {self.scale[0]} to {self.scale[1]}")
+        at_least("data.views.size", self.size, 1)
+        at_least("data.views.cutout_size", self.cutout_size, 0)
+        rising("data.views.scale", self.scale, 0, 1)
 
     def without(self, names: Collection[str]) -> WeakSettings:
         """The same settings without some weak views, by their names in OPTIONAL."""

@@ -90,7 +90,10 @@ def read_mask(file: Path, page: int | None = None, axis: int = AXIAL) -> NDArray
         colours: NDArray[np.bool_] = np.any([plane[name] > 0 for name in "RGB"], axis=0)
         return colours
     threshold = 0.5 if _holds_shares(file, state_of(file)) else _rounding(volume)
-    abnormal: NDArray[np.bool_] = _scaled(plane, volume) > threshold
+    values = _scaled(plane, volume)
+    if not np.isfinite(values).all():
+        raise UserError(f"{file}: the mask holds values that are no numbers (NaN or infinite). Write 0 and 1 instead.")
+    abnormal: NDArray[np.bool_] = values > threshold
     return abnormal
 
 

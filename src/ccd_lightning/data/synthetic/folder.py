@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.ranges import at_least, seed_in_range
 from ccd_lightning.reading import read_text
 from ccd_lightning.writing import scratch
 
@@ -101,8 +102,11 @@ def synthesize(
         UserError: If there is no such set, a number is out of range, or the folder holds something else.
     """
     _find(name)
-    _check_request(size, seed, min(train, test_good, test_abnormal))
     counts = {"train": train, "test_good": test_good, "test_abnormal": test_abnormal}
+    at_least("--size", size, SMALLEST)
+    seed_in_range("--seed", seed)
+    for option, count in counts.items():
+        at_least(f"--{option}", count, 0)
     record = {"name": name, "size": size, "seed": seed, "version": VERSION, **counts}
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         _check_same(root, record)
@@ -120,13 +124,6 @@ def _find(name: str) -> Set:
     if name not in SETS:
         raise UserError(f"{name}: no such embedded data set. There are {', '.join(SETS)}.")
     return SETS[name]
-
-
-def _check_request(size: int, seed: int, fewest: int) -> None:
-    if size < SMALLEST:
-        raise UserError(f"size: {size} pixels are too few to show anything. Ask for {SMALLEST} or more.")
-    if seed < 0 or fewest < 0:
-        raise UserError("seed, train, test_good, test_abnormal: a number is negative. Give 0 or more.")
 
 
 def _build(root: Path, record: dict[str, Any], jobs: list[tuple[str, str, int]], progress: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.losses import igd
+from ccd_lightning.models.igd.networks import GROUPS, SMALLEST
+from ccd_lightning.ranges import at_least, refuse, within
 
 
 @dataclass
@@ -80,16 +83,23 @@ def check(whole: Scale, local: WindowScale, training: Training) -> None:
     """
     least = {"weight": 0, "windows_per_image": 1, "chunk_size": 1, "stride": 1, "ssim_window": 1}
     for name, scale in (("global_scale", whole), ("local_scale", local)):
+        option = f"model.{name}"
+        if scale.size < 2 * SMALLEST or scale.size & (scale.size - 1):
+            refuse(f"{option}.size", scale.size, "a power of 2: 8, 16, 32, ...")
+        if scale.width < 1 or scale.width % GROUPS:
+            refuse(f"{option}.width", scale.width, f"a multiple of {GROUPS}")
         for key, low in least.items():
-            if getattr(scale, key, low) < low:
-                raise UserError(f"model.{name}.{key} is {getattr(scale, key)}, but must be {low} or more.")
+            at_least(f"{option}.{key}", getattr(scale, key, low), low)
         for key in ("gaussian", "structure"):
-            if not 0 <= getattr(scale, key) <= 1:
-                raise UserError(f"model.{name}.{key} is {getattr(scale, key)}, but must be a share between 0 and 1.")
-        if not scale.ssim_weights:
-            raise UserError(f"model.{name}.ssim_weights is empty, but must have a weight for each level of similarity.")
-    if training.estimate_every < 1 or min(training.gaussian, training.interpolation) < 0:
-        raise UserError("model.training: estimate_every must be 1 or more, gaussian and interpolation 0 or more.")
+            within(f"{option}.{key}", getattr(scale, key), 0, 1)
+        if scale.ssim_window % 2 == 0:
+            refuse(f"{option}.ssim_window", scale.ssim_window, "odd: 1, 3, 5, ...")
+        levels = scale.ssim_weights
+        if not (all(0 <= weight < math.inf for weight in levels) and sum(levels) > 0):
+            refuse(f"{option}.ssim_weights", list(levels), "a weight of 0 or more for each level, not all of them 0")
+    at_least("model.training.estimate_every", training.estimate_every, 1)
+    at_least("model.training.gaussian", training.gaussian, 0)
+    at_least("model.training.interpolation", training.interpolation, 0)
     if whole.weight + local.weight == 0:
         raise UserError("model.global_scale.weight and model.local_scale.weight must not both be 0.")
     if local.stride > local.size:

@@ -1,0 +1,46 @@
+"""Options of the commands that are not Lightning's: mistakes are told in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ccd_lightning.commands import expand
+from ccd_lightning.errors import UserError
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser that takes whole names of options, and reports a mistake as `UserError`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | options)
+
+    def error(self, message: str) -> NoReturn:
+        """Reports a mistake.
+
+        Raises:
+            UserError: Always.
+        """
+        text = message.removeprefix("argument ").replace(": is empty", " is empty")
+        text = re.sub(r"^((?:--?[\w.]+/)*)(--?[\w.]+)(?=[: ])", lambda found: found[0].split("/")[0], text)
+        hint = ""
+        if found := re.match(r"unrecognized arguments: (-\S+)", message):
+            text = f"there is no option {found[1]}"
+            close = difflib.get_close_matches(found[1].split("=")[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+        complete = text.endswith("leave the option out")
+        raise UserError(f"{self.prog}: {text}{hint or '.'}{'' if complete else f' `{self.prog} --help` tells more.'}")
+
+
+def place(text: str) -> Path:
+    """A path that an option names; `~` is the home folder.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is empty, which would be the working directory.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("is empty. Give a path, or leave the option out")
+    return expand(text)

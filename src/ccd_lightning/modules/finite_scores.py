@@ -1,0 +1,34 @@
+"""Scores that are no numbers are never written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ccd_lightning.errors import UserError
+
+
+def require_numbers(output: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The output of a test or a prediction as it is, if its scores are finite.
+
+    Args:
+        output: `scores` (B,), and perhaps `maps` (B, H, W).
+        batch: May name the images' files as `path`.
+
+    Raises:
+        UserError: If a score or a value of a map is NaN or infinite; it names the image.
+    """
+    sound = output["scores"].isfinite()
+    if "maps" in output:
+        sound = sound & output["maps"].isfinite().flatten(1).all(dim=1)
+    if not bool(sound.all()):
+        index = int((~sound).nonzero()[0])
+        names = batch.get("path", ())
+        image = str(names[index]) if index < len(names) else f"image {index} of a batch"
+        raise UserError(
+            f"{image}: its score or map is no number, because the checkpoint's weights or statistics are none. Give"
+            " --ckpt_path another checkpoint, or fit it again."
+        )
+    return output

@@ -1,0 +1,56 @@
+"""Reading YAML files strictly: a mistake is one sentence that names the file and the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a YAML file, in which no key stands twice.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        return yaml.load(read_text(file), _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{file}{line}: {error.problem}. Write it as YAML: KEY: VALUE.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: no text in UTF-8, as YAML files are. Give another file, or save it in UTF-8."
+        ) from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read ({reason}). Give another file.") from error
+
+
+def read_mapping(file: Path, what: str) -> dict[Any, Any]:
+    """The same, of a file that holds keys with values; `what` says in words what they should be.
+
+    Raises:
+        UserError: If it cannot be read, or holds something else.
+    """
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        found = "it is empty" if content is None else f"it holds a {type(content).__name__}"
+        raise UserError(f"{file}: {found}, but must hold {what}.")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
