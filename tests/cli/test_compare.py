@@ -149,7 +149,7 @@ def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[-1] == "ROC curves: figures/roc.png"
     assert np.asarray(Image.open("figures/roc.png").convert("L")).std() > 10
     assert "roc.txt: the name of a picture ends in .png" in complaint(*runs, "--output", "roc.txt", capsys=capsys)
-    assert "good/metrics.json/roc.png: cannot be written" in complaint(
+    assert "good/metrics.json: File exists. Give another place" in complaint(
         *runs, "--output", "good/metrics.json/roc.png", capsys=capsys
     )
     normal = leave("normal", GOOD[:9], LABELS[:9])
