@@ -39,6 +39,7 @@ def _local(detector: Any) -> StatisticsDetector:
     detector.features = PatchFeatures(encoder, FeatureConfig(layers=(0,)))
     if isinstance(detector, PaDiM):
         detector.selected = torch.arange(6)
+        detector._divide_selected()
     made: StatisticsDetector = detector.eval()
     return made
 
