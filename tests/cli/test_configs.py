@@ -140,6 +140,7 @@ def test_model_data_and_trainer_fit_together(
     made: list[CLI] = []
     monkeypatch.setattr(CLI, "fit", lambda *_, **__: None)
     monkeypatch.setattr(CLI, "after_fit", lambda cli: made.append(cli))
+    monkeypatch.setattr("ccd_lightning.cli.training._release", lambda cli: None)
     monkeypatch.chdir(tmp_path)
     assert main(small(config, images)) == 0
     (cli,) = made

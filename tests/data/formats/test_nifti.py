@@ -156,7 +156,7 @@ def test_whether_a_mask_holds_probabilities_is_decided_for_all_of_its_slices(tmp
     values[0, :, 0], values[0, :, 1] = 0.25, 3  # the first slice alone could be of probabilities
     labels = write(tmp_path / "labels.nii", values)
     assert [int(nifti.read_mask(labels, page).sum()) for page in (0, 1)] == [4, 4]
-    values[0, :, 1] = np.nan, 0.75, 0.75, 0.25
+    values[0, :, 1] = 0, 0.75, 0.75, 0.25
     shares = write(tmp_path / "shares.nii", values)
     assert [int(nifti.read_mask(shares, page).sum()) for page in (0, 1)] == [0, 2]
 
