@@ -39,5 +39,5 @@ def read_text(path: Path, most: int = MOST_BYTES, errors: str = "strict") -> str
         UnicodeDecodeError: If it is not UTF-8 and `errors` is "strict".
     """
     if check_regular(path).st_size > most:
-        raise OSError(errno.EFBIG, f"more than {most:,} bytes, too large for what it should hold", str(path))
+        raise OSError(errno.EINVAL, f"more than {most:,} bytes, too large for what it should hold", str(path))
     return path.read_text(encoding="utf-8-sig", errors=errors)
