@@ -27,7 +27,7 @@ from torchvision import transforms
 
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.synthetic import synthesize
-from ccd_lightning.export import open_onnx, write_onnx
+from ccd_lightning.export import OPSET, open_onnx, write_onnx
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.igd import IGD
 from ccd_lightning.modules.neighbours import Neighbours
@@ -131,6 +131,43 @@ def scoring_windows() -> None:
         alone, scored = best(bare, lambda: detector(image))
     compared = f"its nets alone, {alone:.2f} s, 225 windows"
     report("IGD, score and map of one image", scored / alone, "times", compared, 1.5)
+
+
+class Levels(torch.nn.Module):
+    """The levels that a detector reads of its encoder, and nothing else."""
+
+    def __init__(self, detector: PaDiM) -> None:
+        super().__init__()
+        self.encoder, self.layers = detector.encoder, detector.features.layers
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Feature maps of images (B, 3, H, W)."""
+        return tuple(self.encoder.maps(images, self.layers))
+
+
+def exported_encoder() -> None:
+    """PaDiM in onnxruntime against its encoder alone in onnxruntime, one thread."""
+    import onnxruntime
+
+    torch.manual_seed(0)
+    detector = PaDiM().eval()
+    detector.preprocessing = Preprocessing(SIZE)
+    images, options = torch.rand(1, 3, SIZE, SIZE), onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        detector.gaussian.update(detector.embed(torch.rand(4, 3, SIZE, SIZE)))
+        detector.gaussian.fit()
+        write_onnx(detector, whole := Path(folder) / "detector.onnx", "float")
+        program = torch.onnx.export(Levels(detector), (images,), opset_version=OPSET, dynamo=True, verbose=False)
+        assert program is not None
+        program.save(alone := Path(folder) / "levels.onnx")
+        runtime = open_onnx(whole, threads=1)
+        session = onnxruntime.InferenceSession(alone, options, providers=["CPUExecutionProvider"])
+        given = {session.get_inputs()[0].name: images.numpy()}
+        bare, scored = best(lambda: session.run(None, given), lambda: runtime(images), rounds=10)
+    report(
+        "PaDiM in ONNX, one image", scored / bare, "times", f"its encoder alone in ONNX, {1 / bare:.0f} images/s", 1.6
+    )
 
 
 def exported() -> None:
@@ -279,7 +316,7 @@ def run(check: bool) -> int:
     torch.set_num_threads(1 if check else torch.get_num_threads())
     print(f"{os.cpu_count()} cores, torch {torch.__version__}\n")
     print("| what | measured | against | limit |\n| --- | --- | --- | --- |")
-    limited = (statistics, scoring_windows, pretraining, weak_views, help_texts)
+    limited = (statistics, scoring_windows, exported_encoder, pretraining, weak_views, help_texts)
     others = (synthesis, exported, memory, memory_of_predicting, evaluation)
     for part in limited if check else (*limited, *others):
         part()
