@@ -73,6 +73,13 @@ def interpolations(
     return down, across
 
 
+def are_channels_last(maps: Tensor) -> bool:
+    """Whether the channels of maps (B, C, h, w) lie side by side in memory; never during an export."""
+    if torch.compiler.is_exporting() or maps.ndim != 4:  # where a look at the memory would fix the size of the batch
+        return False
+    return maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+
+
 def _multiplied_channels_last(maps: Tensor, down: Tensor | None, across: Tensor | None) -> Tensor:
     """The same for maps (B, C, h, w) whose channels lie side by side in memory, which those of the result then do."""
     inner = maps.permute(0, 2, 3, 1)  # (B, h, w, C)
@@ -120,7 +127,7 @@ def multiplied(maps: Tensor, matrices: tuple[Matrix | None, Matrix | None]) -> T
         (..., H, W).
     """
     down, across = (None if one is None else torch.as_tensor(one).to(maps.dtype).to(maps.device) for one in matrices)
-    if maps.ndim == 4 and not maps.is_contiguous() and maps.is_contiguous(memory_format=torch.channels_last):
+    if are_channels_last(maps):
         return _multiplied_channels_last(maps, down, across)
     if down is not None:
         maps = (maps.transpose(-2, -1) @ down.T).transpose(-2, -1)

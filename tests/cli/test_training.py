@@ -138,7 +138,7 @@ def test_predict_reads_no_label(workspace: Path, capsys: pytest.CaptureFixture[s
 
 def test_pretraining_is_not_exported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--ckpt_path", "runs/ccd_synthetic"]) == 2
-    assert "not a detector's checkpoint; ccd fit makes one" in capsys.readouterr().err
+    assert "a checkpoint of CCD, not of a detector; ccd fit makes one" in capsys.readouterr().err
     assert not list(Path("runs/ccd_synthetic").rglob("*.onnx"))
 
 
@@ -301,7 +301,7 @@ def test_load_in_python(workspace: Path) -> None:
     assert scores.tolist() == pytest.approx([float(row["score"]) for row in rows], rel=1e-4)
     decisions = ["abnormal" if score > detector.threshold else "normal" for score in scores]
     assert decisions == [row["decision"] for row in rows]
-    with pytest.raises(UserError, match="not a detector's checkpoint"):
+    with pytest.raises(UserError, match="not of a detector"):
         load("runs/ccd_synthetic")
 
 

@@ -259,7 +259,7 @@ def test_load_and_export_import_nothing(name: str, place: Path, capsys: pytest.C
         assert type(load("received.ckpt", trust=True)).__name__ == "Mine"
         assert type(load("received.ckpt")).__name__ == "Mine"  # which is imported now
     else:
-        with pytest.raises(UserError, match="not a detector's checkpoint"):
+        with pytest.raises(UserError, match="not of a detector"):
             load("received.ckpt", trust=True)
 
 

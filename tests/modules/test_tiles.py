@@ -161,7 +161,7 @@ def test_a_fit_with_tiles_is_tested_loaded_and_predicts(
     assert not maps[:, :, 112:].any()
     images = detector.read_placed(*files)
     assert images.content.tolist() == [[0, 16, 96, 112]] * 3
-    assert torch.equal(detector(*images)[0], scores)
+    assert torch.allclose(detector(*images)[0], scores, rtol=1e-5)  # with gradients, sums are made in another order
     assert main(["predict", "--images", *files, "--output", "out"]) == 0
     with Path("out/predictions.csv").open() as file:
         found = [float(row["score"]) for row in csv.DictReader(file)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ccd_lightning.errors import UserError
-from ccd_lightning.grids import Grid, resample
+from ccd_lightning.grids import Grid, are_channels_last, resample
 from ccd_lightning.models.content import Counted, counted, within
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.ranges import at_least, refuse
@@ -157,7 +157,7 @@ def _chosen(maps: Tensor, channels: Tensor | None) -> Tensor:
     """Some channels (d,) of maps (B, C, h, w), or all; they lie side by side in memory where those of the maps do."""
     if channels is None:
         return maps
-    if maps.is_contiguous(memory_format=torch.channels_last):
+    if are_channels_last(maps):
         return maps.movedim(1, -1)[..., channels].movedim(-1, 1)
     return maps[:, channels]
 
