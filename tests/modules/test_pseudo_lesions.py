@@ -23,7 +23,8 @@ QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable
 
 def held_out(count: int = 12, side: int = 40) -> Tensor:
     coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(1))
-    return 0.2 + 0.6 * torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+    smooth = 0.2 + 0.6 * torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+    return (smooth * 255).round() / 255  # of 8 bits, as files are
 
 
 def brightness(images: Tensor, _: Tensor | None = None) -> dict[str, Tensor]:
@@ -162,6 +163,12 @@ def test_a_fit_with_plain_loaders_logs_it_and_thresholds_stay(monkeypatch: pytes
     assert set(without.logged) == {"threshold"}
     for name, value in without.state_dict().items():
         assert torch.equal(value, one.state_dict()[name]), name
+
+
+def test_of_a_batch_that_few_images_are_kept_of_the_others_are_freed() -> None:
+    lesions = PseudoLesions()
+    lesions.add(held_out(12))
+    assert all(kept.image.untyped_storage().nbytes() == 3 * 40**2 for kept in lesions._kept)
 
 
 def test_lesions_are_within_the_content_and_pixels_of_margins_do_not_count() -> None:
