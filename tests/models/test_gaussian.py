@@ -58,6 +58,13 @@ def test_state_carries_all_that_scoring_needs(padim: dict[str, torch.Tensor]) ->
     empty = PatchGaussian(dtype=torch.float64)
     empty.load_state_dict(state)
     assert torch.equal(empty.mahalanobis(padim["query_embeddings"]), gaussian.mahalanobis(padim["query_embeddings"]))
+    places, channels = gaussian.mean.shape
+    assert state["whitening"].shape == (places, channels * (channels + 1) // 2)  # the lower triangles
+    older = PatchGaussian(dtype=torch.float64)  # which kept the zeros above, too
+    older.load_state_dict(state | {"whitening": gaussian.whitening})
+    assert torch.equal(older.whitening, gaussian.whitening)
+    with pytest.raises(RuntimeError, match="size mismatch for whitening"):
+        PatchGaussian().load_state_dict(state | {"whitening": state["whitening"][:, 1:]})
 
 
 def test_memory_does_not_grow(padim: dict[str, torch.Tensor]) -> None:

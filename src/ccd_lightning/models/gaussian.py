@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -73,7 +74,15 @@ class PatchGaussian(FittedModule):
         self._sums: Sums | None = None
         self._complete = True
 
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        rows, columns = torch.tril_indices(*self.whitening.shape[1:], device=self.whitening.device)
+        destination[prefix + "whitening"] = self.whitening[:, rows, columns]  # the others are 0: half of the size
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        packed = state_dict.get(prefix + "whitening")
+        if packed is not None and packed.ndim == 2:  # else of a version that kept all of them
+            state_dict[prefix + "whitening"] = _unpacked(packed)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._complete = bool(self._found().all())
 
@@ -238,6 +247,21 @@ def _nothing(mean: Tensor) -> Sums:
     places, channels = mean.shape
     scatter = mean.new_zeros(places, channels, channels)
     return Sums(mean.new_zeros(places), torch.zeros_like(mean), scatter, torch.zeros_like(mean), mean.new_zeros(places))
+
+
+def _unpacked(packed: Tensor) -> Tensor:
+    """Lower triangles (P, D (D + 1) / 2), row by row, as matrices (P, D, D).
+
+    Raises:
+        RuntimeError: If a row is as long as no triangle, as of buffers of another size.
+    """
+    channels = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
+    if channels * (channels + 1) // 2 != packed.shape[1]:
+        raise RuntimeError(f"size mismatch for whitening: {packed.shape[1]} numbers are no triangle")
+    matrices = packed.new_zeros(len(packed), channels, channels)
+    rows, columns = torch.tril_indices(channels, channels, device=packed.device)
+    matrices[:, rows, columns] = packed
+    return matrices
 
 
 def by_position(embeddings: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class PaDiM(StatisticsDetector):
         # Sums in float64 and what is made of them, some at a time, in float32; or the sums of all processes.
         fitting = positions * (8 + 4) + min(positions, AT_ONCE) * 3 * 8
         gathering = (processes + 2) * positions * 8 if processes > 1 else 0
-        return matrix * max(fitting, gathering), matrix * positions * 4
+        return matrix * max(fitting, gathering), (matrix + self.selected.numel()) // 2 * positions * 4
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
         """Refuses what does not fit, with the number of channels that does."""
