@@ -105,10 +105,9 @@ class StopWhenBroken(Callback):
 
 def _sound(module: LightningModule) -> bool:
     """Whether all weights, running statistics and held-out scores are numbers."""
-    state = module.state_dict()
-    names = {name for name, _ in module.named_parameters()}
-    names |= {name for name in state if name.endswith(("running_mean", "running_var", "normal_scores"))}
-    return bool(torch.stack([state[name].isfinite().all() for name in names]).all()) if names else True
+    kept = ("running_mean", "running_var", "normal_scores")
+    tensors = [*module.parameters(), *(buffer for name, buffer in module.named_buffers() if name.endswith(kept))]
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all()) if tensors else True
 
 
 def _names(batch: Any) -> list[str]:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ccd_lightning.data.images import Images, UInt8Array
+from ccd_lightning.data.images import Images
 from ccd_lightning.data.manifest import Row
 from ccd_lightning.data.masks import read_mask
+from ccd_lightning.data.pixel_file import UInt8Array
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccd_lightning.data.file_info import SIDE, ImageInfo
-from ccd_lightning.data.images import UInt8Array
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.pixel_file import UInt8Array
 from ccd_lightning.data.thumbnails import cached_infos
 
 # Correlations of thumbnails. Files saved again, mirrored or turned reach 0.997, resized ones 0.994; different images of

@@ -14,7 +14,8 @@ from PIL import Image
 
 from ccd_lightning.data.depth import DEEP, eight_bits, own_window, shade
 from ccd_lightning.data.formats import read_header, read_picture
-from ccd_lightning.data.images import UInt8Array, progress
+from ccd_lightning.data.images import progress
+from ccd_lightning.data.pixel_file import UInt8Array
 from ccd_lightning.data.sources import split_page
 from ccd_lightning.errors import UserError
 

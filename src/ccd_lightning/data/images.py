@@ -20,7 +20,7 @@ from rich.progress import track
 
 from ccd_lightning.data.depth import WindowOption, eight_bits
 from ccd_lightning.data.formats import read_header, read_picture
-from ccd_lightning.data.pixel_file import PixelFile
+from ccd_lightning.data.pixel_file import PixelFile, UInt8Array
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.sources import state_of
@@ -30,7 +30,6 @@ from ccd_lightning.writing import atomic_write
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-UInt8Array = npt.NDArray[np.uint8]
 DECODING = 4  # of what a file's pixels are: an array kept by another version is not taken for the same
 IN_MEMORY = 2 * 10**9  # bytes of decoded images, of all processes on a machine together
 PATIENCE = 2.0  # seconds, after which a progress bar is shown
