@@ -218,7 +218,6 @@ def _parser() -> Arguments:
         sub.add_argument(
             "--size",
             "--data.size",
-            "--data.size",
             type=int,
             nargs="+",
             default=[256],
@@ -226,7 +225,6 @@ def _parser() -> Arguments:
         )
         sub.add_argument(
             "--crop",
-            "--data.crop",
             "--data.crop",
             nargs="+",
             metavar="LEFT TOP RIGHT BOTTOM",
@@ -244,7 +242,6 @@ def _reading(parser: Arguments) -> Arguments:
     parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
     parser.add_argument(
         "--window",
-        "--data.window",
         "--data.window",
         metavar="WINDOW",
         help="how grey values of more than 8 bits are shown, as --data.window: '[LOW, HIGH]', 'percentile [0.5, 99.5]',"
