@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -116,39 +116,44 @@ class PatchGaussian(FittedModule):
         batch -= mean[:, None]
         if counts is not None:
             batch.masked_fill_(~counts, 0)
+
+        def about(other: Tensor) -> tuple[Tensor, Tensor]:
+            shifted = batch + (mean - other)[:, None]
+            shifted = shifted if counts is None else torch.where(counts, shifted, 0)
+            squares = shifted.square().sum(dim=2, keepdim=True)  # (P, B, 1)
+            return (squares * shifted).sum(dim=1), squares.square().sum(dim=(1, 2))
+
+        self._add(number, mean, rows, about)
+
+    def _merge(self, new: Sums) -> None:
+        if self._sums is None:
+            self._sums = Sums(*(part.clone() for part in new))
+            return
+        self._add(new.number, new.mean, torch.empty_like(new.mean)[:, None], new.about)
+        self._sums.scatter.add_(new.scatter)  # afterwards: the moments about the new means are those without it
+
+    def _add(
+        self, number: Tensor, mean: Tensor, rows: Tensor, about: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> None:
+        """Adds images to the sums.
+
+        Args:
+            number: How many at each position, (P,).
+            mean: Theirs, (P, D).
+            rows: Their features less these means, (P, R, D), which are not in the scatter yet; the last row is for the
+                shift of the mean, and written here.
+            about: From other means to the sums `third` and `fourth` about these.
+        """
         old = self._sums or _nothing(mean)
         total = (old.number + number).clamp(min=1)
         delta = mean - old.mean
         merged = old.mean + delta * (number / total)[:, None]
         third, fourth = old.third, old.fourth
         if self.shrinkage:
-            shifted = batch + (mean - merged)[:, None]
-            shifted = shifted if counts is None else torch.where(counts, shifted, 0)
-            squares = shifted.square().sum(dim=2, keepdim=True)  # (P, B, 1)
-            third, fourth = old.about(merged)
-            third, fourth = third + (squares * shifted).sum(dim=1), fourth + squares.square().sum(dim=(1, 2))
-        rows[:, images] = delta * (old.number * number / total).sqrt()[:, None]
+            third, fourth = (one + other for one, other in zip(old.about(merged), about(merged), strict=True))
+        rows[:, -1] = delta * (old.number * number / total).sqrt()[:, None]
         scatter = old.scatter.baddbmm_(rows.transpose(1, 2), rows)  # in place: it is large
         self._sums = Sums(old.number + number, merged, scatter, third, fourth)
-
-    def _merge(self, new: Sums) -> None:
-        if self._sums is None:
-            self._sums = Sums(*(part.clone() for part in new))
-            return
-        old = self._sums
-        count = old.number + new.number
-        delta = new.mean - old.mean  # (P, D)
-        share = new.number / count.clamp(min=1)
-        mean = old.mean + delta * share[:, None]
-        third, fourth = old.third, old.fourth
-        if self.shrinkage:
-            (third, fourth), (third_new, fourth_new) = old.about(mean), new.about(mean)
-            third, fourth = third + third_new, fourth + fourth_new
-        weighted = delta * (old.number * new.number / count.clamp(min=1))[:, None]
-        scatter = old.scatter.add_(new.scatter).baddbmm_(
-            weighted[:, :, None], delta[:, None, :]
-        )  # in place: it is large
-        self._sums = Sums(count, mean, scatter, third, fourth)
 
     @property
     def is_collecting(self) -> bool:
