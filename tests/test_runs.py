@@ -9,7 +9,9 @@ import pytest
 
 from ccd_lightning import runs
 from ccd_lightning.cli import main
+from ccd_lightning.encoder_config import EncoderConfig, initialise_encoder
 from ccd_lightning.errors import UserError
+from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.writing import atomic_link, atomic_write
 from tests.tested_runs import GOOD, POOR, complaint, leave
 
@@ -65,6 +67,27 @@ def test_dangling_links_are_no_runs() -> None:
     assert runs.newest_version(Path("runs/a")) is None
     with pytest.raises(UserError, match="no such run or checkpoint"):
         runs.find_checkpoint(Path("runs/a/latest"))
+
+
+def test_runs_are_found_at_any_depth_but_not_inside_of_runs() -> None:
+    deep = make_run(Path("runs/studies/real/cell/version_0"), "2025-12-31T00:00:00")
+    newer = make_run(Path("runs/a/version_0"))
+    make_run(newer / "pictures/version_0", "2027-01-01T00:00:00")
+    Path("runs/a/latest").symlink_to("version_0")
+    assert sorted(runs.runs_below(Path("runs"))) == [newer, deep]
+    assert runs.newest_run() == newer
+    assert list(runs.runs_below(newer)) == [newer]
+
+
+def test_a_search_for_runs_ends_where_no_folder_of_runs_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MOST_FOLDERS", 20)
+    for number in range(20):
+        Path("disk", str(number)).mkdir(parents=True)
+    for search in (runs.find_checkpoint, runs.newest_begun):
+        with pytest.raises(UserError, match=r"disk: more than 20 folders, too many to search for runs"):
+            search(Path("disk"))
+    with pytest.raises(UserError, match=r"disk: more than 20 folders"):
+        initialise_encoder(Encoder(), EncoderConfig(weights="disk"))
 
 
 @pytest.mark.parametrize(

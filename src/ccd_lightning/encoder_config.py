@@ -34,7 +34,7 @@ from ccd_lightning.models.weights import (
     read_tensors,
     weights_origin,
 )
-from ccd_lightning.runs import LATEST, find_checkpoint
+from ccd_lightning.runs import LATEST, find_checkpoint, runs_below
 
 RANDOM, IMAGENET, AUTO = "random", "imagenet", "auto"
 
@@ -200,7 +200,7 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "m
 
 def _load_file(encoder: Encoder, path: Path, option: str) -> EncoderSource:
     """Loads the weights of a CCD run, or of a file from elsewhere."""
-    if not path.exists() or (path.is_dir() and not any(path.glob("**/*.ckpt"))):
+    if not path.exists() or (path.is_dir() and next(runs_below(path), None) is None):
         raise UserError(_no_run(path, option))
     file = _concrete(find_checkpoint(path))
     content = read_tensors(file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
@@ -24,6 +25,7 @@ CONFIG = "config.yaml"  # as Lightning names it
 MANIFEST = "manifest.csv"  # which image was in which split
 FIRST = "ccd fit --config ccd_synthetic"
 CHECKPOINTS = "checkpoints"
+MOST_FOLDERS = 20_000  # that are looked through for runs: about a second
 
 
 def newest_run(root: Path = ROOT) -> Path:
@@ -32,12 +34,13 @@ def newest_run(root: Path = ROOT) -> Path:
     Raises:
         UserError: If there is none.
     """
-    finished = finished_runs(root, f"**/{RECORD}")
+    runs = [run for run in runs_below(root) if (run / RECORD).exists()]
+    finished = finished_runs(runs)
     if not finished:
-        if broken := next((path for path in root.glob(f"**/{RECORD}") if path.parent.name != LATEST), None):
+        if runs:
             raise UserError(
-                f"{broken}: cannot be read, and no other run has finished. Name the run to use its checkpoint:"
-                f" --ckpt_path {quote(str(broken.parent))}."
+                f"{runs[0] / RECORD}: cannot be read, and no other run has finished. Name the run to use its"
+                f" checkpoint: --ckpt_path {quote(str(runs[0]))}."
             )
         begun = newest_begun(root)
         way_out = how_to_go_on(begun) if begun else f"Make one: {FIRST}"
@@ -45,15 +48,27 @@ def newest_run(root: Path = ROOT) -> Path:
     return max(finished, key=lambda run: (finished[run], str(run)))
 
 
-def finished_runs(root: Path, pattern: str) -> dict[Path, datetime]:
-    """The finished runs below a folder, with their times; warns about those whose record cannot be used.
+def runs_below(root: Path) -> Iterator[Path]:
+    """The runs in a folder, at any depth, finished or not; the folder may be a run itself.
 
-    Args:
-        root: Where to look.
-        pattern: Of the paths of their records, relative to the root.
+    Raises:
+        UserError: If more folders lie below it than a folder of runs has, such as below `/`.
     """
+    for number, (folder, inner, files) in enumerate(os.walk(root)):
+        if number == MOST_FOLDERS:
+            raise UserError(
+                f"{root}: more than {MOST_FOLDERS:,} folders, too many to search for runs. Give the folder of the run."
+            )
+        inner[:] = [name for name in inner if name != LATEST]  # the same run once more, where links are folders
+        if RECORD in files or {RECORD, CHECKPOINTS} & {*inner}:
+            inner.clear()
+            yield Path(folder)
+
+
+def finished_runs(runs: Iterable[Path]) -> dict[Path, datetime]:
+    """When runs that have a record finished; warns about those whose record cannot be used."""
     found: dict[Path, datetime] = {}
-    for run in (path.parent for path in root.glob(pattern) if path.parent.name != LATEST):
+    for run in runs:
         try:
             found[run] = datetime.fromisoformat(read_record(run)["finished"])
         except UserError as error:
@@ -75,7 +90,7 @@ def way_out(folder: str | None) -> str:
 
 def newest_begun(root: Path) -> Path | None:
     """The run below a folder, finished or not, that saved its state last; None where none did."""
-    states = [path for path in root.glob(f"**/{CHECKPOINTS}/last.ckpt") if path.parents[1].name != LATEST]
+    states = [run / CHECKPOINTS / "last.ckpt" for run in runs_below(root)]
     states = [path for path in states if path.is_file()]  # no dangling links
     return max(states, key=lambda path: path.stat().st_mtime).parents[1] if states else None
 
@@ -144,7 +159,8 @@ def checkpoint_of(run: Path, prefer: str = "best.ckpt") -> Path | None:
 
 
 def _known_runs() -> str:
-    known = sorted({str(run.parent) for run in finished_runs(ROOT, f"*/*/{RECORD}")})
+    records = (path.parent for path in ROOT.glob(f"*/*/{RECORD}") if path.parent.name != LATEST)
+    known = sorted({str(run.parent) for run in finished_runs(records)})
     return f" Finished runs: {', '.join(known)}." if known else " No run has finished yet."
 
 
