@@ -32,6 +32,7 @@ def test_run_folders(workspace: Path) -> None:
             "metrics.json",
             "predictions.csv",
             "report.html",
+            "model_card.md",
             "checkpoints/best.ckpt",
         ):
             assert (run / file).is_file(), file

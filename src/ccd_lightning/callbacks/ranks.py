@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ccd_lightning.commands import then
 from ccd_lightning.runs import way_out
 
 INTERVAL = 0.5  # seconds; Lightning looks every five, and then kills all processes
@@ -55,8 +56,7 @@ def killed_rank(number: int | None, folder: str | None) -> str:
         folder: Of the run.
     """
     by = "" if number is None else f" by signal {number}"
-    then = way_out(folder)
     return (
         f"A process of this training was killed{by}, as systems do when memory runs out. Give a smaller"
-        f" --data.batch_size or fewer --trainer.devices{f', then {then[0].lower()}{then[1:]}' if then else '.'}"
+        f" --data.batch_size or fewer --trainer.devices{then(way_out(folder))}"
     )

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -36,9 +37,11 @@ from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.held_out import PIXEL_QUANTILE
 from ccd_lightning.modules.normal_images import anomaly_data
 from ccd_lightning.reading import read_text
+from ccd_lightning.reporting.content import Content
 from ccd_lightning.reporting.hparams import hyperparameters, log_hyperparameters
-from ccd_lightning.reporting.html import FIGURES, REPORT, Content, write_html
+from ccd_lightning.reporting.html import FIGURES, REPORT, write_html
 from ccd_lightning.reporting.metrics_json import METRICS, write_metrics
+from ccd_lightning.reporting.model_card import CARD, write_card
 from ccd_lightning.reporting.predictions_csv import PREDICTIONS, write_predictions
 from ccd_lightning.reporting.summary import print_summary
 from ccd_lightning.runs import CONFIG
@@ -55,7 +58,7 @@ from ccd_lightning.writing import atomic_write
 
 
 class TestReport(Callback):
-    """Writes metrics.json, predictions.csv, pixels.npz, report.html and figures/ into the run's folder.
+    """Writes metrics.json, predictions.csv, pixels.npz, report.html, model_card.md and figures/ into the run's folder.
 
     Metrics and figures also go to TensorBoard.
 
@@ -112,12 +115,15 @@ class TestReport(Callback):
         kinds = Counter(part_of(record.anomaly_type) for record in records if record.label)
         content = Content(os.path.relpath(folder), evaluation, kinds, data, run, config, pl_module.device)
         write_html(folder / REPORT, content, [folder / "figures" / name for name in figures])
+        if complaint := write_card(folder / CARD, content):
+            rank_zero_warn(complaint)
         print_summary(evaluation, note=partly_masked(data) if "pixel/auroc" in evaluation.metrics else "")
         names = [
             METRICS,
             PREDICTIONS,
             *([PIXELS] if table else []),
             REPORT,
+            CARD,
             *(f"figures/{name}" for name in sorted(figures)),
         ]
         print(f"\nWritten to {os.path.relpath(folder)}: {', '.join(names)}")
@@ -177,6 +183,7 @@ def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]
     digest = hashlib.sha256(os.fsencode("\n".join([datamodule.preprocessing.key, *names]))).hexdigest()
     return {
         "root": str(root),
+        "training": len(datamodule.split.select("train")) if datamodule.split else None,
         "images": len(records),
         "abnormal": sum(record.label for record in records),
         "masks": sum(record.area is not None for record in records),

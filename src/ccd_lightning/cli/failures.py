@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ccd_lightning.commands import then
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import short_text
 
@@ -55,24 +56,24 @@ def failure(error: BaseException, go_on: str = "", place: str | Path | None = No
         go_on: What can be done once the cause is removed, such as the command that resumes a run.
         place: What is written to, for errors that do not say it.
     """
-    then = f", then {go_on[0].lower()}{go_on[1:]}" if go_on else "."
+    afterwards = then(go_on)
     if isinstance(error, OSError):
         name = error.filename if error.filename is not None else place
         if name is None and error.errno not in FULL:
             return None
-        return UserError(f"{f'{_text(name)}: ' if name else ''}{error.strerror or error}{_advice(error)}{then}")
+        return UserError(f"{f'{_text(name)}: ' if name else ''}{error.strerror or error}{_advice(error)}{afterwards}")
     text = str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(MEMORY, text)):
-        return UserError(f"There is not enough memory ({short_text(text) or 'none is left'}). {SMALLER}{then}")
+        return UserError(f"There is not enough memory ({short_text(text) or 'none is left'}). {SMALLER}{afterwards}")
     if isinstance(error, RuntimeError) and re.search(GONE, text):
         return UserError(
             "Another process of this training has gone: it says why, or was killed, as systems do when memory runs out."
-            f" Give a smaller --data.batch_size or fewer --trainer.devices{then}"
+            f" Give a smaller --data.batch_size or fewer --trainer.devices{afterwards}"
         )
     if isinstance(error, RuntimeError) and re.search(KILLED, text):
         return UserError(
             "A process that loads images was killed, as systems do when memory runs out."
-            f" {SMALLER.replace(' or --data.size', '')}{then}"
+            f" {SMALLER.replace(' or --data.size', '')}{afterwards}"
         )
     return None
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
-import platform
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import lightning
-import torch
-from jinja2 import Environment, StrictUndefined
-
-from ccd_lightning import __version__
-from ccd_lightning.metrics.calibration import few_held_out
-from ccd_lightning.metrics.definitions import GROUPS, MEANS, MEASURES, Measure
-from ccd_lightning.metrics.detection import SIZES, SUBSET_METRICS
-from ccd_lightning.metrics.names import partly_masked
-from ccd_lightning.metrics.records import Evaluation
+from ccd_lightning.metrics.definitions import MEASURES
+from ccd_lightning.reporting.content import Content, cell_of, measured, render
 from ccd_lightning.writing import atomic_write
 
 REPORT = "report.html"
@@ -55,36 +44,6 @@ FIGURES = {
 }
 
 
-class Cell(NamedTuple):
-    """A metric's value with its interval, or the reason why there is none."""
-
-    value: float | None
-    ends: tuple[float, float] | None
-    reason: str
-
-
-class Content(NamedTuple):
-    """What a page tells.
-
-    Attributes:
-        name: The run's.
-        evaluation: Its metrics.
-        kinds: How many test images there are of each kind of abnormality, by the name of its part (`part_of`).
-        data: As in metrics.json.
-        run: As in metrics.json.
-        config: The run's config as YAML; "" where it is not known.
-        device: What it was tested on.
-    """
-
-    name: str
-    evaluation: Evaluation
-    kinds: Mapping[str, int]
-    data: Mapping[str, Any]
-    run: Mapping[str, Any]
-    config: str
-    device: torch.device
-
-
 def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
     """Writes the page.
 
@@ -93,119 +52,16 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
         content: What to tell.
         figures: PNG files to show.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    evaluation, run = content.evaluation, content.run
-    every = evaluation.metrics.keys() | evaluation.undefined.keys()
-    names = [*(name for name in MEASURES if name in every), *sorted(every - MEASURES.keys())]
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        name=content.name,
-        run=run,
-        date=f"{datetime.now(UTC):%d %B %Y}",
-        cards=[
-            {"title": title, "cell": _cell(evaluation, name), "meaning": meaning or MEASURES[name].meaning}
-            for name, (title, meaning) in HEADLINES.items()
-            if name in names
-        ],
-        images=_images(content.data),
-        rules=_rules(run),
-        resampling=_resampling(run),
-        optimistic=any(_measure(name).optimistic for name in names),
-        groups=_groups(evaluation, [name for name in names if not _part(name)]),
-        notes={GROUPS["pixel/"]: partly_masked(content.data), GROUPS["pixel/mean_"]: MEANS},
-        parts=_parts(content, [name for name in names if _part(name)]),
-        figures=_figures(figures),
-        origin=_origin(content),
-        config=content.config,
-    )
-    with atomic_write(file) as partial:
-        partial.write_text(page + "\n", encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
-
-
-def _measure(name: str) -> Measure:
-    return MEASURES.get(name, Measure(name.partition("/")[2], ""))
-
-
-def _cell(evaluation: Evaluation, name: str) -> Cell:
-    return Cell(evaluation.metrics.get(name), evaluation.intervals.get(name), evaluation.undefined.get(name, ""))
-
-
-def _part(name: str) -> str:
-    """The part of the abnormal images that a metric is about; "" if it is about all."""
-    return next((name.removeprefix(f"{stem}/") for stem in SUBSET_METRICS if name.startswith(f"{stem}/")), "")
-
-
-def _groups(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Tables of the metrics about all images, with their titles."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for name in names:
-        title = next((title for start, title in GROUPS.items() if name.startswith(start)), "Others")
-        row = {"name": name, "cell": _cell(evaluation, name), **_measure(name)._asdict()}
-        groups.setdefault(title, []).append(row)
-    return list(groups.items())
-
-
-def _parts(content: Content, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Tables with a row for each part of the abnormal images, by kind and by size."""
-    low, high = (f"{bound:.1%}" for bound in content.data["size_bounds"] or (0, 0))
-    sizes = dict(zip(SIZES, (f"small: up to {low}", f"medium: up to {high}", f"large: above {high}"), strict=True))
-    columns = [f"{MEASURES[name].title} ({name.partition('/')[0]}s)" for name in SUBSET_METRICS]
-    found = dict.fromkeys(map(_part, names))
-    kinds = {part: f"{part} ({content.kinds[part]})" for part in found if part not in sizes}
-    tables = []
-    for title, first, parts in (
-        ("By kind of abnormality", "kind (images)", kinds),
-        ("By size of the lesion", "share of the image", {part: sizes[part] for part in SIZES if part in found}),
-    ):
-        rows = [
-            (label, [_cell(content.evaluation, f"{name}/{part}") for name in SUBSET_METRICS])
-            for part, label in parts.items()
-        ]
-        if rows:
-            tables.append((title, first, columns, rows))
-    return tables
-
-
-def _images(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    groups = data["groups"]
-    return [
-        ("Where they are", data["root"]),
-        ("Normal images", data["images"] - data["abnormal"]),
-        ("Abnormal images", data["abnormal"]),
-        ("Abnormal images with a mask", f"{data['masks']} of {data['abnormal']}"),
-        ("Patients or videos", groups or "not known, so each image counts as one of its own"),
-        *([("Images of more than 8 bits", data["window"])] if data.get("window") else []),
-        ("Digest of names, labels and preprocessing", data["split"]),
+    evaluation = content.evaluation
+    names = measured(evaluation)
+    cards = [
+        {"title": title, "cell": cell_of(evaluation, name), "meaning": meaning or MEASURES[name].meaning}
+        for name, (title, meaning) in HEADLINES.items()
+        if name in names
     ]
-
-
-def _rules(run: Mapping[str, Any]) -> list[str]:
-    """How the thresholds came about."""
-    rule = run["threshold_rule"]
-    held_out, quantile = rule["held_out_images"], rule["quantile"]
-    source = f"the {100 * quantile:g}% quantile of the scores of" if quantile else "set from"
-    if run["threshold"] is None:
-        sentences = ["No threshold was set, so no image is called normal or abnormal."]
-    else:
-        sentences = [
-            f"An image is called abnormal when its score is above {run['threshold']:.4g}. This threshold is {source}"
-            f" {held_out} normal images that were held out from training. No abnormal image had a part in it."
-        ]
-        if few := few_held_out(held_out, quantile):
-            sentences.append(few)
-    if run["changed"]:
-        settings = ", ".join(f"{name} {value}" for name, value in run["changed"].items())
-        sentences.append(f"It was tested with other settings than it was fitted with: {settings}.")
-    if run["pixel_threshold"] is not None:
-        sentences.append(
-            f"A pixel is marked when its value is above {run['pixel_threshold']:.4g}, the"
-            f" {100 * rule['pixel_quantile']:g}% quantile of the held-out normal images' pixels."
-        )
-    return sentences
-
-
-def _resampling(run: Mapping[str, Any]) -> str:
-    unit = {"image": "images", "group": "patients or videos"}[run["bootstrap"]["unit"]]
-    return f"The 95% intervals allow for chance: other {unit} of the same sort might have been tested."
+    page = render(TEMPLATE, content, autoescape=True, cards=cards, figures=_figures(figures))
+    with atomic_write(file) as partial:
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
 
 
 def _figures(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -218,29 +74,3 @@ def _figures(files: Sequence[Path]) -> list[dict[str, Any]]:
         wide = file.name in ("overlays.png", "histogram.png")
         figures.append({"title": title, "caption": caption, "data": data, "wide": wide})
     return figures
-
-
-def _origin(content: Content) -> list[tuple[str, Any]]:
-    run, device, bootstrap = content.run, content.device, content.run["bootstrap"]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-    return [
-        ("Run", content.name),
-        ("Model", run["model"]),
-        ("Digest of the encoder's weights", run["encoder"]),
-        ("Seed", "none" if run["seed"] is None else run["seed"]),
-        ("Bootstrap", f"{bootstrap['resamples']} resamples, drawn by {bootstrap['unit']}, seed {bootstrap['seed']}"),
-        ("Tested on", name),
-        ("Processor", f"{processor()}, {os.cpu_count()} cores"),
-        ("ccd-lightning", __version__),
-        ("PyTorch", torch.__version__),
-        ("Lightning", lightning.__version__),
-        ("Python", f"{platform.python_version()} on {platform.system()}"),
-    ]
-
-
-def processor() -> str:
-    """The CPU's name, which Linux tells in a file only."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

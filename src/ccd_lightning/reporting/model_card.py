@@ -1,0 +1,77 @@
+"""A model card: what a model is for, and how well it did, as Markdown that goes with its checkpoint.
+
+The sections follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019; the head is that of the Hugging Face
+Hub.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+from ccd_lightning.errors import UserError
+from ccd_lightning.reading import read_text
+from ccd_lightning.reporting.content import Content, render
+from ccd_lightning.writing import atomic_write
+
+CARD = "model_card.md"
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+BEGIN, END = "<!-- ccd test: begin -->", "<!-- ccd test: end -->"
+
+
+def write_card(file: Path, content: Content) -> str:
+    """Writes a model card, or replaces the facts in one that is there; what its owner wrote stays.
+
+    Args:
+        file: Where to.
+        content: What to tell.
+
+    Returns:
+        Why the card that is there was left as it is: it cannot be read, or lacks the marks around the facts. "" if it
+        was written.
+    """
+    training = content.data.get("training")
+    card = render(
+        TEMPLATE,
+        content,
+        autoescape=False,
+        filters={"cell": _cell, "text": _text, "fenced": _fenced},
+        begin=BEGIN,
+        end=END,
+        training=[] if training is None else [("Normal images to learn from, with those held out", training)],
+    )
+    if file.exists():
+        try:
+            own = read_text(file)
+        except (OSError, UnicodeDecodeError, UserError) as error:
+            return f"{file}: left as it is, since it cannot be read ({error})."
+        if own.count(BEGIN) != 1 or own.count(END) != 1 or own.index(BEGIN) > own.index(END):
+            return (
+                f"{file}: left as it is, since the lines {BEGIN} and {END} are not in it once each. To have a new one"
+                " written, delete it."
+            )
+        facts = card[card.index(BEGIN) : card.index(END)]
+        card = own[: own.index(BEGIN)] + facts + own[own.index(END) :]
+    with atomic_write(file) as partial:
+        partial.write_text(card, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
+    return ""
+
+
+def _text(value: object) -> str:
+    """Text that Markdown shows as it is."""
+    plain = " ".join(str(value).split())
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(plain, quote=False))
+
+
+def _cell(value: object) -> str:
+    """Text for a cell of a table, in which names of metrics and files stay readable in the source."""
+    plain = " ".join(str(value).split())
+    return html.escape(plain, quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
+
+
+def _fenced(value: str) -> str:
+    """A block of code, whose fence is longer than any in it."""
+    longest = max((len(found) for found in re.findall(r"`+", value)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}yaml\n{value.rstrip()}\n{fence}"
