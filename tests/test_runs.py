@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def test_dangling_links_are_no_runs() -> None:
     assert runs.newest_version(Path("runs/a")) is None
     with pytest.raises(UserError, match="no such run or checkpoint"):
         runs.find_checkpoint(Path("runs/a/latest"))
+
+
+def test_the_newest_run_is_the_newest_though_the_clock_was_set_back() -> None:
+    make_run(Path("runs/a/version_0"), "2199-01-01T00:00:00")
+    (make_run(Path("runs/broken/version_0")) / runs.RECORD).write_text("{")
+    make_run(Path("elsewhere/a/version_0"), "9999-12-31T23:59:59.999999")
+    assert runs.time_to_record(Path("elsewhere")).year < 9999
+    newer = make_run(Path("runs/a/version_1"), runs.time_to_record(Path("runs")).isoformat())
+    newest = make_run(Path("runs/0/version_0"), runs.time_to_record(Path("runs")).isoformat())
+    assert runs.newest_run() == newest
+    assert runs.newest_run(Path("runs/a")) == newer
+    before = datetime.now(UTC)
+    assert before <= runs.time_to_record(Path("runs/empty")) <= datetime.now(UTC)
 
 
 def test_runs_are_found_at_any_depth_but_not_inside_of_runs() -> None:

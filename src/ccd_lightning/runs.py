@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -65,15 +65,33 @@ def runs_below(root: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def finished_runs(runs: Iterable[Path]) -> dict[Path, datetime]:
-    """When runs that have a record finished; warns about those whose record cannot be used."""
+def finished_runs(runs: Iterable[Path], warn: bool = True) -> dict[Path, datetime]:
+    """When runs that have a record finished.
+
+    Args:
+        runs: Their folders.
+        warn: Whether to say whose record cannot be used.
+    """
     found: dict[Path, datetime] = {}
     for run in runs:
         try:
             found[run] = datetime.fromisoformat(read_record(run)["finished"])
         except UserError as error:
-            print(f"ccd: warning: run ignored: {error}", file=sys.stderr)
+            if warn:
+                print(f"ccd: warning: run ignored: {error}", file=sys.stderr)
     return {run: time if time.tzinfo else time.replace(tzinfo=UTC) for run, time in found.items()}
+
+
+def time_to_record(root: Path) -> datetime:
+    """When a run finishes: now, or after all that have finished in this folder, should the clock have been set back."""
+    now = datetime.now(UTC)
+    others = finished_runs(_recorded(root), warn=False).values()
+    return max([now, *(time + timedelta(microseconds=1) for time in others if time.year < MAXYEAR)])
+
+
+def _recorded(root: Path) -> Iterator[Path]:
+    """The folders NAME/VERSION that have a record."""
+    return (path.parent for path in root.glob(f"*/*/{RECORD}") if path.parent.name != LATEST)
 
 
 def how_to_go_on(run: Path | str) -> str:
@@ -159,8 +177,7 @@ def checkpoint_of(run: Path, prefer: str = "best.ckpt") -> Path | None:
 
 
 def _known_runs() -> str:
-    records = (path.parent for path in ROOT.glob(f"*/*/{RECORD}") if path.parent.name != LATEST)
-    known = sorted({str(run.parent) for run in finished_runs(records)})
+    known = sorted({str(run.parent) for run in finished_runs(_recorded(ROOT))})
     return f" Finished runs: {', '.join(known)}." if known else " No run has finished yet."
 
 

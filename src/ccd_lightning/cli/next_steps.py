@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -83,7 +82,7 @@ def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource
             name: {"name": getattr(cli.model, name).name, "weights": source.weights, "digest": source.digest}
             for name, source in sources.items()
         },
-        "finished": datetime.now(UTC).isoformat(),
+        "finished": runs.time_to_record(run.parents[1]).isoformat(),
         "seed": cli.config["fit"]["seed_everything"],
         "epochs": cli.trainer.current_epoch,
         "steps": cli.trainer.global_step,
