@@ -254,6 +254,20 @@ def test_a_killed_data_worker_is_told(
     assert "go on with: ccd fit --config runs/mine/version_0/config.yaml --ckpt_path runs/mine/version_0" in told
 
 
+class MoveAway(Callback):
+    """Moves the run's folder away in the second epoch. Nothing is deleted, whatever the folder may be."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 1:
+            Path("runs/mine/version_0").rename("runs/mine/moved")
+
+
+@pytest.mark.fit
+def test_a_run_whose_folder_vanishes_is_told(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*CCD, "--trainer.max_epochs=3", OFTEN, "--trainer.logger.init_args.name=mine"]
+    assert "runs/mine/version_0" in attempt([*words, f"--trainer.callbacks+={__name__}.MoveAway"], capsys)
+
+
 class Kill(Callback):
     """Kills the second process of a training."""
 
