@@ -9,10 +9,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# Debian's own comes first: /usr/bin/chromium is a script around it that reads settings of the machine.
+NAMES = ("/usr/lib/chromium/chromium", "chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--hide-scrollbars"),
@@ -23,9 +26,9 @@ PATIENCE = 60.0  # seconds, for machines that are busy
 class Browser:
     """One page in Chromium."""
 
-    def __init__(self, commands: int, answers: int) -> None:
-        self._commands = os.fdopen(commands, "wb", buffering=0)
-        self._answers = os.fdopen(answers, "rb")
+    def __init__(self, commands: RawIOBase, answers: BinaryIO) -> None:
+        self._commands = commands
+        self._answers = answers
         self._number = 0
         self._session = ""
         self.said = list[str]()  # errors of the page, and what it was refused
@@ -73,6 +76,7 @@ class Browser:
     def wait(self, script: str) -> Any:
         """Waits until an expression is true, and returns its value."""
         end = time.monotonic() + PATIENCE
+        script = f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()"  # of a page that is not there yet
         while not (value := self.run(script)):
             assert time.monotonic() < end, f"{script}: never; {self.said}"
             time.sleep(0.05)
@@ -99,21 +103,21 @@ def chromium(folder: Path) -> Iterator[Browser]:
     theirs, commands = os.pipe()
     answers, ours = os.pipe()
     words = [CHROMIUM, *OPTIONS, f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"]
-    shell = f'exec "$@" 3<&{theirs} 4>&{ours}'  # the numbers that Chromium expects
+    shell = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'  # the numbers that Chromium expects
     process = subprocess.Popen(
         ["sh", "-c", shell, "sh", *words],
-        pass_fds=(theirs, ours),
-        stdout=subprocess.DEVNULL,
+        stdin=theirs,
+        stdout=ours,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"HOME": str(folder), "TMPDIR": "/tmp"},
     )
     os.close(theirs)
     os.close(ours)
     try:
-        browser = Browser(commands, answers)
-        yield browser
-        with suppress(AssertionError, OSError):
-            browser.call("Browser.close")
+        with os.fdopen(commands, "wb", buffering=0) as send, os.fdopen(answers, "rb") as receive:
+            yield (browser := Browser(send, receive))
+            with suppress(AssertionError, OSError):
+                browser.call("Browser.close")
     finally:
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)

@@ -166,7 +166,7 @@ def test_it_runs_until_ctrl_c(
         served.append(server)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(view.threading, "Thread", AtOnce)
+    monkeypatch.setattr("ccd_lightning.cli.view.threading.Thread", AtOnce)
     monkeypatch.setattr(view, "_has_screen", lambda: screen)
     monkeypatch.setattr(ViewServer, "warm_up", lambda _: None)
     monkeypatch.setattr(ViewServer, "serve_forever", interrupted)

@@ -37,6 +37,3 @@ class ByteCache:
             self._kept[key] = content
             while self.size > self.most:
                 self.size -= len(self._kept.popitem(last=False)[1])
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -21,6 +22,7 @@ THUMBNAIL = 128  # pixels of the longer side
 LARGEST = 2048  # and of the large view's: what screens show
 SMOOTH = 768  # and at least of what is laid over it, so that lines and colours of small images are not coarse
 MOST_BYTES = 1 << 27  # of pictures that are kept, which is about 20,000 thumbnails
+MAPS = 16  # that are kept beside them
 Size = tuple[int, int]
 
 
@@ -44,7 +46,7 @@ class Pictures:
         self.results = results
         self.scorer = scorer
         self.kept = ByteCache(MOST_BYTES)
-        self._scores: dict[int, float] = {}
+        self._maps = functools.lru_cache(MAPS)(lambda index: _draw_map(self.scorer.score(results.image(index))))
         self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)  # each image in memory may be large
 
     def thumbnail(self, index: int) -> bytes:
@@ -62,13 +64,7 @@ class Pictures:
             UserError: If the image cannot be scored, or there is no range of normal maps.
         """
         with self.scorer.lock:
-            if index not in self._scores or ("lines", index) not in self.kept or ("map", index) not in self.kept:
-                scored = self.scorer.score(self.results.image(index))
-                for name, content in _draw_map(scored).items():
-                    self.kept.put((name, index), content)
-                self._scores[index] = scored.score
-            colours, lines = (self.kept.get((name, index), bytes) for name in ("map", "lines"))
-            return MapPictures(colours, lines, self._scores[index])
+            return self._maps(index)  # the second request for the same map finds it there
 
     def mask(self, index: int) -> bytes:
         """A PNG of the outline of what is abnormal, to lay over the image.
@@ -121,8 +117,8 @@ def outline(mask: Image.Image) -> Image.Image:
     return layer
 
 
-def _draw_map(scored: ScoredMap) -> dict[str, bytes]:
-    """The pictures of `Pictures.anomaly_map`, by the names under which they are kept."""
+def _draw_map(scored: ScoredMap) -> MapPictures:
+    """The pictures of `Pictures.anomaly_map`."""
     from ccd_lightning.visualization.overlays import draw_colours, draw_lines, placed_levels
 
     if math.isnan(scored.limits[1]):
@@ -130,8 +126,8 @@ def _draw_map(scored: ScoredMap) -> dict[str, bytes]:
     shown = layer_size(scored.placement.original)
     placement = scored.placement._replace(original=shown, source=scored.placement.source_in(*shown))
     levels = placed_levels(scored.anomaly_map, placement, scored.limits)
-    layers = {"map": draw_colours(levels, placement), "lines": draw_lines(levels, placement)}
-    return {name: _encode(layer, "PNG", compress_level=1) for name, layer in layers.items()}
+    layers = draw_colours(levels, placement), draw_lines(levels, placement)
+    return MapPictures(*(_encode(layer, "PNG", compress_level=1) for layer in layers), scored.score)
 
 
 def _encode(image: Image.Image, form: str, **options: int) -> bytes:

@@ -8,6 +8,7 @@ are asked for by their number in predictions.csv, never by a path.
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import socketserver
@@ -28,6 +29,7 @@ from ccd_lightning.viewer.scoring import Scorer
 from ccd_lightning.writing import short_text
 
 HOST = "127.0.0.1"
+HERE = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # at any port, which may be forwarded to this one
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("viewer.js", "grid.js", "large.js", "model.js")
 FILES = {
@@ -121,7 +123,7 @@ class ViewServer(ThreadingHTTPServer):
 
     def _describe(self) -> Answer:
         threshold = self.results.threshold
-        if threshold != threshold:  # NaN: a prediction does not say it
+        if math.isnan(threshold) and not self.results.labelled:  # a prediction does not say it
             threshold = self.scorer.threshold()
         content = self.results.description(threshold, self.scorer.refusal())
         return Answer(json.dumps(content, allow_nan=False).encode(), "application/json")
@@ -175,8 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.content)
 
     def _answer(self) -> Answer:
-        port = self.server.server_port
-        if self.headers.get("Host", "") not in (f"{HOST}:{port}", f"localhost:{port}"):
+        if not HERE.fullmatch(self.headers.get("Host", "")):
             return _sentence(HTTPStatus.FORBIDDEN, "This server answers to its own address alone.")
         try:
             parts = urlsplit(self.path)
