@@ -54,7 +54,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def page(browser: Browser, server: ViewServer) -> Browser:
     browser.said.clear()
     browser.open(server.url)
-    browser.wait("document.activeElement.id === 'grid' && document.querySelector('.tile')")
+    browser.wait("document.activeElement.id === 'grid' && document.querySelectorAll('.tile').length")
     return browser
 
 
@@ -173,7 +173,7 @@ def test_the_chosen_ones_are_what_is_exported(page: Browser, server: ViewServer)
     choose_option(page, "result", "")
     page.press("x")
     page.run("document.getElementById('table').click()")
-    page.wait("saved")
+    page.wait("Boolean(saved)")
     rows = list(csv.DictReader(io.StringIO(page.run("saved.text()"))))
     assert [row["path"] for row in rows] == ["images/04.png", "images/07.png"]
     assert {row["threshold"] for row in rows} == {str(THRESHOLD)}
@@ -189,7 +189,7 @@ def test_choices_are_packed_as_the_server_reads_them(page: Browser) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_can_be_read(browser: Browser, server: ViewServer, dark: bool) -> None:
     browser.open(server.url, dark=dark)
-    browser.wait("document.querySelector('.tile')")
+    browser.wait("document.querySelectorAll('.tile').length")
     assert browser.run("matchMedia('(prefers-color-scheme: dark)').matches") == dark
     assert browser.run("getComputedStyle(document.body).backgroundColor") == (
         "rgb(18, 22, 28)" if dark else "rgb(255, 255, 255)"
@@ -210,7 +210,7 @@ def test_names_are_text(browser: Browser, run: Path) -> None:
     browser.said.clear()
     with serving(run) as server:
         browser.open(server.url)
-        browser.wait("document.querySelector('.tile')")
+        browser.wait("document.querySelectorAll('.tile').length")
         browser.press("Enter")
         browser.wait("notes.textContent !== 'Loading'")
         assert browser.run("document.getElementById('facts').textContent").count(EVIL) == 2
@@ -226,7 +226,7 @@ def test_ten_thousand_images_are_not_in_the_document(browser: Browser, run: Path
     leave(run, rows)
     with serving(run) as server:
         browser.open(server.url)
-        browser.wait("document.querySelector('.tile')")
+        browser.wait("document.querySelectorAll('.tile').length")
         for key, first in {"End": 0, "Home": 9999}.items():
             browser.press(key)
             frame(browser)

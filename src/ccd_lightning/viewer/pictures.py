@@ -126,8 +126,11 @@ def _draw_map(scored: ScoredMap) -> MapPictures:
     shown = layer_size(scored.placement.original)
     placement = scored.placement._replace(original=shown, source=scored.placement.source_in(*shown))
     levels = placed_levels(scored.anomaly_map, placement, scored.limits)
-    layers = draw_colours(levels, placement), draw_lines(levels, placement)
-    return MapPictures(*(_encode(layer, "PNG", compress_level=1) for layer in layers), scored.score)
+    colours, lines = (
+        _encode(layer, "PNG", compress_level=1)
+        for layer in (draw_colours(levels, placement), draw_lines(levels, placement))
+    )
+    return MapPictures(colours, lines, scored.score)
 
 
 def _encode(image: Image.Image, form: str, **options: int) -> bytes:
