@@ -1,6 +1,7 @@
 // A grid of thumbnails in which only what can be seen is in the document, however many images there are.
 
 const WIDTH = 150, HEIGHT = 176, SPARE = 2;  // pixels of a tile, as in viewer.css; rows above and below what is seen
+const MARGIN = 8;  // pixels that stay free below the active tile
 const REST = 60;  // milliseconds without scrolling, after which thumbnails are asked for
 
 export class Grid {
@@ -34,7 +35,7 @@ export class Grid {
   reveal() {
     const top = Math.floor(this.active / this.columns) * HEIGHT;
     if (top < this.box.scrollTop) this.box.scrollTop = top;
-    const least = top + HEIGHT - this.box.clientHeight;
+    const least = top + HEIGHT + MARGIN - this.box.clientHeight;
     if (least > this.box.scrollTop) this.box.scrollTop = least;
   }
 
