@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 import options
-from ccd_lightning.cli import compare, data, encoders, export, main, study
+from ccd_lightning.cli import compare, data, encoders, export, main, study, view
+from ccd_lightning.viewer.server import ViewServer
 from tests.runs import ROOT, TINY, VIEWS
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md", *ROOT.glob("docs/**/*.md")])
 FENCED = re.compile(r"^ *```(?:bash)?\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(ccd [a-z]+ --[^`]*)`")
 OPTION = re.compile(r"--((?:data|model)(?:\.[a-z_0-9]+)+)")
-PARSERS = {"data": data, "compare": compare, "encoders": encoders, "export": export, "study": study}
+PARSERS = {"data": data, "compare": compare, "encoders": encoders, "export": export, "study": study, "view": view}
 TRAINING = ("fit", "validate", "test", "predict")
 # What stands for something of the reader's own, and what takes its place here.
 FOLDERS = ("DIR/RSNA", "DIR/Brain_AD", "OTHER", "NEW", "more/deep")
@@ -175,6 +176,9 @@ def test_commands_run_from_top_to_bottom(
 ) -> None:
     """The blocks that are marked as bash, on few small images."""
     monkeypatch.chdir(tmp_path)
+    for name in ("serve_forever", "warm_up"):  # `ccd view` ends at once
+        monkeypatch.setattr(ViewServer, name, lambda _: None)
+    monkeypatch.setattr(view, "_has_screen", lambda: False)
     folder.rename("DIR")
     lines = [
         line

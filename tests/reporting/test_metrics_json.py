@@ -52,4 +52,4 @@ def test_what_is_written_is_read(tmp_path: Path, evaluation: Evaluation) -> None
     evaluation.intervals["image/auroc/polyp"] = (0.0, 2 / 3)
     data = {"root": "ü/data", "images": 7, "split": "0123", "groups": 0, "size_bounds": [0.1, 0.2]}
     write_metrics(tmp_path / "metrics.json", evaluation, data, {"seed": None})
-    assert read_metrics(tmp_path) == Results(evaluation, data)
+    assert read_metrics(tmp_path) == Results(evaluation, data, {"seed": None})

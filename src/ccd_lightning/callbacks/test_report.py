@@ -24,6 +24,7 @@ from PIL import Image
 
 from ccd_lightning.callbacks.dashboard import tensorboard
 from ccd_lightning.checkpoints import fingerprint
+from ccd_lightning.commands import command
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
 from ccd_lightning.data.depth import describe_window
@@ -105,7 +106,8 @@ class TestReport(Callback):
         write_pixels(folder / PIXELS, table := total.pixel_table())
         write_metrics(folder / METRICS, evaluation, data, run)
         held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
-        write_predictions(folder / PREDICTIONS, records, threshold, held_out)
+        masks = {str(row.path): row.masks for row in anomaly_data(trainer).datasets["test"].rows}
+        write_predictions(folder / PREDICTIONS, records, threshold, held_out, masks=masks)
         figures = self._figures(trainer, pl_module, total, evaluation)
         if trainer.logger:
             trainer.logger.log_metrics({f"test/{name}": value for name, value in evaluation.metrics.items()})
@@ -128,7 +130,7 @@ class TestReport(Callback):
         ]
         print(f"\nWritten to {os.path.relpath(folder)}: {', '.join(names)}")
         print(f"The report to read, send or print: {os.path.relpath(folder / REPORT)}")
-        print("Next: tensorboard --logdir runs")
+        print(f"Next: {command('view', os.path.relpath(folder))}")
 
     def _figures(
         self, trainer: Trainer, module: LightningModule, total: DetectionMetrics, evaluation: Evaluation

@@ -30,6 +30,7 @@ data and results
             prepare --root DIR   write a sound split down, and images at working size
             list, synthesize     what is there; make the embedded data set. ccd data --help tells more
   compare   RUN RUN ...          metrics of tested runs side by side, each tested against the first
+  view      RUN                  go through a test's images in a browser; ccd view --help tells more
   study     STUDY                encoders x detectors x data sets x seeds in one table; ccd study --help tells more
   export    [--ckpt_path RUN]    write a detector as ONNX, checked against torch; ccd export --help tells more
   encoders  [PATTERN]            list the networks that an encoder can be, and which weights are on this machine
@@ -46,7 +47,7 @@ A first run:  ccd fit --config ccd_synthetic
               ccd test
 """
 TRAINING = ("fit", "validate", "test", "predict")
-COMMANDS = (*TRAINING, "data", "compare", "study", "export", "encoders")
+COMMANDS = (*TRAINING, "data", "compare", "view", "study", "export", "encoders")
 BROKEN_PIPE = 141  # as a shell reports it of other programs
 
 
@@ -130,6 +131,10 @@ def _run(words: list[str]) -> int:
         from ccd_lightning.cli.compare import run_compare
 
         run_compare(words[1:])
+    elif command == "view":
+        from ccd_lightning.cli.view import run_view
+
+        run_view(words[1:])
     elif command == "export":
         from ccd_lightning.cli.export import run_export
 

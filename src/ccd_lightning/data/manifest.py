@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -106,7 +106,7 @@ class Manifest:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for row in self.rows:
-                masks = SEVERAL.join(path_cell(self._relative(mask)) for mask in row.masks)
+                masks = masks_cell(map(self._relative, row.masks))
                 name, kind, group = path_cell(self._relative(row.path)), cell(row.anomaly_type), cell(row.group or "")
                 writer.writerow([name, row.split, kind, masks, group])
 
@@ -184,11 +184,16 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
         guessed = "group" not in header
         if guessed:
             group = group_of(root / path, root) or ""
-        yield Row(root / path, splits[split], anomaly_type, _masks(root, mask), sys.intern(group) or None, guessed)
+        yield Row(root / path, splits[split], anomaly_type, masks_of(mask, root), sys.intern(group) or None, guessed)
 
 
-def _masks(root: Path, names: str) -> tuple[Path, ...]:
-    """The files that a cell names: one, or several with `SEVERAL` between them."""
+def masks_cell(names: Iterable[str]) -> str:
+    """The masks of an image as a cell of a table: one, or several with `SEVERAL` between them."""
+    return SEVERAL.join(map(path_cell, names))
+
+
+def masks_of(names: str, root: Path) -> tuple[Path, ...]:
+    """The files that a cell names, as `masks_cell` wrote it; relative ones refer to `root`."""
     if SEVERAL not in names or (root / names).is_file():
         return (root / names,) if names else ()
     return tuple(root / name.strip() for name in names.split(SEVERAL) if name.strip())

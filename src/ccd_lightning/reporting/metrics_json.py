@@ -24,10 +24,12 @@ class Results(NamedTuple):
     Attributes:
         evaluation: Its metrics.
         data: Where the test images are, how many, and a digest of them: "root", "images", "split" and more.
+        run: The model, its threshold and more; empty in older files.
     """
 
     evaluation: Evaluation
     data: dict[str, Any]
+    run: dict[str, Any]
 
 
 def write_metrics(file: Path, evaluation: Evaluation, data: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -61,10 +63,11 @@ def read_metrics(run: Path) -> Results:
         if not all(map(math.isfinite, values)):
             raise ValueError("a metric is no finite number")
         data = content["data"] | {key: content["data"][key] for key in ("root", "images", "split")}
+        run_facts = dict(content.get("run", {}))
     except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"there is no {error} in it" if isinstance(error, KeyError) else error
         raise UserError(f"{file}: cannot be read ({reason}). Write it with: {how_to_test(run)}") from error
-    return Results(evaluation, data)
+    return Results(evaluation, data, run_facts)
 
 
 def tested_run(path: Path) -> Path:

@@ -1,16 +1,18 @@
-"""predictions.csv: what a test or a prediction writes, and `ccd compare` reads."""
+"""predictions.csv: what a test or a prediction writes, and `ccd compare` and `ccd view` read."""
 
 from __future__ import annotations
 
 import csv
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from ccd_lightning.data.manifest import masks_cell, masks_of
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.calibration import normal_percentile
 from ccd_lightning.metrics.records import ImageRecord
@@ -20,73 +22,127 @@ from ccd_lightning.runs import how_to_test
 from ccd_lightning.writing import atomic_write, cell, open_table, path_cell
 
 PREDICTIONS = "predictions.csv"
+UNLABELLED = -1
+NO_MASKS: Mapping[str, Sequence[Path]] = MappingProxyType({})
 
 
 class Prediction(NamedTuple):
-    """A row of predictions.csv; the group (patient or video) is None where the file has no such column."""
+    """A row of predictions.csv.
+
+    Attributes:
+        file: The image's path, as the test or the prediction read it.
+        label: 0 (normal), 1 (abnormal), or -1 where the file has no such column.
+        score: Higher is more abnormal; finite.
+        group: Patient or video, "" where not known; None where the file has no such column.
+        kind: The kind of abnormality, "good" of a normal image; "" where the file does not say.
+        masks: The files with the ground truth.
+        percentile: Among the scores of held-out normal images, in 0..100; NaN where there were none.
+    """
 
     file: str
     label: int
     score: float
     group: str | None
+    kind: str = ""
+    masks: tuple[Path, ...] = ()
+    percentile: float = math.nan
 
 
 def write_predictions(
-    file: Path, records: Iterable[ImageRecord], threshold: float, normal_scores: Floats, labelled: bool = True
+    file: Path,
+    records: Iterable[ImageRecord],
+    threshold: float,
+    normal_scores: Floats,
+    labelled: bool = True,
+    masks: Mapping[str, Sequence[Path]] = NO_MASKS,
 ) -> None:
-    """Writes predictions.csv: path, label (0 or 1), score, percentile, decision (normal or abnormal), and group.
+    """Writes predictions.csv: path, label (0 or 1), score, percentile, decision, group, kind, mask.
 
     Args:
         file: Where to.
         records: The images.
-        threshold: Images that score above it are abnormal; NaN where none was set, then decisions are empty.
+        threshold: Images that score above it are called abnormal, others normal; NaN where none was set, then decisions
+            are empty.
         normal_scores: (n,) scores of held-out normal images, among which the percentile is (see `normal_percentile`);
             without any it is empty.
-        labelled: Whether there are labels; otherwise their column and that of the groups are left out.
+        labelled: Whether there are labels; otherwise their column and those of groups, kinds and masks are left out.
+        masks: The files with the ground truth, by the image's path.
     """
     with atomic_write(file) as partial, open_table(partial) as stream:
         writer = csv.writer(stream)
         writer.writerow(columns(labelled))
-        writer.writerows(cells(record, threshold, normal_scores, labelled) for record in records)
+        for record in records:
+            row = cells(record, threshold, normal_scores, labelled)
+            writer.writerow([*row, masks_cell(map(str, masks.get(record.path, ())))] if labelled else row)
 
 
 def columns(labelled: bool) -> list[str]:
     """The names of a prediction's cells."""
-    return ["path", *(["label"] * labelled), "score", "percentile", "decision", *(["group"] * labelled)]
+    return ["path", *(["label"] * labelled), "score", "percentile", "decision", *(["group", "kind", "mask"] * labelled)]
 
 
 def cells(record: ImageRecord, threshold: float, normal_scores: Floats, labelled: bool) -> list[str]:
-    """A row of predictions.csv; what has no held-out scores or no threshold (NaN) to compare with is empty."""
-    decision = "" if math.isnan(threshold) else "abnormal" if record.score > threshold else "normal"
-    percentile = normal_percentile(np.array([record.score]), normal_scores)[0]
-    place = "" if math.isnan(percentile) else f"{percentile:.3f}"
-    label, group = ([str(record.label)], [cell(record.group)]) if labelled else ([], [])
-    return [path_cell(record.path), *label, repr(record.score), place, decision, *group]
+    """A row without its mask; what has no held-out scores or no threshold (NaN) to compare with is empty."""
+    percentile = float(normal_percentile(np.array([record.score]), normal_scores)[0])
+    label, others = ([str(record.label)], [cell(record.group), cell(record.anomaly_type)]) if labelled else ([], [])
+    decision = decide(record.score, threshold)
+    return [path_cell(record.path), *label, repr(record.score), percentile_cell(percentile), decision, *others]
 
 
-def read_predictions(run: Path) -> dict[str, Prediction]:
-    """Predictions by path, relative to the folder that holds all images, which may have moved between two tests.
+def decide(score: float, threshold: float) -> str:
+    """What an image is called by its score; "" without a threshold (NaN)."""
+    return "" if math.isnan(threshold) else "abnormal" if score > threshold else "normal"
+
+
+def percentile_cell(percentile: float) -> str:
+    """A percentile as it is written; NaN is empty."""
+    return "" if math.isnan(percentile) else f"{percentile:.3f}"
+
+
+def list_predictions(folder: Path, write_it: str) -> list[Prediction]:
+    """The rows of predictions.csv, in its order; it may have labels or not.
+
+    Args:
+        folder: Where it is.
+        write_it: The command that writes it, for messages.
 
     Raises:
         UserError: If predictions.csv is missing or damaged.
     """
-    file = run / PREDICTIONS
+    file = folder / PREDICTIONS
     try:
         check_regular(file)
         with open_table(file, "r") as stream:
             listed = [_prediction(row) for row in csv.DictReader(stream)]
-        rows = {row.file: row for row in listed}
-        if len(rows) < max(len(listed), 1):
-            raise ValueError("an image is listed twice" if rows else "there are no images in it")
-        base = os.path.commonpath(rows)
+        if len({row.file for row in listed}) < max(len(listed), 1):
+            raise ValueError("an image is listed twice" if listed else "there are no images in it")
+        os.path.commonpath(row.file for row in listed)
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         reason = f"there is no column {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{file}: cannot be read ({reason}). Write it with: {how_to_test(run)}") from error
-    return {os.path.relpath(path, base): row for path, row in rows.items()}
+        raise UserError(f"{file}: cannot be read ({reason}). Write it with: {write_it}") from error
+    return listed
+
+
+def read_predictions(run: Path) -> dict[str, Prediction]:
+    """Labelled predictions by path, relative to the folder that holds all images, which may have moved between tests.
+
+    Raises:
+        UserError: If predictions.csv is missing or damaged, or has no labels.
+    """
+    listed = list_predictions(run, how_to_test(run))
+    if any(row.label == UNLABELLED for row in listed):
+        reason = "there is no column 'label' in it"
+        raise UserError(f"{run / PREDICTIONS}: cannot be read ({reason}). Write it with: {how_to_test(run)}")
+    base = os.path.commonpath(row.file for row in listed)
+    return {os.path.relpath(row.file, base): row for row in listed}
 
 
 def _prediction(row: Mapping[str, str]) -> Prediction:
-    label, score = int(row["label"]), float(row["score"])
-    if label not in (0, 1) or not math.isfinite(score):
-        raise ValueError(f"label {row['label']}, score {row['score']} for {row['path']}")
-    return Prediction(row["path"], label, score, row.get("group"))
+    label, score = int(row["label"]) if "label" in row else UNLABELLED, float(row["score"])
+    if (label not in (0, 1) and "label" in row) or not math.isfinite(score):
+        raise ValueError(f"label {row.get('label')}, score {row['score']} for {row['path']}")
+    kind, masks = (row.get(name) or "" for name in ("kind", "mask"))
+    percentile = float(row.get("percentile") or math.nan)
+    return Prediction(
+        row["path"], label, score, row.get("group"), kind.strip(), masks_of(masks.strip(), Path()), percentile
+    )

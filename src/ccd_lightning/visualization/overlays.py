@@ -76,22 +76,44 @@ def draw_overlay(
         label: Written into the upper left corner, if the image is large enough.
     """
     image = image.copy()
-    box = left, top, right, bottom = placement.source
-    x, y, x_end, y_end = placement.target
-    levels = map_levels(anomaly_map[y:y_end, x:x_end], scale_of(limits))
-    levels = levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
-    image.paste(colour_levels(levels), box, levels.point(OPACITY))
-    image.paste(OUTLINE, box, _rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
-    draw = ImageDraw.Draw(image)
-    width = max(1, min(image.size) // 400)
-    if box != (0, 0, *image.size):
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=FRAME, width=width)
+    levels = placed_levels(anomaly_map, placement, limits)
+    image.paste(colour_levels(levels), placement.source, levels.point(OPACITY))
+    lines = draw_lines(levels, placement)
+    image.paste(lines, mask=lines)
     if label and min(image.size) >= LABEL_FROM:
-        _write(draw, label, max(10, min(image.size) // 32))
+        _write(ImageDraw.Draw(image), label, max(10, min(image.size) // 32))
     return image
 
 
-def _rim(inside: Image.Image) -> Image.Image:
+def placed_levels(anomaly_map: Maps, placement: Placement, limits: tuple[float, float]) -> Image.Image:
+    """The levels of a map (H, W) at the size of the part of the original that was looked at; see `draw_overlay`."""
+    left, top, right, bottom = placement.source
+    x, y, x_end, y_end = placement.target
+    levels = map_levels(anomaly_map[y:y_end, x:x_end], scale_of(limits))
+    return levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
+
+
+def draw_colours(levels: Image.Image, placement: Placement) -> Image.Image:
+    """The colours of `draw_overlay` as a picture (RGBA) to lay over the original, twice as opaque as there."""
+    colours = colour_levels(levels)
+    colours.putalpha(levels.point([255 * opacity // max(OPACITY) for opacity in OPACITY]))
+    layer = Image.new("RGBA", placement.original)
+    layer.paste(colours, placement.source)
+    return layer
+
+
+def draw_lines(levels: Image.Image, placement: Placement) -> Image.Image:
+    """The lines of `draw_overlay` as a picture (RGBA) to lay over the original."""
+    left, top, right, bottom = box = placement.source
+    layer = Image.new("RGBA", placement.original)
+    layer.paste(OUTLINE, box, rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
+    if box != (0, 0, *placement.original):
+        width = max(1, min(placement.original) // 400)
+        ImageDraw.Draw(layer).rectangle((left, top, right - 1, bottom - 1), outline=FRAME, width=width)
+    return layer
+
+
+def rim(inside: Image.Image) -> Image.Image:
     """The outer pixels of what is not 0, a line that grows with the picture; at the picture's edge there is none."""
     width = max(1, min(inside.size) // 300)
     core = inside

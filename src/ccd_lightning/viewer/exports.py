@@ -1,0 +1,116 @@
+"""The images that were chosen on the page, as a table and as pictures."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import io
+import math
+import os
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ccd_lightning.data.images import open_rgb
+from ccd_lightning.data.manifest import masks_cell
+from ccd_lightning.errors import UserError
+from ccd_lightning.reporting.predictions_csv import Prediction, columns, decide, percentile_cell
+from ccd_lightning.viewer.results import ShownResults
+from ccd_lightning.viewer.scoring import Scorer
+from ccd_lightning.writing import cell, path_cell, short_name
+
+MOST_PICTURES = 200  # which takes about a minute on a CPU
+
+
+def chosen_rows(text: str, count: int) -> list[int]:
+    """The indices that a request names: a bit for each image, from the lowest of the first byte, in URL-safe base64.
+
+    Args:
+        text: As the page writes it: 10,000 images take 1.7 kB.
+        count: How many images there are.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        flags = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error
+    found = [8 * place + bit for place, byte in enumerate(flags) for bit in range(8) if byte >> bit & 1]
+    if found and found[-1] >= count:
+        raise ValueError(f"there is no image {found[-1]}")
+    return found
+
+
+def write_table(results: ShownResults, indices: Sequence[int], threshold: float) -> bytes:
+    """The rows of some images as CSV: the columns of predictions.csv, with decisions at a threshold, which is added.
+
+    Args:
+        results: All images.
+        indices: Which of them.
+        threshold: The one that was in use on the page; NaN for none.
+    """
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow([*columns(results.labelled), "threshold"])
+    for index in indices:
+        writer.writerow(_cells(results.rows[index], threshold, results.labelled))
+    return stream.getvalue().encode("utf-8", "surrogateescape")  # names of files are bytes that need not be UTF-8
+
+
+def _cells(row: Prediction, threshold: float, labelled: bool) -> list[str]:
+    decision = decide(row.score, threshold)
+    label, others = [], []
+    if labelled:
+        label = [str(row.label)]
+        others = [cell(row.group or ""), cell(row.kind), masks_cell(map(os.fspath, row.masks))]
+    shown = repr(threshold) if decision else ""
+    return [path_cell(row.file), *label, repr(row.score), percentile_cell(row.percentile), decision, *others, shown]
+
+
+def write_pictures(
+    results: ShownResults, scorer: Scorer, indices: Sequence[int], threshold: float, table: bytes
+) -> bytes:
+    """A ZIP file with the overlays of some images, as `ccd predict` draws them, and with their table.
+
+    Args:
+        results: All images.
+        scorer: Makes their maps.
+        indices: Which of them; they are numbered in this order.
+        threshold: The one that was in use on the page; NaN for none.
+        table: Of `write_table`.
+
+    Raises:
+        UserError: If they are too many, or one cannot be read or scored.
+    """
+    if len(indices) > MOST_PICTURES:
+        raise UserError(f"{len(indices)} images are chosen, but a file holds the pictures of {MOST_PICTURES} at most.")
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("chosen.csv", table)
+        for number, index in enumerate(indices, 1):
+            name = short_name(f"{number:03}_{_plain(Path(results.rows[index].file).name)}.png")
+            archive.writestr(name, _overlay(results, scorer, index, threshold))
+    return stream.getvalue()
+
+
+def _overlay(results: ShownResults, scorer: Scorer, index: int, threshold: float) -> bytes:
+    from ccd_lightning.visualization.overlays import draw_overlay
+
+    path = results.image(index)
+    scored = scorer.score(path)
+    if math.isnan(scored.limits[1]):
+        raise UserError("There is no range of normal maps to colour overlays by: fit the detector with validation.")
+    decision = decide(scored.score, threshold)
+    label = f"{decision}: score {scored.score:.4g}, threshold {threshold:.4g}" if decision else ""
+    image = draw_overlay(open_rgb(path, results.window), scored.anomaly_map, scored.placement, scored.limits, label)
+    picture = io.BytesIO()
+    image.save(picture, "PNG")
+    return picture.getvalue()
+
+
+def _plain(name: str) -> str:
+    """A file's name as one that every system unpacks."""
+    return re.sub(r"[^\w.\-]", "_", name, flags=re.ASCII)
