@@ -51,11 +51,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, server: ViewServer) -> Browser:
+def page(browser: Browser, server: ViewServer) -> Iterator[Browser]:
     browser.said.clear()
     browser.open(server.url)
     browser.wait("document.activeElement.id === 'grid' && document.querySelectorAll('.tile').length")
-    return browser
+    yield browser
+    browser.open("about:blank")  # before its server goes, of which it would ask for thumbnails
 
 
 def frame(page: Browser) -> None:
