@@ -138,7 +138,7 @@ def test_errors_without_a_name_get_that_of_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_failures_of_the_machine(error: Exception, told: str | None) -> None:
-    found = failure(error, "Go on with: ccd fit")
+    found = failure(error, "Resume with: ccd fit")
     assert (
         (found is None) if told is None else (told in str(found) and str(found).endswith(", then go on with: ccd fit"))
     )

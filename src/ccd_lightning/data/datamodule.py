@@ -199,7 +199,7 @@ class AnomalyDataModule(ImageLoader):
         images = load_images(paths, self.preprocessing, self.cache_dir, processes, pickled)
         if isinstance(images.pixels, PixelFile) and self.cache_dir is None:
             kept = f"data: decoded images are kept in {images.pixels.path.parent}"
-            rank_zero_only(print)(f"{kept}, for later runs, too (--data.cache_dir sets another place)")
+            rank_zero_only(print)(f"{kept}, for later runs, too (--data.cache_dir sets another folder)")
         if shapes := describe_shapes(images.placements, self.preprocessing):
             rank_zero_only(print)(f"data: {shapes}")
         return images
@@ -211,7 +211,7 @@ class AnomalyDataModule(ImageLoader):
             window = self.preprocessing.window
             why = f" Their grey values may lie beyond data.window, {list(window)}." if isinstance(window, tuple) else ""
             raise UserError(
-                f"{self.root}: every training image that was looked at shows one grey alone.{why} `ccd data check` says"
+                f"{self.root}: all inspected training images have a single grey value.{why} `ccd data check` reports"
                 " more."
             )
 

@@ -55,8 +55,8 @@ class Folder(AnomalyDataModule):
         found = sizes(manifest)
         if self.published not in (None, found):
             rank_zero_warn(
-                f"{self.root}: {found[0]}, {found[1]} and {found[2]} images to train on and normal and abnormal ones to"
-                f" test on, where the paper has {self.published[0]}, {self.published[1]} and {self.published[2]}."
+                f"{self.root}: {found[0]} training images, {found[1]} normal and {found[2]} abnormal test images, where"
+                f" the paper has {self.published[0]}, {self.published[1]} and {self.published[2]}."
             )
 
 
