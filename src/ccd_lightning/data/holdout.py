@@ -80,7 +80,7 @@ class HoldOut:
             return f"the encoder was trained on {learned} of them, so the threshold may be too low"
         if None in self.followed:
             return (
-                "the encoder may have been trained on them, as its checkpoint is from an older version and does not list"
+                "the encoder may have been trained on them; its checkpoint is from an older version and does not list"
                 " its images: give the same seed and data.validation as its run has"
             )
         if not known:
