@@ -215,7 +215,10 @@ def test_the_command_writes_a_report_and_exits_with_2(
         "set/train/good/4.png: this training image and the test image set/test/polyp/2.png are the same image mirrored."
         in told.out
     )
-    assert "set: 1 errors, 0 warnings, 0 notes: data_check/findings.csv, data_check/pairs.png. These errors would" in told.err
+    assert (
+        "set: 1 errors, 0 warnings, 0 notes: data_check/findings.csv, data_check/pairs.png. These errors would"
+        in told.err
+    )
     with (root.parent / "data_check/findings.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert Path(row["path"]).resolve() == leaking

@@ -321,7 +321,7 @@ def test_one_patient_alone_cannot_be_divided(tmp_path: Path) -> None:
         picture(tmp_path / f"train/good/case_2020_{index}.png")
     pictures(tmp_path, test__good=2, test__lesion=2)
     with pytest.raises(
-        UserError, match=r"of 1 patients, videos or files; --data\.groups false takes every image by itself"
+        UserError, match=r"of 1 patients, videos or files; --data\.groups false treats every image separately"
     ):
         Folder(str(tmp_path), size=32).setup("fit")
 

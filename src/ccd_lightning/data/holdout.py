@@ -62,7 +62,7 @@ class HoldOut:
             held_out.update(smallest)
         if not 0 < len(held_out) <= len(rows) - 2:
             whose = f" They are of {len(groups)} patients, videos or files;"
-            advice = f"{whose} --data.groups false takes every image by itself."
+            advice = f"{whose} --data.groups false treats every image separately."
             together = advice if len(groups) < len(rows) else ""
             raise UserError(
                 f"{self.root}: {len(rows)} training images with data.validation {self.share} leave "
