@@ -23,7 +23,7 @@ setup: .venv/ready  ## make .venv with the tested versions
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: setup  ## pretrain, fit, test and compare on the embedded images (minutes on two cores)
+demo: setup  ## pretrain, fit, test and compare on synthetic images (minutes on two cores)
 	$(CCD) data synthesize
 	$(CCD) fit --config ccd_synthetic
 	$(CCD) fit --config padim_synthetic

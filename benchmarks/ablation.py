@@ -1,6 +1,6 @@
 """What each term of pretraining's loss and each family of strong augmentations adds to PaDiM: docs/ablation.md.
 
-    python benchmarks/ablation.py                     # the embedded sets
+    python benchmarks/ablation.py                     # the synthetic sets
     python benchmarks/ablation.py --head_ct DIR       # and head CT slices: train/good, test/good, test/hemorrhage
     python benchmarks/ablation.py --report            # only write the document, from what is there
     python benchmarks/ablation.py --size 128 --workers 4 -- --data.num_workers 4 --data.views.augment_on=device
@@ -171,7 +171,7 @@ def parse() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--head_ct", type=Path, metavar="DIR", help="the folder of the head CT slices")
-    parser.add_argument("--sets", nargs="+", choices=SETS, help="default: the embedded ones, and head_ct where given")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="default: the synthetic ones, and head_ct if given")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     parser.add_argument("--terms", nargs="+", choices=TERMS, default=tuple(TERMS))
     for name, meaning in (

@@ -51,7 +51,7 @@ class Settings:
     """What all cells share; other sizes or steps have another folder.
 
     Attributes:
-        folder: Of the results and of the embedded images.
+        folder: Of the results and of the synthetic images.
         size: Side of the images in pixels.
         steps: Optimiser steps of a pretraining.
         seeds: Their number.

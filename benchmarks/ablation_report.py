@@ -21,18 +21,18 @@ METRICS = {"image/auroc": "Image AUROC", "pixel/auroc": "Pixel AUROC"}
 PRETEXT = {loss: f"val/{loss}_accuracy" for loss in LOSSES[1:]}
 LEFT_OUT = {"contrastive+position": "augmentation", "contrastive+augmentation": "position", "contrastive": "both"}
 RAN = """
-An encoder is pretrained with some terms of the loss and one family of strong augmentations, then PaDiM is fitted on it
-and tested: {terms} choices of terms, {families} families, {seeds} seeds, and for each seed an untrained encoder (random
-weights). Images of {size} px, views of {view} px, patches of {patch} px, batches of {batch} images, {steps} optimiser
-steps on every set, of which the last one's encoder is taken; all else as in the shipped configs. {finished} of {cells}
-cells are finished."""
+An encoder is pretrained with some terms of the loss and one family of strong augmentations; then PaDiM is fitted on it
+and tested. There are {terms} choices of terms, {families} families, {seeds} seeds, and for each seed an untrained
+encoder (random weights). Images have {size} px, views {view} px, patches {patch} px, and batches {batch} images. The
+encoder is taken after {steps} optimiser steps on every data set. All other settings are those of the shipped configs.
+{finished} of {cells} cells are finished."""
 HOW_TO_READ = """
-**How to read it.** The runs are small, so that there can be many of them: compare the figures with each other, not with
-[benchmarks.md](benchmarks.md), whose runs are of the shipped sizes. Figures are means over seeds, brackets are 95%
-intervals over seeds (Student's t; three seeds make them wide). Differences are paired: with the same seed go the same
-held-out images, initial weights and channels of PaDiM. *What the terms add* takes families and seeds for independent,
-which they are not quite, so its intervals are somewhat too narrow. Of this many intervals some miss 0 by chance: trust
-what several families and sets agree on."""
+**How to read it.** The runs are short, so that there can be many of them: compare the figures with each other, not with
+[benchmarks.md](benchmarks.md), whose runs have the shipped settings. Figures are means over seeds, brackets are 95%
+intervals over seeds (Student's t; three seeds make them wide). Differences are paired: runs with the same seed share
+the held-out images, initial weights and channels of PaDiM. *What the terms add* treats families and seeds as
+independent, which they are not quite, so its intervals are somewhat too narrow. Some of this many intervals exclude 0
+by chance: trust results on which several families and data sets agree."""
 Values = Mapping[tuple[str, int], float]  # by family and seed
 
 

@@ -1,6 +1,6 @@
 """How well detectors detect with CCD encoders and with untrained ones: several seeds, one table a detector.
 
-    python benchmarks/detection.py colonoscopy fundus                  # PaDiM on the embedded sets
+    python benchmarks/detection.py colonoscopy fundus                  # PaDiM on the synthetic sets
     python benchmarks/detection.py folder --root DIR                   # on one's own
     python benchmarks/detection.py colonoscopy --detectors padim igd   # and IGD, whole and each scale alone
 

@@ -80,7 +80,7 @@ def test_every_option_is_explained_in_the_reference() -> None:
             for option in options.options(target, prefix):
                 assert option.meaning, option.name
                 assert option.type, option.name
-    assert "| `model.temperature` | number | `0.2` | Of the contrastive loss. |" in page
+    assert "| `model.temperature` | number | `0.2` | Temperature of the contrastive loss. |" in page
     assert '| `data.fit` | `"squash"`, `"letterbox"`, `"crop"` | `squash` |' in page
     assert "`torch.optim.AdamW {'lr': 0.001, 'weight_decay': 0.0001}`" in page
 

@@ -47,8 +47,8 @@ NAMES: dict[Any, str] = {bool: "true or false", int: "integer", float: "number",
 INTRODUCTION = """\
 # Configuration
 
-Every option of every model and data module, written from the code when this site is built. An option is given on the
-command line, as `--model.temperature 0.1`, or in a config file:
+Every option of every model and data module, generated from the code. Options can be set on the command line, such as
+`--model.temperature 0.1`, or in a config file:
 
 ```yaml
 model:
@@ -56,15 +56,15 @@ model:
   init_args: {temperature: 0.1}
 ```
 
-The command line wins over a config, and a later `--config` over an earlier one. `ccd fit ... --print_config` prints all
-settings that are in force, and `ccd fit --help` lists Lightning's own (`--trainer...`). The
+The command line takes precedence over configs, and a later `--config` over an earlier one. `ccd fit ... --print_config`
+prints all effective settings, and `ccd fit --help` lists Lightning's own options (`--trainer...`). The
 [shipped configs](configs.md) are good starting points.
 """
 
 NOTES = {
-    "Encoder": "Detectors have the first three. IGD has them twice: `model.encoder` for whole images,"
-    " `model.local_encoder` for windows.",
-    "Named data sets": "They have the options of `Folder`. Listed is what differs.",
+    "Encoder": "Pretraining has all of these options, detectors have the first three. IGD has them twice:"
+    " `model.encoder` for whole images, `model.local_encoder` for windows.",
+    "Named data sets": "They have the options of `Folder`. Only differences are listed.",
 }
 
 

@@ -25,7 +25,7 @@ PAGES = {
     "security.md": "SECURITY.md",
 }
 WRITTEN = {"examples.md": "examples/README.md"}  # pages that begin with a file, whose links they have
-ELSEWHERE = {"README.md": "index.md", "README.md#your-own-images": "own_data.md"}
+ELSEWHERE = {"README.md": "index.md"}
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^(```.*?^```|~~~.*?^~~~)", re.DOTALL | re.MULTILINE)
 

@@ -41,17 +41,18 @@ RANDOM, IMAGENET, AUTO = "random", "imagenet", "auto"
 
 @dataclass
 class EncoderConfig:
-    """Which network the encoder is, and where its weights come from.
+    """The network of the encoder, and its initial weights.
 
     Attributes:
-        name: Of the network in timm, such as "resnet18" or "tf_efficientnet_lite0"; `ccd encoders` lists them. null
-            takes that of the CCD run which the weights are of, else "resnet18"; with "auto", "tf_efficientnet_lite0" if
-            its ImageNet weights are on this machine.
-        weights: null (random), "imagenet", "auto" (ImageNet weights if they are on this machine, else random ones with
-            a warning; nothing is downloaded), a file of weights (.pth, .pt or .safetensors, with the tensor names of
-            timm, torchvision or lightly), or a CCD run: its folder, the folder of its versions (then the newest
-            finished one), or a checkpoint file. The config of a run names what was taken.
-        digest: Of these weights, which `ccd fit` writes into the config of a run; weights with another one are refused.
+        name: Name of the timm network, such as "resnet18" or "tf_efficientnet_lite0"; `ccd encoders` lists them. null
+            uses the network of the CCD run that the weights come from, and otherwise "resnet18"; with "auto" weights,
+            "tf_efficientnet_lite0" if its ImageNet weights are on this machine.
+        weights: Initial weights: null (random), "imagenet", "auto" (ImageNet weights if they are on this machine,
+            otherwise random weights with a warning; nothing is downloaded), a weights file (.pth, .pt or .safetensors,
+            with the tensor names of timm, torchvision or lightly), or a CCD run: its folder, the folder of its versions
+            (the newest finished one is used), or a checkpoint file. The config of a run stores which weights were used.
+        digest: Digest of these weights, which `ccd fit` writes into the config of a run. Weights with another digest
+            are refused.
     """
 
     name: str | None = None
@@ -69,21 +70,20 @@ class EncoderConfig:
 
 @dataclass
 class TrainedEncoderConfig(EncoderConfig):
-    """Where the encoder's weights come from, and how far pretraining may change them.
+    """The encoder's initial weights, and how pretraining fine-tunes them.
 
     The defaults are for random weights: all of the encoder learns, at one rate with the heads.
 
     Attributes:
-        freeze: How many of the encoder's levels, counted from the first, stay as the weights have them: no gradient,
-            and batch norm by its running statistics. `ccd encoders NAME` lists them; a ResNet's first one is its
-            stem. 0 freezes nothing.
+        freeze: Number of levels, from the first, that are frozen: they get no gradient, and their batch norm uses its
+            running statistics. `ccd encoders NAME` lists the levels; the first level of a ResNet is its stem. 0 freezes
+            nothing.
         lr_scale: Learning rate of the encoder, as a share of that of the heads.
-        batch_norm: What the encoder's batch norm goes by. "calibrate": the statistics of each batch in training, and
-            afterwards those of the training images. "keep": the running statistics of the weights, in both; their
-            scales and shifts learn all the same, where they are not frozen.
-        l2_sp: Weight of half the squared distance between the parameters of the encoder that are trained and those it
-            starts from (L2-SP, Li et al., ICML 2018). It takes the place of their weight decay, which is 0 then. 0
-            leaves both as they are.
+        batch_norm: Statistics of the encoder's batch norm. "calibrate": those of each batch in training, and afterwards
+            those of the training images. "keep": the running statistics of the initial weights, in both; scales and
+            shifts are still trained, unless they are frozen.
+        l2_sp: Weight of half the squared distance between the trained parameters of the encoder and their initial
+            values (L2-SP, Li et al., ICML 2018). It replaces their weight decay, which is then 0. 0 turns it off.
     """
 
     freeze: int = 0

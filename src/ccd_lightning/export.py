@@ -1,4 +1,4 @@
-"""A fitted detector as a file that needs none of this code: ONNX, or torch.export's own format."""
+"""A fitted detector as a file that does not need this package: ONNX, or torch.export's own format."""
 
 from __future__ import annotations
 

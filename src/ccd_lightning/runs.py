@@ -96,7 +96,7 @@ def _recorded(root: Path) -> Iterator[Path]:
 
 def how_to_go_on(run: Path | str) -> str:
     """The command that takes up a run which is not finished."""
-    return f"Go on with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
+    return f"Resume with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
 
 
 def way_out(folder: str | None) -> str:

@@ -84,7 +84,7 @@ def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module:
         warnings.simplefilter("always")
         FamilyAdvice().on_fit_end(trainer, module)
     assert [str(warning.message).split("(")[0] for warning in caught] == [
-        "On held-out images the strong augmentations cannot be told from each other "
+        "On held-out images the strong augmentations cannot be distinguished "
     ] * told
     for warning in caught:  # whichever is in use, others are named
         assert all(family in str(warning.message) for family in ("Permutation", "Rotation", "Cutout", "Noise"))

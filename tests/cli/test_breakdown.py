@@ -113,7 +113,7 @@ def test_a_score_that_is_no_number_is_never_written(
         torch.save(content, file)
     assert main([command[0], "--ckpt_path", str(run), *command[1:]]) == 2
     told = capsys.readouterr().err
-    assert "0000.png: its score or map is no number" in told
+    assert "0000.png: its score or map is not finite" in told
     assert "--ckpt_path another checkpoint" in told
     assert {path: path.read_bytes() for path in before} == before
     assert not any("nan" in path.read_text() for path in run.glob("predictions/*/predictions.csv"))

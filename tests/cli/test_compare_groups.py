@@ -28,7 +28,7 @@ def test_groups_count_in_the_test_and_in_the_bootstrap(capsys: pytest.CaptureFix
     assert rows["p"] == ["p", f"{expected.p:.3f}"]
     for name, found in paired_differences(images, POOR, GOOD).items():
         assert rows[name][1:] == interval(*found)
-    assert lines[-1].startswith("images of a patient or video count as dependent: 10 groups")
+    assert lines[-1].startswith("images of a patient or video are treated as dependent: 10 groups")
 
 
 def test_groups_of_one_run_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +57,7 @@ def test_tests_of_old_without_groups_are_told_of(counted: int | None, capsys: py
     lines = told(*old, capsys=capsys)
     assert differences(lines, "good")["p"] == ["p", f"{delong_test(LABELS, POOR, GOOD).p:.3f}"]
     assert lines[-1] == (
-        "no predictions.csv names patients or videos, so images count as independent;"
+        "no predictions.csv names patients or videos, so images are treated as independent;"
         " to change that: ccd test --ckpt_path good, ccd test --ckpt_path poor"
     )
 

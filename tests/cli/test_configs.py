@@ -90,7 +90,7 @@ def test_detectors_hold_out_what_their_encoders_do(name: str) -> None:
 def test_headers_name_where_differences_are_listed(config: str) -> None:
     document = "docs/pretraining.md" if config.startswith("ccd") else "docs/detectors.md"
     text = (CONFIGS / f"{config}.yaml").read_text()
-    assert f"# Settings are the published ones, but for what {document} lists" in text
+    assert f"# Published settings, with the exceptions that {document} lists" in text
     assert "published settings" in (CONFIGS.parent / document).read_text().lower()
 
 

@@ -99,7 +99,7 @@ def test_the_check_is_on_test_images_where_they_are(tmp_path: Path, capsys: pyte
     assert torch.allclose(found["score"], expected[0])
     shutil.copy("runs/padim_synthetic/latest/checkpoints/best.ckpt", tmp_path / "moved.ckpt")
     assert main([*words, str(tmp_path / "moved.ckpt")]) == 0
-    assert "on 3 images of noise (the run's test images are not here)" in capsys.readouterr().out
+    assert "on 3 images of noise (the run's test images are not available)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("root", ["archive", "archive/set/images", "archive/set/images/table.csv"])

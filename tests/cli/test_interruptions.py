@@ -79,7 +79,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(place: Path, capsys: pytest.Cap
     assert code == -signal.SIGKILL, told
     capsys.readouterr()
     assert main([*FIT, NAME, "stopped", "--ckpt_path", "last"]) == 0
-    assert "fit: going on from runs/stopped/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
+    assert "fit: resuming from runs/stopped/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
     assert main([*FIT, NAME, "whole"]) == 0
     assert_same_checkpoints(*(place / "runs" / name / "version_0" for name in ("whole", "stopped")))
 
@@ -87,9 +87,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been(place: Path, capsys: pytest.Cap
 def test_a_terminated_run_of_two_ranks_saves_and_ends_as_if_it_had_not_been(place: Path) -> None:
     code, told = stop("stopped", signal.SIGTERM, *RANKS)
     assert code == 143, told
-    assert "ccd: terminated. Go on with: ccd fit --config" in told
+    assert "ccd: terminated. Resume with: ccd fit --config" in told
     told = processes.run(*FIT, *RANKS, NAME, "stopped", "--ckpt_path", "last")
-    assert "fit: going on from runs/stopped/version_0/checkpoints/last.ckpt" in told
+    assert "fit: resuming from runs/stopped/version_0/checkpoints/last.ckpt" in told
     processes.run(*FIT, *RANKS, NAME, "whole")
     assert_same_checkpoints(*(place / "runs" / name / "version_0" for name in ("whole", "stopped")))
 
@@ -97,7 +97,7 @@ def test_a_terminated_run_of_two_ranks_saves_and_ends_as_if_it_had_not_been(plac
 def test_interrupted_fit_says_how_to_go_on(place: Path) -> None:
     code, told = stop("interrupted", signal.SIGINT)
     assert code == 130
-    assert "ccd: interrupted. Go on with: ccd fit --config runs/interrupted/version_0/config.yaml --ckpt_path" in told
+    assert "ccd: interrupted. Resume with: ccd fit --config runs/interrupted/version_0/config.yaml --ckpt_path" in told
     assert "Traceback" not in told
 
 

@@ -23,7 +23,7 @@ AWKWARD = "N x ü's $(1)"
 @pytest.mark.parametrize("word", [AWKWARD, "a b", 'say "x"', "*.png", "~/A", "a;b", "[0.1, 0.9]"])
 def test_printed_commands_survive_the_shell(word: str) -> None:
     assert shlex.split(command("fit", "--data.root", word)) == ["ccd", "fit", "--data.root", word]
-    told = how_to_go_on(word).removeprefix("Go on with: ")
+    told = how_to_go_on(word).removeprefix("Resume with: ")
     assert shlex.split(told)[2:] == ["--config", f"{word}/config.yaml", "--ckpt_path", word]
 
 

@@ -207,7 +207,7 @@ def test_nothing_is_overwritten(inside: Path, tmp_path: Path, capsys: pytest.Cap
     predict(*words)
     before = (tmp_path / "predictions.csv").read_bytes()
     predict("--images", "images/b", "--output", str(tmp_path), code=2)
-    assert "predictions.csv is there already" in capsys.readouterr().err
+    assert "predictions.csv exists already" in capsys.readouterr().err
     assert (tmp_path / "predictions.csv").read_bytes() == before
 
 

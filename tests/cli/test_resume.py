@@ -66,7 +66,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_in_its_folder(
     words = [*WORDS, "--model.schedule", schedule, "--trainer.check_val_every_n_epoch", "3" if epoch == 3 else "1"]
     whole, run = cut_off(words, epoch, batch), Path("runs/ccd_synthetic/version_0")
     assert main([*words, "--ckpt_path", path]) == 0
-    assert path != "last" or "fit: going on from runs/ccd_synthetic/version_0/checkpoints/last.ckpt" in (
+    assert path != "last" or "fit: resuming from runs/ccd_synthetic/version_0/checkpoints/last.ckpt" in (
         capsys.readouterr().out
     )
     assert not (run.parent / "version_1").exists()
@@ -175,7 +175,7 @@ def test_last_begins_where_nothing_was_saved(capsys: pytest.CaptureFixture[str])
     (killed_early / "config.yaml").touch()
     assert main([*WORDS, "--trainer.max_epochs=1", "--ckpt_path", "last"]) == 0
     told = capsys.readouterr().out
-    assert "fit: nothing to go on with in runs/ccd_synthetic, so this begins at the beginning" in told
+    assert "fit: no checkpoint in runs/ccd_synthetic, starting a new run" in told
     assert "The run is in runs/ccd_synthetic/version_1" in told
     assert main([*WORDS, "--trainer.logger", "false", "--ckpt_path", "last"]) == 2
     assert "Give --ckpt_path RUN" in capsys.readouterr().err

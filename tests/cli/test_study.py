@@ -269,8 +269,6 @@ def test_reports_can_be_written_without_images(study: Path) -> None:
 def test_other_numbers_of_images_are_reported(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(STUDY | {"sets": {"frames": STUDY["sets"]["frames"] | {"counts": [13, 5, 6]}}})
     run("--report")
-    warning = (
-        "frames: 12, 5 and 6 images to train on and normal and abnormal ones to test on, where there should be 13, "
-    )
+    warning = "frames: 12 training images, 5 normal and 6 abnormal test images, but the study expects 13, "
     assert f"ccd: warning: {warning}" in capsys.readouterr().err
     assert f"**Warning:** {warning}" in (study / "study.md").read_text()

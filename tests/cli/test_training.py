@@ -179,7 +179,7 @@ def test_fit_without_validation(workspace: Path, capsys: pytest.CaptureFixture[s
     assert found["run"]["threshold"] is None
     assert found["undefined"]["image/sensitivity"] == "no threshold"
     assert main(["predict", "--ckpt_path", "runs/padim_unvalidated"]) == 0
-    assert "no image is called normal or abnormal" in capsys.readouterr().out
+    assert "without decisions, because the run has no threshold" in capsys.readouterr().out
     for name in ("predictions.csv", "unlabelled_predictions.csv"):
         rows = csv.DictReader((Path("runs/padim_unvalidated/latest") / name).read_text().splitlines())
         assert {(row["percentile"], row["decision"]) for row in rows} == {("", "")}

@@ -179,7 +179,7 @@ def test_yolo_boxes_and_polygons_are_shares_of_the_image(tmp_path: Path) -> None
         ("0 0.3 0.3 0.2 0.2\n0 12 13 5 6", "line 2: a number that is not within 0 and 1"),
         ("0 0.1 0.1 0.2 0.2 0.3", "line 1: a polygon of 5 numbers"),
         ("0 0.1 0.1 0.2 x", "line 1: could not convert"),
-        ("0 0.1 0.1 0.2 nan", "line 1: a coordinate that is no number"),
+        ("0 0.1 0.1 0.2 nan", "line 1: a coordinate that is not a finite number"),
     ],
 )
 def test_what_is_wrong_with_a_label_is_named(text: str, message: str, tmp_path: Path) -> None:

@@ -138,14 +138,14 @@ def saved_as(mode: str, suffix: str = "tif") -> Callable[[Path], Path]:
         (damage, "error", "images that cannot be read"),
         (float_pixels, "note", "floating point"),
         (no_mask, "warning", "no mask"),
-        (no_image, "error", "masks that do not go with images"),
-        (wrong_mask_size, "error", "masks that do not go with images"),
+        (no_image, "error", "masks that do not match images"),
+        (wrong_mask_size, "error", "masks that do not match images"),
         (cut_mask, "error", "masks that cannot be read"),
         (empty_mask, "warning", "empty masks"),
         (grey_mask, "warning", "grey masks"),
-        (twice, "warning", "files twice on one side"),
-        (leak, "error", "copies on both sides"),
-        (mirrored, "error", "copies on both sides"),
+        (twice, "warning", "duplicate files within a split"),
+        (leak, "error", "duplicates across splits"),
+        (mirrored, "error", "duplicates across splits"),
         (turned, "warning", "EXIF orientation"),
         (wide, "warning", "odd shapes"),
         (deep_colour, "note", "16 bits per colour"),
@@ -212,10 +212,13 @@ def test_the_command_writes_a_report_and_exits_with_2(
     told = capsys.readouterr()
     assert "sizes: 32 x 32 (16)" in told.out
     assert (
-        "set/train/good/4.png: trained on, and set/test/polyp/2.png, tested on, are the same image mirrored."
+        "set/train/good/4.png: this training image and the test image set/test/polyp/2.png are the same image mirrored."
         in told.out
     )
-    assert "set: 1 errors, 0 warnings, 0 notes: data_check/findings.csv, data_check/pairs.png. Training" in told.err
+    assert (
+        "set: 1 errors, 0 warnings, 0 notes: data_check/findings.csv, data_check/pairs.png. These errors would"
+        in told.err
+    )
     with (root.parent / "data_check/findings.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert Path(row["path"]).resolve() == leaking
@@ -233,7 +236,10 @@ def test_a_table_is_checked_without_opening_an_image(
     rows = ["path,split,kind,group", "a.png,train,good,p1", "b.png,test,good,p1", "c.png,test,polyp,p2"]
     (tmp_path / "table.csv").write_text("\n".join(rows))
     assert main(["data", "check", "--root", "table.csv", "--table_only"]) == 2
-    assert "patients or videos on both sides: 1\n           a.png: trained on, and b.png" in capsys.readouterr().out
+    assert (
+        "patients or videos in both splits: 1\n           a.png: this training image and the test image b.png"
+        in capsys.readouterr().out
+    )
     assert not (tmp_path / "data_check/pairs.png").exists()
 
 
@@ -256,7 +262,7 @@ def test_prepare_leaves_out_what_is_tested_on_too(
     assert {row.path for row in before.rows} - {row.path for row in after.rows} == gone
     assert main(["data", "check", "--root", "set", "--layout", "sound.csv"]) == 0
     assert main(["data", "prepare", "--root", "set", "--output", "sound.csv"]) == 2
-    assert "sound.csv: there is such a file already" in capsys.readouterr().err
+    assert "sound.csv: this file exists already" in capsys.readouterr().err
     assert main(["data", "prepare", "--root", "set", "--output", "all.csv", "--keep_leaks"]) == 0
     assert read_layout(root, "all.csv")[0].rows == before.rows
 
@@ -310,7 +316,7 @@ def test_prepare_writes_images_at_working_size(
                 read_mask(old.masks, old.path, preprocessing), read_mask(new.masks, new.path, Preprocessing(16))
             )
     assert main(["data", "prepare", "--root", "raw", "--copy", "small", "--output", "other.csv"]) == 2
-    assert "small: there is such a folder already" in capsys.readouterr().err
+    assert "small: this folder exists already" in capsys.readouterr().err
 
 
 def test_list_names_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,7 +173,7 @@ def test_the_check_says_how_many_grey_levels_are_left(scans: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_leaks_are_found_in_any_depth(suffix: str, scans: Path) -> None:
     write(scans / f"test/good/leak.{suffix}", slice_of(4))
-    with pytest.raises(UserError, match=r"train/good/4\.png, trained on, and .*leak"):
+    with pytest.raises(UserError, match=r"train/good/4\.png and test image .*leak"):
         fitted(scans)
 
 

@@ -61,13 +61,13 @@ def test_an_own_division_is_followed_without_a_word(folder: Path, capsys: pytest
 def test_what_is_said_of_images_that_the_seed_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, other = module(folder), module(folder, seed=1)
     assert held_out(module(folder, None)) == held_out(first)
-    assert "older version and does not tell: give the same seed" in capsys.readouterr().out
+    assert "older version and does not list its images: give the same seed" in capsys.readouterr().out
     stranger = Division(frozenset({1, 2}), frozenset({3}))
     assert held_out(module(folder, stranger)) == held_out(first)
     assert "3 images drawn by the seed; the encoder's run names none of them" in capsys.readouterr().out
     crossed = [division(first), Division(division(first).held_out, division(first).learned)]
     assert held_out(module(folder, *crossed)) == held_out(first)
-    assert "the encoder has learned 3 of them, so the threshold may be too low" in capsys.readouterr().out
+    assert "the encoder was trained on 3 of them, so the threshold may be too low" in capsys.readouterr().out
     if both := held_out(first) & held_out(other):
         assert held_out(module(folder, division(first), division(other), seed=2)) == both
 

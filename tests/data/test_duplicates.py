@@ -103,7 +103,7 @@ def test_a_fit_with_a_leak_is_refused(tmp_path: Path) -> None:
     polyp.write_bytes(buffer.getvalue())
     with pytest.raises(
         UserError,
-        match=rf"{paths[3]}, trained on, and {polyp}, tested on, are the same image mirrored\. `ccd data prepare",
+        match=rf"training image {paths[3]} and test image {polyp} are the same image mirrored\. `ccd data prepare",
     ):
         AnomalyDataModule(str(tmp_path), size=32).setup("fit")
     AnomalyDataModule(str(tmp_path), size=32, check_leaks=False).setup("fit")

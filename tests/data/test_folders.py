@@ -97,7 +97,7 @@ def test_a_test_of_one_sort_is_told_before_the_fit(kind: str, told: str, tmp_pat
     with pytest.warns(UserWarning, match=told):
         Folder(str(tmp_path), size=32).setup("fit")
     (finding,) = check(read_layout(tmp_path)[0]).findings
-    assert (finding.level, finding.topic) == ("warning", "test images of one sort alone")
+    assert (finding.level, finding.topic) == ("warning", "test set without normal or without abnormal images")
 
 
 def masks_of(root: Path) -> dict[str, str]:
@@ -288,7 +288,7 @@ def test_the_data_commands_know_groups_and_how_to_leave_them(
         for index in range(3):
             picture(tmp_path / f"set/{split}/patient{index}_{split[-1]}.png")
     assert main(["data", "check", "--root", "set"]) == 2
-    assert "patients or videos on both sides: 3" in capsys.readouterr().out
+    assert "patients or videos in both splits: 3" in capsys.readouterr().out
     assert main(["data", "check", "--root", "set", "--no_groups"]) == 0
     assert main(["data", "prepare", "--root", "set", "--no_groups", "--output", "all.csv"]) == 0
     assert len(read_layout(tmp_path / "set", "all.csv")[0].select("train")) == 3
@@ -321,7 +321,7 @@ def test_one_patient_alone_cannot_be_divided(tmp_path: Path) -> None:
         picture(tmp_path / f"train/good/case_2020_{index}.png")
     pictures(tmp_path, test__good=2, test__lesion=2)
     with pytest.raises(
-        UserError, match=r"of 1 patients, videos or files; --data\.groups false takes every image by itself"
+        UserError, match=r"of 1 patients, videos or files; --data\.groups false treats every image separately"
     ):
         Folder(str(tmp_path), size=32).setup("fit")
 

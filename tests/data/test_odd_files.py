@@ -48,7 +48,7 @@ def test_masks_whose_values_are_no_numbers_are_named(value: float, folder: Path)
     (folder / MASK).unlink()
     file = folder / MASK.with_suffix(".tif")
     Image.fromarray(values).save(file)
-    with pytest.raises(UserError, match=r"0000\.tif: the mask holds values that are no numbers .* Write 0 and 1"):
+    with pytest.raises(UserError, match=r"0000\.tif: the mask contains NaN or infinite values\. Write 0 and 1"):
         open_mask(file, folder / IMAGE)
-    message = "the mask holds values that are no numbers (NaN or infinite). Write 0 and 1 instead."
+    message = "the mask contains NaN or infinite values. Write 0 and 1 instead."
     assert ("error", "masks that cannot be read", file, message) in found(folder)

@@ -261,7 +261,7 @@ def test_from_files_to_a_test(
     if layout in ("hyper_kvasir", "lag"):  # whose split is drawn, of images of as many groups
         assert main(["test", "--data.root=set", "--data.split_seed=0"]) == 2
         told = capsys.readouterr().err
-        assert re.search(r"set/.*, to be tested on, was trained on, as \d+ others were", told)
+        assert re.search(r"set/.* is to be tested, but was used for training, like \d+ others", told)
         assert "--data.layout runs/" in told
     again = ["--data.root=set", "--data.split_seed=0", f"--data.layout={run / 'manifest.csv'}"]
     assert main(["test", *again]) == 0
@@ -296,7 +296,7 @@ def test_a_run_goes_on_with_its_own_split_and_names_it(
     assert f"Next: {command}\n" in capsys.readouterr().out
     picture(tmp_path / "set/non_glaucoma/image/9999.jpg", 1)
     assert main([*words, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 2
-    assert "images have come, gone or changed sides since the run began" in capsys.readouterr().err
+    assert "images were added, removed or moved to the other split since the run began" in capsys.readouterr().err
     (tmp_path / "set/non_glaucoma/image/9999.jpg").unlink()
     assert main([*words, "--trainer.max_epochs=2", "--ckpt_path=last"]) == 0
 

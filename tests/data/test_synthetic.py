@@ -1,4 +1,4 @@
-"""The embedded data sets: what is painted, the folder it is written to, and how little gets one far on it."""
+"""The synthetic data sets: what is painted, the folder it is written to, and how little gets one far on it."""
 
 import json
 import subprocess
@@ -93,7 +93,7 @@ def test_structure_scales_with_the_size(name: str, kind: str) -> None:
 
 
 def test_unknown_names_are_told() -> None:
-    with pytest.raises(UserError, match=r"no such embedded data set\. There are colonoscopy, fundus"):
+    with pytest.raises(UserError, match=r"no such synthetic data set\. There are colonoscopy, fundus"):
         scene("chest", "good")
     with pytest.raises(UserError, match=r"no such kind in the set fundus\. It has good, lesion_subtle"):
         scene("fundus", "polyp_subtle")
@@ -169,7 +169,7 @@ def test_foreign_folder_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     if content:
         (tmp_path / "synthesis.json").write_text(content)
-    with pytest.raises(UserError, match="holds other files than an embedded data set") as caught:
+    with pytest.raises(UserError, match="contains files that are not of a synthetic data set") as caught:
         synthesize(tmp_path, "fundus", **FEW)
     assert str(tmp_path) in str(caught.value)
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -177,7 +177,7 @@ def test_foreign_folder_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set").write_text("mine")
-    with pytest.raises(UserError, match="holds other files"):
+    with pytest.raises(UserError, match="contains files that are not"):
         synthesize(tmp_path / "set", "fundus", **FEW)
 
 

@@ -249,7 +249,7 @@ def test_a_window_beyond_all_values_is_refused(tmp_path: Path) -> None:
         Image.fromarray(values).save(path)
     data = Folder(str(tmp_path), size=16, window=(5000, 6000), check_leaks=False)
     with pytest.raises(
-        UserError, match=r"shows one grey alone\. Their grey values may lie beyond data\.window, \[5000"
+        UserError, match=r"have a single grey value\. Their grey values may lie beyond data\.window, \[5000"
     ):
         data.setup("fit")
     Folder(str(tmp_path), size=16, window=(0, 3000), check_leaks=False).setup("fit")

@@ -52,7 +52,7 @@ def test_a_family_of_any_number_is_learned_tested_and_loaded(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(trained / "configs")
     assert main([*FIT, "--trainer.max_epochs=1", *OWN, str(count)]) == 0
-    assert not [warning for warning in recwarn if count == 1 and "cannot be told" in str(warning.message)]
+    assert not [warning for warning in recwarn if count == 1 and "cannot be distinguished" in str(warning.message)]
     checkpoint = tmp_path / "runs/ccd_synthetic/latest/checkpoints/last.ckpt"
     module = CCD.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
     assert module.augmentation.out_features == module.hparams["distributions"] == count

@@ -110,7 +110,7 @@ def test_a_fit_whose_disk_fills_up_can_be_resumed(
         patch.setattr("torch.save", full)
         told = attempt(words, capsys)
     assert "ccd: runs/mine/version_0/checkpoints/" in told or "/runs/mine/version_0/checkpoints/" in told
-    assert "whole. Make room, or write to another disk, then go on with: ccd fit --config runs/mine/version_0" in told
+    assert "whole. Make room, or write to another disk, then resume with: ccd fit --config runs/mine/version_0" in told
     attempt([*words, "--ckpt_path", "last"], capsys, (0,))
 
 
@@ -138,9 +138,9 @@ def test_errors_without_a_name_get_that_of_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_failures_of_the_machine(error: Exception, told: str | None) -> None:
-    found = failure(error, "Go on with: ccd fit")
+    found = failure(error, "Resume with: ccd fit")
     assert (
-        (found is None) if told is None else (told in str(found) and str(found).endswith(", then go on with: ccd fit"))
+        (found is None) if told is None else (told in str(found) and str(found).endswith(", then resume with: ccd fit"))
     )
 
 
@@ -251,7 +251,7 @@ def test_a_killed_data_worker_is_told(
     words = [*CCD, "--trainer.max_epochs=4", OFTEN, "--data.num_workers=1", "--trainer.logger.init_args.name=mine"]
     told = attempt(words, capsys)
     assert "A process that loads images was killed" in told
-    assert "go on with: ccd fit --config runs/mine/version_0/config.yaml --ckpt_path runs/mine/version_0" in told
+    assert "resume with: ccd fit --config runs/mine/version_0/config.yaml --ckpt_path runs/mine/version_0" in told
 
 
 class MoveAway(Callback):
@@ -290,7 +290,7 @@ def test_a_killed_rank_is_told_within_a_minute(tmp_path: Path, monkeypatch: pyte
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert "process of this training" in done.stderr
-    assert "go on with: ccd fit --config runs/ccd_synthetic/version_0/config.yaml" in done.stderr
+    assert "resume with: ccd fit --config runs/ccd_synthetic/version_0/config.yaml" in done.stderr
 
 
 # Records of other runs, the clock, memory

@@ -94,7 +94,7 @@ def test_each_run_is_fitted_and_each_cell_tested(plan: list[Step]) -> None:
 @pytest.mark.parametrize(("code", "error"), [(130, KeyboardInterrupt), (143, Terminated), (-15, Terminated)])
 def test_an_interrupted_run_goes_on_where_it_was(plan: list[Step], code: int, error: type[BaseException]) -> None:
     commands = Commands({3: Outcome(code, "", 7.0, None, None)})
-    with pytest.raises(error, match=r"Go on with: ccd study mine\.yaml"):
+    with pytest.raises(error, match=r"Resume with: ccd study mine\.yaml"):
         run(plan, commands)
     assert Progress(plan).status[plan[1].place] == "interrupted"
     again = Commands()
@@ -116,7 +116,7 @@ def test_signals_between_commands_are_told_too(plan: list[Step], number: int, er
             return super().__call__(words, log)
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(error, match=r"Go on with: ccd study mine\.yaml"):
+    with pytest.raises(error, match=r"Resume with: ccd study mine\.yaml"):
         run(plan, Interrupted())
     assert signal.getsignal(signal.SIGTERM) == before
     assert run(plan, Commands()) == []

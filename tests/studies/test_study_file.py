@@ -136,7 +136,7 @@ def test_each_way_to_write_an_encoder_and_a_detector() -> None:
         ({"options": {"size": 3}}, "options.size: an option's name begins with data., model. or trainer."),
         ({"options": {"model": "PaDiM"}}, "options.model: an option's name begins with"),
         ({"seeds": []}, "seeds: expected whole numbers"),
-        ({"seeds": [0, 1, 0]}, "seeds: 0 stands twice"),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 is given twice"),
         ({"seeds": [-1]}, "seeds: expected whole numbers from 0"),
         ({"seeds": [True]}, "seeds: expected a list of whole numbers"),
         ({"compare": [["untrained"]]}, "compare.0: give a list of pairs"),
@@ -166,8 +166,8 @@ def test_files_that_are_no_studies() -> None:
     for content, message in (
         ("", "mine.yaml: it is empty, but must hold sets, "),
         ("sets: {a: b\n", "mine.yaml, line 2: "),
-        ("sets:\n  a: x\n  a: y\n", "mine.yaml, line 3: 'a' stands twice."),
-        ("detectors: {p: x}\nseeds: 0\ndetectors: {}\n", "mine.yaml, line 3: 'detectors' stands twice."),
+        ("sets:\n  a: x\n  a: y\n", "mine.yaml, line 3: 'a' is given twice."),
+        ("detectors: {p: x}\nseeds: 0\ndetectors: {}\n", "mine.yaml, line 3: 'detectors' is given twice."),
         ("sets: !!python/object:os.system {}\n", "mine.yaml, line 1: "),
     ):
         with pytest.raises(UserError) as error:

@@ -84,7 +84,7 @@ class FamilyAdvice(Callback):
         chance = 1 / pl_module.hparams["distributions"]
         if accuracy < min(self.margin * chance, 1):
             rank_zero_warn(
-                f"On held-out images the strong augmentations cannot be told from each other (accuracy {accuracy:.2f},"
+                f"On held-out images the strong augmentations cannot be distinguished (accuracy {accuracy:.2f},"
                 f" chance {chance:.2f}). If more epochs do not change that, this family does not suit these images: try"
                 " another (--data.views.family ccd_lightning.transforms.strong.Permutation, Rotation, Cutout or Noise)."
             )

@@ -62,7 +62,7 @@ class PredictionFile(BasePredictionWriter):
         held_out = torch.as_tensor(pl_module.normal_scores).cpu().double().numpy()
         write_predictions(self.run / FILE, records, threshold, held_out, labelled=False)
         abnormal = sum(record.score > threshold for record in records)
-        called = "no image is called normal or abnormal, as there is no threshold"
+        called = "without decisions, because the run has no threshold"
         if not math.isnan(threshold):
             called = f"{abnormal} of {len(records)} images are called abnormal"
         self._summary = f"\n{os.path.relpath(self.run / FILE)}: {called}"

@@ -79,7 +79,9 @@ class ImagePredictions(BasePredictionWriter):
         assert isinstance(data, ImageFiles)  # the command line gives no other
         low, high = pl_module.map_limits.tolist()
         if self.maps == "png" and math.isnan(high):
-            raise UserError("There is no range of normal maps to scale 16-bit PNG by: ask for --maps npy.")
+            raise UserError(
+                "16-bit PNG maps need the range of normal maps, which this run does not have. Give --maps npy."
+            )
         if self.maps == "nifti":
             require_volumes(list(data.paths))
         claimed = _claim(self.output, self.run / "predictions") if trainer.is_global_zero else None
@@ -149,7 +151,7 @@ class ImagePredictions(BasePredictionWriter):
             if number < TOLD:
                 print(f"ccd: skipped {path}: {reason}", file=sys.stderr)
             elif number == TOLD:
-                print(f"ccd: more images are skipped: {self.tables.path(ERRORS)} names all", file=sys.stderr)
+                print(f"ccd: more images are skipped: {self.tables.path(ERRORS)} lists all", file=sys.stderr)
 
     def so_far(self) -> str:
         """Where that is which was done before a break."""
@@ -182,18 +184,18 @@ class ImagePredictions(BasePredictionWriter):
         folder, tally = os.path.relpath(self.tables.folder), self.tally
         called = f"{tally.abnormal} of them called abnormal"
         if math.isnan(self.pictures.threshold):
-            called = "none of them called normal or abnormal, as there is no threshold"
+            called = "without decisions, because the run has no threshold"
         skipped = f"; {tally.skipped} skipped, see {ERRORS}" if tally.skipped else ""
         names = [PREDICTIONS, *[REGIONS] * (not math.isnan(self.pixel_threshold)), *[ERRORS] * bool(tally.skipped)]
         names += [f"{OVERLAYS}/"] * self.pictures.draws
         names += [f"{MAPS}/", SCALE] if self.maps != "none" else []
         lines = [f"\n{tally.scored} images scored, {called}{skipped}", f"Written to {folder}: {', '.join(names)}"]
         if self.maps == "png" and tally.cut:
-            lines.append(f"{tally.cut} maps reach beyond the range of a PNG and are cut off; --maps npy keeps all.")
+            lines.append(f"{tally.cut} maps exceed the range of a PNG and are clipped; --maps npy keeps all values.")
         if self.pictures.draws:
-            lines.append(f"Look at {folder}/{OVERLAYS}: a line surrounds what a normal image hardly ever shows.")
+            lines.append(f"See {folder}/{OVERLAYS}: a line surrounds regions that hardly ever occur in normal images.")
         elif self.overlays:
-            lines.append("No overlays, as there is no range of normal maps: fit again, with validation.")
+            lines.append("No overlays, because the run has no range of normal maps: fit again with validation.")
         return "\n".join(lines)
 
 
@@ -210,5 +212,5 @@ def _claim(output: Path | None, default: Path) -> Path | UserError:
         return UserError(f"{output or default}: cannot be written to ({error.strerror}). Give --output DIR.")
     present = next((name for name in (PREDICTIONS, REGIONS, ERRORS, OVERLAYS, MAPS) if (output / name).exists()), None)
     if present:
-        return UserError(f"{output / present} is there already, from another call. Give another --output DIR.")
+        return UserError(f"{output / present} exists already, from another call. Give another --output DIR.")
     return output

@@ -14,32 +14,33 @@ from ccd_lightning.errors import Terminated, UserError
 HELP = """\
 usage: ccd COMMAND [options]
 
-Unsupervised anomaly detection in medical images: learn what is normal, find and outline what is not.
+Unsupervised anomaly detection in medical images: learns from normal images, detects and outlines anomalies.
 
-train and test (every option of Lightning's command line works; ccd fit --help lists them)
-  fit       --config NAME        pretrain an encoder (ccd_*, simclr_*, pmsacl_*) or fit a detector on it (padim_*,
-                                 igd_*); NAME is a shipped config (ccd data list names those of each data set) or a file
-                                 of your own
-  test      [--ckpt_path RUN]    measure a run on its test images; without a path, the newest finished run
-  validate  [--ckpt_path RUN]    score its held-out normal images
-  predict   [--ckpt_path RUN]    score its test images without looking at labels: path, score, percentile, decision
-            [--images PLACE ...] score any images, and lay the maps over them; ccd predict --help tells more
+train and test (all options of LightningCLI can be used; ccd fit --help lists them)
+  fit       --config NAME        pretrain an encoder (ccd_*, simclr_*, pmsacl_*) or fit a detector (neighbours_*,
+                                 mahalanobis_*, padim_*, igd_*, ensemble_*); NAME is a shipped config or your own file
+  test      [--ckpt_path RUN]    evaluate a run on its test images; default: the newest finished run
+  validate  [--ckpt_path RUN]    score the held-out normal images of a run
+  predict   [--ckpt_path RUN]    score the test images of a run without reading labels
+            [--images PLACE ...] score any images, and write overlays and maps
 
 data and results
-  data      check --root DIR     open every file, and tell what would make training unsound
-            prepare --root DIR   write a sound split down, and images at working size
-            list, synthesize     what is there; make the embedded data set. ccd data --help tells more
-  compare   RUN RUN ...          metrics of tested runs side by side, each tested against the first
-  view      RUN                  go through a test's images in a browser; ccd view --help tells more
-  study     STUDY                encoders x detectors x data sets x seeds in one table; ccd study --help tells more
-  export    [--ckpt_path RUN]    write a detector as ONNX, checked against torch; ccd export --help tells more
-  encoders  [PATTERN]            list the networks that an encoder can be, and which weights are on this machine
+  data      check --root DIR     open every file, and report leaks and other problems
+            prepare --root DIR   write a split without leaks, and images at working size
+            list, synthesize     list data sets and layouts; generate synthetic data sets
+  compare   RUN RUN ...          show the metrics of tested runs, and compare each with the first by a paired test
+  view      RUN                  go through the test images of a run in a browser
+  study     STUDY                run encoders x detectors x data sets x seeds, and write tables
+  export    [--ckpt_path RUN]    write a detector as ONNX, checked against PyTorch
+  encoders  [PATTERN]            list networks for the encoder, and which weights are on this machine
+
+`ccd COMMAND --help` lists the options of a command.
 
 checkpoints that name classes of your own (test, validate, predict, export)
-  --trust                        import them; they can run any code, so use it only for checkpoints that you trust
+  --trust                        import these classes; they can run any code, so use it only for checkpoints that you
+                                 trust
 
-exit codes: 0; 2 after a mistake; 3 when predict had to skip images, or runs of a study failed; 130 after Ctrl-C;
-            143 after SIGTERM
+exit codes: 0 success; 2 error; 3 predict skipped images, or runs of a study failed; 130 Ctrl-C; 143 SIGTERM
   --version   the version        --debug   show the traceback of an error        -h, --help   this text
 
 A first run:  ccd fit --config ccd_synthetic

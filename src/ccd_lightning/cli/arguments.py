@@ -32,7 +32,7 @@ class Arguments(argparse.ArgumentParser):
             close = difflib.get_close_matches(found[1].split("=")[0], self._option_string_actions, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
         complete = text.endswith("leave the option out")
-        raise UserError(f"{self.prog}: {text}{hint or '.'}{'' if complete else f' `{self.prog} --help` tells more.'}")
+        raise UserError(f"{self.prog}: {text}{hint or '.'}{'' if complete else f' See `{self.prog} --help`.'}")
 
 
 def place(text: str) -> Path:

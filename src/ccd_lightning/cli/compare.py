@@ -52,14 +52,18 @@ def _refuse_repeated(paths: Iterable[Path]) -> None:
 
 def _parser() -> Arguments:
     parser = Arguments(
-        "ccd compare", description="Metrics of tested runs side by side, and a paired test of each against the first."
+        "ccd compare",
+        description="Show the metrics of tested runs side by side, and compare each with the first by a paired test.",
     )
     parser.add_argument(
         "runs", nargs="+", type=place, metavar="RUN", help="a run's folder, or the folder of its versions"
     )
     parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
     parser.add_argument(
-        "--output", type=place, metavar="FILE", help=f"draw the runs' ROC curves into a file ({', '.join(FORMATS)})"
+        "--output",
+        type=place,
+        metavar="FILE",
+        help=f"write the ROC curves of the runs to a file ({', '.join(FORMATS)})",
     )
     return parser
 
@@ -72,7 +76,7 @@ def print_metrics(results: Mapping[str, Results], every: bool) -> None:
         if metric in known:
             table.add_row(metric, *(_cell(result, metric) for result in results.values()))
     Console().print(table)
-    print("in brackets: 95% intervals, of the test images drawn")
+    print("in brackets: 95% intervals over test images")
     notes = {
         name: partly_masked(result.data)
         for name, result in results.items()
@@ -105,12 +109,14 @@ def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapp
     if is_grouped(images):
         count = len(set(units(images).tolist()))
         print(
-            f"images of a patient or video count as dependent: {count} groups in the test (Obuchowski's) and bootstrap"
+            f"images of a patient or video are treated as dependent: {count} groups in the test (Obuchowski's) and the"
+            " bootstrap"
         )
     if not compared.groups_known and any(result.data.get("groups") != 0 for result in results.values()):
         commands = ", ".join(map(how_to_test, runs.values()))
         print(
-            f"no predictions.csv names patients or videos, so images count as independent; to change that: {commands}"
+            "no predictions.csv names patients or videos, so images are treated as independent; to change that:"
+            f" {commands}"
         )
     for name in compared.regrouped:
         print(f"{runs[name]}/predictions.csv names other patients or videos, which are not used")
@@ -148,7 +154,7 @@ def print_differences(compared: Compared, pixels: Mapping[str, Mapping[str, Diff
     Console().print(table)
     correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
     print(f"image/auroc: DeLong's paired test, two-sided{correction}; the others: paired bootstrap")
-    print("in brackets: 95% intervals, of the test images drawn; how much another seed changes is not in them")
+    print("in brackets: 95% intervals over test images; they do not include the variation between seeds")
 
 
 def draw(compared: Compared, output: Path) -> None:

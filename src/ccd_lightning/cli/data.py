@@ -70,7 +70,7 @@ def _list(arguments: argparse.Namespace) -> None:
     print("\nLayouts that are recognised:")
     for one in LAYOUTS:
         print(f"  {one.name:12} {one.shape}")
-    print("\ndata/README.md says where each published set comes from.")
+    print("\ndata/README.md lists where to get each published set.")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -108,7 +108,7 @@ def _check(arguments: argparse.Namespace) -> None:
         way_out += (
             f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
         )
-    raise UserError(f"{arguments.root}: {message}. Training or its test would be unsound: {way_out}.")
+    raise UserError(f"{arguments.root}: {message}. These errors would make training or testing invalid: {way_out}.")
 
 
 def _print_findings(result: Check) -> None:
@@ -135,7 +135,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         )
     table: Path = arguments.output or Path(f"{arguments.root.resolve().name}.csv")
     if table.exists():
-        raise UserError(f"{table}: there is such a file already. Remove it, or give another one with --output FILE.")
+        raise UserError(f"{table}: this file exists already. Remove it, or give another one with --output FILE.")
     if not arguments.keep_leaks:
         before, manifest = len(manifest.rows), without_leaks(manifest, find_pairs(manifest))
         print(
@@ -195,25 +195,27 @@ def _read(arguments: argparse.Namespace) -> Manifest:
 
 
 def _parser() -> Arguments:
-    parser = Arguments("ccd data", description="Make, check and prepare data sets.")
+    parser = Arguments("ccd data", description="List, check, prepare and generate data sets.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    shown = commands.add_parser("list", help="which data sets are there, and which layouts are recognised")
-    shown.add_argument("--root", type=place, default=Path("data"), help="where data sets are kept; default: data")
+    shown = commands.add_parser("list", help="list data sets on this machine, and known layouts")
+    shown.add_argument("--root", type=place, default=Path("data"), help="folder with the data sets; default: data")
 
-    seen = _reading(commands.add_parser("check", help="open every file, and tell what would make training unsound"))
+    seen = _reading(commands.add_parser("check", help="open every file, and report leaks and other problems"))
     seen.add_argument(
         "--output", type=place, default=Path("data_check"), help="folder for the report; default: data_check"
     )
     seen.add_argument(
         "--table_only",
         action="store_true",
-        help="check the split; of images, only what is needed to find their pages is read",
+        help="check only the split; images are opened only to count their pages",
     )
 
-    made = _reading(commands.add_parser("prepare", help="write the split down, and images at working size on request"))
-    made.add_argument("--output", type=place, help="the table to write; default: NAME.csv, of the data set's folder")
-    made.add_argument("--keep_leaks", action="store_true", help="keep training images that are tested on too")
-    made.add_argument("--copy", type=place, help="folder to write images and masks to, as PNG at working size")
+    made = _reading(
+        commands.add_parser("prepare", help="write the split to a table, and on request images at working size")
+    )
+    made.add_argument("--output", type=place, help="table to write; default: NAME.csv, after the data set's folder")
+    made.add_argument("--keep_leaks", action="store_true", help="keep training images that are also in the test set")
+    made.add_argument("--copy", type=place, help="folder for images and masks, as PNG at working size")
     for sub, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
         sub.add_argument(
             "--size",
@@ -228,43 +230,49 @@ def _parser() -> Arguments:
             "--data.crop",
             nargs="+",
             metavar="LEFT TOP RIGHT BOTTOM",
-            help="part to use, as fractions; or auto, for the content of frames with a dark margin",
+            help="part of the image to use, as fractions; or auto, to detect the content of frames with a dark margin",
         )
         sub.add_argument(
-            "--fit", "--data.fit", default="squash", help="squash, letterbox or crop images of another shape"
+            "--fit",
+            "--data.fit",
+            default="squash",
+            help="how images of another shape are fitted: squash, letterbox or crop",
         )
-    _synthesis(commands.add_parser("synthesize", help="make procedural images, with exact masks"))
+    _synthesis(commands.add_parser("synthesize", help="generate synthetic images, with exact masks"))
     return parser
 
 
 def _reading(parser: Arguments) -> Arguments:
     parser.add_argument("--root", type=place, required=True, help="the data set's folder, or a manifest (.csv)")
-    parser.add_argument("--layout", default="auto", help="its layout, or a manifest (.csv); default: recognised")
+    parser.add_argument(
+        "--layout", default="auto", help="name of the layout, or a manifest (.csv); default: recognised"
+    )
     parser.add_argument(
         "--window",
         "--data.window",
         metavar="WINDOW",
-        help="how grey values of more than 8 bits are shown, as --data.window: '[LOW, HIGH]', 'percentile [0.5, 99.5]',"
-        " full, stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training images",
+        help="grey values that become black and white, in images of more than 8 bits, as --data.window: '[LOW, HIGH]',"
+        " 'percentile [0.5, 99.5]', full, stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training"
+        " images",
     )
-    parser.add_argument("--split_seed", type=int, default=0, help="decides the split, where the layout does not")
+    parser.add_argument("--split_seed", type=int, default=0, help="seed of the split, if the layout defines none")
     parser.add_argument(
         "--axis",
         "--data.axis",
         type=int,
         default=2,
-        help="of NIfTI volumes' slices: 0 sagittal, 1 coronal, 2 axial; default: 2",
+        help="axis along which NIfTI volumes are cut: 0 sagittal, 1 coronal, 2 axial; default: 2",
     )
     parser.add_argument("--no_groups", action="store_true", help="do not group images by patient or video")
     return parser
 
 
 def _synthesis(make: Arguments) -> None:
-    make.add_argument("--name", choices=("colonoscopy", "fundus"), default="colonoscopy", help="what to show")
-    make.add_argument("--root", type=place, help="the folder to make; default: data/synthetic_NAME")
+    make.add_argument("--name", choices=("colonoscopy", "fundus"), default="colonoscopy", help="which data set")
+    make.add_argument("--root", type=place, help="folder to write; default: data/synthetic_NAME")
     make.add_argument("--size", type=int, default=128, help="side of the images in pixels; default: 128")
-    make.add_argument("--seed", type=int, default=0, help="decides the images; default: 0")
+    make.add_argument("--seed", type=int, default=0, help="seed of the images; default: 0")
     make.add_argument("--train", type=int, default=320, help="normal training images; default: 320")
     make.add_argument("--test_good", type=int, default=200, help="normal test images; default: 200")
     make.add_argument("--test_abnormal", type=int, default=210, help="abnormal test images; default: 210")
-    make.add_argument("--baselines", action="store_true", help="print how far one gets without learning anything")
+    make.add_argument("--baselines", action="store_true", help="print the image AUROC that is reached without learning")

@@ -1,4 +1,4 @@
-"""`ccd export`: a fitted detector as a file that needs none of this code."""
+"""`ccd export`: a fitted detector as a file that does not need this package."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, Tens
     height, width = preprocessing.shape
     noise = torch.randint(256, (CHECKED, 3, height, width), generator=torch.Generator().manual_seed(0))
     content = [preprocessing.place_size(size).content for size in ((width, height), (4, 3), (3, 4))]
-    origin = f"{CHECKED} images of noise (the run's test images are not here)"
+    origin = f"{CHECKED} images of noise (the run's test images are not available)"
     return noise.to(torch.uint8), torch.tensor(content), origin
 
 
@@ -141,7 +141,7 @@ def _test_images(run: Path) -> list[Path]:
 
 
 def _parser() -> Arguments:
-    parser = Arguments("ccd export", description="Write a detector as a file that needs none of this.")
+    parser = Arguments("ccd export", description="Write a detector to a file that scores images without this package.")
     parser.add_argument(
         "--ckpt_path",
         type=place,
@@ -161,6 +161,6 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="run code of detectors that are not this program's, named in the checkpoint",
+        help="import classes of your own that the checkpoint names, which can run any code",
     )
     return parser

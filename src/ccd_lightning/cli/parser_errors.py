@@ -138,9 +138,9 @@ def _unknown(section: str, key: str) -> str:
         if part not in known:
             close = difflib.get_close_matches(part, known, n=1, cutoff=0.6)
             close = close or [name for name in known if name.startswith(f"{part}_")][:1]
-            hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists those there are."
+            hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists the options."
             return f"There is no option {'.'.join([*outer, last][: depth + 1])!r}; {hint}"
-    return f"There is no option {section + key!r} in this place; ccd fit --help tells where it belongs."
+    return f"There is no option {section + key!r} in this place; ccd fit --help shows where it belongs."
 
 
 def _without_value(words: Sequence[str], option: str) -> str:

@@ -17,24 +17,26 @@ if TYPE_CHECKING:
 PREDICT_HELP = """\
 usage: ccd predict [--ckpt_path RUN] [--images PLACE ...] [options]
 
-Scores images without looking at labels: those of PLACE, or else the run's own test images.
+Scores images without reading labels: those given by --images, or the run's own test images.
 
   --ckpt_path RUN         a run's folder or a checkpoint; default: the newest finished run
-  --images PLACE ...      files, pages ('ct.nii.gz[45]'), folders (with all below them) and quoted patterns
+  --images PLACE ...      files, pages ('ct.nii.gz[45]'), folders (with subfolders) and quoted patterns
                           ('scans/**/*.png')
-  --output DIR            a folder without predictions; default: the next of RUN/predictions/version_0, 1, ...
-  --overlays true|false   the map's colours over each image, at its own size; default: true
+  --output DIR            a folder without earlier predictions; default: the next RUN/predictions/version_N
+  --overlays true|false   write each image with the map laid over it, at its original size; default: true
   --maps png|npy|tiff|nifti|none
-                          the maps: png (16 bits, read with the scale in maps.json) and npy at the detector's size, tiff
-                          (float32) at each image's own, nifti as volumes with the source's affine; default: none
+                          write maps: png (16 bits, with the scale in maps.json) and npy at the detector's size, tiff
+                          (float32) at the image's original size, nifti as volumes with the source's affine;
+                          default: none
 
-With --images, DIR holds predictions.csv (path, score, percentile, decision), regions.csv (path, region, box, centre,
-area, peak, mean, outlined: what of each map is above the threshold of pixels, in the image's own pixels), errors.csv
-(path, reason; if an image was skipped), and overlays/ and maps/, whose files are named and nested as the images are.
-Rows are written as the work goes on.
+With --images, DIR contains
+  predictions.csv         path, score, percentile, decision; rows are written while images are scored
+  regions.csv             connected regions of each map above the pixel threshold, in pixels of the original image:
+                          path, region, box, centre, area, peak, mean, outlined
+  errors.csv              path and reason of each skipped image, if there are any
+  overlays/, maps/        with the names and subfolders of the images
 
-Exit code: 0; 2 after a mistake, such as no image found; 3 when finished, but with images skipped that
-cannot be read.
+Exit code: 0 success; 2 error, such as no image found; 3 finished, but images that cannot be read were skipped.
 
 Lightning's options, such as --trainer.accelerator gpu, --data.batch_size 64 and --data.num_workers 4:
 

@@ -84,9 +84,9 @@ def go_on_with_last(config: Namespace) -> None:
     config["ckpt_path"] = str(checkpoint) if checkpoint else None
     if run and checkpoint:
         place["version"] = run.name
-        rank_zero_only(print)(f"fit: going on from {os.path.relpath(checkpoint)}")
+        rank_zero_only(print)(f"fit: resuming from {os.path.relpath(checkpoint)}")
     else:
-        rank_zero_only(print)(f"fit: nothing to go on with in {folder}, so this begins at the beginning")
+        rank_zero_only(print)(f"fit: no checkpoint in {folder}, starting a new run")
 
 
 def keep_networks(arguments: Namespace, file: Path) -> None:

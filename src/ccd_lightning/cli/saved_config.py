@@ -86,8 +86,8 @@ def refuse_trained(split: Manifest, file: Path) -> None:
     trained = {row.path for row in Manifest.read(file, split.root).select("train")}
     if seen := [row.path for row in split.select("test") if row.path in trained]:
         raise UserError(
-            f"{seen[0]}, to be tested on, was trained on, as {len(seen) - 1} others were. Test on the run's own"
-            f" split with --data.layout {quote(str(file))}, or fit anew."
+            f"{seen[0]} is to be tested, but was used for training, like {len(seen) - 1} others. Test on the run's own"
+            f" split with --data.layout {quote(str(file))}, or fit again."
         )
 
 
@@ -107,8 +107,8 @@ def check_split(split: Manifest, file: Path) -> None:
         before, now = ({(row.path, row.split) for row in one.rows} for one in (old, split))
         if changed := {path for path, _ in before ^ now}:
             raise UserError(
-                f"{file}: {len(changed)} images have come, gone or changed sides since the run began. Put them back, or"
-                f" begin a new run, with --data.layout {quote(str(file))} for the old split."
+                f"{file}: {len(changed)} images were added, removed or moved to the other split since the run began."
+                f" Restore them, or start a new run, with --data.layout {quote(str(file))} for the old split."
             )
         if _partition(old) != _partition(split):
             raise UserError(

@@ -185,15 +185,19 @@ def _parser() -> Arguments:
         "study", metavar="STUDY", help=f"a study file (.yaml), or a shipped study: {', '.join(study_names())}"
     )
     parser.add_argument(
-        "--data_root", type=place, default=Path("data"), metavar="DIR", help="folder of all data sets; default: data"
+        "--data_root",
+        type=place,
+        default=Path("data"),
+        metavar="DIR",
+        help="folder that contains all data sets; default: data",
     )
     parser.add_argument(
         "--root", type=_root, action="append", default=[], metavar="NAME=DIR", help="folder of one data set"
     )
     parser.add_argument("--output", type=place, metavar="DIR", help="folder of runs and tables; default: studies/NAME")
-    parser.add_argument("--dry", action="store_true", help="only print the runs, and the time that they will take")
-    parser.add_argument("--redo", action="store_true", help="run again what was made with other settings")
-    parser.add_argument("--report", action="store_true", help="only write the tables, of what is finished")
+    parser.add_argument("--dry", action="store_true", help="only print the runs and their estimated time")
+    parser.add_argument("--redo", action="store_true", help="repeat runs whose settings have changed")
+    parser.add_argument("--report", action="store_true", help="only write the tables, from the finished runs")
     for part in ("sets", "encoders", "detectors"):
         parser.add_argument(f"--{part}", nargs="+", metavar="NAME", help=f"run these {part} only")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="run these seeds only")

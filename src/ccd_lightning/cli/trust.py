@@ -163,14 +163,14 @@ class _Check:
             arguments["num_workers"] = min(workers, os.cpu_count() or 1)
         if arguments.get("cache_dir"):
             rank_zero_only(print)(
-                "data.cache_dir: none, as a checkpoint may not say where to write; give it if you want"
+                "data.cache_dir is not taken from the checkpoint, which may not set where files are written"
             )
         return data | {"init_args": {**arguments, "cache_dir": None}}
 
     def _refused(self, name: Any, place: str) -> UserError:
         return UserError(
-            f"{self.checkpoint}: the config in it names {short_text(name)} as {place}, which is none of this program's"
-            f" classes and could run any code. If you trust where the checkpoint comes from, add {OPTION}."
+            f"{self.checkpoint}: the config in it names {short_text(name)} as {place}, which is not one of this"
+            f" program's classes and could run any code. If you trust where the checkpoint comes from, add {OPTION}."
         )
 
 

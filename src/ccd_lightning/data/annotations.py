@@ -195,7 +195,7 @@ def _corners(numbers: Any) -> NDArray[np.float64]:
 def _numbers(values: Any) -> NDArray[np.float64]:
     numbers = np.array([float(value) for value in values], np.float64)
     if not np.isfinite(numbers).all():
-        raise ValueError("a coordinate that is no number")
+        raise ValueError("a coordinate that is not a finite number")
     return numbers
 
 

@@ -60,9 +60,11 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
         read: Whether to open the files; without, only what the table says is checked.
         preprocessing: Crop and size at which lesions can be too small, and the window of grey values.
     """
-    findings = [Finding("error", "masks that do not go with images", *flaw) for flaw in manifest.flaws]
+    findings = [Finding("error", "masks that do not match images", *flaw) for flaw in manifest.flaws]
     if message := one_sided(manifest):
-        findings.append(Finding("warning", "test images of one sort alone", manifest.root, message))
+        findings.append(
+            Finding("warning", "test set without normal or without abnormal images", manifest.root, message)
+        )
     groups = shared_groups(manifest)
     infos: dict[Path, ImageInfo] = {}
     pairs: list[Pair] = []
@@ -81,9 +83,10 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
             preprocessing = replace(preprocessing, window=window)
         levels = _count_levels(infos, preprocessing, findings)
         findings += _masks(manifest, {flaw.path for flaw in manifest.flaws}, preprocessing, lesions)
-    findings += [_of_pair(pair, "patients or videos on both sides") for pair in groups]
+    findings += [_of_pair(pair, "patients or videos in both splits") for pair in groups]
     findings += [
-        _of_pair(pair, "copies on both sides" if pair.is_leak else "look-alikes on both sides") for pair in pairs
+        _of_pair(pair, "duplicates across splits" if pair.is_leak else "near-duplicates across splits")
+        for pair in pairs
     ]
     order = ("error", "warning", "note")
     findings.sort(key=lambda one: (order.index(one.level), one.topic, one.path))
@@ -92,7 +95,8 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
 
 def _of_pair(pair: Pair, topic: str) -> Finding:
     level: Level = "error" if pair.is_leak else "warning"
-    return Finding(level, topic, pair.train, f"trained on, and {pair.test}, tested on, {pair.reason}.", pair.test)
+    message = f"this training image and the test image {pair.test} {pair.reason}."
+    return Finding(level, topic, pair.train, message, pair.test)
 
 
 def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
@@ -103,7 +107,7 @@ def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[F
             other = first.setdefault((row.split, infos[row.path].digest), row.path)
             if other != row.path:
                 message = f"the same file as {other}, and counts twice."
-                yield Finding("warning", "files twice on one side", row.path, message, other)
+                yield Finding("warning", "duplicate files within a split", row.path, message, other)
 
 
 def _kinds_of_files(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:

@@ -43,27 +43,30 @@ class AnomalyDataModule(ImageLoader):
 
     Args:
         root: The data set's folder.
-        size: Height and width that images are brought to, in pixels, or the side of a square.
-        crop: Left, top, right and bottom of the part to use, as fractions; "auto" for the content of frames with a dark
-            margin, found in each; None for all of the image.
-        batch_size: Images in a batch.
+        size: Working size to which images are resized, in pixels: height and width, or the side of a square.
+        crop: Part of the image to use: left, top, right and bottom as fractions; "auto" to detect the content of frames
+            with a dark margin in each image; None for the whole image.
+        batch_size: Number of images in a batch, per process.
         validation: Share of the training images that is held out, drawn by the seed.
-        views: What to draw from training and held-out images beside themselves (pretraining's views).
-        num_workers: Processes that load; 0 loads in the main one.
-        seed: Decides the hold-out, the order and the views.
-        cache_dir: Folder for decoded images, shared by runs and processes; None keeps them in memory up to 2 GB, and
-            beyond that in the user's cache folder.
-        check_leaks: Whether a fit is refused where a training image is, perhaps mirrored, among the test images too.
-        window: How grey values of more than 8 bits are shown: two values in the unit of the files, which become 0 and
-            255; "percentile [LOW, HIGH]" for these percentiles of the training images, None for 0.01 and 99.99;
-            "full" for all that a file's depth can hold; "stored" for the window that a DICOM file names first,
-            "stored:NAME" for the one of that name.
-        require_masks: Whether an abnormal test image without a mask is an error; otherwise pixel metrics leave it out.
-        groups: Whether images of one patient or video, as their names or a manifest's column say, stay together.
-        fit: How images of another shape are brought to the size: "squash" stretches them, "letterbox" leaves a margin,
-            which counts nowhere, "crop" cuts off what is beyond it on the longer side.
-        tiles: How detectors cut the images: a number of tiles along the shorter side, or their side, overlap and top.
-        axis: Across which NIfTI volumes are cut into slices: 0 sagittal, 1 coronal, 2 axial.
+        views: Views to draw from training and held-out images, for pretraining.
+        num_workers: Number of processes that load images. 0 loads in the main process.
+        seed: Seed of the held-out images, the order and the views.
+        cache_dir: Folder for decoded images, shared by runs and processes. None keeps up to 2 GB in memory, and more in
+            the user's cache folder.
+        check_leaks: Whether a fit stops with an error if a training image, or a mirrored copy of it, is among the test
+            images.
+        window: Which grey values of images with more than 8 bits are mapped to 0 and 255: two values in the unit of the
+            files; "percentile [LOW, HIGH]" for percentiles of the training images; None for the percentiles 0.01 and
+            99.99; "full" for the whole range of the file's bit depth; "stored" for the first window stored in a DICOM
+            file, "stored:NAME" for the one with this name.
+        require_masks: Whether an abnormal test image without a mask is an error. Otherwise pixel metrics leave it out.
+        groups: Whether images of the same patient or video are kept together. Groups come from file names, DICOM
+            headers or a manifest's column.
+        fit: How images of another shape are fitted to the working size: "squash" stretches them, "letterbox" adds a
+            margin, which is ignored everywhere, and "crop" cuts off both ends of the longer side.
+        tiles: How detectors divide large images: the number of tiles along the shorter side, or side, overlap and top
+            of the tiles.
+        axis: Axis along which NIfTI volumes are cut into slices: 0 sagittal, 1 coronal, 2 axial.
     """
 
     def __init__(
@@ -196,7 +199,7 @@ class AnomalyDataModule(ImageLoader):
         images = load_images(paths, self.preprocessing, self.cache_dir, processes, pickled)
         if isinstance(images.pixels, PixelFile) and self.cache_dir is None:
             kept = f"data: decoded images are kept in {images.pixels.path.parent}"
-            rank_zero_only(print)(f"{kept}, for later runs, too (--data.cache_dir sets another place)")
+            rank_zero_only(print)(f"{kept}, for later runs, too (--data.cache_dir sets another folder)")
         if shapes := describe_shapes(images.placements, self.preprocessing):
             rank_zero_only(print)(f"data: {shapes}")
         return images
@@ -208,7 +211,7 @@ class AnomalyDataModule(ImageLoader):
             window = self.preprocessing.window
             why = f" Their grey values may lie beyond data.window, {list(window)}." if isinstance(window, tuple) else ""
             raise UserError(
-                f"{self.root}: every training image that was looked at shows one grey alone.{why} `ccd data check` says"
+                f"{self.root}: all inspected training images have a single grey value.{why} `ccd data check` reports"
                 " more."
             )
 

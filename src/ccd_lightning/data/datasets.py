@@ -21,8 +21,10 @@ class Folder(AnomalyDataModule):
 
     Args:
         root: The data set's folder, or a manifest (.csv).
-        layout: The layout's name, a manifest (.csv) whose paths refer to the root, or "auto" to recognise it.
-        split_seed: Decides which normal images are tested on, where the layout does not; the run's seed does not.
+        layout: Name of the layout, a manifest (.csv) with paths relative to the root, or "auto" to recognise the
+            layout.
+        split_seed: Seed by which normal test images are drawn, if the layout defines no split. It is independent of the
+            run's seed.
         **kwargs: As in `AnomalyDataModule`.
     """
 
@@ -53,8 +55,8 @@ class Folder(AnomalyDataModule):
         found = sizes(manifest)
         if self.published not in (None, found):
             rank_zero_warn(
-                f"{self.root}: {found[0]}, {found[1]} and {found[2]} images to train on and normal and abnormal ones to"
-                f" test on, where the paper has {self.published[0]}, {self.published[1]} and {self.published[2]}."
+                f"{self.root}: {found[0]} training images, {found[1]} normal and {found[2]} abnormal test images, where"
+                f" the paper has {self.published[0]}, {self.published[1]} and {self.published[2]}."
             )
 
 
@@ -99,11 +101,11 @@ class _Synthetic(AnomalyDataModule):
     """Procedural images, made where they are not there yet.
 
     Args:
-        root: The folder to make, or to read when it is there.
-        train: Normal images to train and validate on.
-        test_good: Normal images to test on.
-        test_abnormal: Abnormal images to test on, spread evenly over the kinds.
-        render_seed: Decides the images; the run's seed does not.
+        root: Folder of the data set; it is generated there if it does not exist.
+        train: Number of normal images for training and validation.
+        test_good: Number of normal test images.
+        test_abnormal: Number of abnormal test images, distributed evenly over the kinds.
+        render_seed: Seed of the images. It is independent of the run's seed.
         **kwargs: As in `AnomalyDataModule`; `size` is also the size the images are made at.
     """
 

@@ -62,7 +62,7 @@ class HoldOut:
             held_out.update(smallest)
         if not 0 < len(held_out) <= len(rows) - 2:
             whose = f" They are of {len(groups)} patients, videos or files;"
-            advice = f"{whose} --data.groups false takes every image by itself."
+            advice = f"{whose} --data.groups false treats every image separately."
             together = advice if len(groups) < len(rows) else ""
             raise UserError(
                 f"{self.root}: {len(rows)} training images with data.validation {self.share} leave "
@@ -77,14 +77,14 @@ class HoldOut:
         """What the encoders' runs have to do with images that the seed drew."""
         learned = sum(any(keys[index] in division.learned for division in known) for index in held_out)
         if learned:
-            return f"the encoder has learned {learned} of them, so the threshold may be too low"
+            return f"the encoder was trained on {learned} of them, so the threshold may be too low"
         if None in self.followed:
             return (
-                "the encoder may have learned them, as its checkpoint is from an older version and does not tell: give"
-                " the same seed and data.validation as its run has"
+                "the encoder may have been trained on them; its checkpoint is from an older version and does not list"
+                " its images: give the same seed and data.validation as its run has"
             )
         if not known:
             return (
                 "the encoder's run names none of them: if it saw them under other names, the threshold may be too low"
             )
-        return "the encoder has learned none of them"
+        return "the encoder was trained on none of them"

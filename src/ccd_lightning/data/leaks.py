@@ -73,9 +73,9 @@ def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
     prepare = command("data", "prepare", "--root", root)
     more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
     return (
-        f"{leaks[0].train}, trained on, and {leaks[0].test}, tested on, {leaks[0].reason}{more}. `{prepare}`"
+        f"training image {leaks[0].train} and test image {leaks[0].test} {leaks[0].reason}{more}. `{prepare}`"
         f" writes a split without such training images; --data.check_leaks false skips this check."
-        f"{' --data.groups false takes every image by itself.' * leaks[0].reason.startswith('are both of ')}"
+        f"{' --data.groups false treats every image separately.' * leaks[0].reason.startswith('are both of ')}"
     )
 
 

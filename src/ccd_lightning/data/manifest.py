@@ -146,9 +146,9 @@ def one_sided(manifest: Manifest) -> str:
     labels = {row.label for row in manifest.select("test")}
     if len(labels) != 1:
         return ""
-    missing, tells = ("normal", "how many false alarms there are") if 1 in labels else ("abnormal", "what is detected")
+    missing, tells = ("normal", "false alarms") if 1 in labels else ("abnormal", "detected abnormal images")
     return (
-        f"there are no {missing} test images, so that `ccd test` can tell neither the AUROC nor {tells}. If there are,"
+        f"there are no {missing} test images, so `ccd test` cannot measure the AUROC and {tells}. If there are,"
         f" check the names of the folders in test: normal images are in {GOOD}, normal, healthy, ..."
     )
 

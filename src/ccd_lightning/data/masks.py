@@ -79,7 +79,7 @@ def open_mask(path: Path, image: Path) -> Bools:
         return nifti.read_mask(file, page, axis_of(path))
     mask = open_image(path)
     if mask.mode == "F" and not np.isfinite(np.asarray(mask)).all():
-        raise UserError(f"{path}: the mask holds values that are no numbers (NaN or infinite). Write 0 and 1 instead.")
+        raise UserError(f"{path}: the mask contains NaN or infinite values. Write 0 and 1 instead.")
     return abnormal_pixels(mask)
 
 

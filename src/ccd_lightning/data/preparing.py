@@ -48,7 +48,7 @@ def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing
         UserError: If the folder is there, or a file cannot be decoded.
     """
     if folder.exists():
-        raise UserError(f"{folder}: there is such a folder already. Remove it, or give another one.")
+        raise UserError(f"{folder}: this folder exists already. Remove it, or give another one.")
     with scratch(folder) as partial:
         for row in progress(manifest.rows, "Writing images", len(manifest.rows)):
             _write_row(row, _flat_name(row.path, manifest.root), partial, preprocessing)

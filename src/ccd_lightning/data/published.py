@@ -97,7 +97,7 @@ def draw_split(
         raise UserError(
             f"{base}: its normal images are of {len(groups)} patients or videos, by their names ({ranked[0]}, ...),"
             " which cannot be divided into training and test. Give the split as a manifest (--data.layout TABLE.csv);"
-            " --data.groups false takes every image by itself."
+            " --data.groups false treats every image separately."
         )
     return [
         Row(path, "test" if name in chosen else "train", group=own[path])

@@ -14,12 +14,12 @@ GRANULES = (32, 16, 8)  # px, of which a tile's side is a multiple where the num
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a detector sees large images: as tiles, each of which it takes for an image.
+    """How detectors divide large images into tiles, each of which is scored as an image.
 
     Attributes:
-        side: Of the square tiles, in pixels of the working image.
-        overlap: Pixels that neighbours have in common at least; None takes a quarter of the side.
-        top: Share of the tiles whose mean score is the image's; 0 takes the highest score alone.
+        side: Side of the square tiles, in pixels of the working image.
+        overlap: Minimum overlap of neighbouring tiles, in pixels. None uses a quarter of the side.
+        top: The image score is the mean of this share of the highest tile scores. 0 uses the highest score.
     """
 
     side: int

@@ -26,15 +26,15 @@ class FeatureConfig:
     """Which features describe a position of an image.
 
     Attributes:
-        layers: Levels of the encoder that are used, rising, as `ccd encoders NAME` lists them. None takes those of
-            stride 4, 8 and 16 (1, 2 and 3 of ResNets); of vision transformers, whose levels all have one stride, those
-            at a quarter, a half and three quarters of the depth.
-        positions: How many positions there are along the shorter side of the image, whatever its size is; along the
-            other one there are as many as make cells about square. 0 takes the units of the first level, the finest.
-        window: Side of the window, in units of each level, that a level is averaged over before it is brought to
-            the positions; odd. 1 leaves features as they are, 3 is what PatchCore does.
-        normalise: Whether the features of a level are divided by their length at each position, and multiplied by the
-            square root of their number: what is compared then is their direction, and each level counts alike.
+        layers: Levels of the encoder to use, in ascending order; `ccd encoders NAME` lists them. null uses those of
+            stride 4, 8 and 16 (1, 2 and 3 for ResNets), and for vision transformers, whose levels all have the same
+            stride, those at a quarter, a half and three quarters of the depth.
+        positions: Number of positions along the shorter side, for images of any size. The number along the other side
+            makes the cells about square. 0 uses the resolution of the first (finest) level.
+        window: Each level is first averaged over windows of this side, in cells of its feature map; odd. 1 uses the
+            features as they are, 3 is the setting of PatchCore.
+        normalise: Whether the features of each level are divided by their norm at each position, and multiplied by the
+            square root of their number. Then only their direction is compared, and all levels have equal weight.
     """
 
     layers: tuple[int, ...] | None = None

@@ -36,16 +36,17 @@ class CCD(EncoderPretraining):
     what is left out then.
 
     Args:
-        encoder: Where the weights to start from come from, and how far they may change.
-        distributions: K, how many strong augmentations the family has. None takes the number of the data module's
-            family, or 4 where the data do not tell; another number than the family's is refused.
-        temperature: Of the contrastive loss.
-        contrastive_weight: w_con. The loss is logged even if this is 0, as it tells of collapse.
-        augmentation_weight: w_cla, of predicting which strong augmentation an instance got.
-        position_weight: w_pos, of predicting where a patch lies relative to another one.
-        optimizer: Makes the optimiser from the parameters.
-        warmup_steps: Optimiser steps over which the learning rate rises; it keeps random weights from collapsing.
-        schedule: Whether the cosine falls with each "step" or, as published, with each "epoch".
+        encoder: The encoder's initial weights, and how they are fine-tuned.
+        distributions: K, the number of strong augmentations of the family. None uses the number of the data module's
+            family, or 4 if there is no data module that gives it. A number that differs from the family's is refused.
+        temperature: Temperature of the contrastive loss.
+        contrastive_weight: Weight w_con of the contrastive loss. The loss is logged even if the weight is 0, because it
+            shows collapse.
+        augmentation_weight: Weight w_cla of predicting the strong augmentation of an instance.
+        position_weight: Weight w_pos of predicting where a patch lies relative to another one.
+        optimizer: Creates the optimiser from the parameters.
+        warmup_steps: Optimiser steps over which the learning rate rises. Without warm-up, random weights may collapse.
+        schedule: Whether the cosine schedule is updated every "step" or, as published, every "epoch".
     """
 
     augmentation: AugmentationHead

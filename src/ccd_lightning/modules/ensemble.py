@@ -26,7 +26,7 @@ MEMBERS = "ensemble"  # in checkpoints: what each member has to be built from
 
 
 class Ensemble(StatisticsDetector):
-    """The mean of fitted detectors, each on the scale of its own scores of held-out normal images.
+    """The mean of fitted detectors, each converted to ranks among its scores of held-out normal images.
 
     An image's score is the mean of its ranks among the held-out images' scores (`models.rank_scores`), and its map the
     mean of the maps, each of which is 0 at the median of normal maps and 1 at their upper limit. Nothing is
@@ -34,8 +34,9 @@ class Ensemble(StatisticsDetector):
     checkpoint holds all of the members.
 
     Args:
-        detectors: Their runs or checkpoint files, of images of the same size, crop and range; read by the fit alone.
-        quantile: Share of the held-out normal images whose score is at most the threshold.
+        detectors: Runs or checkpoint files of the members, which must have the same image size, crop and window. They
+            are read during the fit only.
+        quantile: The threshold is this quantile of the scores of held-out normal images.
     """
 
     def __init__(self, detectors: tuple[str, ...] = (), quantile: float = 0.95) -> None:

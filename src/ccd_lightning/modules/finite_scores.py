@@ -28,7 +28,7 @@ def require_numbers(output: dict[str, Tensor], batch: Mapping[str, Any]) -> dict
         names = batch.get("path", ())
         image = str(names[index]) if index < len(names) else f"image {index} of a batch"
         raise UserError(
-            f"{image}: its score or map is no number, because the checkpoint's weights or statistics are none. Give"
+            f"{image}: its score or map is not finite, because the checkpoint's weights or statistics are not. Give"
             " --ckpt_path another checkpoint, or fit it again."
         )
     return output

@@ -40,17 +40,17 @@ class IGD(OneClassDetector):
     where the published one is 1 by rounding.
 
     Args:
-        encoder: Where the weights of the global scale's encoder come from.
-        local_encoder: Where those of the local scale's encoder come from.
-        global_scale: What the global scale looks at, and its weights; its size is that of the images.
-        local_scale: What the local scale looks at, and its weights.
-        training: The loss's weights and what else concerns training alone.
-        latent_size: D, how many numbers an image or a window is described by.
-        whitened: Whether latents are leading principal components of the encoder's features, each of variance 1, so
-            that s is about a Mahalanobis distance; else a layer learns them, as published.
-        optimizer: Makes the optimiser from two groups of parameters, of which the second, the critics', has no weight
-            decay. Its learning rate falls to 0 as a polynomial of power 0.9.
-        quantile: Share of the held-out normal images whose score is at most the threshold.
+        encoder: Weights of the global scale's encoder.
+        local_encoder: Weights of the local scale's encoder.
+        global_scale: Settings of the global scale; its size is that of the images.
+        local_scale: Settings of the local scale.
+        training: Weights of the loss, and other settings that only affect training.
+        latent_size: D, the number of dimensions of the latent of an image or a window.
+        whitened: Whether latents are the leading principal components of the encoder's features, each with variance 1,
+            so that s is about a Mahalanobis distance. false learns a linear layer, as published.
+        optimizer: Creates the optimiser from two groups of parameters. The second group, the critics', has no weight
+            decay. The learning rate falls to 0 as a polynomial of power 0.9.
+        quantile: The threshold is this quantile of the scores of held-out normal images.
     """
 
     score_settings = tuple(

@@ -23,10 +23,10 @@ class Mahalanobis(StatisticsDetector):
     is negative is set to 0 and before it is smoothed, is the score.
 
     Args:
-        encoder: Where the encoder's weights come from.
-        features: Which of its features describe a position.
+        encoder: The encoder's weights.
+        features: Which encoder features describe a position.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
-        quantile: Share of the held-out normal images whose score is at most the threshold.
+        quantile: The threshold is this quantile of the scores of held-out normal images.
     """
 
     score_settings = ("blur",)

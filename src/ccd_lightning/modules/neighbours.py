@@ -25,20 +25,20 @@ class Neighbours(StatisticsDetector):
     matters; a coreset is one of the coresets of parts, which depend on both.
 
     Args:
-        encoder: Where the encoder's weights come from.
-        features: Which of its features describe a position.
-        window: How many positions away, along both axes, a normal feature may be that is compared with: 0 for images
-            that are aligned to the pixel, 1 or 2 for those that are about aligned. None compares with those of all
-            positions, as published.
-        bank_size: The most features that are kept, of all positions together; or images, if `pooled`. None: all.
-        reweight: b, how many neighbours of the nearest feature reweight the score, by equation 7 of the paper; 0 leaves
-            it out.
-        pooled: Whether the mean of all of an image's features is compared instead of each position's. Then the score is
-            the mean distance to the 3 nearest images, and the map says which positions it is due to.
+        encoder: The encoder's weights.
+        features: Which encoder features describe a position.
+        window: A feature is compared with normal features at most this many positions away, along both axes: 0 for
+            images that are aligned to the pixel, 1 or 2 for images that are roughly aligned. None compares with the
+            features of all positions, as published.
+        bank_size: Maximum number of features in the memory bank, over all positions (of images, if `pooled`). None
+            keeps all.
+        reweight: b, the number of neighbours of the nearest feature that reweight the score, by equation 7 of the
+            paper. 0 turns reweighting off.
+        pooled: Whether to compare the mean feature of an image instead of the feature of each position. The score is
+            then the mean distance to the 3 nearest images, and the map shows the contribution of each position.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
-        top: Share of the highest distances of an image whose mean is its score: 0 takes the maximum, as
-            published.
-        quantile: Share of the held-out normal images whose score is at most the threshold.
+        top: The image score is the mean of this share of the highest distances. 0 uses the maximum, as published.
+        quantile: The threshold is this quantile of the scores of held-out normal images.
     """
 
     score_settings = ("window", "reweight", "blur", "top")

@@ -22,21 +22,22 @@ ALIGNED = "features_aligned"  # in checkpoints: that the layers were stacked whe
 
 
 class PaDiM(StatisticsDetector):
-    """One Gaussian of encoder features a position (Defard et al., ICPR 2020).
+    """One Gaussian of encoder features per position (Defard et al., ICPR 2020).
 
     Fitting takes one epoch over the normal images and memory that does not depend on their number.
 
     Args:
-        encoder: Where the encoder's weights come from.
+        encoder: The encoder's weights.
         features: Which of its features describe a position. Published are layers 1 to 3 as they are, at the resolution
             of the first.
-        channels: d, how many of their channels are used, or all where there are fewer; drawn once, by the seed.
-        ridge: Added to the diagonal of every covariance, above 0; with shrinkage it may be 0.
-        shrinkage: Whether covariances are drawn towards a multiple of the identity as by Ledoit and Wolf (2004), which
-            helps where images are fewer than channels.
+        channels: d, the number of feature channels that are used (all, if there are fewer), drawn at random by the
+            seed.
+        ridge: Added to the diagonal of every covariance. It must be above 0, or with shrinkage at least 0.
+        shrinkage: Whether covariances are shrunk towards a multiple of the identity (Ledoit and Wolf, 2004), which
+            helps if there are fewer images than channels.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
-        top: Share of the map's highest values whose mean is the score: 0 takes the maximum, as published.
-        quantile: Share of the held-out normal images whose score is at most the threshold.
+        top: The image score is the mean of this share of the highest map values. 0 uses the maximum, as published.
+        quantile: The threshold is this quantile of the scores of held-out normal images.
     """
 
     score_settings = ("blur", "top")

@@ -33,12 +33,13 @@ class Centring:
     The paper was not available, and the public summary of it does not say which of these it has.
 
     Attributes:
-        space: "features" of the encoder, or their "projection", of a head that begins with random weights.
-        subtracted: Which centre is subtracted before views are contrasted: that of their "own" class, that of the
-            "untouched" images for all of them, or "none".
-        relative: Whether the centring loss is divided by its value for the initial encoder, so that it starts near 1
-            and its weight means the same for every encoder. false is the formula as it is written.
-        projection_norm: Whether the projection head ends with batch norm, which fights centres of projections.
+        space: Whether centres are computed on the encoder's "features" or on their "projection". The projection head
+            starts from random weights.
+        subtracted: Which centre is subtracted before the contrastive loss: that of each image's "own" class, that of
+            the "untouched" images for all classes, or "none".
+        relative: Whether the centring loss is divided by its value for the initial encoder. It then starts near 1, so
+            its weight has the same effect for every encoder. false uses the formula as it is.
+        projection_norm: Whether the projection head ends with batch norm, which counteracts centres of projections.
     """
 
     space: Literal["features", "projection"] = "features"
@@ -62,9 +63,9 @@ class PMSACL(CCD):
     is our own choice: alpha, the temperature, and all of `centring`.
 
     Args:
-        alpha: Factor of the temperature for two views of one class; above 1 they are contrasted less.
-        centring_weight: w_ctr. 0 leaves the loss out.
-        centring: What the centres are of, and what they are used for.
+        alpha: Factor of the temperature for two views of the same class. Above 1, these are contrasted less.
+        centring_weight: Weight w_ctr of the centring loss. 0 turns it off.
+        centring: How centres are computed and used.
         options: Those of `CCD`.
 
     Attributes:

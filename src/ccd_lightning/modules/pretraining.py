@@ -40,11 +40,11 @@ class EncoderPretraining(LightningModule, ABC):
     call `calibrate` after the fit, with whole images, which are what detectors show the encoder.
 
     Args:
-        encoder: Where the weights to start from come from, and how far they may change.
-        weights: By the name of each loss that is minimised, its weight in the sum.
-        optimizer: Makes the optimiser from the parameters.
-        warmup_steps: Optimiser steps over which the learning rate rises; it keeps random weights from collapsing.
-        schedule: Whether the cosine falls with each "step" or, as published, with each "epoch".
+        encoder: The encoder's initial weights, and how they are fine-tuned.
+        weights: The weight of each loss that is minimised, by its name.
+        optimizer: Creates the optimiser from the parameters.
+        warmup_steps: Optimiser steps over which the learning rate rises. Without warm-up, random weights may collapse.
+        schedule: Whether the cosine schedule is updated every "step" or, as published, every "epoch".
 
     Attributes:
         probe: A Gaussian of the training images' features, fitted when it is needed.

@@ -88,7 +88,7 @@ def known_detector(name: str, file: Path) -> type[Any]:
     if name in (known := _known()):
         return known[name]
     raise UserError(
-        f"{file}: the checkpoint names the class {name}, which is none of this program's detectors and could run any"
+        f"{file}: the checkpoint names the class {name}, which is not one of this program's detectors and could run any"
         " code. If you trust where it comes from, use ccd export --trust, or in Python load(..., trust=True) or import"
         " the class first."
     )

@@ -145,11 +145,11 @@ def _parts(content: Content, names: Sequence[str]) -> list[tuple[Any, ...]]:
 def _image_facts(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
     groups = data["groups"]
     return [
-        ("Where they are", data["root"]),
+        ("Folder", data["root"]),
         ("Normal images", data["images"] - data["abnormal"]),
         ("Abnormal images", data["abnormal"]),
         ("Abnormal images with a mask", f"{data['masks']} of {data['abnormal']}"),
-        ("Patients or videos", groups or "not known, so each image counts as one of its own"),
+        ("Patients or videos", groups or "not known, so images are treated as independent"),
         *([("Images of more than 8 bits", data["window"])] if data.get("window") else []),
         ("Digest of names, labels and preprocessing", data["split"]),
     ]
@@ -165,13 +165,13 @@ def _rules(run: Mapping[str, Any]) -> list[str]:
     else:
         sentences = [
             f"An image is called abnormal when its score is above {run['threshold']:.4g}. This threshold is {source}"
-            f" {held_out} normal images that were held out from training. No abnormal image had a part in it."
+            f" {held_out} normal images that were held out from training. No abnormal image was used."
         ]
         if few := few_held_out(held_out, quantile):
             sentences.append(few)
     if run["changed"]:
         settings = ", ".join(f"{name} {value}" for name, value in run["changed"].items())
-        sentences.append(f"It was tested with other settings than it was fitted with: {settings}.")
+        sentences.append(f"The test used other settings than the fit: {settings}.")
     if run["pixel_threshold"] is not None:
         sentences.append(
             f"A pixel is marked when its value is above {run['pixel_threshold']:.4g}, the"
@@ -182,7 +182,7 @@ def _rules(run: Mapping[str, Any]) -> list[str]:
 
 def _resampling(run: Mapping[str, Any]) -> str:
     unit = {"image": "images", "group": "patients or videos"}[run["bootstrap"]["unit"]]
-    return f"The 95% intervals allow for chance: other {unit} of the same sort might have been tested."
+    return f"The 95% intervals show how the metrics may vary with other test {unit} of the same kind."
 
 
 def _origin(content: Content) -> list[tuple[str, Any]]:

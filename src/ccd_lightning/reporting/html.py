@@ -15,31 +15,38 @@ REPORT = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 # What stands at the top, in percent: titles, and meanings where those of MEASURES speak of shares of 1.
 HEADLINES = {
-    "image/sensitivity": ("Abnormal images found", ""),
-    "image/specificity": ("Normal images cleared", ""),
+    "image/sensitivity": ("Abnormal images detected", ""),
+    "image/specificity": ("Normal images correctly cleared", ""),
     "image/auroc": (
-        "Images ranked rightly",
-        "How often an abnormal image scores above a normal one (AUROC); chance: 50%.",
+        "Image AUROC",
+        "Probability that an abnormal image scores higher than a normal one; chance: 50%.",
     ),
     "pixel/auroc": (
-        "Pixels ranked rightly",
-        "How often a pixel of a lesion scores above a normal one (AUROC); chance: 50%.",
+        "Pixel AUROC",
+        "Probability that a pixel of a lesion has a higher value than a normal one; chance: 50%.",
     ),
 }
 # Every figure that a test may draw: its title and what it shows, in the order of the page.
 FIGURES = {
     "overlays.png": (
         "Cases",
-        "The abnormal images that score highest, those that score lowest (misses come here), the normal ones that score"
-        " highest (false alarms come here), and a typical normal one. The true outline is in the second column. In the"
-        " overlays, as in those of ccd predict, a line surrounds what is higher than the maps of nearly all held-out"
-        " normal images; one scale of colours holds for all.",
+        "The abnormal images with the highest scores, those with the lowest scores (possible misses), the normal images"
+        " with the highest scores (possible false alarms), and a typical normal image. The second column shows the true"
+        " outline. In the overlays, as in those of ccd predict, a line surrounds regions above the maps of nearly all"
+        " held-out normal images. All overlays have the same colour scale.",
     ),
-    "histogram.png": ("Scores", "Scores of normal and abnormal images; those right of the line are called abnormal."),
-    "roc.png": ("ROC curve", "Sensitivity against false alarms at every threshold; the dot is the one in use."),
+    "histogram.png": (
+        "Scores",
+        "Scores of normal and abnormal images; scores to the right of the line are called abnormal.",
+    ),
+    "roc.png": (
+        "ROC curve",
+        "Sensitivity against the false-positive rate at every threshold; the dot is the threshold in use.",
+    ),
     "precision_recall.png": (
         "Precision and recall",
-        "How many of those called abnormal are so, against how many are found.",
+        "Precision (share of correct decisions among the images called abnormal) against recall (share of the"
+        " abnormal images that are detected).",
     ),
 }
 

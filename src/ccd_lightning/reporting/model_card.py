@@ -39,17 +39,17 @@ def write_card(file: Path, content: Content) -> str:
         filters={"cell": _cell, "text": _text, "fenced": _fenced},
         begin=BEGIN,
         end=END,
-        training=[] if training is None else [("Normal images to learn from, with those held out", training)],
+        training=[] if training is None else [("Normal training images, including those held out", training)],
     )
     if file.exists():
         try:
             own = read_text(file)
         except (OSError, UnicodeDecodeError, UserError) as error:
-            return f"{file}: left as it is, since it cannot be read ({error})."
+            return f"{file}: not updated, because it cannot be read ({error})."
         if own.count(BEGIN) != 1 or own.count(END) != 1 or own.index(BEGIN) > own.index(END):
             return (
-                f"{file}: left as it is, since the lines {BEGIN} and {END} are not in it once each. To have a new one"
-                " written, delete it."
+                f"{file}: not updated, because it must contain the lines {BEGIN} and {END} once each. To get a new one,"
+                " delete it."
             )
         facts = card[card.index(BEGIN) : card.index(END)]
         card = own[: own.index(BEGIN)] + facts + own[own.index(END) :]

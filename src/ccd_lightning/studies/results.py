@@ -111,12 +111,12 @@ class StudyResults:
             if counts and known.counts and known.counts != counts:
                 train, normal, abnormal = known.counts
                 told.append(
-                    f"{data}: {counts[0]}, {counts[1]} and {counts[2]} images to train on and normal and abnormal ones"
-                    f" to test on, where there should be {train}, {normal} and {abnormal}."
+                    f"{data}: {counts[0]} training images, {counts[1]} normal and {counts[2]} abnormal test images,"
+                    f" but the study expects {train}, {normal} and {abnormal}."
                 )
             tested = {(cell.results.data["images"], cell.results.data.get("abnormal")) for cell in self.of_set(data)}
             if len(tested) > 1:
-                told.append(f"{data}: not all cells were tested on as many images; the data set has changed.")
+                told.append(f"{data}: cells were tested on different numbers of images; the data set has changed.")
         return told
 
     def summary(self, data: str, encoder: str, detector: str, metric: str) -> Summary | None:

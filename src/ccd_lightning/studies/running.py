@@ -61,7 +61,7 @@ def run_steps(
             console.print(f"[{index + 1}/{len(due)}] {step.title}", markup=False, highlight=False)
             try:
                 if missing := next((need for need in step.needs if need.place in failed), None):
-                    raise Failure(f"not run, as its {missing.detector.replace('_', ' ')} failed")
+                    raise Failure(f"not run, because its {missing.detector.replace('_', ' ')} failed")
                 with claimed(step.place):
                     told = _run(step, execute, machine, again)
             except Failure as failure:
@@ -77,14 +77,14 @@ def interruptible(again: str) -> Iterator[None]:
     """Says after Ctrl-C and SIGTERM how to go on, also where no command that does is running."""
 
     def stop(*_: object) -> None:
-        raise Terminated(f"Go on with: {again}")
+        raise Terminated(f"Resume with: {again}")
 
     takes_signals = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if takes_signals else None
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"Go on with: {again}") from interrupt
+        raise KeyboardInterrupt(f"Resume with: {again}") from interrupt
     finally:
         if takes_signals:
             signal.signal(signal.SIGTERM, before)
@@ -166,7 +166,7 @@ def _execute(step: Step, record: Record, words: list[str], execute: Execute, aga
     record.failed = (outcome.message or f"exit code {outcome.code}") if outcome.code and not stop else ""
     record.write(step.place)
     if stop:
-        raise stop(f"Go on with: {again}")
+        raise stop(f"Resume with: {again}")
     if outcome.code:
         raise Failure(f"{record.failed} (all of it: {step.place / LOG})")
 

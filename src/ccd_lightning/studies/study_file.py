@@ -179,7 +179,7 @@ class _Reader(StrictReader):
         if not seeds or not all(0 <= seed < 2**32 for seed in seeds):
             self.refuse("seeds", f"expected whole numbers from 0 to {2**32 - 1}, at least one")
         if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
-            self.refuse("seeds", f"{twice[0]} stands twice; each cell is run once with each seed")
+            self.refuse("seeds", f"{twice[0]} is given twice; each cell is run once with each seed")
         return tuple(seeds)
 
     def pairs(self, value: Any, encoders: Collection[str]) -> tuple[tuple[str, str], ...]:
@@ -194,7 +194,7 @@ class _Reader(StrictReader):
             for name in pair:
                 self.known(str(name), encoders, f"compare.{index}", "encoder")
             if pair in pairs[:index]:
-                self.refuse(f"compare.{index}", "this pair stands twice")
+                self.refuse(f"compare.{index}", "this pair is given twice")
         return tuple((str(first), str(second)) for first, second in pairs)
 
     def published(self, value: Any, sets: Collection[str], encoders: Collection[str]) -> Iterable[PublishedFigure]:

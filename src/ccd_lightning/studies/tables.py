@@ -16,13 +16,13 @@ from ccd_lightning.studies.results import TESTED, Comparison, StudyResults, Summ
 
 NONE = "-"
 HOW_TO_READ = """\
-Each figure is the mean over seeds. Brackets are 95% intervals over seeds (Student's t), which say how another seed
-would change it. Where there is one seed, or seeds change nothing, they are over test images (marked *), and say how
-other images would change it."""
+Each figure is the mean over seeds. Brackets are 95% intervals over seeds (Student's t), which describe the variation
+between seeds. With one seed, or if all seeds give the same value, they are intervals over test images (marked *), which
+describe the variation between test images."""
 TESTS = """\
-Differences of the mean image AUROC of two encoders under the same detector. Interval and p value take both seeds and
-test images as random (Obuchowski and Rockette's analysis with seeds as readers; with one seed, DeLong's test of images
-alone). With two seeds the test rejects too often. p values are two-sided, and corrected for the {count} comparisons on
+Differences of the mean image AUROC of two encoders with the same detector. Interval and p value treat both seeds and
+test images as random (Obuchowski and Rockette's analysis with seeds as readers; with one seed, DeLong's test over
+images). With two seeds the test rejects too often. p values are two-sided, and corrected for the {count} comparisons on
 this data set (Holm). Other metrics: mean difference and 95% interval over seeds."""
 COST = """\
 Mean time of a run (a detector's fit and test together), and the largest peak of the main process's memory."""

@@ -24,10 +24,10 @@ class MedMix(nn.Module):
 
     Args:
         size: Smallest and largest side of a lesion, as shares of the image's shorter side, in (0, 1].
-        strength: Smallest and largest strength, in (0, 1].
-        jitter: Largest change of the colours, in [0, 1].
+        strength: Smallest and largest strength of a lesion, in (0, 1].
+        jitter: Largest change of colours, in [0, 1].
         noise: Largest standard deviation of the noise.
-        warp: Strength of fisheye and wave.
+        warp: Strength of the fisheye and wave distortions.
 
     Raises:
         ValueError: If one of them is impossible.

@@ -31,22 +31,21 @@ class PretextViews:
     what the family draws itself is the same for both views of an instance.
 
     Args:
-        family: The strong augmentations: a class of `transforms.strong`, or one's own that is called like them; that
-            module says which attributes it may have.
-        size: Side of a weak view in pixels. Small views of larger images are cheap and give better maps.
-        scale: Part of the image's area that a weak view covers, smallest and largest.
-        patch_size: Side of the patches whose relative position is to be predicted, in pixels.
-        pairs: How many pairs of patches to draw; patches are small, and more of them teach positions sooner. 0 draws
-            none, for pretraining without the position task.
-        cutout_size: Largest side of a cutout hole in the weak views, in pixels; 0 for none. A family that does not go
-            with holes, such as `Cutout`, gets none.
-        draw: "all" distributions of every image (the formula), or "one" drawn per image, which needs a K-th of the
-            memory per image and hence allows a K times larger batch.
-        tile: Side of the tile, drawn anew each time from those that the image divides into, that the views are views
-            of, in pixels; 0 for the whole image. Patches are cut out of the whole image all the same.
-        augment_on: Where the weak views are made: one by one on the "cpu", by the loader's workers, or in batches on
-            the "device" that learns from them, which leaves the workers to draw what the views are made of; better
-            where a GPU waits for its workers, and no faster on a CPU. The views are others, of the same distribution.
+        family: The strong augmentations: a class of `transforms.strong`, or your own class with the same interface.
+        size: Side of a weak view in pixels. Small views of larger images take less time and give better maps.
+        scale: Smallest and largest share of the image's area that a weak view covers.
+        patch_size: Side of the patches whose relative position is predicted, in pixels.
+        pairs: Number of patch pairs per image. Patches are small, and with more pairs positions are learned sooner. 0
+            draws none, for pretraining without the position task.
+        cutout_size: Largest side of a cutout hole in the weak views, in pixels; 0 for none. Families that do not allow
+            holes, such as `Cutout`, get none.
+        draw: "all" uses all K augmented versions of every image (as in the formula). "one" draws one version per image,
+            which needs a K-th of the memory per image and therefore allows a K times larger batch.
+        tile: Side in pixels of a random tile of the image, from which the weak views are drawn; 0 for the whole image.
+            Patches are always cut from the whole image.
+        augment_on: Where weak views are computed: one by one on the "cpu", by the loader's workers, or in batches on
+            the "device" of the model, so that workers only draw random parameters. "device" helps if a GPU waits for
+            its workers, and is not faster on a CPU. The views differ, but follow the same distribution.
 
     Raises:
         ValueError: If the settings of the weak views, the number of pairs or the family's attributes are impossible.

@@ -87,10 +87,10 @@ class Rotation(nn.Module):
 
 
 class Cutout(nn.Module):
-    """Cuts as many square holes as the index says, each somewhere inside of the image; they are black and may overlap.
+    """Cuts as many square holes as the index says, at random places inside the image; they are black and may overlap.
 
     Args:
-        side: Of a hole, as a share of the image's shorter side, in (0, 1].
+        side: Side of a hole, as a share of the image's shorter side, in (0, 1].
     """
 
     count = 4
@@ -119,8 +119,8 @@ class Noise(nn.Module):
     """Adds no noise (0), Gaussian (1), speckle (2), which grows with the image, or salt and pepper (3).
 
     Args:
-        variance: Of the Gaussian and of the speckle, on images in [0, 1].
-        amount: Share of the pixels that become salt or pepper, white or black with equal chance.
+        variance: Variance of the Gaussian and of the speckle noise, for images in [0, 1].
+        amount: Share of the pixels that become salt or pepper, white or black with equal probability.
     """
 
     count = 4

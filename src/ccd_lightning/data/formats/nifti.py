@@ -92,7 +92,7 @@ def read_mask(file: Path, page: int | None = None, axis: int = AXIAL) -> NDArray
     threshold = 0.5 if _holds_shares(file, state_of(file)) else _rounding(volume)
     values = _scaled(plane, volume)
     if not np.isfinite(values).all():
-        raise UserError(f"{file}: the mask holds values that are no numbers (NaN or infinite). Write 0 and 1 instead.")
+        raise UserError(f"{file}: the mask contains NaN or infinite values. Write 0 and 1 instead.")
     abnormal: NDArray[np.bool_] = values > threshold
     return abnormal
 

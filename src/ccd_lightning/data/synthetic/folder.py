@@ -122,7 +122,7 @@ def image_generator(seed: int, name: str, split: str, anomaly_type: str, index: 
 
 def _find(name: str) -> Set:
     if name not in SETS:
-        raise UserError(f"{name}: no such embedded data set. There are {', '.join(SETS)}.")
+        raise UserError(f"{name}: no such synthetic data set. There are {', '.join(SETS)}.")
     return SETS[name]
 
 
@@ -150,7 +150,9 @@ def _check_same(root: Path, record: dict[str, Any]) -> None:
     except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"{root}: holds other files than an embedded data set. Remove them, or give another folder.")
+        raise UserError(
+            f"{root}: contains files that are not of a synthetic data set. Remove them, or give another folder."
+        )
     different = [key for key, value in record.items() if found.get(key) != value]
     if different:
         key = different[0]

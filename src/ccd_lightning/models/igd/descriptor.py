@@ -105,7 +105,7 @@ class Descriptor(nn.Module):
             return ""
         return (
             f"The training images have {found} components for the {size} latents of model.{self.name}, whose"
-            " Gaussian classifier then tells hardly anything. Give fewer latents (--model.latent_size), or the"
+            " Gaussian classifier is then hardly informative. Give fewer latents (--model.latent_size), or the"
             f" classifier less of the score (--model.{self.name}.gaussian)."
         )
 

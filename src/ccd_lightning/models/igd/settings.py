@@ -18,13 +18,13 @@ class Scale:
     """What a scale looks at, and how its score and map are weighed.
 
     Attributes:
-        size: Side in pixels of what is reconstructed: 8, 16, ..., 512.
+        size: Side of the reconstructed image or window, in pixels: 8, 16, ..., 512.
         width: Channels of decoder and critic at the full resolution, a multiple of 8.
-        weight: Of the scale's score and map beside the other's; a scale of weight 0 is not trained.
-        gaussian: Share of the Gaussian classifier in the score, in [0, 1]; the reconstruction has the rest.
-        ssim_window: Side of the windows of similarity in pixels, odd; less where the last level is smaller than that.
-        ssim_weights: Weights of the levels of similarity, each of half the resolution of the one before.
-        structure: Share of similarity in the reconstruction's error and map, in [0, 1]; |x - x^| has the rest.
+        weight: Weight of this scale's score and map, relative to the other scale. A scale of weight 0 is not trained.
+        gaussian: Share of the Gaussian classifier in the score, in [0, 1]. The rest is the reconstruction error.
+        ssim_window: Side of the SSIM windows in pixels, odd. It is reduced if the last level is smaller.
+        ssim_weights: Weights of the levels of MS-SSIM; each level has half the resolution of the one before.
+        structure: Share of MS-SSIM in the reconstruction error and map, in [0, 1]. The rest is |x - x^|.
     """
 
     size: int = 256
@@ -41,10 +41,9 @@ class WindowScale(Scale):
     """The local scale, which looks through windows.
 
     Attributes:
-        stride: Pixels from one window to the next when an image is scored.
-        windows_per_image: Windows of each image in a training step, drawn among those that are scored.
-        chunk_size: The most windows that are scored at once, or the windows in a row where these are more; it bounds
-            memory.
+        stride: Distance between neighbouring windows in scoring, in pixels.
+        windows_per_image: Number of random windows of each image in a training step.
+        chunk_size: Maximum number of windows that are scored at once (at least one row of windows); it limits memory.
     """
 
     size: int = 32
@@ -61,11 +60,12 @@ class Training:
     """How IGD is trained.
 
     Attributes:
-        gaussian: Weight of the Gaussian classifier in the loss, beside the reconstruction's 1.
-        interpolation: Weight of what the critic says of interpolations; 0 trains no critic, in half of the time.
-        estimate_every: Epochs after which centre and scale of the latents are estimated anew.
-        fine_tune: Whether the encoders are trained too. Their batch normalisation stays as pretraining left it.
-        mirror: Whether half of the images, drawn anew in each step, are mirrored from left to right in training.
+        gaussian: Weight of the Gaussian term in the loss; the reconstruction has weight 1.
+        interpolation: Weight of the interpolation term, which uses the critic. 0 trains no critic, which takes half the
+            time.
+        estimate_every: Number of epochs after which centre and scale of the latents are re-estimated.
+        fine_tune: Whether the encoders are trained too. Their batch normalisation statistics stay fixed.
+        mirror: Whether images are flipped from left to right at random (half of them) in each training step.
     """
 
     gaussian: float = 1.0
