@@ -72,6 +72,17 @@ def test_links_lead_to_files(file: Path) -> None:
     assert gone <= {ROOT / "docs/configuration.md"}  # which is written while the site is built
 
 
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_rows_of_tables_are_whole(file: Path) -> None:
+    """Each row is one line and has as many cells as the head, or the table ends there."""
+    text = re.sub(r"^ *```.*?^ *```", "", file.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+.*", text, re.MULTILINE):
+        *rows, after = table.split("\n")
+        assert not after.strip() or after.startswith(("#", "<", "-", "*")), after
+        cells = [len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in rows]
+        assert len(set(cells)) == 1, rows[cells.index(min(cells))]
+
+
 def test_every_option_is_explained_in_the_reference() -> None:
     page = options.reference()
     for _, targets, prefix in options.SECTIONS:
