@@ -131,7 +131,7 @@ def small(config: str, images: Path) -> list[str]:
     return words
 
 
-@pytest.mark.filterwarnings("ignore:.*images .* where the paper has.*")
+@pytest.mark.filterwarnings("ignore:.* training images, .* where the paper has.*")
 @pytest.mark.parametrize("config", [name for name in ALL if name != "ensemble_folder"])  # which needs members
 def test_model_data_and_trainer_fit_together(
     config: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -169,7 +169,7 @@ def test_simclr_runs_and_a_detector_takes_its_encoder(
 
 
 @pytest.mark.fit
-@pytest.mark.filterwarnings("ignore:.*images .* where the paper has.*")
+@pytest.mark.filterwarnings("ignore:.* training images, .* where the paper has.*")
 @pytest.mark.parametrize("config", ["ccd_kvasir", "ccd_liu_local"])
 def test_pretraining_runs(config: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

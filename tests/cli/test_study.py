@@ -236,7 +236,7 @@ def test_a_run_that_fails_is_reported_and_stops_no_other(study: Path, capsys: py
     run("--seeds", "1", code=3)
     told = capsys.readouterr()
     assert "[1/4] frames, bad, pretraining, seed 1\n    failed: data.views does not go with images of 64 px" in told.out
-    assert "[2/4] frames, bad, padim, seed 1\n    failed: not run, as its pretraining failed\n" in told.out
+    assert "[2/4] frames, bad, padim, seed 1\n    failed: not run, because its pretraining failed\n" in told.out
     assert "[4/4] frames, ccd, padim, seed 1\n    image AUROC" in told.out
     assert "ccd: failed: frames, bad, pretraining, seed 1: data.views does not go" in told.err
     assert "ccd: 3 runs failed; the same command runs them again." in told.err

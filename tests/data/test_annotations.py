@@ -132,7 +132,7 @@ def test_images_are_found_by_path_then_by_name(tmp_path: Path) -> None:
     ("region", "image", "message"),
     [
         ({"segmentation": [[1, 2, 3, 4]]}, {}, "annotation 0 of a.png cannot be drawn .*4 numbers"),
-        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, {}, "no number"),
+        ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, {}, "no.* finite number"),
         ({"segmentation": {"counts": [5, -1, 1196], "size": [30, 40]}}, {}, "do not add up"),
         ({"segmentation": {"counts": [1 << 70], "size": [30, 40]}}, {}, "cannot be drawn"),
         ({"segmentation": {"counts": "\x7f", "size": [30, 40]}}, {}, "cannot be unpacked"),

@@ -53,7 +53,7 @@ def test_reasons_and_what_was_not_measured(card: Path) -> None:
 
 def test_what_its_owner_wrote_stays(card: Path) -> None:
     write_card(card, content_of(every_metric(), name="runs/one"))
-    card.write_text(f"My words.\n{card.read_text().replace('who was left out', 'nobody')}\nMore.\n")
+    card.write_text(f"My words.\n{card.read_text().replace('exclusion criteria', 'nobody')}\nMore.\n")
     assert write_card(card, content_of(every_metric(), name="runs/two")) == ""
     text = card.read_text()
     assert text.startswith("My words.\n")

@@ -116,6 +116,7 @@ def test_signals_between_commands_are_told_too(plan: list[Step], number: int, er
             return super().__call__(words, log)
 
     before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in what runs in the background
     with pytest.raises(error, match=r"Resume with: ccd study mine\.yaml"):
         run(plan, Interrupted())
     assert signal.getsignal(signal.SIGTERM) == before
@@ -147,7 +148,7 @@ def test_cells_on_pretraining_that_failed_are_not_run(plan: list[Step]) -> None:
     failed = run(plan, commands)
     assert [reason.split(" (")[0] for reason in failed] == [
         "ccd pretraining: RuntimeError: out of memory",
-        "ccd padim: not run, as its pretraining failed",
+        "ccd padim: not run, because its pretraining failed",
     ]
     assert len(commands.calls) == 3
 
