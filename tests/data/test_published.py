@@ -221,7 +221,8 @@ def test_a_written_split_can_be_given_again(tmp_path: Path) -> None:
 
 def test_sizes_that_are_not_the_paper_s_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     authors(tmp_path)
-    with pytest.warns(UserWarning, match="16 training images, 5 normal and 6 abnormal test images, where the paper has 1600, 500 and 1000"):
+    told = "16 training images, 5 normal and 6 abnormal test images, where the paper has 1600, 500 and 1000"
+    with pytest.warns(UserWarning, match=told):
         HyperKvasir(str(tmp_path), size=32).setup("fit")
     assert f"data: {tmp_path} (authors): 16 training images, 5 normal test images, 6 abnormal ones, 0 masks" in (
         capsys.readouterr().out
