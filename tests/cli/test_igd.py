@@ -67,7 +67,7 @@ def test_the_weights_of_the_score_can_be_changed_afterwards() -> None:
     # Nor is the report one of the detector as it was fitted.
     assert before["run"]["changed"] == {}
     assert after["run"]["changed"] == {"model.local_scale.weight": 0.0}
-    told = "tested with other settings than it was fitted with: model.local_scale.weight 0.0."
+    told = "The test used other settings than the fit: model.local_scale.weight 0.0."
     assert told in Path("runs/reweighed/version_0/report.html").read_text()
     assert told not in Path("runs/igd_synthetic/latest/report.html").read_text()
     assert "image/f1" in set(before["metrics"]) - set(after["metrics"])

@@ -268,5 +268,5 @@ def test_help_tells_of_images_and_of_the_exit_code(capsys: pytest.CaptureFixture
     assert stop.value.code == 0
     told = capsys.readouterr().out
     assert "--images PLACE ..." in told
-    assert "3 when finished, but with images skipped" in told
+    assert "3 finished, but images that cannot be read were skipped" in told
     assert "--trainer.devices" in told
