@@ -23,7 +23,7 @@ from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.metrics.detection import ImageRecord
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.reporting.csv_writer import GrowingTables
-from ccd_lightning.reporting.predictions_csv import PREDICTIONS, cells, columns
+from ccd_lightning.reporting.predictions_csv import PREDICTIONS, cells, columns, prediction_of
 from ccd_lightning.reporting.regions_csv import COLUMNS, REGIONS, find_regions, region_rows
 from ccd_lightning.visualization.overlays import Maps
 from ccd_lightning.visualization.picture_writer import MAPS, OVERLAYS, MapFormat, PictureWriter
@@ -117,7 +117,8 @@ class ImagePredictions(BasePredictionWriter):
         bad = [(path_cell(path), reason) for path, _, reason in results if reason]
         threshold = self.pictures.threshold
         self.tables.append(
-            PREDICTIONS, [cells(record, threshold, self.normal_scores, labelled=False) for record in good]
+            PREDICTIONS,
+            [cells(prediction_of(record, self.normal_scores), threshold, labelled=False) for record in good],
         )
         if not math.isnan(self.pixel_threshold):
             self.tables.append(REGIONS, [row for _, rows in drawn for row in rows])

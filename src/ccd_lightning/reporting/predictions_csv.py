@@ -72,8 +72,8 @@ def write_predictions(
         writer = csv.writer(stream)
         writer.writerow(columns(labelled))
         for record in records:
-            row = cells(record, threshold, normal_scores, labelled)
-            writer.writerow([*row, masks_cell(map(str, masks.get(record.path, ())))] if labelled else row)
+            row = prediction_of(record, normal_scores, masks.get(record.path, ()))
+            writer.writerow(cells(row, threshold, labelled))
 
 
 def columns(labelled: bool) -> list[str]:
@@ -81,22 +81,26 @@ def columns(labelled: bool) -> list[str]:
     return ["path", *(["label"] * labelled), "score", "percentile", "decision", *(["group", "kind", "mask"] * labelled)]
 
 
-def cells(record: ImageRecord, threshold: float, normal_scores: Floats, labelled: bool) -> list[str]:
-    """A row without its mask; what has no held-out scores or no threshold (NaN) to compare with is empty."""
+def prediction_of(record: ImageRecord, normal_scores: Floats, masks: Sequence[Path] = ()) -> Prediction:
+    """An image's row, with its percentile among the scores of held-out normal images."""
     percentile = float(normal_percentile(np.array([record.score]), normal_scores)[0])
-    label, others = ([str(record.label)], [cell(record.group), cell(record.anomaly_type)]) if labelled else ([], [])
-    decision = decide(record.score, threshold)
-    return [path_cell(record.path), *label, repr(record.score), percentile_cell(percentile), decision, *others]
+    kind = record.anomaly_type
+    return Prediction(record.path, record.label, record.score, record.group, kind, tuple(masks), percentile)
+
+
+def cells(row: Prediction, threshold: float, labelled: bool) -> list[str]:
+    """A row as it is written; a percentile or a threshold that there is not (NaN) leaves its cell empty."""
+    place = "" if math.isnan(row.percentile) else f"{row.percentile:.3f}"
+    label, others = [], []
+    if labelled:
+        label = [str(row.label)]
+        others = [cell(row.group or ""), cell(row.kind), masks_cell(map(os.fspath, row.masks))]
+    return [path_cell(row.file), *label, repr(row.score), place, decide(row.score, threshold), *others]
 
 
 def decide(score: float, threshold: float) -> str:
     """What an image is called by its score; "" without a threshold (NaN)."""
     return "" if math.isnan(threshold) else "abnormal" if score > threshold else "normal"
-
-
-def percentile_cell(percentile: float) -> str:
-    """A percentile as it is written; NaN is empty."""
-    return "" if math.isnan(percentile) else f"{percentile:.3f}"
 
 
 def list_predictions(folder: Path, write_it: str) -> list[Prediction]:

@@ -7,19 +7,17 @@ import binascii
 import csv
 import io
 import math
-import os
 import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ccd_lightning.data.images import open_rgb
-from ccd_lightning.data.manifest import masks_cell
 from ccd_lightning.errors import UserError
-from ccd_lightning.reporting.predictions_csv import Prediction, columns, decide, percentile_cell
+from ccd_lightning.reporting.predictions_csv import cells, columns, decide
 from ccd_lightning.viewer.results import ShownResults
 from ccd_lightning.viewer.scoring import Scorer
-from ccd_lightning.writing import cell, path_cell, short_name
+from ccd_lightning.writing import short_name
 
 MOST_PICTURES = 200  # which takes about a minute on a CPU
 
@@ -55,19 +53,10 @@ def write_table(results: ShownResults, indices: Sequence[int], threshold: float)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
     writer.writerow([*columns(results.labelled), "threshold"])
+    shown = "" if math.isnan(threshold) else repr(threshold)
     for index in indices:
-        writer.writerow(_cells(results.rows[index], threshold, results.labelled))
+        writer.writerow([*cells(results.rows[index], threshold, results.labelled), shown])
     return stream.getvalue().encode("utf-8", "surrogateescape")  # names of files are bytes that need not be UTF-8
-
-
-def _cells(row: Prediction, threshold: float, labelled: bool) -> list[str]:
-    decision = decide(row.score, threshold)
-    label, others = [], []
-    if labelled:
-        label = [str(row.label)]
-        others = [cell(row.group or ""), cell(row.kind), masks_cell(map(os.fspath, row.masks))]
-    shown = repr(threshold) if decision else ""
-    return [path_cell(row.file), *label, repr(row.score), percentile_cell(row.percentile), decision, *others, shown]
 
 
 def write_pictures(

@@ -31,23 +31,21 @@ function update() {
 function draw() {
   const current = state.shown[grid.active];
   state.shown = model.filter(results, state.ordered, state);
-  grid.show(state.shown, Math.max(0, state.shown.indexOf(current)));
   if (!state.shown.length) state.large = false;
+  byId("grid").hidden = state.large;  // before its tiles are drawn, which takes its size
+  byId("large").hidden = !state.large;
+  grid.show(state.shown, Math.max(0, state.shown.indexOf(current)));
   byId("count").textContent = `${state.shown.length.toLocaleString("en")} of ${results.names.length.toLocaleString("en")} images`;
   byId("chosen").textContent = `${state.chosen.size} chosen`;
   for (const id of ["clear", "table", "pictures"]) byId(id).disabled = !state.chosen.size;
   byId("choose-all").disabled = !state.shown.length;
   byId("reset").disabled = results.threshold === null || state.threshold === results.threshold;
   drawThreshold();
-  byId("grid").hidden = state.large;
-  byId("large").hidden = !state.large;
   if (state.large) {
     const index = state.shown[grid.active];
     large.describe(index, state.threshold, grid.active, state.shown.length, state.chosen.has(index));
     large.show(index, state.shown[grid.active + 1]);
     large.fit();
-  } else {
-    grid.draw();
   }
 }
 
@@ -209,10 +207,13 @@ async function start() {
   byId("kind").append(option("", "all"), ...kinds.map(([kind, count]) => option(`=${kind}`, `${kind || "unknown"} (${count})`)));
   const names = Object.keys(model.countResults(results, 0));
   byId("result").append(option("", "all"), ...names.map((name) => option(name, model.TERMS[name])), option("chosen", "chosen"));
-  byId("warning").textContent = (results.threshold === null ? "The run has no threshold of its own. " : "")
-    + (results.labelled ? "A threshold that is chosen by looking at these labels is optimistic: on other images, expect less. The"
-      + " run's own was set without them." : "");
-  if (results.threshold === null) byId("warning").textContent = byId("warning").textContent.replace(" The run's own was set without them.", "");
+  const own = results.threshold !== null, warnings = [];
+  if (!own) warnings.push("The run has no threshold of its own.");
+  if (results.labelled) {
+    warnings.push("A threshold that is chosen by looking at these labels is optimistic: on other images, expect less.");
+    if (own) warnings.push("The run's own was set without them.");
+  }
+  byId("warning").textContent = warnings.join(" ");
   tell(results.maps);
   grid = new Grid(byId("grid"), byId("space"), fillTile, open);
   large = new Large(results);
