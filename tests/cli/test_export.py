@@ -149,7 +149,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
     assert main(["export"]) == 2
-    assert "ONNX needs onnxruntime. Get it with: pip install 'ccd-lightning[export]'" in capsys.readouterr().err
+    assert "ONNX needs onnxruntime. Install it with: pip install 'onnx>=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

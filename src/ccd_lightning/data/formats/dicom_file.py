@@ -20,6 +20,7 @@ from PIL import Image
 
 from ccd_lightning.data.formats.contents import begins_as_dicom
 from ccd_lightning.errors import UserError
+from ccd_lightning.extras import pip_install
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -111,7 +112,7 @@ def _prepare_pydicom(file: Path) -> None:
         import pydicom  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"{file}: DICOM files are read with pydicom. Install it with: pip install 'ccd-lightning[dicom]'"
+            f"{file}: DICOM files are read with pydicom. Install it with: {pip_install('dicom')}"
         ) from error
     if not any(getattr(known[3], "pattern", None) == QUIET for known in warnings.filters):
         warnings.filterwarnings("ignore", module=QUIET)
@@ -209,9 +210,7 @@ def _decoders(syntax: UID, file: Path) -> tuple[str, ...]:
         return found
     texts = (text.split(" - requires ") for text in decoder.missing_dependencies)
     needed = " or ".join(text[1] for text in texts if text[0] in DECODERS)
-    raise UserError(
-        f"{file}: to decode its transfer syntax, {name}, install {needed}: pip install 'ccd-lightning[dicom]'"
-    )
+    raise UserError(f"{file}: to decode its transfer syntax, {name}, install {needed}: {pip_install('dicom')}")
 
 
 def _check_size(opened: DicomFile, file: Path) -> None:

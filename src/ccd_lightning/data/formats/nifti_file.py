@@ -17,6 +17,7 @@ from ccd_lightning.data.formats.bounds import require_bytes, require_pixels
 from ccd_lightning.data.formats.volumes import VolumeCache
 from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.errors import UserError
+from ccd_lightning.extras import pip_install
 
 AXES = {0: "sagittal", 1: "coronal", 2: "axial"}  # of a volume whose axes run to the right, to the front and upwards
 OFFSET = 1 << 24  # bytes before the voxels, which hold the header and its extensions
@@ -138,7 +139,9 @@ def _open(file: Path) -> Any:
     try:
         import nibabel
     except ImportError as error:
-        raise UserError(f"{file}: reading NIfTI takes nibabel: pip install 'ccd-lightning[nifti]'.") from error
+        raise UserError(
+            f"{file}: NIfTI files are read with nibabel. Install it with: {pip_install('nifti')}"
+        ) from error
     nibabel.imageglobals.logger.setLevel(logging.ERROR)  # each time it is opened, a file's small flaws would be told
     with _reading(file):
         with gzip.open(file) if _zipped(file) else file.open("rb") as stream:
