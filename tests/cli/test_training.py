@@ -280,7 +280,10 @@ def test_a_run_that_collapses_is_told_within_50_steps(workspace: Path) -> None:
     reckless = ["--model.optimizer.lr", "0.1", "--model.warmup_steps", "0", "--trainer.check_val_every_n_epoch", "25"]
     with pytest.warns(UserWarning, match="COLLAPSED.*--model.optimizer.lr"):
         assert main([*CCD, *words, *reckless]) == 0
-    assert json.loads(Path("runs/ccd_collapsed/latest/run.json").read_text())["steps"] <= 50
+    record = json.loads(Path("runs/ccd_collapsed/latest/run.json").read_text())
+    assert record["steps"] <= 50
+    assert record["versions"].keys() == {"ccd-lightning", "PyTorch", "Lightning", "Python"}
+    assert record["versions"]["PyTorch"] == torch.__version__
 
 
 def test_a_detector_is_exact_whatever_the_precision(workspace: Path) -> None:

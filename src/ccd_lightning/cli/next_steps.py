@@ -22,6 +22,7 @@ from ccd_lightning.encoder_config import EncoderSource
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.calibration import few_held_out
 from ccd_lightning.modules.detector import OneClassDetector
+from ccd_lightning.reporting.content import versions
 from ccd_lightning.writing import atomic_link, atomic_write
 
 PRETRAININGS = ("ccd", "simclr", "pmsacl")  # what shipped configs begin with
@@ -86,6 +87,7 @@ def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource
         "seed": cli.config["fit"]["seed_everything"],
         "epochs": cli.trainer.current_epoch,
         "steps": cli.trainer.global_step,
+        "versions": versions(),
     }
     with atomic_write(run / runs.RECORD) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

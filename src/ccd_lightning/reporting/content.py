@@ -196,11 +196,18 @@ def _origin(content: Content) -> list[tuple[str, Any]]:
         ("Bootstrap", f"{bootstrap['resamples']} resamples, drawn by {bootstrap['unit']}, seed {bootstrap['seed']}"),
         ("Tested on", name),
         ("Processor", f"{processor()}, {os.cpu_count()} cores"),
-        ("ccd-lightning", __version__),
-        ("PyTorch", torch.__version__),
-        ("Lightning", lightning.__version__),
-        ("Python", f"{platform.python_version()} on {platform.system()}"),
+        *versions().items(),
     ]
+
+
+def versions() -> dict[str, str]:
+    """The versions of this package and of those that results depend on, by their names."""
+    return {
+        "ccd-lightning": __version__,
+        "PyTorch": torch.__version__,
+        "Lightning": lightning.__version__,
+        "Python": f"{platform.python_version()} on {platform.system()}",
+    }
 
 
 def processor() -> str:
