@@ -186,7 +186,7 @@ def pretraining(rounds: int) -> None:
     pairs = views.movedim(1, 0).flatten(1, 2)  # (2, 64, 3, 64, 64)
 
     def own() -> None:
-        module.total(module.losses(batch)).backward()  # type: ignore[no-untyped-call]
+        module.total(module.losses(batch)).backward()
 
     def peer() -> None:
         loss(*(head(network(part)) for part in pairs)).backward()

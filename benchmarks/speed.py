@@ -207,9 +207,9 @@ def pretraining() -> None:
 
     def bare() -> None:
         for name in ("views", "patches"):
-            module.encoder.features(ready[name].flatten(0, -4)).sum().backward()  # type: ignore[no-untyped-call]
+            module.encoder.features(ready[name].flatten(0, -4)).sum().backward()
 
-    network, step = best(bare, lambda: module.total(module.losses(draw())).backward())  # type: ignore[no-untyped-call]
+    network, step = best(bare, lambda: module.total(module.losses(draw())).backward())
     report(
         "pretraining step, views drawn in the same process",
         step / network,

@@ -31,7 +31,7 @@ class MeanDirection(StatisticsDetector):
 
     def __init__(
         self,
-        encoder: EncoderConfig = EncoderConfig(weights="auto"),  # noqa: B008  (jsonargparse reads the default)
+        encoder: EncoderConfig = EncoderConfig(weights="auto"),
         top: float = 0.1,
         quantile: float = 0.95,
     ) -> None:

@@ -28,7 +28,7 @@ class RotationPrediction(EncoderPretraining):
 
     def __init__(
         self,
-        encoder: TrainedEncoderConfig = TrainedEncoderConfig(),  # noqa: B008  (jsonargparse reads the default)
+        encoder: TrainedEncoderConfig = TrainedEncoderConfig(),
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4),
         warmup_steps: int = 30,
         schedule: Literal["step", "epoch"] = "step",

@@ -64,7 +64,7 @@ def test_the_encoders_units_look_where_its_grids_say(layer: int) -> None:
     level = encoder.maps(images)[layer]
     stride, offset = encoder.grids((size, size))[layer][0]
     unit = round(size / 2 / stride)
-    level[0, :, unit, unit].sum().backward()  # type: ignore[no-untyped-call]
+    level[0, :, unit, unit].sum().backward()
     assert images.grad is not None
     weight = images.grad[0].abs().sum(dim=(0, 1))
     assert weight.nonzero().float().mean() == pytest.approx(offset + stride * unit)

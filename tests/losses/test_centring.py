@@ -48,7 +48,7 @@ def test_alpha_1_has_the_gradient_without_classes_to_the_bit() -> None:
     gradients = []
     for extra in ((), (CLASSES, 1.0)):
         first = FEATURES.float().clone().requires_grad_()
-        nt_xent(first, FEATURES.flip(1).float(), 0.2, *extra).backward()  # type: ignore[no-untyped-call]
+        nt_xent(first, FEATURES.flip(1).float(), 0.2, *extra).backward()
         gradients.append(first.grad)
     assert torch.equal(*gradients)  # type: ignore[arg-type]
 
@@ -65,7 +65,7 @@ def test_centring_against_loops() -> None:
 
 def test_only_features_learn_from_the_centring_loss() -> None:
     features = FEATURES.clone().requires_grad_()
-    centring_loss(features, CENTRES, CLASSES).backward()  # type: ignore[no-untyped-call]
+    centring_loss(features, CENTRES, CLASSES).backward()
     assert torch.allclose(features.grad, 2 * (FEATURES - CENTRES[CLASSES]) / 9)  # type: ignore[arg-type]
 
 

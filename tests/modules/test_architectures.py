@@ -29,7 +29,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_every_parameter_is_pretrained(name: str) -> None:
     module = CCD(TrainedEncoderConfig(name=name))
     batch = make_batch() | {"patches": torch.rand(4, 2, 2, 3, 32, 32)}  # no fewer pixels than the largest stride
-    module.total(module.losses(batch)).backward()  # type: ignore[no-untyped-call]
+    module.total(module.losses(batch)).backward()
     gradients = {key: parameter.grad for key, parameter in module.encoder.named_parameters()}
     unused = {"network.mask_token"} if "dinov2" in name else set[str]()
     assert {key for key, gradient in gradients.items() if gradient is None} <= unused
@@ -51,7 +51,7 @@ def test_igd_learns_and_scores(name: str) -> None:
     ):
         descriptor.gaussian.scale.fill_(1.0)
         losses = descriptor.losses(encoder, views, torch.full((2,), 0.25), lambda latent: latent.flip(0))
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(losses.values())).sum().backward()
         assert all(
             bool(parameter.grad.isfinite().all()) for parameter in descriptor.parameters() if parameter.grad is not None
         )

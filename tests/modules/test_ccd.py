@@ -60,7 +60,7 @@ def test_views_are_matched_with_their_labels(module: CCD) -> None:
 
 
 def test_every_parameter_gets_a_gradient(module: CCD) -> None:
-    module.total(module.losses(make_batch())).backward()  # type: ignore[no-untyped-call]
+    module.total(module.losses(make_batch())).backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -102,7 +102,7 @@ def test_a_task_of_weight_0_is_left_out_and_costs_nothing(
     losses = module.losses(make_batch())
     assert counted.seen == seen
     assert all_of_them - set(losses) == {f"{task}{name}" for task in left_out for name in ("", "_accuracy")}
-    module.total(losses).backward()  # type: ignore[no-untyped-call]
+    module.total(losses).backward()
     for name, parameter in module.named_parameters():  # as distributed training asks for
         assert parameter.requires_grad == (parameter.grad is not None) == (name.split(".")[0] not in left_out), name
     assert CCD(**options).state_dict().keys() == CCD().state_dict().keys()

@@ -201,7 +201,7 @@ def stepped(weights: str, l2_sp: float, moved: bool = True, freeze: int = 2) -> 
         for parameter in module.encoder.parameters():
             if parameter.requires_grad and moved:
                 parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
-    module.training_step(make_batch(), 1).backward()  # type: ignore[no-untyped-call]
+    module.training_step(make_batch(), 1).backward()
     return module, logged
 
 

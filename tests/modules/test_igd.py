@@ -152,7 +152,7 @@ def test_one_step_is_that_of_two_optimisers() -> None:
         *torch.autograd.grad(main, others, retain_graph=True),
         *torch.autograd.grad(losses["critic"], critics, retain_graph=True),
     ]
-    (main + losses["critic"]).backward()  # type: ignore[no-untyped-call]
+    (main + losses["critic"]).backward()
     found = [parameter.grad for parameter in [*others, *critics]]
     for gradient, expected in zip(found, wanted, strict=True):
         assert gradient is not None

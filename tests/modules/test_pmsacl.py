@@ -50,8 +50,8 @@ def test_without_centres_and_weights_it_is_ccd_to_the_bit(space: Any) -> None:
     found, expected = module.losses(batch), plain.losses(batch)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    module.total(found).backward()  # type: ignore[no-untyped-call]
-    plain.total(expected).backward()  # type: ignore[no-untyped-call]
+    module.total(found).backward()
+    plain.total(expected).backward()
     for (name, ours), theirs in zip(module.named_parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours.grad, theirs.grad), name  # type: ignore[arg-type]
 
@@ -106,7 +106,7 @@ def test_losses_are_those_of_the_formulas(space: Any, subtracted: Any, relative:
 def test_every_parameter_gets_a_gradient_and_centres_get_none() -> None:
     for space in ("features", "projection"):
         module = made(centring=Centring(space, projection_norm=False))
-        module.total(module.losses(make_batch(4, VIEWS))).backward()  # type: ignore[no-untyped-call]
+        module.total(module.losses(make_batch(4, VIEWS))).backward()
         for name, parameter in module.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name

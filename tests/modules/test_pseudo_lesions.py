@@ -65,7 +65,7 @@ def test_every_image_gets_its_own_lesions_and_several_of_them() -> None:
     images = held_out(6)
     parts = pasted([images])
     masks = torch.cat([masks for _, masks in parts])
-    assert len(masks.unique(dim=0)) == len(masks) == 48  # type: ignore[no-untyped-call]
+    assert len(masks.unique(dim=0)) == len(masks) == 48
     twice = pasted([images[:1].repeat(2, 1, 1, 1)])  # duplicates are one image, seen twice
     assert torch.equal(twice[0][1], twice[4][1])
 

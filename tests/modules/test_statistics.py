@@ -37,7 +37,7 @@ class Colours(FittedModule):
 class NearestColour(StatisticsDetector):
     """The simplest detector with a memory whose size nobody knows before."""
 
-    def __init__(self, encoder: EncoderConfig = EncoderConfig(), quantile: float = 0.9) -> None:  # noqa: B008
+    def __init__(self, encoder: EncoderConfig = EncoderConfig(), quantile: float = 0.9) -> None:
         super().__init__(encoder, quantile)
         self.save_hyperparameters(ignore=["encoder"])
         self.bank = Colours()

@@ -151,7 +151,7 @@ def test_fisheye_and_wave_move_pixels_and_keep_rows() -> None:
 def test_of_one_image_every_copy_is_its_own_draw_and_the_generator_decides() -> None:
     images = smooth().expand(5, -1, -1, -1)
     pasted, masks = paste_lesions(images, seeded(3))
-    assert len(masks.unique(dim=0)) == 5  # type: ignore[no-untyped-call]
+    assert len(masks.unique(dim=0)) == 5
     again, same = paste_lesions(images, seeded(3))
     assert torch.equal(pasted, again)
     assert torch.equal(masks, same)

@@ -52,7 +52,7 @@ class Check:
         return sum(finding.level == level for finding in self.findings)
 
 
-def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = Preprocessing(256)) -> Check:  # noqa: B008  (frozen)
+def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = Preprocessing(256)) -> Check:
     """Checks a data set.
 
     Args:

@@ -53,7 +53,7 @@ class CCD(EncoderPretraining):
 
     def __init__(
         self,
-        encoder: TrainedEncoderConfig = TrainedEncoderConfig(),  # noqa: B008  (jsonargparse reads the default)
+        encoder: TrainedEncoderConfig = TrainedEncoderConfig(),
         distributions: int | None = None,
         temperature: float = 0.2,
         contrastive_weight: float = 1.0,

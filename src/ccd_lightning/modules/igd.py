@@ -61,11 +61,11 @@ class IGD(OneClassDetector):
 
     def __init__(
         self,
-        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
-        local_encoder: EncoderConfig = EncoderConfig(),  # noqa: B008
-        global_scale: Scale = Scale(),  # noqa: B008
-        local_scale: WindowScale = WindowScale(),  # noqa: B008
-        training: Training = Training(),  # noqa: B008
+        encoder: EncoderConfig = EncoderConfig(),
+        local_encoder: EncoderConfig = EncoderConfig(),
+        global_scale: Scale = Scale(),
+        local_scale: WindowScale = WindowScale(),
+        training: Training = Training(),
         latent_size: int = 128,
         whitened: bool = False,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(

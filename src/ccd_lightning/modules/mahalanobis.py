@@ -33,8 +33,8 @@ class Mahalanobis(StatisticsDetector):
 
     def __init__(
         self,
-        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
-        features: FeatureConfig = FeatureConfig(positions=16, window=3, normalise=True),  # noqa: B008
+        encoder: EncoderConfig = EncoderConfig(),
+        features: FeatureConfig = FeatureConfig(positions=16, window=3, normalise=True),
         blur: float = 4.0,
         quantile: float = 0.95,
     ) -> None:

@@ -46,8 +46,8 @@ class Neighbours(StatisticsDetector):
 
     def __init__(
         self,
-        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
-        features: FeatureConfig = FeatureConfig(positions=16, window=3, normalise=True),  # noqa: B008
+        encoder: EncoderConfig = EncoderConfig(),
+        features: FeatureConfig = FeatureConfig(positions=16, window=3, normalise=True),
         window: int | None = 1,
         bank_size: int | None = 50_000,
         reweight: int = 0,

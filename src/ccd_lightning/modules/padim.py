@@ -46,8 +46,8 @@ class PaDiM(StatisticsDetector):
 
     def __init__(
         self,
-        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008  (jsonargparse reads the defaults)
-        features: FeatureConfig = FeatureConfig(),  # noqa: B008
+        encoder: EncoderConfig = EncoderConfig(),
+        features: FeatureConfig = FeatureConfig(),
         channels: int = 100,
         ridge: float = 0.01,
         shrinkage: bool = False,

@@ -80,7 +80,7 @@ class PMSACL(CCD):
         self,
         alpha: float = 2.0,
         centring_weight: float = 1.0,
-        centring: Centring = Centring(),  # noqa: B008  (jsonargparse reads the default)
+        centring: Centring = Centring(),
         **options: Any,
     ) -> None:
         above("model.alpha", alpha, 0)

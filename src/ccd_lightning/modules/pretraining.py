@@ -140,7 +140,8 @@ class EncoderPretraining(LightningModule, ABC):
         """Features (B, features_size) of images (B, 3, H, W) in [0, 1]."""
         return self.encoder.features(images)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:  # noqa: D102
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stores the encoder's settings, and what L2-SP keeps the encoder near to."""
         checkpoint.setdefault("hyper_parameters", {})["encoder"] = self.encoder.settings()
         if self._start:
             self._start.save(checkpoint)

@@ -58,5 +58,5 @@ def log_hyperparameters(
         metrics: Of a test; METRICS among them are shown, as the scalars `test/<name>` that the run has already.
     """
     results = {f"test/{name}": metrics[name] for name in METRICS if name in metrics}
-    for summary in hparams(dict(parameters), results):  # type: ignore[no-untyped-call]
-        writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+    for summary in hparams(dict(parameters), results):
+        writer._get_file_writer().add_summary(summary)

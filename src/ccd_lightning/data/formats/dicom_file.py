@@ -109,7 +109,7 @@ def open_dicom(file: Path) -> Iterator[DicomFile]:
 
 def _prepare_pydicom(file: Path) -> None:
     try:
-        import pydicom  # noqa: F401
+        import pydicom  # noqa: F401  (is it there?)
     except ImportError as error:
         raise UserError(
             f"{file}: DICOM files are read with pydicom. Install it with: {pip_install('dicom')}"
