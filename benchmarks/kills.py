@@ -58,13 +58,14 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def killed(model: str, name: str, seconds: float, chance: random.Random, most: int) -> tuple[int, int]:
+def killed(model: str, name: str, seconds: float, chance: random.Random, most: int) -> tuple[int, int, float]:
     """Starts a fit and kills it, until it is through or was killed often enough; then lets it end.
 
     Returns:
-        How often it was killed, and the last exit code.
+        How often it was killed, the last exit code, and how long a whole fit takes now: the time of this one if it
+        ended before it was killed once, because a machine's load changes.
     """
-    kills = 0
+    kills, begun = 0, time.monotonic()
     while True:
         process = start(model, name)
         if kills < most:
@@ -75,7 +76,7 @@ def killed(model: str, name: str, seconds: float, chance: random.Random, most: i
                 kills += 1
         code = process.wait()
         if code != -signal.SIGKILL:
-            return kills, code
+            return kills, code, seconds if kills else time.monotonic() - begun
 
 
 def run(models: list[str], kills: int, seed: int, each: int) -> None:
@@ -90,7 +91,7 @@ def run(models: list[str], kills: int, seed: int, each: int) -> None:
         done = ended = equal = fits = 0
         while done < kills:
             name = f"{model}_{fits}"
-            count, code = killed(model, name, seconds, chance, min(each, kills - done))
+            count, code, seconds = killed(model, name, seconds, chance, min(each, kills - done))
             done, fits, ended = done + count, fits + 1, ended + (code == 0)
             equal += code == 0 and same(whole, result(name))
         print(f"{model:12} {seconds:14.0f} {fits:5} {done:6} {ended:6} {equal:14}", flush=True)
