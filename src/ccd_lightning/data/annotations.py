@@ -1,4 +1,4 @@
-"""Masks from what annotation tools export: COCO JSON and YOLO text labels."""
+"""Masks from the exports of annotation tools: COCO JSON files and YOLO text labels."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from ccd_lightning.data.shapes import Bools, fill_box, fill_polygon, from_run_le
 from ccd_lightning.errors import UserError
 
 SUFFIXES = (".json", ".txt")
-LONGEST = 1 << 28  # bytes of a file of annotations
-POINTS = 100_000  # corners of a polygon
-CORNERS = 3  # of a polygon, at least
+LONGEST = 1 << 28  # maximum size of an annotation file in bytes
+POINTS = 100_000  # maximum number of corners of a polygon
+CORNERS = 3  # minimum number of corners of a polygon
 
 Size = tuple[int, int]
 
 
 def is_annotation(path: Path) -> bool:
-    """Whether a mask of this name is a file of annotations rather than an image."""
+    """Returns whether a mask path names an annotation file rather than an image."""
     return path.suffix.lower() in SUFFIXES
 
 
 def read_annotation(file: Path, image: Path, size: Size) -> Bools:
-    """The mask of an image as a COCO file or its YOLO label has it.
+    """Reads the mask of an image from a COCO file or a YOLO label.
 
     Args:
-        file: Of the annotations.
-        image: The image, by whose path or name it is found in a COCO file.
+        file: Path of the annotation file.
+        image: Path of the image. In a COCO file it is looked up by its path or name.
         size: Width and height of the image in pixels.
 
     Returns:
-        (height, width), True where a polygon, run lengths or a box say so. What is smaller than a pixel keeps one.
+        Mask of shape (height, width), True inside polygons, run-length encoded regions and boxes. A region smaller than
+        a pixel keeps one pixel.
 
     Raises:
-        UserError: If the file cannot be read, does not name the image, or a number in it cannot be.
+        UserError: If the file cannot be read, does not name the image, or contains an invalid number.
     """
     width, height = size
     mask = np.zeros((height, width), np.bool_)
@@ -57,15 +58,15 @@ def read_annotation(file: Path, image: Path, size: Size) -> Bools:
 
 
 class Coco:
-    """The annotations of a COCO file by image.
+    """The annotations of a COCO file, grouped by image.
 
     Attributes:
-        file: It is read from.
-        sizes: Width and height of each image in pixels, None where the file does not say, by the image's path.
-        regions: Of each image, by its path.
+        file: Path of the COCO file.
+        sizes: Width and height of each image in pixels by the image's path, None if the file does not state them.
+        regions: Annotations of each image, by the image's path.
 
     Raises:
-        UserError: If two images have one file_name.
+        UserError: If two images have the same file_name.
     """
 
     def __init__(self, file: Path, content: Any) -> None:
@@ -75,7 +76,7 @@ class Coco:
         names = {}
         for image in content["images"]:
             names[image["id"]] = name = _plain_path(image["file_name"])
-            if name in self.sizes:  # which of the two an annotation is of could not be told apart
+            if name in self.sizes:  # it would be ambiguous to which of the two an annotation belongs
                 raise UserError(f"{file}: two images have the file_name {name}. Name each image once, by its path.")
             known = image.get("width"), image.get("height")
             self.sizes[name] = (int(known[0]), int(known[1])) if all(known) else None
@@ -87,10 +88,10 @@ class Coco:
             self._by_name[PurePosixPath(name).name].append(name)
 
     def find(self, image: Path) -> str | None:
-        """The path by which the file names an image: the end of the image's path, or else the only one of its name.
+        """Returns the path by which the file lists an image: one with a matching ending, or the only one of its name.
 
         Raises:
-            UserError: If several may be meant.
+            UserError: If several entries match.
         """
         named = self._by_name.get(image.name, ())
         found = [name for name in named if self.agrees(name, image)]
@@ -103,7 +104,7 @@ class Coco:
 
     @staticmethod
     def agrees(name: str, image: Path) -> bool:
-        """Whether one of two paths is the end of the other."""
+        """Returns whether one of the two paths ends with the other."""
         ours, theirs = image.as_posix().split("/"), name.split("/")
         length = min(len(ours), len(theirs))
         return ours[-length:] == theirs[-length:]
@@ -114,7 +115,7 @@ def _plain_path(name: Any) -> str:
 
 
 def _require_short(file: Path) -> os.stat_result:
-    """Refuses what is no regular file, and one that is too long."""
+    """Raises an error if the file is not a regular file or is too long."""
     require_regular(file)
     stat = file.stat()
     if stat.st_size > LONGEST:
@@ -123,10 +124,13 @@ def _require_short(file: Path) -> os.stat_result:
 
 
 def read_coco(file: Path) -> Coco | None:
-    """The annotations of a JSON file; None where it is something else. The files read last are kept.
+    """Reads the annotations of a COCO file. The last 8 files are cached.
+
+    Returns:
+        The annotations, or None if the JSON file is not in COCO format.
 
     Raises:
-        UserError: If it cannot be read.
+        UserError: If the file cannot be read.
     """
     stat = _require_short(file)
     return _read_coco(file, stat.st_size, stat.st_mtime_ns)
@@ -183,7 +187,7 @@ def _draw_region(mask: Bools, region: Any) -> None:
 
 
 def _corners(numbers: Any) -> NDArray[np.float64]:
-    """(N, 2) from x, y, x, y, ..."""
+    """Converts x, y, x, y, ... to an array of shape (N, 2)."""
     values = _numbers(numbers)
     if len(values) < 2 * CORNERS or len(values) % 2 or len(values) > 2 * POINTS:
         raise ValueError(
@@ -203,7 +207,7 @@ def _numbers(values: Any) -> NDArray[np.float64]:
 
 
 def looks_like_labels(file: Path) -> bool:
-    """Whether a text file is a YOLO label: its first line holds a class and the numbers of a box or polygon."""
+    """Returns whether a text file is a YOLO label: its first line has a class and the numbers of a box or polygon."""
     try:
         require_regular(file)
         with file.open(encoding="utf-8-sig") as stream:
@@ -221,7 +225,7 @@ def _is_number(word: str) -> bool:
 
 
 def _draw_labels(mask: Bools, file: Path) -> None:
-    """Draws boxes (class, centre x and y, width, height) and polygons (class, x, y, ...), as shares of the image."""
+    """Draws boxes (class, centre x and y, width, height) and polygons (class, x, y, ...), in fractions of the image."""
     _require_short(file)
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()

@@ -1,4 +1,4 @@
-"""Everything about a data set that a training would not notice, or notice too late."""
+"""Checks a data set for problems that training would not notice, or only notice too late."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ MODES = {
     "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha", "RGBA": "alpha",
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
-FEWEST = 8  # px, along the shorter side, of an image that shows anything
+FEWEST = 8  # px: minimum length of the shorter side of a usable image
 DEPTHS = {"I": "whole numbers of more than 16 bits, or with a sign", "F": "floating point"}
 
 
 @dataclass
 class Check:
-    """What `check` found.
+    """Results of `check`.
 
     Attributes:
-        findings: Sorted by level and topic.
-        infos: Of the images that can be read.
-        pairs: Of training and test images that are or nearly are one.
-        lesions: How long the longer side of each connected region of the masks is at working size, in pixels.
-        levels: How many of 256 grey levels are left of each image with more, by the window.
+        findings: Findings, sorted by level and topic.
+        infos: Information about each readable image.
+        pairs: Training and test images that are duplicates or near-duplicates, or that belong to the same group.
+        lesions: Length of the longer side of each connected mask region at working size, in pixels.
+        levels: Number of grey levels (of 256) that the window leaves, for each image with more than 8 bits.
     """
 
     findings: list[Finding]
@@ -48,7 +48,7 @@ class Check:
     levels: dict[Path, int] = field(default_factory=dict)
 
     def count(self, level: Level) -> int:
-        """How many findings there are of a level."""
+        """Returns the number of findings of a level."""
         return sum(finding.level == level for finding in self.findings)
 
 
@@ -56,9 +56,10 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     """Checks a data set.
 
     Args:
-        manifest: Its images, with the flaws found in reading them.
-        read: Whether to open the files; without, only what the table says is checked.
-        preprocessing: Crop and size at which lesions can be too small, and the window of grey values.
+        manifest: The images of the data set, with the flaws found while reading it.
+        read: Whether to open the files. Otherwise only the manifest itself is checked.
+        preprocessing: Crop and working size, which determine whether lesions are too small, and the window of grey
+            values.
     """
     findings = [Finding("error", "masks that do not match images", *flaw) for flaw in manifest.flaws]
     if message := one_sided(manifest):
@@ -100,7 +101,7 @@ def _of_pair(pair: Pair, topic: str) -> Finding:
 
 
 def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
-    """The same bytes twice on one side."""
+    """Finds files with the same bytes within a split."""
     first: dict[tuple[str, bytes], Path] = {}
     for row in manifest.rows:
         if row.path in infos:
@@ -126,7 +127,7 @@ def _kinds_of_files(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
 def _count_levels(
     infos: Mapping[Path, ImageInfo], preprocessing: Preprocessing, findings: list[Finding]
 ) -> dict[Path, int]:
-    """Counts the grey levels that the window leaves; images that cannot be shown by it are added to the findings."""
+    """Counts the grey levels that the window leaves. Images to which it cannot be applied are added to the findings."""
     levels: dict[Path, int] = {}
     for path, count in count_levels([path for path, seen in infos.items() if seen.mode in DEEP], preprocessing):
         if isinstance(count, UserError):
@@ -139,7 +140,7 @@ def _count_levels(
 
 
 def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
-    """Images of a few pixels, and of another shape than most: brought to a square, they are distorted otherwise."""
+    """Finds images of a few pixels, and images of an unusual aspect ratio, which resizing to a square would distort."""
     if not infos:
         return
     for path, seen in infos.items():
@@ -158,7 +159,7 @@ def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
 def _masks(
     manifest: Manifest, flawed: set[Path], preprocessing: Preprocessing, lesions: list[float]
 ) -> Iterator[Finding]:
-    """What is wrong with masks; the sizes of each one's lesions are appended to the list."""
+    """Yields what is wrong with masks, and appends the lesion sizes of each mask to `lesions`."""
     rows = [row for row in manifest.rows if row.masks and flawed.isdisjoint((row.path, *row.masks))]
     with ThreadPoolExecutor() as pool:
         for found, sizes in pool.map(partial(check_masks, preprocessing=preprocessing), rows):
@@ -171,7 +172,7 @@ def _masks(
 
 
 def common_sizes(infos: Mapping[Path, ImageInfo], most: int = 3) -> str:
-    """The commonest sizes in words, such as "720 x 576 (40), 1280 x 1024 (2) and 3 more"."""
+    """Returns the most common sizes as text, such as "720 x 576 (40), 1280 x 1024 (2) and 3 more"."""
     sizes = Counter(seen.size for seen in infos.values()).most_common()
     message = ", ".join(f"{width} x {height} ({count})" for (width, height), count in sizes[:most])
     return message + (f" and {len(sizes) - most} more" if len(sizes) > most else "")

@@ -1,4 +1,4 @@
-"""Finding what a frame shows against a dark margin: an endoscope's image, the disc of a fundus photograph."""
+"""Detects the content of a frame with a dark margin: an endoscope's image, the disc of a fundus photograph."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from PIL import Image
 
 from ccd_lightning.data.placement import Box
 
-SIDE = 256  # px of the longer side at which the content is told from text
-DARK = 24  # grey of a corner, above which there is no dark margin
-BLACK = 8  # grey of a margin, above which it may as well be a dim part of the content
-ABOVE = 12  # greys by which content is brighter than the margin: JPEG's noise there is less
-SOFT = 0.02  # of the longer side, by which the edge of content in a margin may move with the grey that marks it
-STROKE = 0.012  # of the longer side, what is thinner is text or a line
-LEAST = 0.05  # share of the frame that content has at least, in a black margin
-LARGE = 0.25  # and in one that is not black, where a bright lesion in a dim frame looks as content does
-PART = 0.1  # of the area of its largest part, which other parts have at least: a second leg, but no scope guide
-TRACE = 0.01  # share of a line's pixels that are brighter than the margin where the line is content
+SIDE = 256  # px: longer side of the reduced image in which content is separated from text
+DARK = 24  # grey value of a corner above which there is no dark margin
+BLACK = 8  # grey value of a margin above which it could also be a dim part of the content
+ABOVE = 12  # grey levels by which content must be brighter than the margin; JPEG noise stays below
+SOFT = 0.02  # fraction of the longer side by which the box may move if the grey threshold is raised
+STROKE = 0.012  # fraction of the longer side; anything thinner is text or a line
+LEAST = 0.05  # minimum fraction of the frame that content covers if the margin is black
+LARGE = 0.25  # the same if the margin is not black, where a bright lesion in a dim frame could be mistaken for content
+PART = 0.1  # minimum area of other parts relative to the largest: keeps a second leg, drops a scope guide
+TRACE = 0.01  # fraction of a line's pixels that must be brighter than the margin for the line to be content
 
 Greys = npt.NDArray[np.uint8]
 Slices = tuple[slice, slice]
 
 
 def content_box(image: Image.Image) -> Box:
-    """The box around the content of a frame with a dark margin.
+    """Returns the bounding box of the content of a frame with a dark margin.
 
-    Content is the largest connected bright region once lines and letters are removed, and others that are not much
-    smaller, with what is dark inside of them. Without a margin it is all of the frame. A margin is dark and even in
-    two corners at least; if it is not black, content has to be large and to begin at a sharp edge.
+    Content is the largest connected bright region after lines and letters are removed, plus regions that are not much
+    smaller, including the dark areas inside them. Without a margin, the box is the whole frame. A margin is dark and
+    uniform in at least two corners. If it is not black, content must be large and have a sharp edge.
 
     Args:
-        image: 8-bit, of any mode.
+        image: 8-bit image of any mode.
 
     Returns:
         Left, top, right and bottom in whole pixels.
@@ -61,18 +61,18 @@ def content_box(image: Image.Image) -> Box:
 
 
 def _margin(grey: Greys, reach: int) -> float | None:
-    """The grey of the dark margin, which is so wide at least; None where there is none."""
+    """Returns the grey value of a dark margin that is at least `reach` pixels wide, or None if there is no margin."""
     sides = (slice(None, reach), slice(-reach, None))
     corners = [grey[rows, columns] for rows in sides for columns in sides]
     levels = [float(np.median(part)) for part in corners]
     even = [float(np.ptp(np.percentile(part, (5, 95)))) < ABOVE for part in corners]
     most = min(DARK, min(levels) + ABOVE)
     margins = [level for level, flat in zip(levels, even, strict=True) if flat and level <= most]
-    return min(margins) if len(margins) >= 2 else None  # content may reach into two of them
+    return min(margins) if len(margins) >= 2 else None  # content may extend into the other two corners
 
 
 def _agree(found: Slices, other: Slices | None, shape: tuple[int, ...]) -> bool:
-    """Whether two boxes are nearly the same, in an image of a shape."""
+    """Returns whether two boxes in an image of the given shape are nearly equal."""
     if other is None:
         return False
     pairs = zip(found, other, strict=True)
@@ -81,12 +81,12 @@ def _agree(found: Slices, other: Slices | None, shape: tuple[int, ...]) -> bool:
 
 
 def _parts(bright: npt.NDArray[np.bool_], stroke: int, least: float) -> Slices | None:
-    """The box of the large regions that are thicker than a stroke, in rows and columns; None if it is too small."""
-    from scipy import ndimage  # here: it takes a while to import
+    """Returns the box (rows, columns) around large regions thicker than a stroke, or None if it is too small."""
+    from scipy import ndimage  # imported here because it is slow to import
 
     across = np.arange(-stroke, stroke + 1)
     disc = across[:, None] ** 2 + across**2 <= stroke**2
-    padded = np.pad(bright, 2 * stroke, mode="edge")  # so that content at the frame's edge is not eroded
+    padded = np.pad(bright, 2 * stroke, mode="edge")  # so that content at the edge of the frame is not eroded
     inner = slice(2 * stroke, -2 * stroke)
     opened = ndimage.binary_opening(padded, disc)[inner, inner]
     labels, count = ndimage.label(opened, np.ones((3, 3)))
@@ -109,12 +109,12 @@ def _pixels(span: slice, scale: float, length: int) -> slice:
 
 
 def _edges(bright: npt.NDArray[np.bool_], span: slice, scale: float) -> tuple[int, int]:
-    """The first line of the content and the one after its last, to the pixel.
+    """Returns the first line of the content and the line after its last, in full resolution.
 
     Args:
-        bright: (n, m), of which the lines are the rows.
-        span: Of the content, in lines of the smaller picture.
-        scale: Lines for each of these.
+        bright: Boolean array of shape (n, m), in which each row is a line.
+        span: Lines that the content covers in the reduced image.
+        scale: Number of lines per line of the reduced image.
     """
     lines = bright.mean(axis=1) > TRACE
     slack = math.ceil(2 * scale) if scale > 1 else 1

@@ -32,7 +32,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import between
 from ccd_lightning.transforms.pretext import PretextViews
 
-LOOKED_AT = 32  # training images of which one at least has to show something
+LOOKED_AT = 32  # number of training images inspected, of which at least one must not be flat
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
@@ -100,30 +100,31 @@ class AnomalyDataModule(ImageLoader):
         self.require_masks = require_masks
         self.groups = groups
         self.axis = axis
-        self.split: Manifest | None = None  # once it is read
-        self.processes = 1  # on this machine, each of which decodes images of its own where there is no cache
-        self.division: Division | None = None  # which training images are held out, once they are read
+        self.split: Manifest | None = None  # set when the data set is read
+        self.processes = 1  # processes on this machine; without a cache, each of them decodes the images itself
+        self.division: Division | None = None  # which training images are held out, set when they are read
         self._followed: list[Division | None] = []
         self._own = False
         self._leaks = LeakCheck()
 
     def follow(self, divisions: Sequence[Division | None], own: bool = False) -> None:
-        """Holds out what other runs held out, where they had these images, instead of drawing by the seed.
+        """Holds out the images that other runs held out, where they used the same images, instead of drawing new ones.
 
         Args:
-            divisions: Of these runs; None for one whose checkpoint is too old to tell.
-            own: Whether it is the run itself that is taken up or evaluated, not those that gave the encoders.
+            divisions: Divisions of these runs, None for a run whose checkpoint is too old to contain one.
+            own: Whether the division is that of the run being resumed or evaluated, rather than of the runs that
+                provided the encoders.
         """
         self._followed, self._own = list(divisions), own
 
     def manifest(self, masks: bool = True) -> Manifest:
-        """The split table; a named data set overrides this with its own layout.
+        """Returns the manifest of the data set. Subclasses override this with their own layout.
 
         Args:
-            masks: Whether masks are wanted; without, no row names one.
+            masks: Whether to look for masks. Otherwise no row has any.
 
         Raises:
-            UserError: If the folder does not hold what is expected.
+            UserError: If the folder does not have the expected layout.
         """
         return expand_stacks(scan_folder(self.root, masks, self.groups), self.groups, self.axis)
 
@@ -140,7 +141,7 @@ class AnomalyDataModule(ImageLoader):
             self._leaks.refuse(self.split, self.root, self.cache_dir, ranks, self._has_company())
 
     def _has_company(self) -> bool:
-        """Whether other ranks run already, started by what started this one."""
+        """Returns whether the other ranks are already running, because they were started by an external launcher."""
         if self.trainer is None or self.trainer.world_size == 1:
             return False
         environment = getattr(self.trainer.strategy, "cluster_environment", None)
@@ -177,7 +178,7 @@ class AnomalyDataModule(ImageLoader):
             )
 
     def _read_training_images(self, rows: list[Row]) -> None:
-        """Reads the images to train on and those held out as one array, which runs of other seeds divide otherwise."""
+        """Reads training and held-out images as one array, which runs with other seeds divide differently."""
         paths = [row.path for row in rows]
         keys = image_keys(rows, self.split.root if self.split else self.root)
         held_out, source = HoldOut(self.root, self.validation, self.seed, self._followed).draw(rows, keys)
@@ -194,7 +195,7 @@ class AnomalyDataModule(ImageLoader):
             self.datasets[name] = AnomalyDataset(own, images, self.preprocessing, self.seed, self.views, indices)
 
     def _load(self, paths: list[Path], processes: int = 1) -> Images:
-        """Brings images to working size, and says what becomes of their shapes."""
+        """Loads images at working size, and prints how their shapes are changed."""
         pickled = self.num_workers > 0 and multiprocessing.get_start_method() != "fork"
         images = load_images(paths, self.preprocessing, self.cache_dir, processes, pickled)
         if isinstance(images.pixels, PixelFile) and self.cache_dir is None:
@@ -205,7 +206,7 @@ class AnomalyDataModule(ImageLoader):
         return images
 
     def _refuse_flat(self, images: Images) -> None:
-        """Refuses to learn from images of one grey each, as those whose values all lie beyond the window are."""
+        """Raises an error if all inspected images are flat, as they are if their values lie outside the window."""
         step = math.ceil(len(images.pixels) / LOOKED_AT)
         if all(int(image.min()) == int(image.max()) for image in images.pixels[::step]):
             window = self.preprocessing.window
@@ -216,7 +217,7 @@ class AnomalyDataModule(ImageLoader):
             )
 
     def _find_window(self, paths: list[Path]) -> None:
-        """Measures the window where it depends on the training images; KeepConfig writes it into the config."""
+        """Measures the window if it depends on the training images. KeepConfig writes it to the config."""
         found, count = measure_window(paths, self.preprocessing)
         if found:
             self.preprocessing = replace(self.preprocessing, window=found)
@@ -225,16 +226,16 @@ class AnomalyDataModule(ImageLoader):
             self.say_window()
 
     def say_window(self, images: str = "in images of more than 8 bits, ") -> None:
-        """Says which grey values become which, where there is a choice.
+        """Prints how grey values are mapped, if there is a choice.
 
         Args:
-            images: Which images these are of, in words.
+            images: Start of the message: the images to which this applies.
         """
         if message := describe_window(self.preprocessing.window):
             rank_zero_only(print)(f"data: {images}{message}, in all splits (set others with --data.window)")
 
     def _try_views(self) -> None:
-        """Draws the first image's views here, where a mistake in their settings is not told by a worker process."""
+        """Draws the views of the first image here, so that invalid settings are not reported by a worker process."""
         try:
             self.datasets["train"][EpochIndex(0, 0)]
         except ValueError as error:

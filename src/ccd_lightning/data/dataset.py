@@ -1,4 +1,4 @@
-"""A manifest row becomes an item."""
+"""The dataset and the samplers, which turn manifest rows into items."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ ViewTransform = Callable[[Tensor, tuple[int, int, int]], dict[str, Any]]
 
 
 class EpochIndex(NamedTuple):
-    """Which image, in which epoch: with the seed, all that a random view depends on."""
+    """Index of an image and an epoch. Together with the seed they determine a random view."""
 
     epoch: int
     item: int
 
 
 class EpochSampler(Sampler[EpochIndex]):
-    """An order that is a function of seed and epoch alone.
+    """Sampler whose order depends only on the seed and the epoch.
 
-    Lightning calls `set_epoch`, so that a resumed run goes on with the order and the views of the uninterrupted one,
+    Lightning calls `set_epoch`, so a resumed run continues with the order and the views of an uninterrupted run,
     whatever the number of workers.
 
     Args:
         length: Number of images.
-        seed: Decides the order.
-        shuffle: Whether to draw a new order each epoch; otherwise images come in order and the epoch stays 0, so that
-            held-out images get the same views every time.
+        seed: Seed of the order.
+        shuffle: Whether to draw a new order in each epoch. Otherwise images come in order and the epoch stays 0, so
+            that held-out images get the same views every time.
     """
 
     def __init__(self, length: int, seed: int, shuffle: bool) -> None:
@@ -50,7 +50,7 @@ class EpochSampler(Sampler[EpochIndex]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch of the next iteration."""
+        """Sets the epoch of the next iteration."""
         self.epoch = epoch if self.shuffle else 0
 
     def __len__(self) -> int:
@@ -64,26 +64,26 @@ class EpochSampler(Sampler[EpochIndex]):
 
 
 class DistributedBatchSampler(Sampler[list[EpochIndex]]):
-    """Batches of nearly equal size, each dealt out to the ranks, so that together they see what one process would.
+    """Divides batches of nearly equal size among ranks, so that all ranks together see the batches of a single process.
 
-    Every rank gets as many batches, none of them empty, and no image is left out.
+    Every rank gets the same number of batches, no batch is empty, and no image is left out.
 
     Args:
-        sampler: What to divide.
-        batch_size: The most that a rank's batch may hold (one more where there are fewer images than that needs).
-        rank: This process; it gets every `ranks`-th image of a batch.
+        sampler: Sampler whose indices are divided.
+        batch_size: Maximum size of a rank's batch (one more if there are too few images to fill all batches).
+        rank: Rank of this process, which gets every `ranks`-th image of a batch.
         ranks: Number of processes, at most the number of images.
     """
 
     def __init__(self, sampler: EpochSampler, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
-        self.sampler = sampler  # Lightning looks here for `set_epoch`
+        self.sampler = sampler  # Lightning looks for `set_epoch` here
         self.batch_size = batch_size
         self.rank = rank
         self.ranks = ranks
         self.start = 0
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Makes the next iteration begin within an epoch, where a checkpoint was written; later ones are whole."""
+        """Starts the next iteration within an epoch, where a checkpoint was written. Later epochs are complete."""
         self.sampler.set_epoch(epoch)
         self.start = batch
 
@@ -100,19 +100,20 @@ class DistributedBatchSampler(Sampler[list[EpochIndex]]):
 
 
 class AnomalyDataset(Dataset[dict[str, Any]]):
-    """Images at working size with label, kind, group, mask and, on request, random views.
+    """Images at working size with label, kind, group, mask and, optionally, random views.
 
     Args:
-        rows: The images' descriptions.
-        images: Their pixels and places, perhaps among those of others.
-        preprocessing: What brought the images to this size; masks are treated alike.
-        seed: Of the views.
-        views: From an image (3, H, W) uint8 and (seed, epoch, index) to further entries of the item.
-        indices: Where among the images each row's is; None where there are no others.
+        rows: Manifest rows of the images.
+        images: Pixels and placements, possibly including other images.
+        preprocessing: Preprocessing of the images, which is also applied to masks.
+        seed: Seed of the views.
+        views: Function that maps an image (3, H, W) uint8 and (seed, epoch, index) to additional entries of the item.
+        indices: Index in `images` for each row. None if `images` contains exactly the rows.
 
-    An item holds `image` (3, H, W) uint8, `content` (4,) int64 (top, left, bottom and right of what of it is the image,
-    without the margin of a letterbox, in pixels), `label` 0 or 1, `anomaly_type`, `group` ("" where not known), `path`,
-    `mask` (H, W) bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what `views` adds.
+    An item contains `image` (3, H, W) uint8, `content` (4,) int64 (top, left, bottom and right in pixels of the area
+    that the image covers, without the margin of a letterbox), `label` 0 or 1, `anomaly_type`, `group` ("" if unknown),
+    `path`, `mask` (H, W) bool, `has_mask` (whether the mask is known; that of a normal image is empty), and what
+    `views` adds.
     """
 
     def __init__(
@@ -153,12 +154,12 @@ class AnomalyDataset(Dataset[dict[str, Any]]):
         return item
 
     def pixels(self, start: int, stop: int, step: int = 1) -> UInt8Array:
-        """A copy of the images of the rows `start:stop:step`, (N, 3, H, W)."""
+        """Returns a copy of the images of the rows `start:stop:step`, of shape (N, 3, H, W)."""
         pixels: UInt8Array = self.images.pixels[self.indices[start:stop:step]]
         return pixels
 
     def contents(self, start: int, stop: int, step: int = 1) -> npt.NDArray[np.int64]:
-        """The items' `content` of the same rows, (N, 4)."""
+        """Returns `content` of the items of the rows `start:stop:step`, of shape (N, 4)."""
         indices = self.indices[start:stop:step].tolist()
         return np.array([self.images.placement(index).content for index in indices], np.int64).reshape(-1, 4)
 

@@ -1,4 +1,4 @@
-"""The data sets by name: each states what differs from `AnomalyDataModule`, and nothing else."""
+"""Data modules of the named data sets. Each defines only what differs from `AnomalyDataModule`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Folder(AnomalyDataModule):
         **kwargs: As in `AnomalyDataModule`.
     """
 
-    published: ClassVar[tuple[int, int, int] | None] = None  # images to train on, normal and abnormal to test on
+    published: ClassVar[tuple[int, int, int] | None] = None  # number of training, normal test and abnormal test images
 
     def __init__(self, root: str, layout: str = AUTO, split_seed: int = 0, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
@@ -37,21 +37,21 @@ class Folder(AnomalyDataModule):
         self.split_seed = split_seed
 
     def manifest(self, masks: bool = True) -> Manifest:
-        """Reads the folder, and says what was found there."""
+        """Reads the folder and prints a summary of the images found."""
         manifest, layout = read_layout(self.root, self.layout, masks, self.split_seed, self.groups, self.axis)
         if not self.datasets:
             rank_zero_only(print)(f"data: {self.root} ({layout}): {describe(manifest)}")
         return manifest
 
     def setup(self, stage: str) -> None:
-        """Reads the images that a stage needs; warns before a fit where there are not as many as published."""
+        """Reads the images that a stage needs. Before a fit, warns if their numbers differ from the published ones."""
         first = not self.datasets
         super().setup(stage)
         if stage == "fit" and first and self.split:
             self._compare(self.split)
 
     def _compare(self, manifest: Manifest) -> None:
-        """Warns where the sizes are not the published ones."""
+        """Warns if the numbers of images differ from the published ones."""
         found = sizes(manifest)
         if self.published not in (None, found):
             rank_zero_warn(
@@ -131,7 +131,7 @@ class _Synthetic(AnomalyDataModule):
         self.side = size
 
     def prepare_data(self) -> None:
-        """Makes the images, or finds them made."""
+        """Generates the images unless they exist already."""
         train, test_good, test_abnormal = self.counts
         synthesize(
             self.root,

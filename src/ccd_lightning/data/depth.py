@@ -1,4 +1,4 @@
-"""From grey values of more than 8 bits to 8 bits, through a window."""
+"""Conversion of grey values of more than 8 bits to 8 bits, using a window."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from ccd_lightning.data.formats.picture import Picture, Range, Window
 from ccd_lightning.data.formats.pillow import SIXTEEN
 from ccd_lightning.errors import UserError
 
-WindowOption = Range | str | None  # two values, or what `parse_window` reads; None for percentiles by DEFAULT
+WindowOption = Range | str | None  # two values, or a text that `parse_window` accepts; None for the percentiles DEFAULT
 DEEP = (*SIXTEEN, "I", "F")
 DEFAULT = (0.01, 99.99)  # percentiles of the training images' pixels
-NARROW = 1 / 16  # of the values that a depth can hold; an image that spans fewer has at most 15 grey levels in 8 bits
-SPAN = 1 << 16  # whole numbers that are looked up in a table
+NARROW = 1 / 16  # fraction of a depth's range; an image that spans less has at most 15 grey levels in 8 bits
+SPAN = 1 << 16  # maximum range of integers that are converted by a lookup table
 FULL, STORED, PERCENTILE = "full", "stored", "percentile"
 _PAIR = re.compile(r"(?:(percentile)\s*)?[\[(]\s*([^,\s]+)\s*[,\s]\s*([^,\s]+)\s*[\])]")
 _FORMS = "'[LOW, HIGH]', 'percentile [0.5, 99.5]', full, stored, stored:NAME or null"
 
 
 def parse_window(option: WindowOption) -> WindowOption:
-    """Checks how grey values are to be shown, and brings it to one form.
+    """Validates a window option and normalises its form.
 
     Args:
-        option: Two values in the unit of the files, low < high; "percentile [LOW, HIGH]" for those of the training
-            images; "full" for all values that the depth of a file can hold; "stored" for the first window that a DICOM
-            file names, "stored:NAME" for the one of that name; None for percentiles by DEFAULT.
+        option: Two values in the unit of the files, low < high; "percentile [LOW, HIGH]" for percentiles of the
+            training images; "full" for the whole range of the file's bit depth; "stored" for the first window stored in
+            a DICOM file, "stored:NAME" for the one with this name; None for the percentiles DEFAULT.
 
     Returns:
-        The same, with two values as a pair of numbers wherever they were a text.
+        The option, with two values given as text converted to a pair of numbers.
 
     Raises:
-        UserError: If it is something else.
+        UserError: If the option has none of these forms.
     """
     if option is None:
         return None
@@ -69,7 +69,7 @@ def _ordered(pair: Range, option: WindowOption, least: float, most: float, what:
 
 
 def percentiles(option: WindowOption) -> Range | None:
-    """Which percentiles of the training images become the window; None where it does not depend on them."""
+    """Returns which percentiles of the training images define the window, or None if it does not depend on them."""
     if option is None:
         return DEFAULT
     if isinstance(option, str) and (found := _PAIR.fullmatch(option)):
@@ -78,7 +78,7 @@ def percentiles(option: WindowOption) -> Range | None:
 
 
 def describe_window(option: WindowOption) -> str:
-    """What becomes black and what white, in words; empty where nothing was found for it."""
+    """Describes which grey values become black and white. Empty if the window is not known."""
     if isinstance(option, tuple):
         return f"grey values from {option[0]:g} to {option[1]:g} become 0 to 255"
     if option == FULL:
@@ -90,18 +90,19 @@ def describe_window(option: WindowOption) -> str:
 
 
 def eight_bits(picture: Picture, path: Path, option: WindowOption = None) -> Image.Image:
-    """Brings an image to 8 bits, through a window where it has more.
+    """Converts an image to 8 bits, using a window if it has more.
 
-    Images of 8 bits are not changed, but for DICOM that says so: by a window, if the stored one is asked for, or by low
-    values that are bright.
+    8-bit images are not changed, except for DICOM images if the stored window is requested or low values are bright,
+    and for images with pixels that are no measurement.
 
     Args:
         picture: The image.
-        path: Its file, for messages.
-        option: As in `parse_window`. None, or percentiles that were not measured, take all that the depth can hold.
+        path: Path of the image, used in error messages.
+        option: Window as in `parse_window`. None, or percentiles that were not measured, use the whole range of the
+            bit depth.
 
     Raises:
-        UserError: If the window is not known, or the image uses few values of a depth that is taken as a whole.
+        UserError: If the window is not known, or the image uses only a small part of the range of its bit depth.
     """
     image = picture.image
     if image.mode not in DEEP:
@@ -113,10 +114,10 @@ def eight_bits(picture: Picture, path: Path, option: WindowOption = None) -> Ima
 
 
 def shade(picture: Picture, window: Window) -> Image.Image:
-    """Shows grey values by a window; NaN and what is no measurement are black, in inverted images too."""
+    """Maps grey values to 8 bits using a window. NaN and missing values become black, even in inverted images."""
     values = np.asarray(picture.image.convert("L") if picture.image.mode == "1" else picture.image)
     low, high = (int(values.min()), int(values.max())) if np.issubdtype(values.dtype, np.integer) else (0, SPAN)
-    if high - low < SPAN:  # each value once, which takes less time
+    if high - low < SPAN:  # convert each distinct value once, which is faster
         shown = _levels(np.arange(low, high + 1), window, picture.inverted)[values - low]
     else:
         shown = _levels(values, window, picture.inverted)
@@ -126,7 +127,7 @@ def shade(picture: Picture, window: Window) -> Image.Image:
 
 
 def _levels(values: NDArray[np.generic], window: Window, inverted: bool) -> NDArray[np.uint8]:
-    """The grey levels of values of any shape, 0 to 255."""
+    """Returns the grey levels, 0 to 255, of values of any shape."""
     shares = window.shares(values)
     if inverted:
         shares = 1 - shares
@@ -136,14 +137,14 @@ def _levels(values: NDArray[np.generic], window: Window, inverted: bool) -> NDAr
 
 
 def own_window(picture: Picture) -> Window:
-    """From the smallest to the largest finite value of an image."""
+    """Returns the window from the smallest to the largest finite value of an image."""
     values = finite_values(picture)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     return Window(low, high if high > low else low + 1)
 
 
 def finite_values(picture: Picture, box: tuple[int, int, int, int] | None = None) -> NDArray[np.generic]:
-    """The grey values of an image, or of a box in it, (N,); NaN, infinity and what is no measurement are left out."""
+    """Returns the grey values (N,) of an image or of a box in it, without NaN, infinity and missing values."""
     values = np.asarray(picture.image)
     left, top, right, bottom = box or (0, 0, *picture.image.size)
     values = values[top:bottom, left:right]
@@ -154,7 +155,7 @@ def finite_values(picture: Picture, box: tuple[int, int, int, int] | None = None
 
 
 def _window(picture: Picture, path: Path, option: WindowOption) -> Window:
-    """The window of an image of more than 8 bits."""
+    """Returns the window for an image of more than 8 bits."""
     if isinstance(option, tuple):
         _refuse_other_scale(picture, path, option)
         return Window(*option)
@@ -172,7 +173,7 @@ def _window(picture: Picture, path: Path, option: WindowOption) -> Window:
 
 
 def _stored(picture: Picture, path: Path, option: WindowOption) -> Window | None:
-    """The window of the file that the option asks for; None where it asks for none."""
+    """Returns the file's window that the option selects, or None if the option does not ask for a stored window."""
     if not isinstance(option, str) or not option.startswith(STORED):
         return None
     name = option.partition(":")[2]
@@ -184,7 +185,7 @@ def _stored(picture: Picture, path: Path, option: WindowOption) -> Window | None
 
 
 def _refuse_other_scale(picture: Picture, path: Path, limits: Range) -> None:
-    """Sees that values whose unit the file does not say are of the window's scale."""
+    """Raises an error if the file does not state the unit of its values and none of them lies within the window."""
     low, high = limits
     if picture.full is not None or picture.windows:
         return
@@ -197,7 +198,7 @@ def _refuse_other_scale(picture: Picture, path: Path, limits: Range) -> None:
 
 
 def _refuse_narrow(picture: Picture, path: Path, full: Range, ways_out: str) -> None:
-    """Sees that an image of which nothing is known uses enough of its depth."""
+    """Raises an error if an image of unknown window uses too little of the range of its bit depth."""
     values = finite_values(picture)
     low, high = (float(values.min()), float(values.max())) if values.size else (full[0], full[0])
     least = NARROW * (full[1] - full[0])

@@ -1,4 +1,4 @@
-"""Which normal images a run learned from and which it held out, as its checkpoint tells other runs."""
+"""Which normal images a run trained on and which it held out, stored in its checkpoint for other runs."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ccd_lightning.data.sources import size_of
 
 @dataclass(frozen=True)
 class Division:
-    """Digests of the images that a run learned from and of those that it held out.
+    """Digests of the images that a run trained on and of those that it held out.
 
     Attributes:
-        learned: Of the training images without those held out.
-        held_out: Of the images that thresholds are set on.
+        learned: Digests of the training images, without the held-out ones.
+        held_out: Digests of the held-out images, which set the thresholds.
     """
 
     learned: frozenset[int]
     held_out: frozenset[int]
 
     def state(self) -> dict[str, Tensor]:
-        """What is stored in a checkpoint: both sets as int64, (N,) each, ascending."""
+        """Returns the checkpoint entry: both sets as int64 tensors of shape (N,), in ascending order."""
         return {name: torch.tensor(sorted(getattr(self, name)), dtype=torch.int64) for name in ("learned", "held_out")}
 
     @classmethod
     def from_state(cls, state: Any) -> Division | None:
-        """Reads what `state` gave; None where a checkpoint holds nothing of the kind."""
+        """Restores a division from what `state` returned, or returns None if the checkpoint contains none."""
         if not isinstance(state, Mapping):
             return None
         learned, held_out = state.get("learned"), state.get("held_out")
@@ -43,14 +43,14 @@ class Division:
         return cls(frozenset(learned.flatten().tolist()), frozenset(held_out.flatten().tolist()))
 
     def knows(self, keys: Sequence[int]) -> bool:
-        """Whether any of these images was among the run's."""
+        """Returns whether the run used any of these images."""
         return not (self.learned.isdisjoint(keys) and self.held_out.isdisjoint(keys))
 
 
 def image_keys(rows: Sequence[Row], root: Path) -> list[int]:
-    """A digest of each image's path below the data set's root and of its file's size, as a signed 64-bit number.
+    """Computes a digest of each image's path relative to the root and its file size, as a signed 64-bit integer.
 
-    It stays the same when a data set or a checkpoint is moved, and does not tell a patient's name.
+    It does not change when a data set or a checkpoint is moved, and does not reveal patient names.
     """
     return [_key(Path(os.path.relpath(row.path, root)).as_posix(), row.path) for row in rows]
 
@@ -61,15 +61,15 @@ def _key(name: str, path: Path) -> int:
 
 
 def inherited(groups: Sequence[Sequence[int]], keys: Sequence[int], divisions: Sequence[Division]) -> set[int]:
-    """The images to hold out so that no run has learned them: those that runs held out and none learned from.
+    """Returns the images to hold out so that no run has trained on them: held out by some run, and learned by none.
 
     Args:
-        groups: Indices of images that belong together, such as a patient's; all or none of them are held out.
+        groups: Indices of images that belong together, such as those of a patient. A group is held out as a whole.
         keys: Digests of all images.
-        divisions: Of the other runs.
+        divisions: Divisions of the other runs.
 
     Returns:
-        Indices; none where the runs saw other images, or one of them learned from what another one held out.
+        Indices. Empty if the runs used other images, or if one of them trained on what another held out.
     """
     learned = frozenset[int]().union(*(division.learned for division in divisions))
     held_out = frozenset[int]().union(*(division.held_out for division in divisions))

@@ -1,4 +1,4 @@
-"""The same image on both sides of a split, which would make a test easier than it is."""
+"""Detection of duplicates across splits, which would make a test easier than it is."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.pixel_file import UInt8Array
 from ccd_lightning.data.thumbnails import cached_infos
 
-# Correlations of thumbnails. Files saved again, mirrored or turned reach 0.997, resized ones 0.994; different images of
-# aligned fundi stay below 0.985, different head CT slices below 0.98 (docs/benchmarks.md).
+# Correlations of thumbnails. Files that were saved again, mirrored or rotated reach 0.997, resized ones 0.994.
+# Different images of aligned fundi stay below 0.985, different head CT slices below 0.98 (docs/benchmarks.md).
 COPY = 0.997
 NEAR = 0.99
-FLAT = 1.0  # grey levels: thumbnails that vary less say nothing
+FLAT = 1.0  # grey levels: thumbnails that vary less are not compared
 TURNS = ("", " mirrored", " turned", " turned and mirrored")
 CHUNK = 1024
 
@@ -26,13 +26,13 @@ Floats = NDArray[np.float32]
 
 
 class Pair(NamedTuple):
-    """A training and a test image that are, or nearly are, one.
+    """A training image and a test image that are duplicates or near-duplicates.
 
     Attributes:
-        train: The training image.
-        test: The test image.
-        similarity: Correlation of their thumbnails, in the orientation that agrees best; 1 for the same bytes.
-        reason: In what they agree, in words that go on after both names.
+        train: Path of the training image.
+        test: Path of the test image.
+        similarity: Correlation of their thumbnails in the best-matching orientation; 1 if their bytes are equal.
+        reason: What they have in common, as the end of a sentence that begins with both names.
     """
 
     train: Path
@@ -42,18 +42,19 @@ class Pair(NamedTuple):
 
     @property
     def is_leak(self) -> bool:
-        """Whether they are taken for one image, rather than for two that look alike."""
+        """Whether the two count as duplicates rather than near-duplicates."""
         return self.similarity >= COPY
 
 
 def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
-    """Looks at all images, and finds what both sides of the split share.
+    """Reads all images and finds duplicates and groups that are shared between training and test images.
 
-    Files that cannot be read are passed over, with a line that says how many.
+    Files that cannot be read are skipped, and their number is printed.
 
     Args:
         manifest: The split.
-        cache_dir: Where thumbnails are kept, so that only new and changed files are decoded; None keeps none.
+        cache_dir: Folder in which thumbnails are cached, so that only new and changed files are decoded. None for no
+            cache.
     """
     paths = [row.path for row in manifest.rows]
     infos = dict(cached_infos(paths, cache_dir, "Comparing with test images"))
@@ -63,7 +64,7 @@ def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
 
 
 def shared_groups(manifest: Manifest) -> list[Pair]:
-    """For each patient or video on both sides of the split, one training and one test image."""
+    """Returns one training and one test image for each patient or video that is in both."""
     train, test = (
         {row.group: row.path for row in reversed(manifest.select(split)) if row.group} for split in ("train", "test")
     )
@@ -71,16 +72,16 @@ def shared_groups(manifest: Manifest) -> list[Pair]:
 
 
 def copies(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> list[Pair]:
-    """Pairs of a training and a test image with the same bytes, or with pixels that agree in one of 8 orientations.
+    """Finds pairs of a training and a test image with equal bytes, or with matching pixels in one of 8 orientations.
 
-    Time grows with the product of both sides: some seconds for 16,000 x 4,000.
+    The time grows with the product of both numbers of images: a few seconds for 16,000 x 4,000.
 
     Args:
         manifest: The split.
-        infos: Of its images; those that are missing are passed over.
+        infos: Information about its images. Images without an entry are skipped.
 
     Returns:
-        The pairs whose thumbnails correlate by NEAR or more, the most alike first.
+        Pairs whose thumbnails correlate by NEAR or more, the most similar first.
     """
     train, test = ([row.path for row in manifest.select(split) if row.path in infos] for split in ("train", "test"))
     found = {(pair.train, pair.test): pair for pair in _alike(train, test, infos)}
@@ -115,12 +116,12 @@ def _thumbnails(paths: Sequence[Path], infos: Mapping[Path, ImageInfo]) -> UInt8
 
 
 def _orientations(thumbnails: UInt8Array) -> list[UInt8Array]:
-    """Upright and turned by quarters, then the same of the mirrored ones: 8 x (N, SIDE, SIDE)."""
+    """Returns 8 x (N, SIDE, SIDE): four rotations by 90 degrees, then those of the mirrored images."""
     return [np.rot90(side, quarter, (1, 2)) for side in (thumbnails, thumbnails[:, :, ::-1]) for quarter in range(4)]
 
 
 def _standardised(thumbnails: UInt8Array) -> Floats:
-    """(N, SIDE * SIDE) of mean 0 and length 1, so that products are correlations; flat ones are 0."""
+    """Returns (N, SIDE * SIDE) of mean 0 and norm 1, so that dot products are correlations. Flat images become 0."""
     values = thumbnails.reshape(len(thumbnails), SIDE * SIDE).astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
     length = np.linalg.norm(values, axis=1, keepdims=True)

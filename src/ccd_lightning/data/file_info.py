@@ -1,4 +1,4 @@
-"""Inspecting image files, many at once: what they are, and small enough a picture of each to compare them by."""
+"""Inspection of many image files: their properties, and a thumbnail of each for comparisons."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ccd_lightning.data.pixel_file import UInt8Array
 from ccd_lightning.data.sources import split_page
 from ccd_lightning.errors import UserError
 
-SIDE = 32  # of the thumbnails, in pixels
+SIDE = 32  # side of the thumbnails in pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageInfo:
-    """What one image file is.
+    """Properties of an image file.
 
     Attributes:
-        size: Width and height in pixels, upright.
-        mode: Pillow's name of its channels and depth: "RGB", "L" (grey), "P" (palette), "CMYK", "I;16" ...
-        orientation: EXIF's; 1 is upright.
-        digest: Of the file's bytes, or of a page's pixels.
-        thumbnail: (SIDE, SIDE) uint8, grey, upright; of more than 8 bits, scaled to the image's own range.
+        size: Width and height in pixels, after the EXIF orientation is applied.
+        mode: Pillow mode: "RGB", "L" (grey), "P" (palette), "CMYK", "I;16" ...
+        orientation: EXIF orientation; 1 is upright.
+        digest: Digest of the file's bytes, or of a page's pixels.
+        thumbnail: Upright grey thumbnail (SIDE, SIDE), uint8. Images of more than 8 bits are scaled to their own range.
     """
 
     size: tuple[int, int]
@@ -42,16 +42,16 @@ class ImageInfo:
 
 
 def inspect(path: Path) -> ImageInfo:
-    """Reads one file to its end.
+    """Inspects one file, reading all of it.
 
-    JPEG files are decoded at an eighth of their size, which reads all of their data in less time.
+    JPEG files are decoded at a fraction of their size, which reads all of their data in less time.
 
     Raises:
-        UserError: If the file cannot be decoded, or holds several images and none of them is named.
+        UserError: If the file cannot be decoded, or contains several images and the path names none of them.
     """
     header, picture = read_header(path), read_picture(path, lambda _: (2 * SIDE, 2 * SIDE))
     file, page = split_page(path)
-    # A page's digest is that of its pixels: of a large volume the whole file would be read for each slice.
+    # Digests of pages are computed from their pixels: otherwise a large volume would be read in full for each slice.
     content = file.read_bytes() if page is None else repr(picture.size).encode() + picture.image.tobytes()
     shown = shade(picture, own_window(picture)) if picture.image.mode in DEEP else eight_bits(picture, path)
     grey = shown.convert("RGB").convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
@@ -62,7 +62,7 @@ def inspect(path: Path) -> ImageInfo:
 def inspect_files(
     paths: Sequence[Path], what: str = "Inspecting images"
 ) -> Iterator[tuple[Path, ImageInfo | UserError]]:
-    """Inspects many files in parallel, with a progress bar; what is wrong with one is returned in its place."""
+    """Inspects many files in parallel, with a progress bar. For a file that cannot be read, the error is returned."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             yield from zip(paths, progress(pool.map(_try, paths), what, len(paths)), strict=True)

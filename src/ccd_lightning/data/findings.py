@@ -1,4 +1,4 @@
-"""What is found in a data set: levels and topics, and the table of them."""
+"""Findings about a data set, with levels and topics, and the table of them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Level = Literal["error", "warning", "note"]
 
 
 class Finding(NamedTuple):
-    """One thing found.
+    """One finding.
 
     Attributes:
-        level: An error makes training or its test unsound, a warning may; a note says what is done with such files.
-        topic: What it is about, the same words for all of a sort.
-        path: The file.
-        message: What is wrong with it.
+        level: An error makes training or testing unsound, a warning may do so, a note says how such files are treated.
+        topic: What the finding is about, with the same wording for all findings of a sort.
+        path: Path of the file.
+        message: What is wrong with the file.
         other: The other file of a pair.
     """
 
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:
-    """Writes a table of all findings: level, topic, path, other, told."""
+    """Writes all findings to a CSV file with the columns level, topic, path, other, told."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as partial, open_table(partial) as stream:
         writer = csv.writer(stream)
@@ -44,7 +44,7 @@ def write_findings(file: Path, findings: Sequence[Finding]) -> None:
 
 
 def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Finding]]:
-    """The findings of each sort, in order."""
+    """Groups findings by level and topic, keeping their order."""
     sorts: dict[tuple[Level, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         sorts[finding.level, finding.topic].append(finding)
@@ -52,5 +52,5 @@ def by_topic(findings: Iterable[Finding]) -> dict[tuple[Level, str], list[Findin
 
 
 def without_name(error: UserError, path: Path) -> str:
-    """What an error says of a file, without the file's name before it."""
+    """Returns an error message without the file name at its start."""
     return str(error).removeprefix(f"{path}: ")

@@ -1,4 +1,4 @@
-"""The grey values of a set of images: their percentiles, found in bounded memory."""
+"""Percentiles of the grey values of a set of images, computed in bounded memory."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
 Found = TypeVar("Found")
-AHEAD = 4  # images per processor that are decoded before they are counted
-CHUNKS = 64  # of 65,536 neighbouring values, of which each value is counted; they take 512 KiB each
+AHEAD = 4  # number of images per processor that are decoded ahead of counting
+CHUNKS = 64  # maximum number of chunks of 65,536 neighbouring values that are counted individually; each takes 512 KiB
 SIGN = 1 << 31
-LEVELS = 64  # of 256 in 8 bits, below which an image has steps where it had grey values
+LEVELS = 64  # number of 256 grey levels in 8 bits; images with fewer show visible steps
 
 
 class ValueCounts:
-    """Counts of 32-bit numbers, whose percentiles are exact.
+    """Counts of 32-bit numbers, from which exact percentiles are computed.
 
-    A number becomes a key that is ordered as it is, of which the upper and the lower 16 bits are counted apart: all of
-    the upper ones, and of each of these the lower ones. Where these are too many, as in floating point, lower ones are
-    counted in a second pass, where the percentiles are.
+    Each number is converted to a key of the same order, whose upper and lower 16 bits are counted separately: all upper
+    ones, and for each of these the lower ones. If there are too many upper ones, as in floating point, the lower ones
+    are counted in a second pass, only where the percentiles lie.
 
     Args:
-        floating: Whether to count float32, rather than int32.
+        floating: Whether to count float32 instead of int32.
     """
 
     def __init__(self, floating: bool) -> None:
         self.floating = floating
         self.upper = np.zeros(1 << 16, np.int64)
-        self.lower: dict[int, NDArray[np.int64]] | None = {}  # None where there are too many
+        self.lower: dict[int, NDArray[np.int64]] | None = {}  # None if there are too many
 
     def add(self, values: NDArray[np.generic]) -> None:
-        """Counts numbers."""
+        """Counts the values."""
         keys = self._keys(values)
         found = np.bincount(keys >> 16, minlength=1 << 16)
         self.upper += found
@@ -57,16 +57,16 @@ class ValueCounts:
             self._add_lower(self.lower, keys)
 
     def prepare_again(self, shares: Sequence[float]) -> None:
-        """Prepares for a second pass over the same numbers, to find these quantiles."""
+        """Prepares a second pass over the same numbers to find these quantiles."""
         self.lower = {self._upper_of(share): np.zeros(1 << 16, np.int64) for share in shares}
 
     def add_again(self, values: NDArray[np.generic]) -> None:
-        """Counts the same numbers in the second pass."""
+        """Counts the same values in the second pass."""
         assert self.lower is not None
         self._add_lower(self.lower, self._keys(values))
 
     def quantile(self, share: float) -> float:
-        """The smallest number that is not below this share of all; two passes may be needed first."""
+        """Returns the smallest number that is not below this fraction of all numbers. May need the second pass."""
         assert self.lower is not None
         upper = self._upper_of(share)
         rank = self._rank(share) - int(self.upper[:upper].sum())
@@ -86,29 +86,29 @@ class ValueCounts:
         if not self.floating:
             return values.astype(np.int64) + SIGN
         bits = values.astype(np.float32).view(np.uint32).astype(np.int64)
-        return np.where(bits >= SIGN, (1 << 32) - 1 - bits, bits + SIGN)  # the bits of negative ones order backwards
+        return np.where(bits >= SIGN, (1 << 32) - 1 - bits, bits + SIGN)  # bits of negative ones are in reverse order
 
     def _value(self, key: int) -> float:
         if not self.floating:
             return float(key - SIGN)
         bits = key - SIGN if key >= SIGN else (1 << 32) - 1 - key
-        return float(np.uint32(bits).view(np.float32)) + 0.0  # which -0.0 becomes 0.0 by
+        return float(np.uint32(bits).view(np.float32)) + 0.0  # converts -0.0 to 0.0
 
 
 def measure_window(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[Range | None, int]:
-    """Finds the percentiles of the grey values of images with more than 8 bits, of all images together.
+    """Measures percentiles of the grey values of all images with more than 8 bits together.
 
-    Headers of all files are read; those with more than 8 bits are decoded, with a progress bar, and once more where one
-    is in floating point. Whole numbers are exact, others rounded to float32. NaN, infinity and pixels without a
-    measurement do not count.
+    The headers of all files are read. Files with more than 8 bits are decoded, with a progress bar, and decoded again
+    if any is in floating point. Integers are exact, other values are rounded to float32. NaN, infinity and pixels
+    without a measurement are excluded.
 
     Args:
-        paths: The training images.
-        preprocessing: Its window says which percentiles, its crop which part of each image counts.
+        paths: Paths of the training images.
+        preprocessing: Defines the percentiles (by its window) and the part of each image that is used (by its crop).
 
     Returns:
-        The two values, and how many images have more than 8 bits. None where the window does not depend on the images,
-        or no image has more than 8 bits.
+        The two values, and the number of images with more than 8 bits. The values are None if the window does not
+        depend on the images, or if no image has more than 8 bits.
 
     Raises:
         UserError: If a file cannot be decoded.
@@ -136,7 +136,7 @@ def measure_window(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple
 
 
 def used_values(path: Path, preprocessing: Preprocessing) -> NDArray[np.generic]:
-    """The grey values of the part of an image that is used, (N,)."""
+    """Returns the grey values of the part of an image that is used, of shape (N,)."""
     picture = read_picture(path)
     if preprocessing.crop == "auto":
         placement = preprocessing.place(shade(picture, own_window(picture)).convert("RGB"), picture.size)
@@ -146,7 +146,7 @@ def used_values(path: Path, preprocessing: Preprocessing) -> NDArray[np.generic]
 
 
 def count_levels(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[tuple[Path, int | UserError]]:
-    """How many of 256 grey levels are left of each image once its window is applied, or why it cannot be."""
+    """Yields how many of 256 grey levels each image keeps once the window is applied, or why it cannot be applied."""
 
     def levels(path: Path) -> int | UserError:
         try:
@@ -158,7 +158,7 @@ def count_levels(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterato
 
 
 def few_levels(levels: Mapping[Path, int]) -> tuple[Path, str] | None:
-    """The image with the fewest grey levels, and what is to be said of them; None where all have LEVELS or more."""
+    """Returns the image with the fewest grey levels and a message about them, or None if all have LEVELS or more."""
     few = [path for path, count in levels.items() if count < LEVELS]
     if not few:
         return None
@@ -170,7 +170,7 @@ def few_levels(levels: Mapping[Path, int]) -> tuple[Path, str] | None:
 
 
 def describe_levels(levels: Mapping[Path, int]) -> str:
-    """How many grey levels are left, in words."""
+    """Describes how many grey levels are left."""
     worst = min(levels, key=lambda path: levels[path])
     median = statistics.median_low(levels.values())
     return (
@@ -179,7 +179,7 @@ def describe_levels(levels: Mapping[Path, int]) -> str:
 
 
 def _in_parallel(function: Callable[[Path], Found], paths: Sequence[Path]) -> Iterator[Found]:
-    """What a function finds in each file, in order, of which a few wait to be taken at any time."""
+    """Yields the results of a function for each file in order, computing only a few files ahead."""
     step = AHEAD * (os.cpu_count() or 1)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:

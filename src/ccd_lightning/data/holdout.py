@@ -1,4 +1,4 @@
-"""Which training images are held out, to validate on and to set thresholds by."""
+"""Selection of the training images that are held out for validation and thresholds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ccd_lightning.errors import UserError
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Holds out a share of the images by the seed, or those that other runs held out, where they had these images.
+    """Holds out a random fraction of the images, or those that other runs held out if they used the same images.
 
     Attributes:
-        root: The data set's folder, for messages.
-        share: Of the images.
-        seed: Of the draw.
-        followed: Divisions of the runs to follow; None for one whose checkpoint is too old to tell.
+        root: Folder of the data set, used in error messages.
+        share: Fraction of the images to hold out.
+        seed: Seed of the random selection.
+        followed: Divisions of the runs to follow, None for a run whose checkpoint is too old to contain one.
     """
 
     root: Path
@@ -30,14 +30,14 @@ class HoldOut:
     followed: Sequence[Division | None] = ()
 
     def draw(self, rows: Sequence[Row], keys: Sequence[int]) -> tuple[set[int], str]:
-        """Draws the images, or takes those of the runs to follow; a patient's or video's stay together.
+        """Selects the held-out images. All images of a patient or video stay together.
 
         Args:
-            rows: The training images.
-            keys: Their digests (`image_keys`).
+            rows: Manifest rows of the training images.
+            keys: Digests of the training images (`image_keys`).
 
         Returns:
-            Indices of the held-out images, and where they come from, in words; "" where there is no run to follow.
+            Indices of the held-out images, and a description of where they come from, "" if there is no run to follow.
 
         Raises:
             UserError: If there are too few images.
@@ -57,7 +57,7 @@ class HoldOut:
         for group in np.random.default_rng(self.seed).permutation(len(members)).tolist():
             if len(held_out) + len(members[group]) <= count:
                 held_out.update(members[group])
-        if count and not held_out and len(members) > 1:  # as with few volumes, each of more slices than the share
+        if count and not held_out and len(members) > 1:  # as with few volumes of many slices each
             smallest: list[int] = min(members, key=len)
             held_out.update(smallest)
         if not 0 < len(held_out) <= len(rows) - 2:
@@ -74,7 +74,7 @@ class HoldOut:
         return held_out, f"{len(held_out)} images drawn by the seed; {self._relation(held_out, keys, known)}"
 
     def _relation(self, held_out: set[int], keys: Sequence[int], known: Sequence[Division]) -> str:
-        """What the encoders' runs have to do with images that the seed drew."""
+        """Describes how the images drawn by the seed relate to the images of the encoders' runs."""
         learned = sum(any(keys[index] in division.learned for division in known) for index in held_out)
         if learned:
             return f"the encoder was trained on {learned} of them, so the threshold may be too low"

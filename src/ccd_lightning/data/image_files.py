@@ -1,4 +1,4 @@
-"""Any images, without labels: finding the files, and decoding them batch by batch."""
+"""Images without labels: finding the files, and decoding them batch by batch."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from ccd_lightning.errors import UserError
 
 
 def find_files(places: Sequence[str]) -> list[str]:
-    """The image files of `look_for`."""
+    """Returns the image files that `look_for` finds."""
     return look_for(places)[0]
 
 
 def look_for(places: Sequence[str]) -> tuple[list[str], str]:
-    """The image files that files, folders and patterns stand for, each once, in the order of the places.
+    """Finds the image files in files, folders and patterns, each once, in the order of the places.
 
-    A file is taken whatever its suffix; of a folder with its subfolders, and of a pattern, those with an image's suffix
-    are, in order of their names. Links to folders are followed. Hidden ones are passed over, and within a folder masks
-    and an earlier call's pictures.
+    A file is included whatever its suffix. From folders (including subfolders) and patterns, files with an image suffix
+    are included, sorted by name. Links to folders are followed. Hidden files are skipped and, within a folder, masks
+    and the pictures written by an earlier call.
 
     Args:
         places: Paths or patterns (`*`, `**`, `?`, `[...]`); `~` is the home folder.
 
     Returns:
-        The files, and in words what masks and what files of other kinds there are; empty without any.
+        The files, and a description of masks and files of other types that were found; empty if there are none.
 
     Raises:
-        UserError: If a place holds no image.
+        UserError: If a place contains no image.
     """
     found: dict[str, str] = {}
     masks, unread = list[Path](), list[Path]()
@@ -77,7 +77,7 @@ def _files_of(place: str) -> Found:
             one = sort_files([Path(match)], Path(match).parent)
             found.images.extend(one.images)
             found.unread.extend(one.unread)
-        elif "**" not in place:  # which matches what is below it too
+        elif "**" not in place:  # `**` also matches everything below it
             for own, more in zip(found, _below(Path(match)), strict=True):
                 own.extend(more)
     return found
@@ -90,16 +90,16 @@ def _below(folder: Path) -> Found:
 
 
 class FileBatches(Dataset[Batch]):
-    """Batches of images that are decoded when they are asked for, so that none is kept.
+    """Batches of images that are decoded on request, so that no image is kept in memory.
 
-    A batch holds `image` (B, 3, H, W) uint8 and `content` (B, 4) int64 as the items of `AnomalyDataset` do, `placement`
-    (B, 10) int64 (`Placement.numbers`), `path`, and `reason`: empty, or why the file could not be read, in which case
-    the image is black.
+    A batch contains `image` (B, 3, H, W) uint8 and `content` (B, 4) int64 like the items of `AnomalyDataset`,
+    `placement` (B, 10) int64 (`Placement.numbers`), `path`, and `reason`: empty, or why the file could not be read, in
+    which case the image is black.
 
     Args:
-        paths: The files.
-        preprocessing: What brings images to working size.
-        batch_size: Images in a batch.
+        paths: Paths of the files.
+        preprocessing: Preprocessing that resizes images to working size.
+        batch_size: Number of images in a batch.
     """
 
     def __init__(self, paths: Sequence[str], preprocessing: Preprocessing, batch_size: int) -> None:
@@ -125,7 +125,7 @@ class FileBatches(Dataset[Batch]):
             return read_placed(Path(path), self.preprocessing), ""
         except UserError as error:
             reason = str(error).removeprefix(f"{Path(path)}: ")
-        except Exception as error:  # whatever a decoder stumbles over in one file, the others are to be scored
+        except Exception as error:  # any other decoder error in one file must not stop the scoring of the others
             reason = f"{type(error).__name__}: {error}"
         height, width = self.preprocessing.shape
         black = np.zeros((height, width, 3), np.uint8)
@@ -133,13 +133,13 @@ class FileBatches(Dataset[Batch]):
 
 
 class ImageFiles(LightningDataModule):
-    """Images to predict, of which each rank gets one stretch; the arguments are those of `FileBatches`.
+    """Images to predict. Each rank gets a contiguous part of them.
 
     Args:
-        paths: The files.
-        preprocessing: What brings images to working size.
-        batch_size: Images in a batch.
-        num_workers: Processes that load; 0 loads in the main one.
+        paths: Paths of the files.
+        preprocessing: Preprocessing that resizes images to working size.
+        batch_size: Number of images in a batch.
+        num_workers: Number of processes that load images. 0 loads in the main process.
     """
 
     def __init__(self, paths: Sequence[str], preprocessing: Preprocessing, batch_size: int, num_workers: int) -> None:
@@ -150,7 +150,7 @@ class ImageFiles(LightningDataModule):
         self.num_workers = num_workers
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """This rank's images, in order.
+        """Returns a loader of this rank's images, in order.
 
         Raises:
             UserError: If there are fewer images than ranks.
@@ -168,6 +168,6 @@ class ImageFiles(LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Brings images from uint8 to [0, 1]."""
+        """Converts images from uint8 to [0, 1]."""
         image: Tensor = batch["image"]
         return batch | {"image": unit_range(image)}

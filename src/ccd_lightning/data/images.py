@@ -1,4 +1,4 @@
-"""Decoding images once, at the size they are worked on."""
+"""Decoding of images, once, at working size."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from ccd_lightning.writing import atomic_write
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-DECODING = 4  # of what a file's pixels are: an array kept by another version is not taken for the same
-IN_MEMORY = 2 * 10**9  # bytes of decoded images, of all processes on a machine together
-PATIENCE = 2.0  # seconds, after which a progress bar is shown
-PLACEMENT = 10  # numbers that say where an image lies
+DECODING = 4  # version of the decoding: arrays cached by other versions are not reused
+IN_MEMORY = 2 * 10**9  # maximum bytes of decoded images in memory, for all processes on a machine together
+PATIENCE = 2.0  # seconds after which a progress bar is shown
+PLACEMENT = 10  # number of values in `Placement.numbers`
 
 
 class Placed(NamedTuple):
     """An image at working size.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
-        placement: Where it lies in there, and which part of the original it is.
+        pixels: RGB pixels (H, W, 3), uint8.
+        placement: Its position in the working image, and the part of the original that it shows.
     """
 
     pixels: UInt8Array
@@ -52,15 +52,15 @@ class Images(NamedTuple):
     """Images at working size.
 
     Attributes:
-        pixels: (N, 3, H, W) uint8 RGB, channels first, which is how every epoch wants them; in memory, or in a file.
-        placements: (N, 10) int32, each one's `Placement.numbers`.
+        pixels: RGB pixels (N, 3, H, W), uint8, channels first as needed in every epoch; in memory or in a file.
+        placements: `Placement.numbers` of each image, (N, 10) int32.
     """
 
     pixels: UInt8Array | PixelFile
     placements: npt.NDArray[np.int32]
 
     def placement(self, index: int) -> Placement:
-        """Where an image lies."""
+        """Returns the placement of an image."""
         return Placement.from_numbers(self.placements[index].tolist())
 
 
@@ -74,7 +74,7 @@ def read_image(path: Path, preprocessing: Preprocessing) -> UInt8Array:
 
 
 def read_placed(path: Path, preprocessing: Preprocessing) -> Placed:
-    """Reads one image at working size, with its place there.
+    """Reads one image at working size, with its placement.
 
     Raises:
         UserError: If the file cannot be decoded, or has more than 8 bits and cannot be scaled.
@@ -86,14 +86,14 @@ def read_placed(path: Path, preprocessing: Preprocessing) -> Placed:
 
 
 def find_placement(path: Path, preprocessing: Preprocessing) -> Placement:
-    """Where an image lies at working size; its pixels are read only where the content is to be found in them."""
+    """Returns the placement of an image at working size. Pixels are read only if the crop depends on them."""
     if preprocessing.crop == "auto":
         return read_placed(path, preprocessing).placement
     return preprocessing.place_size(read_header(path).size)
 
 
 def open_rgb(path: Path, window: WindowOption = None) -> Image.Image:
-    """Reads one image at its own size, as 8-bit RGB, through a window (`depth.parse_window`).
+    """Reads one image at its original size as 8-bit RGB, using a window (`depth.parse_window`).
 
     Raises:
         UserError: If the file cannot be decoded, or has more than 8 bits and cannot be scaled.
@@ -102,10 +102,10 @@ def open_rgb(path: Path, window: WindowOption = None) -> Image.Image:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decodes an image, turned as its EXIF orientation says, with the grey values of its file.
+    """Decodes an image with the file's own grey values, and applies its EXIF orientation.
 
     Raises:
-        UserError: If the file cannot be decoded, or holds several images and none of them is named.
+        UserError: If the file cannot be decoded, or contains several images and the path names none of them.
     """
     return read_picture(path).image
 
@@ -120,20 +120,20 @@ def load_images(
     """Decodes images once, in parallel, with a progress bar.
 
     Args:
-        paths: The files.
-        preprocessing: The size and crop to bring them to.
-        cache_dir: Where to keep them on disk, so that workers, ranks and later runs share them. A changed file, size,
-            crop or window makes a new file. None keeps them in memory up to `IN_MEMORY`, and beyond it in the user's
-            cache.
-        processes: On this machine that load the same images; in memory, each keeps an array of its own.
-        pickled: Whether they are sent to other processes, each of which would have a copy of what is in memory: then
-            they are in a file.
+        paths: Paths of the images.
+        preprocessing: Crop, working size and window.
+        cache_dir: Folder in which decoded images are stored, so that workers, ranks and later runs share them. A
+            changed file, size, crop or window creates a new file. None keeps images in memory up to `IN_MEMORY` bytes,
+            and in the user's cache folder beyond that.
+        processes: Number of processes on this machine that load the same images. In memory, each has its own array.
+        pickled: Whether the images are sent to other processes, each of which would copy what is in memory. If so, they
+            are stored in a file.
 
     Returns:
         The images, in the order of the paths.
 
     Raises:
-        UserError: If a file cannot be decoded, which is named, or memory or disk does not suffice.
+        UserError: If a file cannot be decoded (the message names it), or there is not enough memory or disk space.
     """
     shape = (len(paths), 3, *preprocessing.shape)
     what = f"{len(paths)} decoded images of {preprocessing.size_in_words} px"
@@ -162,7 +162,7 @@ def load_images(
 
 
 def _user_cache() -> Path:
-    """The folder for decoded images that are too many for memory; nobody else may look into it."""
+    """Returns the folder for decoded images that do not fit in memory. Only the user can access it."""
     base = os.environ.get("XDG_CACHE_HOME")
     folder = (Path(base) if base else Path("~/.cache").expanduser()) / "ccd-lightning" / "images"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ def _user_cache() -> Path:
 
 
 def _read_cache(file: Path, shape: tuple[int, ...]) -> Images | None:
-    """The images in a file of the cache; None where they are not there, or the file is damaged."""
+    """Reads images from a cache file. Returns None if the file does not exist or is damaged."""
     try:
         check_regular(file)
         check_regular(_beside(file))
@@ -182,18 +182,18 @@ def _read_cache(file: Path, shape: tuple[int, ...]) -> Images | None:
 
 
 def _beside(file: Path) -> Path:
-    """Where the placements of the images in a file of the cache are."""
+    """Returns the path of the placements that belong to a cache file."""
     return file.with_suffix(".placements.npy")
 
 
 def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """The items, with a progress bar on a terminal's stderr, which vanishes at the end."""
+    """Yields the items and shows a progress bar on stderr, if it is a terminal. The bar disappears at the end."""
     console = Console(stderr=True)
     yield from track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], what: str) -> list[Result]:
-    """What work returns of each item, in their order; with a progress bar where it takes longer than `PATIENCE`."""
+    """Applies `work` to all items in parallel and keeps their order. After `PATIENCE` seconds, shows a progress bar."""
     begun, results = time.monotonic(), list[Result]()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
@@ -210,7 +210,7 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], what: str
 def _decode(
     paths: Sequence[Path], preprocessing: Preprocessing, keep: Callable[[int, UInt8Array], object]
 ) -> npt.NDArray[np.int32]:
-    """Hands each image (3, H, W) and its number to `keep`, in their order; returns their placements (N, 10)."""
+    """Passes each image (3, H, W) and its index to `keep`, in order, and returns the placements (N, 10)."""
     placements = np.empty((len(paths), PLACEMENT), np.int32)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = pool.map(lambda path: read_placed(path, preprocessing), paths)
@@ -225,7 +225,7 @@ def _decode(
 
 
 def _fingerprint(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
-    window = "" if preprocessing.window is None else f" {preprocessing.window}"  # images of 8 bits keep their cache
+    window = "" if preprocessing.window is None else f" {preprocessing.window}"  # keeps fingerprints of 8-bit images
     digest = hashlib.sha256(f"{DECODING} {preprocessing.key}{window}".encode())
     for path in paths:
         digest.update(os.fsencode(f"{state_of(path)}\n"))

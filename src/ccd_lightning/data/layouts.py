@@ -1,4 +1,4 @@
-"""The common folder layout, and what all layouts share."""
+"""The common folder layout, and functions shared by all layouts."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
 
     ::
 
-        root/train/good/*.png            normal images to train on (may be missing where nothing is trained)
+        root/train/good/*.png            normal images to train on (may be missing if nothing is trained)
         root/test/good/*.png             normal images to test on
         root/test/<kind>/*.png           abnormal images, one folder for each kind
         root/ground_truth/<kind>/*.png   masks of that kind (optional)
 
     The folder of normal images may have any of the names in `naming.NORMAL_NAMES`, in any case, or be `train` itself.
-    Images may be in further folders below. Masks may also be in a folder of masks (`naming.MASK_NAMES`) in `test` or in
-    a kind's folder, or beside their images with names such as `a_mask.png`; COCO files and YOLO labels are found in the
-    same places (`pair_annotations`). Some published sets have one more folder
-    between a split and its kinds (`split_folders`).
+    Images may be in subfolders. Masks may also be in a folder of masks (`naming.MASK_NAMES`) in `test` or in the folder
+    of a kind, or next to their images with names such as `a_mask.png`. COCO files and YOLO labels are found in the same
+    places (`pair_annotations`). Some published sets have one more folder between a split and its kinds
+    (`split_folders`).
 
     Args:
-        root: The folder that holds `train`.
+        root: Folder that contains `train`.
         masks: Whether to look for masks.
-        groups: Whether names say which images are of one patient or recording.
+        groups: Whether images are grouped by the patient or recording in their names.
 
     Returns:
-        The manifest, sorted by path. Images and masks that do not go together are among its flaws.
+        The manifest, sorted by path. Images and masks that do not match are among its flaws.
 
     Raises:
         UserError: If a folder is missing or empty, or it is not clear which images are normal.
@@ -64,16 +64,16 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
 
 
 def split_folders(root: Path) -> tuple[Path, Path]:
-    """The folders of the kinds to train on and to test on: `train` and `test`, whether they are there or not.
+    """Returns the folders that contain the kinds to train on and to test on: `train` and `test`, which need not exist.
 
-    Where there is nothing in one of them but a folder called after the split or after images, which holds the kinds, it
-    is that one: BMAD's liver set has `test/img/good`, its RESC `Train/train/good` and `Test/test/good`.
+    If one of them contains nothing but a folder named after the split or after images, which contains the kinds, that
+    folder is returned instead: BMAD's liver set has `test/img/good`, its RESC `Train/train/good` and `Test/test/good`.
     """
     return _kinds_folder(root, "train"), _kinds_folder(root, "test")
 
 
 def is_folders(root: Path) -> bool:
-    """Whether there is a test split, or a training split with a folder of normal images."""
+    """Returns whether there is a test split, or a training split with a folder of normal images."""
     train, test = split_folders(root)
     return test.is_dir() or any(is_normal(path.name) for path in subfolders(train))
 
@@ -88,7 +88,7 @@ def _kinds_folder(root: Path, split: str) -> Path:
 
 
 def normal_folder(folder: Path) -> Path | None:
-    """The subfolder of normal images, whatever it is called; None if there is none.
+    """Returns the subfolder of normal images, or None if there is none.
 
     Raises:
         UserError: If there are several.
@@ -103,7 +103,7 @@ def normal_folder(folder: Path) -> Path | None:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly below, sorted, but for what systems leave there and for masks."""
+    """Returns the direct subfolders, sorted, without system folders and folders of masks."""
     below = [path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name)] if folder.is_dir() else []
     return sorted(path for path in below if not is_mask_folder(path))
 
@@ -123,7 +123,7 @@ def _training_folder(train: Path, required: bool) -> Path | None:
 
 
 def _refuse_loose(folder: Path, loose: list[Path]) -> None:
-    """Images beside folders of normal and abnormal ones are neither."""
+    """Raises an error for images next to the folders of normal and abnormal ones, as their label is unknown."""
     if loose:
         raise UserError(
             f"{folder}: {count(len(loose), 'image')} beside the folders ({loose[0].name}, ...). Move normal ones into"
@@ -132,7 +132,7 @@ def _refuse_loose(folder: Path, loose: list[Path]) -> None:
 
 
 def _test_images(test: Path) -> tuple[dict[Path, list[Path]], list[Path]]:
-    """The images of each folder of `test`, and the masks that are in these folders."""
+    """Returns the images of each folder of `test`, and the masks in these folders."""
     normal_folder(test)
     folders = subfolders(test)
     found = sort_files((path for folder in folders for path in walk(folder)), test)
@@ -142,7 +142,7 @@ def _test_images(test: Path) -> tuple[dict[Path, list[Path]], list[Path]]:
         kinds[test / path.relative_to(test).parts[0]].append(path)
     beside = {test / path.relative_to(test).parts[0] for path in found.masks}
     for folder, images in list(kinds.items()):
-        if not images and folder in beside:  # a folder of masks by its files' names
+        if not images and folder in beside:  # a folder of masks, as its file names show
             del kinds[folder]
         elif not images:
             raise UserError(f"{folder}: no images in this folder{_instead(folder)}. Fill it or remove it.")
@@ -152,7 +152,7 @@ def _test_images(test: Path) -> tuple[dict[Path, list[Path]], list[Path]]:
 def _test_masks(
     root: Path, test: Path, kinds: Mapping[Path, list[Path]], inside: list[Path]
 ) -> tuple[dict[Path, tuple[Path, ...]], list[Flaw]]:
-    """Pairs the abnormal test images with the masks in their folders, and in folders of masks beside these."""
+    """Pairs the abnormal test images with the masks in their folders and in the folders of masks next to these."""
     truth = root / "ground_truth"
     normal, abnormal = (
         {path: folders_below(path, folder) for folder, paths in kinds.items() if is_normal(folder.name) == side
@@ -178,14 +178,14 @@ def _test_masks(
 def _mask_pools(
     root: Path, test: Path, kinds: Mapping[Path, list[Path]], inside: list[Path], known: set[str]
 ) -> tuple[dict[Path, dict[Path, tuple[str, ...]]], dict[Path, Path]]:
-    """Masks by the folder of the kind that they are of, or `test` where any may be meant, and those of no kind.
+    """Groups masks by the folder of their kind, or `test` if it could be any, and returns those that belong to no kind.
 
     Args:
-        root: The data set's folder.
-        test: The folder of the kinds, below it.
-        kinds: The images of each folder of `test`.
+        root: Folder of the data set.
+        test: Folder of the kinds, below the root.
+        kinds: Images of each folder of `test`.
         inside: Masks in these folders.
-        known: Names of folders within those of kinds.
+        known: Names of subfolders in the folders of kinds.
     """
     pools, stray = defaultdict[Path, dict[Path, tuple[str, ...]]](dict), dict[Path, Path]()
     names = {folder.name.lower(): folder for folder in kinds}
@@ -204,14 +204,14 @@ def _mask_pools(
             elif below[0] in names:
                 pools[names[below[0]]][mask] = below[1:]
             elif names.keys().isdisjoint(folder.name.lower() for folder in subfolders(outer)):
-                pools[test][mask] = below[1:]  # a folder for each sort of lesion, as in "masks/1. Microaneurysms"
+                pools[test][mask] = below[1:]  # one folder per sort of lesion, as in "masks/1. Microaneurysms"
             else:
                 stray[mask] = test / below[0]
     return pools, stray
 
 
 def read_images(folder: Path) -> list[Path]:
-    """The images of a folder and its subfolders, sorted; masks are left out.
+    """Returns the images of a folder and its subfolders, sorted, without masks.
 
     Raises:
         UserError: If there are none.
@@ -225,17 +225,17 @@ def read_images(folder: Path) -> list[Path]:
 
 
 def _instead(folder: Path) -> str:
-    """What there is in a folder without images, in words that go on after "no images in this folder"."""
+    """Describes the content of a folder without images, as the continuation of "no images in this folder"."""
     read = f" ({', '.join(sorted(SUFFIXES))} are read)"
     unread = count_unread(find(folder).unread) if folder.is_dir() else ""
     return f"{read}, but {unread}" if unread else read
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted, without those of its subfolders; other files are passed over."""
+    """Returns the image files of a folder, sorted, without those of its subfolders. Other files are skipped."""
     return sorted(path for path in folder.iterdir() if not is_junk(path.name) and holds_image(path))
 
 
 def mask_folders(folder: Path) -> list[Path]:
-    """The folders of masks directly below, sorted."""
+    """Returns the direct subfolders that contain masks, sorted."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and is_mask_folder(path))

@@ -1,4 +1,4 @@
-"""Refusing to train on what is tested on: one rank looks, all hear of it."""
+"""Check for data leaks before a fit: one rank compares the images, and all ranks get the result."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ Result = TypeVar("Result")
 
 
 class LeakCheck:
-    """Compares training with test images once, on the first rank for all."""
+    """Compares training with test images once, on the first rank for all ranks."""
 
     def __init__(self) -> None:
-        self._leak: str | None = None  # once it is looked for; empty where there is none
-        self._compared = False  # and all ranks know
+        self._leak: str | None = None  # set when the images are compared; empty if there is no leak
+        self._compared = False  # whether the comparison is done and all ranks have its result
 
     def refuse(
         self, manifest: Manifest, root: Path, cache_dir: Path | None, ranks: int = 1, begun: bool = False
     ) -> None:
-        """Refuses a split in which training images are test images too.
+        """Raises an error if training images are also test images.
 
-        Where other processes run already it waits until they can hear of the outcome, which is in Lightning's own call.
+        If other processes are already running, the check waits until they can receive the result, i.e. until Lightning
+        has initialised the process group.
 
         Args:
-            manifest: The split; labels are not looked at.
-            root: What --data.root names, for the message.
-            cache_dir: Where thumbnails are kept; None keeps none.
+            manifest: The split. Labels are not used.
+            root: Value of --data.root, used in the message.
+            cache_dir: Folder in which thumbnails are cached. None for no cache.
             ranks: Number of processes that fit.
-            begun: Whether the others run already, started by what started this one.
+            begun: Whether the other processes are already running, started by an external launcher.
 
         Raises:
-            UserError: On every rank, if an image is in both, or a patient or video is.
+            UserError: On every rank, if training and test images share an image, a patient or a video.
         """
         together = distributed.is_available() and distributed.is_initialized()
         if self._compared or (not together and begun):
             return
         if self._leak is None:
             self._leak = first_rank_does(lambda: find_leak(manifest, root, cache_dir))
-        elif together:  # as the first rank found before it started the others
+        elif together:  # the first rank compared before it started the others
             self._leak = first_rank_does(lambda: self._leak or "")
         self._compared = together or ranks == 1
         if self._leak:
@@ -53,15 +54,15 @@ class LeakCheck:
 
 
 def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
-    """Compares training with test images; labels are not looked at.
+    """Compares training with test images. Labels are not used.
 
     Args:
         manifest: The split.
-        root: What --data.root names, for the message.
-        cache_dir: Where thumbnails are kept; None keeps none.
+        root: Value of --data.root, used in the message.
+        cache_dir: Folder in which thumbnails are cached. None for no cache.
 
     Returns:
-        What is in both, in a sentence that says what to do; empty if nothing is.
+        A message that states what is in both and how to solve it. Empty if nothing is.
     """
     train, test = (len(manifest.select(split)) for split in ("train", "test"))
     if not test:
@@ -80,10 +81,10 @@ def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
 
 
 def first_rank_does(work: Callable[[], Result]) -> Result:
-    """What work returns on the first rank, on every rank, each of which has to call this.
+    """Runs `work` on the first rank and returns its result on every rank. All ranks must call this.
 
     Raises:
-        UserError: On every rank, where work fails on the first one.
+        UserError: On every other rank, if `work` fails on the first one. The first rank raises the original error.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return work()
@@ -92,7 +93,7 @@ def first_rank_does(work: Callable[[], Result]) -> Result:
     if distributed.get_rank() == 0:
         try:
             outcome[0] = work()
-        except Exception as error:  # whatever it is, the other ranks must not wait for ever
+        except Exception as error:  # of any type: otherwise the other ranks would wait forever
             failure, outcome[1] = error, str(error) or type(error).__name__
     distributed.broadcast_object_list(outcome)
     if failure:

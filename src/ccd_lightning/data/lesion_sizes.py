@@ -1,4 +1,4 @@
-"""How large lesions are at working size, and which size or tiles small ones want."""
+"""Lesion sizes at working size, and the image size or tiles that small lesions need."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from ccd_lightning.data.preprocessing import Preprocessing
 
-SMALL = 2  # px across at working size, below which a lesion hardly counts
-WANTED = 8  # px, the width of a unit of the finest level that detectors read by default
-SMALLEST = 0.05  # share of the lesions whose largest speaks for the small ones
-GRANULE = 32  # px, of which a size is a multiple: the stride of most encoders
-WHOLE = 512  # px, above which an image is better cut into tiles
+SMALL = 2  # px: lesions smaller than this at working size are hardly visible
+WANTED = 8  # px: width of a feature position at the finest level that detectors use by default
+SMALLEST = 0.05  # fraction of the smallest lesions, whose largest one is reported
+GRANULE = 32  # px: sizes are multiples of this, the stride of most encoders
+WHOLE = 512  # px: size above which an image is better divided into tiles
 TILE = 256  # px
 
 
 def describe_lesions(sizes: Sequence[float], preprocessing: Preprocessing) -> str:
-    """How many lesions there are and how large the small ones are, in words, with options where they are too small.
+    """Describes the number of lesions and the size of small ones, and suggests options if they are too small.
 
     Args:
-        sizes: Each one's longer side at working size, in pixels; at least one.
-        preprocessing: Of that size.
+        sizes: Longer side of each lesion at working size, in pixels. At least one.
+        preprocessing: Preprocessing with this working size.
     """
     low = float(np.quantile(sizes, SMALLEST, method="inverted_cdf"))
     small = sum(size < SMALL for size in sizes)

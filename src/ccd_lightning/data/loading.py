@@ -1,4 +1,4 @@
-"""From images in memory to batches on a device."""
+"""Loading of images from memory to batches on a device."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Batch = dict[str, Any]
 
 
 class ImageBatch(NamedTuple):
-    """Images, and what of each is not the margin of a letterbox.
+    """A batch of images, and the area of each that is not the margin of a letterbox.
 
     Attributes:
-        pixels: (B, 3, H, W) in [0, 1].
-        content: Top, left, bottom and right in pixels, (B, 4) int64.
+        pixels: Images (B, 3, H, W) in [0, 1].
+        content: Top, left, bottom and right of the area in pixels, (B, 4) int64.
     """
 
     pixels: Tensor
@@ -37,20 +37,20 @@ class ImageBatch(NamedTuple):
 
 
 def possible_workers(wanted: int) -> int:
-    """How many processes may load; beside gloo's threads, through which ranks on CPUs talk, none.
+    """Returns how many worker processes may load images: none if ranks on CPUs communicate with gloo.
 
-    There a worker that is forked hangs at birth now and then.
+    A worker that is forked while gloo's threads run occasionally hangs at its start.
     """
     return 0 if distributed.is_initialized() and distributed.get_backend() == "gloo" else wanted
 
 
 def unit_range(pixels: Tensor) -> Tensor:
-    """From uint8 to [0, 1]."""
+    """Converts uint8 to [0, 1]."""
     return pixels.float() / 255
 
 
 def unit_range_batch(batch: Batch) -> Batch:
-    """A batch whose uint8 images are brought to [0, 1]; everything else stays as it is."""
+    """Converts the uint8 images of a batch to [0, 1]. All other entries are unchanged."""
     return {
         name: unit_range(value) if isinstance(value, Tensor) and value.dtype == torch.uint8 else value
         for name, value in batch.items()
@@ -70,15 +70,15 @@ def read_batch(files: Sequence[str | Path], preprocessing: Preprocessing, device
 
 
 class ImageLoader(LightningDataModule):
-    """Serves images that are in memory: in batches with their views, and in batches without any on a device.
+    """Loads images from memory: in batches with their views, and in batches without views on a device.
 
-    A subclass's `setup` fills `datasets`, and sets `root` and `preprocessing`.
+    `setup` of a subclass fills `datasets`, and sets `root` and `preprocessing`.
 
     Args:
-        batch_size: Images in a batch.
-        views: What to draw from training and held-out images beside themselves.
-        num_workers: Processes that load; 0 loads in the main one.
-        seed: Decides the order and the views.
+        batch_size: Number of images in a batch.
+        views: Views to draw from training and held-out images in addition to the images.
+        num_workers: Number of processes that load images. 0 loads in the main process.
+        seed: Seed of the order and of the views.
     """
 
     root: Path
@@ -115,31 +115,31 @@ class ImageLoader(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Normal training images, in a new order each epoch."""
+        """Returns a loader of the normal training images, in a new order in each epoch."""
         return self._loader(self.datasets["train"], shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Held-out normal images."""
+        """Returns a loader of the held-out normal images."""
         return self._loader(self.datasets["val"])
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Normal and abnormal test images."""
+        """Returns a loader of the normal and abnormal test images."""
         return self._loader(self.datasets["test"])
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """The test images, for their scores; no mask is read."""
+        """Returns a loader of the test images for scoring. No mask is read."""
         return self._loader(self.datasets["predict"])
 
     def normal_images(
         self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
     ) -> tuple[Iterator[ImageBatch], Iterator[ImageBatch]]:
-        """Batches of the training and of the held-out images.
+        """Returns batches of the training images and of the held-out images.
 
         Args:
-            device: Where they are put.
-            rank: Which of the shares of the batches to give.
-            ranks: Into how many shares they are dealt out; 1 gives all of them, the same on every rank.
-            at_most: About how many images of each to give, evenly spaced, the same each time; None gives all.
+            device: Device of the batches.
+            rank: Index of the share of the batches to return.
+            ranks: Number of shares into which batches are divided. With 1, every rank gets all batches.
+            at_most: Approximate maximum number of images of each, evenly spaced and the same each time. None for all.
         """
         self.setup("fit")
         train, held_out = (self._plain(self.datasets[side], device, rank, ranks, at_most) for side in ("train", "val"))
@@ -157,39 +157,39 @@ class ImageLoader(LightningDataModule):
 
     @property
     def tile(self) -> int:
-        """Side of the tiles that the views are drawn from, in pixels; 0 where they are drawn from whole images."""
+        """Side in pixels of the tiles from which the views are drawn; 0 if they are drawn from whole images."""
         return int(getattr(self.views, "tile", 0))
 
     @property
     def shown_sizes(self) -> dict[str, tuple[int, int]]:
-        """Heights and widths of what an encoder is shown in pretraining, in pixels, by the options that set them."""
+        """Heights and widths in pixels of the encoder's input in pretraining, by the options that set them."""
         whole = {} if self.tile else {"data.size": self.preprocessing.shape}
         sizes: dict[str, int] = getattr(self.views, "sizes", {})
         return whole | {f"data.views.{name}": (size, size) for name, size in sizes.items()}
 
     @property
     def distributions(self) -> int | None:
-        """How many strong augmentations the views' family has; None where the views have no family."""
+        """Number of strong augmentations in the views' family; None if the views have no family."""
         count = getattr(getattr(self.views, "family", None), "count", None)
         return None if count is None else int(count)
 
     @property
     def position_pairs(self) -> int | None:
-        """How many pairs of patches the views draw of an image; None where they do not say."""
+        """Number of patch pairs that the views draw per image; None if the views do not define it."""
         pairs = getattr(self.views, "pairs", None)
         return None if pairs is None else int(pairs)
 
     def held_out_distributions(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """The held-out images, or their tiles, under each strong augmentation, the same each time and on every rank.
+        """Yields the held-out images, or their tiles, under each strong augmentation, equal each time and on all ranks.
 
         Yields:
-            Images (B K, 3, H, W) in [0, 1] and the index (B K,) of each one's distribution; nothing where the views
-            have no family of strong augmentations.
+            Images (B K, 3, H, W) in [0, 1] and the index (B K,) of the distribution of each; nothing if the views have
+            no family of strong augmentations.
         """
         family = getattr(self.views, "family", None)
         if family is None:
             return
-        # The loader's own family stays where it is.
+        # A copy, because the loader's own family must stay on its device.
         family, generator = copy.deepcopy(family).to(device), torch.Generator(device).manual_seed(self.seed)
         for whole, _ in self.normal_images(device)[1]:
             images = tiles(whole, self.tile) if self.tile else whole
@@ -197,9 +197,9 @@ class ImageLoader(LightningDataModule):
             yield family(images.repeat_interleave(family.count, dim=0), index, generator), index
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in which epoch to go on: Lightning asks for the first batches before it tells a resumed run's epoch.
+        """Returns where to resume in an epoch: Lightning requests the first batches before it restores the epoch.
 
-        With it is what this place depends on, which a resumed run must share (`cli.continuity`).
+        Also contains what this position depends on, which must not change in a resumed run (`cli.continuity`).
         """
         if self.trainer is None or "train" not in self.datasets:
             return {}
@@ -208,11 +208,11 @@ class ImageLoader(LightningDataModule):
         return {"epoch": epoch, "batch": batch, **self.pace(self.trainer)}
 
     def pace(self, trainer: Trainer, batch_size: int | None = None) -> dict[str, Any]:
-        """How many batches an epoch of training has, and what that and their images depend on.
+        """Returns the number of batches in a training epoch, and the settings on which it and their images depend.
 
         Args:
-            trainer: Of the fit.
-            batch_size: Images in a batch; None for those of this data module.
+            trainer: Trainer of the fit.
+            batch_size: Number of images in a batch. None for that of this data module.
         """
         count, ranks, size = len(self.datasets["train"]), trainer.world_size, batch_size or self.batch_size
         batches = len(DistributedBatchSampler(EpochSampler(count, self.seed, shuffle=True), size, ranks=ranks))
@@ -224,15 +224,15 @@ class ImageLoader(LightningDataModule):
             "batch_size": size,
             "ranks": ranks,
             "accumulate": trainer.accumulate_grad_batches,
-            "limit": str(limit),  # 1 is one batch, 1.0 all of them
+            "limit": str(limit),  # 1 is one batch, 1.0 all batches
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where the checkpoint was written."""
+        """Resumes where the checkpoint was written."""
         self._go_on_at = state_dict.get("epoch", 0), state_dict.get("batch", 0)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Makes the views that are made on the device, and brings images from uint8 to [0, 1]."""
+        """Computes the views that are made on the device, and converts images from uint8 to [0, 1]."""
         complete = getattr(self.views, "complete", None)
         if complete is not None:
             batch = complete(batch)

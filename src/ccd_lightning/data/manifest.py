@@ -1,4 +1,4 @@
-"""The split table: which image is what, and in which split."""
+"""The manifest: a table of all images with their split and kind."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ccd_lightning.writing import atomic_write, cell, is_file_name, open_table, 
 Split = Literal["train", "test"]
 GOOD = "good"
 COLUMNS = ("path", "split", "kind", "mask", "group")
-SEVERAL = "|"  # between the masks of an image
+SEVERAL = "|"  # separator of the masks of an image
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image.
+    """An image.
 
     Attributes:
-        path: The image file.
-        split: "train" or "test"; held-out validation images are drawn from "train" later, by seed.
+        path: Path of the image.
+        split: "train" or "test". Held-out images are later drawn from "train", by the seed.
         anomaly_type: "good" for a normal image, else the kind of abnormality ("polyp", "glaucoma", ...).
-        masks: The files with the ground truth, for abnormal images that have some; what any of them marks is abnormal.
-        group: Patient or video, where known.
-        guessed: Whether the group is what a name says, which the patient in the file's header replaces.
+        masks: Mask files of an abnormal image, if available. A pixel is abnormal if any of them marks it.
+        group: Patient or video, if known.
+        guessed: Whether the group was derived from a name. If so, the patient in the file's header replaces it.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Row:
 
 
 class Flaw(NamedTuple):
-    """What is wrong with a file, in words that go on after its name."""
+    """What is wrong with a file, as the end of a sentence that begins with its name."""
 
     path: Path
     message: str
@@ -58,17 +58,16 @@ class Flaw(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """All images of a data set with their split, kind and mask.
+    """All images of a data set with their split, kind and masks.
 
     Args:
-        root: The folder that relative paths of a written manifest refer to.
+        root: Folder to which relative paths in a written manifest refer.
         rows: The images, in a fixed order.
-        flaws: What was found wrong in reading them: images and masks that do not go together.
-        left_out: What is in the folder but not in the table, each in words such as "3 images in valid".
+        flaws: Problems found while reading them: images and masks that do not match.
+        left_out: What is in the folder but not in the manifest, as texts such as "3 images in valid".
 
     Raises:
-        UserError: If there is an abnormal image among the training images, one stands in the table twice, or a kind
-            cannot be the name of a folder.
+        UserError: If a training image is abnormal, an image occurs twice, or a kind is not a valid folder name.
     """
 
     root: Path
@@ -83,24 +82,24 @@ class Manifest:
 
         kinds = {row.anomaly_type: row for row in self.rows}
         wrong = next((row for kind, row in kinds.items() if not is_file_name(kind)), None)
-        if wrong is not None:  # such as "../other", which `ccd data prepare --copy` would write to
+        if wrong is not None:  # such as "../other", to which `ccd data prepare --copy` would write
             raise UserError(
                 f"{wrong.path}: its kind {short_text(wrong.anomaly_type)!r} cannot be the name of a folder. Give it"
                 " another one, without / and \\."
             )
 
-        seen: set[str] = set()  # their hashes take less time and memory than those of paths
+        seen: set[str] = set()  # strings, whose hashes take less time and memory than those of paths
         for row in self.rows:
             if (name := str(row.path)) in seen:
                 raise UserError(f"{row.path}: this image is in the table twice; leave it in one split, once.")
             seen.add(name)
 
     def select(self, split: Split) -> list[Row]:
-        """The rows of one split, in order."""
+        """Returns the rows of one split, in order."""
         return [row for row in self.rows if row.split == split]
 
     def write(self, path: Path) -> None:
-        """Writes the table as CSV; paths below the root become relative to it."""
+        """Writes the manifest as CSV. Paths below the root are written relative to it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial, open_table(partial) as file:
             writer = csv.writer(file)
@@ -115,12 +114,12 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path, root: Path | None = None) -> Manifest:
-        """Reads a table that `write` wrote; relative paths refer to `root` (by default, the table's folder).
+        """Reads a manifest written by `write`. Relative paths refer to `root` (by default, the folder of the table).
 
-        Without a column of groups, names say which images are of one patient or recording, where files do not.
+        Without a group column, groups are derived from file headers, or else from names.
 
         Raises:
-            UserError: If the file, one of its columns or a value is not what it should be.
+            UserError: If the file, one of its columns or a value is invalid.
         """
         if not path.is_file():
             raise UserError(
@@ -131,7 +130,7 @@ class Manifest:
             try:
                 return cls(root, _rows(path, root))
             except UnicodeDecodeError as error:
-                rows = _rows(path, root, errors="surrogateescape")  # names of files need not be UTF-8, but be there
+                rows = _rows(path, root, errors="surrogateescape")  # file names need not be UTF-8, but must exist
                 if any(size_of(row.path) < 0 for row in rows):
                     raise UserError(f"{path}: not in UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
                 return cls(root, rows)
@@ -142,7 +141,7 @@ class Manifest:
 
 
 def one_sided(manifest: Manifest) -> str:
-    """What a test of only normal or only abnormal images does not tell, in words; empty for others."""
+    """Describes what a test of only normal or only abnormal images cannot measure. Empty in other cases."""
     labels = {row.label for row in manifest.select("test")}
     if len(labels) != 1:
         return ""
@@ -154,19 +153,19 @@ def one_sided(manifest: Manifest) -> str:
 
 
 def _rows(path: Path, root: Path, errors: str = "strict") -> list[Row]:
-    with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:  # with a mark, as Excel writes it
+    with path.open(newline="", encoding="utf-8-sig", errors=errors) as file:  # skips the mark that Excel writes
         return list(_parse(path, root, csv.reader(file)))
 
 
 def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]:
     header = [name.strip() for name in next(lines, [])]
-    if any("\0" in name for name in header):  # as in UTF-16, in which Excel writes Unicode text
+    if any("\0" in name for name in header):  # UTF-16, as Excel writes Unicode text
         raise UserError(f"{table}: not in UTF-8. Save it as CSV in UTF-8.")
     if missing := {"path", "split", "kind"} - set(header):
         apart = " Its columns have to be separated by commas." if len(header) == 1 and ";" in header[0] else ""
         raise UserError(f"{table}: the column {sorted(missing)[0]!r} is missing; expected {', '.join(COLUMNS)}.{apart}")
     columns = [header.index(name) if name in header else len(header) for name in COLUMNS]
-    empty = [""] * (len(header) + 1)  # for columns that are not there, and lines that end early
+    empty = [""] * (len(header) + 1)  # for missing columns and short lines
     splits = {name: name for name in get_args(Split)}
     for line, values in enumerate(lines, start=2):
         if not values:
@@ -188,12 +187,12 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
 
 
 def masks_cell(names: Iterable[str]) -> str:
-    """The masks of an image as a cell of a table: one, or several with `SEVERAL` between them."""
+    """Joins the masks of an image to a cell of a table, separated by `SEVERAL`."""
     return SEVERAL.join(map(path_cell, names))
 
 
 def masks_of(names: str, root: Path) -> tuple[Path, ...]:
-    """The files that a cell names, as `masks_cell` wrote it; relative ones refer to `root`."""
+    """Splits a cell written by `masks_cell` into paths. Relative paths refer to `root`."""
     if SEVERAL not in names or (root / names).is_file():
         return (root / names,) if names else ()
     return tuple(root / name.strip() for name in names.split(SEVERAL) if name.strip())

@@ -1,4 +1,4 @@
-"""What would make the pixel metrics of an image unsound: its masks."""
+"""Checks of masks that would make pixel metrics unsound."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.regions import count_outside
 from ccd_lightning.errors import UserError
 
-BETWEEN = 0.01  # share of a mask's pixels that may lie between a fourth and three fourths of its range
+BETWEEN = 0.01  # fraction of a mask's pixels that may lie between a quarter and three quarters of its range
 
 
 def check_masks(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], list[float]]:
-    """What is wrong with the masks of an image.
+    """Checks the masks of an image.
 
     Args:
         row: The image and its masks.
-        preprocessing: Crop and size at which lesions can be too small.
+        preprocessing: Crop and working size, by which lesions can be too small.
 
     Returns:
-        Findings, and how long the longer side of each connected region is at working size, in pixels.
+        Findings, and the length of the longer side of each connected region at working size, in pixels.
     """
     try:
         placement, found = find_placement(row.path, preprocessing), list[Finding]()
@@ -61,7 +61,7 @@ def check_masks(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], 
 
 
 def _extent(row: Row, marked: NDArray[np.bool_]) -> Iterator[Finding]:
-    """Masks (height, width) that tell nothing apart: of which nothing or everything is marked."""
+    """Checks whether a mask (height, width) is empty or marks everything."""
     if not marked.any():
         message = f"empty, though the image is {row.anomaly_type}."
         yield Finding("warning", "empty masks", row.masks[0], message, row.path)

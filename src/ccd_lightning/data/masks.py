@@ -1,4 +1,4 @@
-"""Ground truth of an image, whatever it is stored as: mask images, pages of stacks, slices of volumes, annotations."""
+"""Ground truth of an image, from mask images, pages of stacks, slices of volumes or annotations."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.sources import axis_of, split_page
 from ccd_lightning.errors import UserError
 
-LABELS = 16  # a mask of at most so many different values, all dark, holds labels
-FILLED = 0.9  # share of the numbers of regions that fill a square somewhere
+LABELS = 16  # a mask with at most this many different values, all dark, contains labels
+FILLED = 0.9  # fraction of the region numbers that must fill a 2 x 2 px square somewhere
 
 Bools = NDArray[np.bool_]
 
@@ -28,28 +28,28 @@ Bools = NDArray[np.bool_]
 def read_mask(
     masks: Sequence[Path], image: Path, preprocessing: Preprocessing, placement: Placement | None = None
 ) -> Bools:
-    """Reads what is abnormal in an image as (H, W) bool, at working size.
+    """Reads the mask of an image as (H, W) bool, at working size.
 
-    Areas are kept, and so is at least one pixel of each region, however small it is (`resize_regions`).
+    Areas are preserved, and each region keeps at least one pixel, however small it is (`resize_regions`).
 
     Args:
-        masks: All files that mark something in the image.
-        image: The image.
-        preprocessing: What brought it to working size.
-        placement: Where it lies there; None where the masks' own size says it.
+        masks: All mask files of the image.
+        image: Path of the image.
+        preprocessing: Preprocessing of the image.
+        placement: Placement of the image. None to derive it from the size of the masks.
 
     Raises:
-        UserError: If a file cannot be read, or the files are of different sizes.
+        UserError: If a file cannot be read, or the files have different sizes.
     """
     joined = open_masks(masks, image)
     return preprocessing.apply_to_mask(joined, placement or preprocessing.place_size(joined.shape[::-1]))
 
 
 def open_masks(masks: Sequence[Path], image: Path) -> Bools:
-    """What any of the masks of an image marks, (height, width), at their own size.
+    """Reads the union of an image's masks, (height, width), at their original size.
 
     Raises:
-        UserError: If a file cannot be read, or the files are of different sizes.
+        UserError: If a file cannot be read, or the files have different sizes.
     """
     joined = open_mask(masks[0], image)
     for path in masks[1:]:
@@ -64,10 +64,10 @@ def open_masks(masks: Sequence[Path], image: Path) -> Bools:
 
 
 def open_mask(path: Path, image: Path) -> Bools:
-    """What one mask of an image marks, (height, width).
+    """Reads one mask of an image, (height, width).
 
     Raises:
-        UserError: If the file cannot be read, or its volume does not lie where the image's does.
+        UserError: If the file cannot be read, or is a volume that is not aligned with the image's volume.
     """
     if is_annotation(path):
         return read_annotation(path, image, read_header(image).size)
@@ -84,11 +84,11 @@ def open_mask(path: Path, image: Path) -> Bools:
 
 
 def abnormal_pixels(mask: Image.Image) -> Bools:
-    """Which pixels of a mask image are abnormal, (height, width).
+    """Returns which pixels of a mask image are abnormal, (height, width).
 
-    In an image that holds labels it is whatever is not the background (`_labelled`). Else it is what is brighter than
-    half of the range in any channel, or, where nothing is as bright, as in a dim attention map, than half of the
-    image's own maximum.
+    In an image of labels, everything but the background is abnormal (`_labelled`). Otherwise, pixels are abnormal if
+    they are brighter than half of the range in any channel. If no pixel is that bright, as in a dim attention map, they
+    are abnormal if brighter than half of the image's own maximum.
     """
     labelled = _labelled(mask)
     if labelled is not None:
@@ -101,16 +101,16 @@ def abnormal_pixels(mask: Image.Image) -> Bools:
 
 
 def _bright(mask: Image.Image) -> tuple[Any, Any]:
-    """The values of an image, (height, width, channels), and which of them are brighter than half of the range."""
+    """Returns the values of an image (height, width, channels), and which are brighter than half of the range."""
     values = np.atleast_3d(np.asarray(mask if mask.mode in ("L", "I", "F", *SIXTEEN) else mask.convert("RGB")))
     return values, values > (32767 if mask.mode in SIXTEEN else 127)
 
 
 def _labelled(mask: Image.Image) -> Bools | None:
-    """What a mask image marks if its values are labels, (height, width); None if they are brightness.
+    """Returns the mask (height, width) if the values of a mask image are labels, or None if they are brightness.
 
-    Labels are: the colours of a palette, of which black is the background, or else the index 0; values of which there
-    are few, and none is bright; and numbered regions (`_are_numbers`).
+    Labels are: the colours of a palette, with black or else index 0 as background; few different values, none of them
+    bright; and numbered regions (`_are_numbers`).
     """
     values, bright = _bright(mask)
     if mask.mode == "P":
@@ -120,7 +120,7 @@ def _labelled(mask: Image.Image) -> Bools | None:
         if coloured and (len(used) <= LABELS or _are_numbers(indices)):
             black = (values == 0).all(axis=2)
             return ~black if black.any() else indices > 0
-        return None if bright.any() else indices > 0  # of greys that say nothing, what counts is the index
+        return None if bright.any() else indices > 0  # in a grey palette without bright values, the index counts
     if values.shape[2] == 1 and _are_numbers(values[:, :, 0]):
         return np.asarray(values[:, :, 0] > 0)
     if bright.any() or len(np.unique(values)) > LABELS:
@@ -129,11 +129,10 @@ def _labelled(mask: Image.Image) -> Bools | None:
 
 
 def _are_numbers(values: NDArray[Any]) -> bool:
-    """Whether an image (height, width) of more than `LABELS` values numbers regions, as instances of lesions.
+    """Returns whether an image (height, width) of more than `LABELS` values numbers regions, such as lesions.
 
-    The values are 0, 1 and so on to at most 255 without a gap; nine in ten of them fill a square of 2 x 2 px, which
-    those at a soft border do not; and most steps between neighbours are of more than 1, which those of a smooth map
-    are not.
+    The values are 0, 1 and so on to at most 255 without a gap. Nine in ten of them fill a square of 2 x 2 px, unlike
+    values at a soft border. Most steps between neighbours are larger than 1, unlike in a smooth map.
     """
     if values.dtype.kind not in "iu" or values.min() < 0 or not LABELS <= values.max() <= 255:
         return False
@@ -148,7 +147,7 @@ def _are_numbers(values: NDArray[Any]) -> bool:
 
 
 def grey_share(path: Path) -> float:
-    """Share of the pixels of a mask that are neither dark nor bright, within its own range; 0 of labels."""
+    """Returns the fraction of a mask's pixels that are neither dark nor bright, within its own range. 0 for labels."""
     if is_annotation(path) or is_volume(split_page(path)[0]):
         return 0.0
     mask = open_image(path)

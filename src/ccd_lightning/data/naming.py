@@ -1,4 +1,4 @@
-"""What the names of files and folders say: normal, abnormal, a mask, a patient, or nothing of interest."""
+"""Meaning of file and folder names: normal, abnormal, mask, patient or irrelevant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz"}
 )
 
-# Names are compared in lower case, without separators, and without a last word that says "images".
+# Names are compared in lower case, without separators, and without a last word that means "images".
 NORMAL_NAMES = frozenset(
     {"good", "normal", "normals", "healthy", "negative", "negatives", "control", "controls", "healthycontrol"}
     | {"healthycontrols", "unremarkable", "ok", "no"}
@@ -50,8 +50,8 @@ _MASK_WORDS = r"segmentation|seg|masks?|gt|ground[-_ ]?truth|labels?|annotations
 MASK_STEM = re.compile(rf"(.+?)[-_. ]+(?:{_MASK_WORDS})(?:[-_ ]?\d+|[-_ ]*\(\d+\))?", re.IGNORECASE)
 MASK_FOLDER = re.compile(rf"(.+)[-_ ](?:{_MASK_WORDS}|segmentations|segs|gts)", re.IGNORECASE)
 
-# A patient's images, or a recording's, hang together. Words that mean nothing else count anywhere in a name, short ones
-# at its beginning alone; a number has to follow. Earlier patterns win, so that a patient's videos are one group.
+# The images of a patient or recording form a group. Unambiguous words count anywhere in a name, short ones only at its
+# beginning; a number must follow. Earlier patterns take precedence, so that all videos of a patient are one group.
 _ID = r"(?:[-_ ]?(?:id|nr|no))?(?:[-_ .#=(]{0,2}\d+|[-_ ][a-z]{1,2}\d+)"
 GROUPS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -74,28 +74,28 @@ WHOLE_SUFFIXES = (".nii.gz", ".mha.gz")
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder is one that systems leave beside the data."""
+    """Returns whether a file or folder is one that operating systems create."""
     return name.startswith(".") or name.lower() in JUNK
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file's name in lower case, such as ".png", or ".nii.gz", which has two parts."""
+    """Returns the suffix of a file name in lower case, such as ".png", or ".nii.gz", which has two parts."""
     lower = name.lower()
     return next((whole for whole in WHOLE_SUFFIXES if lower.endswith(whole)), os.path.splitext(lower)[1])
 
 
 def stem_of(name: str) -> str:
-    """A file's name without its suffix, such as "a_seg" of "a_seg.nii.gz"."""
+    """Returns a file name without its suffix, such as "a_seg" for "a_seg.nii.gz"."""
     return name[: len(name) - len(suffix_of(name))]
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is read as an image."""
+    """Returns whether a file with this name is read as an image."""
     return suffix_of(name) in SUFFIXES
 
 
 def unread_suffix(name: str) -> str | None:
-    """The suffix of a file that is no image that can be read, but may be one; None for texts, tables and the like."""
+    """Returns the suffix of a file that may be an image in an unsupported format; None for texts, tables etc."""
     suffix = suffix_of(name)
     if suffix in IGNORED or suffix in SUFFIXES or (not suffix and re.match(r"license|readme|makefile", name.lower())):
         return None
@@ -103,7 +103,7 @@ def unread_suffix(name: str) -> str | None:
 
 
 def plain(name: str) -> str:
-    """A folder's name as it is compared: lower case, no separators, no last word such as "images"."""
+    """Normalises a folder name for comparisons: lower case, no separators, no last word such as "images"."""
     words = [word for word in re.split(r"[-_ .]+", name.lower()) if word]
     if len(words) > 1 and words[-1] in IMAGE_WORDS:
         words.pop()
@@ -111,19 +111,19 @@ def plain(name: str) -> str:
 
 
 def is_normal(name: str) -> bool:
-    """Whether a folder or kind of this name holds normal images."""
+    """Returns whether a folder or kind with this name contains normal images."""
     return plain(name) in NORMAL_NAMES
 
 
 def is_abnormal(name: str) -> bool:
-    """Whether a folder of this name holds abnormal images, wherever it lies."""
+    """Returns whether a folder with this name contains abnormal images, independent of its location."""
     return plain(name) in ABNORMAL_NAMES
 
 
 def is_mask_folder(folder: Path) -> bool:
-    """Whether a folder holds masks, by its name: such as "masks", or "polyp_mask" beside a folder "polyp".
+    """Returns whether a folder contains masks, by its name: "masks", or "polyp_mask" next to a folder "polyp".
 
-    Beside none, as with "missing_label", the name may be that of a kind.
+    Without such a neighbour, as for "missing_label", the name may be that of a kind.
     """
     if plain(folder.name) in MASK_NAMES:
         return True
@@ -136,17 +136,17 @@ def _folders_in(folder: Path) -> frozenset[str]:
 
 
 def image_stem(stem: str) -> str | None:
-    """The stem of a mask's image, such as "a" of the mask "a_mask_1"; None if the name is not that of a mask."""
+    """Returns the stem of a mask's image, such as "a" for the mask "a_mask_1"; None if it is not a mask's name."""
     found = MASK_STEM.fullmatch(stem)
     return found[1] if found else None
 
 
 def group_of(path: Path, base: Path) -> str | None:
-    """The patient or recording of an image, such as "patient012", by its name or that of a folder below `base`.
+    """Returns the patient or recording of an image, such as "patient012", by its name or a folder below `base`.
 
     Args:
-        path: The image.
-        base: The folder below which folders may be named after patients or recordings.
+        path: Path of the image.
+        base: Folder whose subfolders may be named after patients or recordings.
     """
     names = *_parts(stem_of(path.name)), *_folder_parts(path.parent, base)
     for pattern in GROUPS:
@@ -157,7 +157,7 @@ def group_of(path: Path, base: Path) -> str | None:
 
 
 def _parts(name: str) -> list[str]:
-    """The names that `ccd data prepare --copy` joined into one, the last first."""
+    """Splits a name into the parts that `ccd data prepare --copy` joined, the last part first."""
     return name.split("__")[::-1]
 
 

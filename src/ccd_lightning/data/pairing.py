@@ -1,4 +1,4 @@
-"""Which mask belongs to which image."""
+"""Pairing of masks with images."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from ccd_lightning.data.sources import split_page
 from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
-# Words in which the names of an image and of its mask may differ: BraTS has ..._flair_60 and ..._seg_60.
+# Words in which the names of an image and its mask may differ: BraTS has ..._flair_60 and ..._seg_60.
 _DIFFER = MASK_NAMES | IMAGE_WORDS | {"flair", "t1", "t2", "t1ce", "t1c", "orig", "original", "mri", "ct"}
 
 
 SEPARATORS = "-_. ("
 
-Folders = Mapping[Path, tuple[str, ...]]  # files, each with the folders that it is compared by
+Folders = Mapping[Path, tuple[str, ...]]  # files, each with the folder names used in the comparison
 Key = Callable[[Path, tuple[str, ...]], Hashable]
 
 
 def folders_below(path: Path, base: Path) -> tuple[str, ...]:
-    """The folders of a file below another, in lower case, without those that are called after images or masks."""
+    """Returns the names of a file's folders below `base` in lower case, except those named after images or masks."""
     folders = [folder for folder in reversed(path.parents) if folder != base and folder.is_relative_to(base)]
     names = (folder.name.lower() for folder in folders if not is_mask_folder(folder))
     return tuple(name for name in names if name not in IMAGE_WORDS)
 
 
 def pair(images: Folders, masks: Folders) -> tuple[dict[Path, list[Path]], list[Path]]:
-    """Finds each mask's image.
+    """Finds the image of each mask.
 
-    In falling order: the same folders and the same name, then with "_mask" and the like left out; the same without
-    regard to folders; the same without the words that tell an image from its mask; and the image whose name the
-    mask's goes on after, as `a_EX` does after `a`. A rule decides where it leads to one image.
+    Rules, in this order: same folders and same name; the same after removing "_mask" and the like; both without regard
+    to folders; the same after removing words that distinguish images from masks; and the image whose name is a prefix
+    of the mask's, such as `a` for `a_EX`. The first rule that leads to exactly one image decides.
 
     Args:
         images: The images.
         masks: The masks.
 
     Returns:
-        All masks of each image that has some, and the masks without an image.
+        All masks of each image that has any, and the masks without an image.
     """
     found, orphans = defaultdict[Path, list[Path]](list), list[Path]()
     if not masks:
@@ -75,7 +75,7 @@ def _index(images: Folders, key: Key) -> dict[Hashable, list[Path]]:
 def _begun_by(
     stem: str, folders: tuple[str, ...], images: Folders, stems: Mapping[Hashable, list[Path]]
 ) -> Path | None:
-    """The image with the longest name after which a mask's goes on with a separator; None if there is not just one."""
+    """Returns the image with the longest name that the mask's name continues after a separator; None if ambiguous."""
     for end in range(len(stem) - 1, 0, -1):
         if stem[end] in SEPARATORS and (candidates := stems.get(stem[:end])):
             near = [one for one in candidates if images[one] == folders] or candidates
@@ -106,7 +106,7 @@ _RULES: tuple[tuple[Key, Key], ...] = (
 
 
 def pair_annotations(images: Sequence[Path], places: Iterable[Path]) -> Mapping[Path, list[Path]]:
-    """The COCO files in some folders that name each image: by its path, or by its name where no other image has it.
+    """Finds the COCO files in some folders that list each image: by its path, or by its name if it is unique.
 
     Raises:
         UserError: If a file cannot be read.
@@ -129,21 +129,21 @@ def settle(
     places: Mapping[Path, Path],
     what: str = "mask",
 ) -> tuple[dict[Path, tuple[Path, ...]], list[Flaw]]:
-    """The masks of each image, and what is wrong.
+    """Collects the masks of each image and the flaws.
 
     Args:
         images: The abnormal images.
-        found: The masks of those that have some.
-        stray: Masks without an image, each with the folder where it would be.
-        places: For each image the folder where its mask would be.
-        what: What masks are called, in messages.
+        found: The masks of the images that have any.
+        stray: Masks without an image, each with the folder in which the image is expected.
+        places: Folder in which the mask is expected, for each image.
+        what: Word for masks in messages.
 
     Returns:
-        The masks by image, and the flaws: a mask without an image, sizes that differ, and, of what is not called a
-        mask, an image without one.
+        The masks by image, and the flaws: masks without an image, sizes that differ and, if `what` is not "mask",
+        images without a mask.
     """
     advice = "Add it; only without any masks are images tested without."
-    optional = what == "mask"  # pixel metrics leave out the images without one
+    optional = what == "mask"  # images without a mask are left out of pixel metrics
     missing = [path for path in images if path not in found] if (found or stray) and not optional else []
     flaws = [Flaw(path, f"no {what} for this image in {places[path]}. {advice}") for path in missing]
     advice = f"Add the image or remove the {what}."
@@ -155,15 +155,15 @@ def settle(
 def pair_masks(
     images: list[Path], folder: Path, masks: list[Path], truth: Path, what: str = "mask"
 ) -> tuple[dict[Path, tuple[Path, ...]], list[Flaw]]:
-    """Pairs images below one folder with masks below another, as `settle` does."""
+    """Pairs images below one folder with masks below another, and returns the same as `settle`."""
     files = {path: folders_below(path, folder) for path in images}
     found, orphans = pair(files, {mask: folders_below(mask, truth) for mask in masks})
     return settle(images, found, dict.fromkeys(orphans, folder), dict.fromkeys(images, truth), what)
 
 
 def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
-    """What is wrong with sizes, numbers of pages, and places in the body that two headers state; nothing is decoded."""
-    if is_annotation(mask):  # whose numbers are read with the mask
+    """Compares sizes, numbers of pages and alignment of an image and its mask by their headers. Nothing is decoded."""
+    if is_annotation(mask):  # numbers in annotations are checked when the mask is read
         return
     try:
         header, other = read_header(image), read_header(mask)

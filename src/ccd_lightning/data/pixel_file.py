@@ -1,4 +1,4 @@
-"""Decoded images in a NumPy file, of which one at a time is read."""
+"""Decoded images in a NumPy file, from which single images are read."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ UInt8Array = npt.NDArray[np.uint8]
 class PixelFile:
     """An array (N, 3, H, W) uint8 in a .npy file, which can be indexed along its first axis.
 
-    It is read, not mapped: what was read is no part of the process's memory, processes that are started with a copy of
-    this object (`spawn`, `forkserver`) open the file instead of holding its pixels, and a file that is cut off while it
-    is in use is an error instead of a crash.
+    The file is read rather than memory-mapped: its content does not count as memory of the process, processes started
+    with a copy of this object (`spawn`, `forkserver`) open the file instead of holding its pixels, and a file that is
+    truncated while in use raises an error instead of crashing the process.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Attributes:
         shape: N, 3, H, W.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is no such file, or not as long as its header says.
+        OSError: If the file cannot be read.
+        ValueError: If it is not such a file, or its length does not match its header.
     """
 
     dtype = np.dtype(np.uint8)
@@ -46,7 +46,7 @@ class PixelFile:
             raise ValueError(f"{path}: a header of version {version}")
         self.shape, is_transposed, dtype = header[version](self._file)
         self._start = self._file.tell()
-        self._bytes = math.prod(self.shape[1:])  # of an image
+        self._bytes = math.prod(self.shape[1:])  # bytes per image
         whole = path.stat().st_size == self._start + math.prod(self.shape)
         if len(self.shape) != 4 or is_transposed or dtype != self.dtype or not whole:
             raise ValueError(f"{path}: not the pixels of images")
@@ -58,7 +58,7 @@ class PixelFile:
         return int(self.shape[0])
 
     def __getitem__(self, index: int | slice | npt.NDArray[np.intp]) -> UInt8Array:
-        """An image (3, H, W), or several (n, 3, H, W)."""
+        """Returns one image (3, H, W), or several (n, 3, H, W)."""
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
         if isinstance(index, np.ndarray):
@@ -82,7 +82,7 @@ class PixelFile:
             raise OSError(f"{self.path}: it became shorter while it was in use. Start again, and it is made anew.")
 
     def _read(self, view: memoryview, start: int) -> int:
-        if hasattr(os, "preadv"):  # needs no position, which processes that were forked share
+        if hasattr(os, "preadv"):  # does not move the file position, which forked processes share
             return os.preadv(self._file.fileno(), [view], start)
         with self._turn:
             self._file.seek(start)

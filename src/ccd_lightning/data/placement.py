@@ -1,4 +1,4 @@
-"""Where an image lies at working size, and which part of the original that is."""
+"""Placement of an image: its area in the working image, and the part of the original that it shows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Box = tuple[int, int, int, int]  # left, top, right and bottom, in whole pixels
 
 
 class Placement(NamedTuple):
-    """Which part of the original is shown, and in which part of the working image.
+    """Which part of the original is shown in which area of the working image.
 
     Attributes:
         original: Width and height of the original in pixels, upright.
         source: The part of the original that is used.
-        target: The part of the working image that shows it; the rest of it is a margin that shows nothing.
+        target: The area of the working image that shows it. The rest of the working image is an empty margin.
     """
 
     original: tuple[int, int]
@@ -27,17 +27,17 @@ class Placement(NamedTuple):
 
     @classmethod
     def whole(cls, original: tuple[int, int], working: tuple[int, int] | None = None) -> Placement:
-        """All of an image in all of the working image; sizes are width and height, by default the same."""
+        """Places the whole image in the whole working image. Sizes are width and height, and by default the same."""
         return cls(original, (0, 0, *original), (0, 0, *(working or original)))
 
     @property
     def content(self) -> tuple[int, int, int, int]:
-        """Top, left, bottom and right of the target, in working pixels."""
+        """Top, left, bottom and right of the target, in pixels of the working image."""
         left, top, right, bottom = self.target
         return top, left, bottom, right
 
     def source_in(self, width: int, height: int) -> Box:
-        """The part that is used of another picture of the same, such as a mask, of this size in pixels."""
+        """Returns the source box in another picture of the same image, such as a mask, of this size in pixels."""
         if (width, height) == self.original:
             return self.source
         across, down = width / self.original[0], height / self.original[1]
@@ -45,10 +45,10 @@ class Placement(NamedTuple):
         return round(left * across), round(top * down), round(right * across), round(bottom * down)
 
     def restore(self, working: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Brings a map (H, W) of the working image to the original.
+        """Maps an array (H, W) of the working image back to the original.
 
         Returns:
-            (height, width) of the original, by linear interpolation; 0 outside of the part that is used.
+            Array (height, width) of the original's size, by linear interpolation; 0 outside of the part that is used.
         """
         left, top, right, bottom = self.target
         inner, (x, y, x_end, y_end) = working[top:bottom, left:right], self.source
@@ -58,11 +58,11 @@ class Placement(NamedTuple):
         return found
 
     def numbers(self) -> list[int]:
-        """All of it as ten numbers."""
+        """Returns the placement as ten integers."""
         return [*self.original, *self.source, *self.target]
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[int]) -> Placement:
-        """What `numbers` gave."""
+        """Restores a placement from what `numbers` returned."""
         width, height, *boxes = (int(number) for number in numbers)
         return cls((width, height), tuple(boxes[:4]), tuple(boxes[4:]))  # type: ignore[arg-type]

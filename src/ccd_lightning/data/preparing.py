@@ -1,4 +1,4 @@
-"""From a data set as it was unpacked to one that is ready: a sound split, and images at working size."""
+"""Preparation of a data set: a split without leaks, and images at working size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ccd_lightning.writing import scratch, short_name
 
 
 def without_leaks(manifest: Manifest, pairs: Iterable[Pair]) -> Manifest:
-    """The same split without the training images that are tested on too, or whose patient or video is."""
+    """Returns the split without training images that are also test images or share a patient or video with them."""
     leaks = [pair for pair in pairs if pair.is_leak]
     copied = {pair.train for pair in leaks}
     tested = {row.group for row in manifest.select("test") if row.group}
@@ -38,14 +38,14 @@ def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing
 
     Args:
         manifest: The images.
-        folder: Where to; it must not be there yet.
-        preprocessing: Crop and size.
+        folder: Folder to create. It must not exist yet.
+        preprocessing: Crop and working size.
 
     Returns:
-        The manifest of what was written.
+        The manifest of the written files.
 
     Raises:
-        UserError: If the folder is there, or a file cannot be decoded.
+        UserError: If the folder exists, or a file cannot be decoded.
     """
     if folder.exists():
         raise UserError(f"{folder}: this folder exists already. Remove it, or give another one.")
@@ -57,7 +57,7 @@ def write_resized(manifest: Manifest, folder: Path, preprocessing: Preprocessing
 
 
 def _written(row: Row, name: str, folder: Path) -> Row:
-    """What an image's row becomes in a folder of the common layout."""
+    """Returns the row of an image in the new folder of the common layout."""
     masks = (folder / "ground_truth" / row.anomaly_type / name,) if row.masks else ()
     return Row(folder / row.split / row.anomaly_type / name, row.split, row.anomaly_type, masks, row.group)
 
@@ -74,7 +74,7 @@ def _write_row(row: Row, name: str, folder: Path, preprocessing: Preprocessing) 
 
 
 def _flat_name(path: Path, root: Path) -> str:
-    """A file name that says where the file was, so that equal names of several folders stay apart."""
+    """Returns a file name that includes the original folders, so that equal names in several folders stay distinct."""
     inside = path.relative_to(root) if path.is_relative_to(root) else Path(*path.parts[1:])
     file, page = split_page(path)
     number = "" if page is None else f"_page{path.name[len(file.name) + 1 : -1]}"
@@ -82,7 +82,7 @@ def _flat_name(path: Path, root: Path) -> str:
 
 
 def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:
-    """A picture of pairs, the training image to the left of the test image, with their names; None without any."""
+    """Draws pairs with their names, the training image to the left of the test image. None if there are no pairs."""
     shown = list(pairs)
     if not shown:
         return None

@@ -1,4 +1,4 @@
-"""How a file becomes an image at working size."""
+"""Conversion of a file to an image at working size."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ OPTIONS = ("size", "crop", "window", "fit", "tiles")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a file becomes an image at working size.
+    """How an image is brought to working size.
 
     Attributes:
         size: Height and width of the working image in pixels, or the side of a square.
-        crop: Left, top, right and bottom of the part to use, as fractions of width and height; "auto" for the content
-            of a frame with a dark margin (`content_box`); None for all of the image.
-        window: How images of more than 8 bits become 8 (`depth.parse_window`): the two values that become 0 and 255, or
-            what says which. None and percentiles stand for the whole depth until they are measured.
-        fit: How another shape is brought to the working one: "squash" stretches it, "letterbox" leaves a margin, "crop"
-            cuts off what is beyond it on the longer side.
-        tiles: How detectors cut the working image; a number stands for as many tiles along the shorter side. None for
-            not at all.
+        crop: Part of the image to use: left, top, right and bottom as fractions of width and height; "auto" for the
+            content of a frame with a dark margin (`content_box`); None for the whole image.
+        window: How images of more than 8 bits are converted to 8 (`depth.parse_window`): the two values that become 0
+            and 255, or how to find them. None and percentiles mean the whole bit depth until they are measured.
+        fit: How another aspect ratio is fitted to the working size: "squash" stretches it, "letterbox" adds a margin,
+            "crop" cuts off both ends of the longer side.
+        tiles: How detectors divide the working image. A number is the number of tiles along the shorter side. None for
+            no tiles.
     """
 
     size: int | tuple[int, int]
@@ -47,11 +47,11 @@ class Preprocessing:
     tiles: int | Tiles | None = None
 
     def __post_init__(self) -> None:
-        """Checks all, and takes a pair of equal sides for a square.
+        """Validates all options, and replaces a pair of equal sides by the side of a square.
 
         Raises:
-            UserError: If there is no pixel, the crop is empty or not inside of the image, the window is none, or tiles
-                do not fit into the working image.
+            UserError: If the size is below one pixel, the crop is empty or not inside the image, the window is invalid,
+                or tiles do not fit into the working image.
         """
         height, width = self.shape
         if min(height, width) < 1:
@@ -78,12 +78,12 @@ class Preprocessing:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Preprocessing:
-        """What the options of a data module, as a config holds them, say.
+        """Creates a preprocessing from the data module's options in a config.
 
         Raises:
             KeyError: If there is no size.
-            TypeError: If an option is not of the kind that it should be.
-            ValueError: If a number is none.
+            TypeError: If an option has the wrong type.
+            ValueError: If a value is not a number.
         """
         size, crop, window, tiles = (settings.get(name) for name in ("size", "crop", "window", "tiles"))
         return cls(
@@ -101,43 +101,43 @@ class Preprocessing:
 
     @property
     def size_in_words(self) -> str:
-        """The working image's size as it is written in messages: "256", or "256 x 320" (height first)."""
+        """Working size as written in messages: "256", or "256 x 320" (height first)."""
         return str(self.size) if isinstance(self.size, int) else f"{self.size[0]} x {self.size[1]}"
 
     @property
     def tiling(self) -> Tiles | None:
-        """The tiles, where a number of them is asked for with the side that this takes."""
+        """The tiles. If only their number was given, with the side that follows from it."""
         return tiles_along(min(self.shape), self.tiles) if isinstance(self.tiles, int) else self.tiles
 
     def differences(self, other: Preprocessing) -> dict[str, tuple[Any, Any]]:
-        """The options of the data that are not as in another one, each with the value here and there."""
+        """Returns the options that differ from another preprocessing, with this value and the other's."""
         pairs = {f"data.{name}": (getattr(self, name), getattr(other, name)) for name in OPTIONS}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     @property
     def key(self) -> str:
-        """Size and crop as text for digests of caches and test sets, whose first word is that of the first version."""
+        """Size and crop as text for digests of caches and test sets. It keeps the class name of the first version."""
         fit = "" if self.fit == "squash" else f", fit={self.fit}"
         return f"Geometry(size={self.size}, crop={self.crop}{fit})"
 
     def box(self, width: int, height: int) -> Box:
-        """The part of an image that the fractions of `crop` name; all of it where they are to be found ("auto")."""
+        """Returns the part of an image defined by the fractions of `crop`; the whole image for "auto"."""
         left, top, right, bottom = (0, 0, 1, 1) if self.crop is None or self.crop == "auto" else self.crop
         return round(left * width), round(top * height), round(right * width), round(bottom * height)
 
     def place(self, image: Image.Image, original: tuple[int, int] | None = None) -> Placement:
-        """Says which part of an image is used, and where at working size it lies.
+        """Determines which part of an image is used, and its placement at working size.
 
         Args:
-            image: The image, 8-bit; of "auto" alone its pixels matter.
-            original: Its width and height in pixels, if the image is a smaller version of it.
+            image: The 8-bit image. Its pixels matter only if `crop` is "auto".
+            original: Width and height of the original in pixels, if the image is a smaller version of it.
         """
         width, height = original or image.size
         source = content_box(image) if self.crop == "auto" else self.box(width, height)
         return self._fitted((width, height), source)
 
     def place_size(self, original: tuple[int, int]) -> Placement:
-        """The same of an image of which only the width and height are known; "auto" takes all of it."""
+        """Like `place`, for an image of which only width and height are known. For "auto", the whole image is used."""
         return self._fitted(original, self.box(*original))
 
     def _fitted(self, original: tuple[int, int], source: Box) -> Placement:
@@ -158,9 +158,9 @@ class Preprocessing:
         return Placement(original, source, target)
 
     def least(self, original: tuple[int, int]) -> tuple[int, int] | None:
-        """Width and height in pixels of a whole image that lose nothing at working size; None where all matter.
+        """Returns width and height in pixels to which a whole image may be reduced without loss; None for no reduction.
 
-        Of a smaller version twice the working size is kept, so that resizing smooths as it does from the original.
+        The part that is used keeps twice the working size, so that resizing smooths as much as from the original.
         """
         if self.crop == "auto":
             return None
@@ -170,11 +170,11 @@ class Preprocessing:
         return math.ceil(original[0] * scale), math.ceil(original[1] * scale)
 
     def apply(self, image: Image.Image, placement: Placement) -> Image.Image:
-        """Crops, resizes, and puts the image in its place; the margin is black.
+        """Crops and resizes an image, and pastes it at its placement. The margin is black.
 
         Args:
             image: The original, 8-bit RGB, or a smaller version of it.
-            placement: Of the original.
+            placement: Placement of the original.
         """
         box = left, top, right, bottom = placement.source_in(*image.size)
         if box != (0, 0, *image.size):
@@ -189,30 +189,30 @@ class Preprocessing:
         return whole
 
     def apply_to_mask(self, mask: npt.NDArray[np.bool_], placement: Placement) -> npt.NDArray[np.bool_]:
-        """Brings a mask (h, w) to working size, as its image was; no region in the part that is used vanishes."""
+        """Brings a mask (h, w) to working size like its image. No region in the used part disappears."""
         x, y, x_end, y_end = placement.target
         whole = np.zeros(self.shape, np.bool_)
         whole[y:y_end, x:x_end] = resize_regions(_used(mask, placement), (y_end - y, x_end - x))
         return whole
 
     def lesion_sizes(self, mask: npt.NDArray[np.bool_], placement: Placement) -> list[float]:
-        """How long the longer side of each region of a mask (h, w) is at working size, in pixels."""
+        """Returns the length of the longer side of each region of a mask (h, w) at working size, in pixels."""
         x, y, x_end, y_end = placement.target
         return region_sizes(_used(mask, placement), (y_end - y, x_end - x))
 
 
 def _used(mask: npt.NDArray[np.bool_], placement: Placement) -> npt.NDArray[np.bool_]:
-    """The part of a mask that is used, at least a pixel."""
+    """Returns the part of a mask that is used, at least one pixel."""
     left, top, right, bottom = placement.source_in(mask.shape[1], mask.shape[0])
     return mask[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
 def _numbers(kind: type[Any], values: Any, count: int) -> Any:
-    """So many numbers of a kind, from a sequence.
+    """Converts a sequence to a tuple of `count` numbers of a type.
 
     Raises:
-        TypeError: If it is no sequence.
-        ValueError: If there are more or fewer, or one is no number.
+        TypeError: If it is not a sequence.
+        ValueError: If there are more or fewer, or one is not a number.
     """
     found = tuple(kind(value) for value in values)
     if len(found) != count:

@@ -1,7 +1,7 @@
-"""The layouts in which published data sets come, each turned into a manifest.
+"""Layouts of published data sets, each of which is converted to a manifest.
 
-Where a layout names no split, one is drawn: test images are a share of the normal ones, the rest is trained on, and all
-abnormal ones are tested on. What is drawn depends on the seed and the files' names alone.
+If a layout has no split, one is drawn: a fraction of the normal images is for testing, the others are for training, and
+all abnormal images are for testing. The split depends only on the seed and the file names.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
 from ccd_lightning.reading import MOST_NAMES, read_text
 
-NORMAL_KVASIR = ("cecum", "ileum", "bbps-2-3")  # normal mucosa, cleaned: what the paper trains and tests on
+NORMAL_KVASIR = ("cecum", "ileum", "bbps-2-3")  # cleaned normal mucosa, on which the paper trains and tests
 
 NORMAL_ISIC = "NV"  # melanocytic naevi
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a layout is read.
+    """Options for reading a layout.
 
     Attributes:
         masks: Whether to look for masks.
-        seed: Of the split, where the layout has none.
-        groups: Whether names say which images are of one patient or recording.
+        seed: Seed of the split, if the layout has none.
+        groups: Whether images are grouped by the patient or recording in their names.
     """
 
     masks: bool = True
@@ -45,11 +45,11 @@ class Reading:
     groups: bool = True
 
     def group_of(self, path: Path, base: Path) -> str | None:
-        """As `naming.group_of`; None where groups are not wanted."""
+        """Like `naming.group_of`, but None if groups are disabled."""
         return group_of(path, base) if self.groups else None
 
     def row(self, path: Path, split: Split, base: Path, anomaly_type: str = GOOD) -> Row:
-        """An image whose group is what names say."""
+        """Returns the row of an image whose group is derived from its name."""
         return Row(path, split, anomaly_type, group=self.group_of(path, base), guessed=True)
 
 
@@ -61,22 +61,22 @@ def draw_split(
     tested: Iterable[str | None] = (),
     grouped: bool = True,
 ) -> list[Row]:
-    """Divides normal images into training and test; images of one patient or video stay together.
+    """Divides normal images into training and test images. Images of a patient or video stay together.
 
-    Each group is ranked by a digest of its name and the seed, so that another file more or less changes little. Where a
-    file's header names its patient, which it does by a pseudonym that depends on the machine, the path of the group's
-    first image stands for the name.
+    Groups are ranked by a digest of their name and the seed, so that adding or removing a file changes little. If a
+    file's header names the patient, its pseudonym depends on the machine; then the path of the group's first image is
+    used as the name.
 
     Args:
-        base: The folder below which folders may be named after patients or videos.
-        paths: The images.
-        share: Of the images to test on, in (0, 1).
-        seed: Decides which.
-        tested: Groups that are tested on in any case, because there are abnormal images of theirs.
-        grouped: Whether names say which images are of one patient or recording.
+        base: Folder whose subfolders may be named after patients or videos.
+        paths: Paths of the normal images.
+        share: Fraction of the images to test on, in (0, 1).
+        seed: Seed of the split.
+        tested: Groups that must be test images, because they also have abnormal images.
+        grouped: Whether images are grouped by the patient or recording in their names.
 
     Raises:
-        UserError: If all images are of one patient or video.
+        UserError: If all images belong to one patient or video.
     """
     paths = list(paths)
     headers = header_groups(paths) if grouped else {}
@@ -107,7 +107,7 @@ def draw_split(
 
 
 def authors(root: Path, reading: Reading) -> Manifest:
-    """The archives of the paper's authors: `train_set`, `test_set/normal_test`, `test_set/abnormal_test`."""
+    """Reads the archives of the paper's authors: `train_set`, `test_set/normal_test`, `test_set/abnormal_test`."""
     train, normal = read_images(root / "train_set"), read_images(root / "test_set" / "normal_test")
     rows = [reading.row(path, "train", root) for path in train]
     rows += [reading.row(path, "test", root) for path in normal]
@@ -118,14 +118,14 @@ def authors(root: Path, reading: Reading) -> Manifest:
 def _abnormal(
     root: Path, folder: Path, anomaly_type: str, reading: Reading, truth: Path | None = None, what: str = "mask"
 ) -> tuple[list[Row], list[Flaw]]:
-    """The abnormal images of a folder, with masks from another one or from among them, and what is wrong."""
+    """Returns the abnormal images of a folder, with masks from `truth` or from the same folder, and the flaws."""
     images = read_images(folder)
     masks: Mapping[Path, tuple[Path, ...]] = {}
     flaws: list[Flaw] = []
     if reading.masks:
         found = (find(truth, truth.parent).masks if truth.is_dir() else []) if truth else find(folder).masks
         masks, flaws = pair_masks(images, folder, found, truth or folder, what)
-        if truth is None and not masks:  # this layout asks for no masks
+        if truth is None and not masks:  # masks are optional in this layout
             masks, flaws = {}, []
     groups = {path: reading.group_of(path, root) for path in images}
     groups |= header_groups(images) if reading.groups else {}
@@ -134,7 +134,7 @@ def _abnormal(
 
 
 def hyper_kvasir(root: Path, reading: Reading) -> Manifest:
-    """The official labelled images (normal: three of their folders) and segmented images (abnormal: polyps)."""
+    """Reads the official labelled images (normal: three of their folders) and segmented images (abnormal: polyps)."""
     folder = _segmented(root)
     polyps, flaws = _abnormal(root, folder / "images", "polyp", reading, folder / "masks")
     normal = [path for name in NORMAL_KVASIR for place in find_folders(root, name) for path in find(place).images]
@@ -143,7 +143,7 @@ def hyper_kvasir(root: Path, reading: Reading) -> Manifest:
 
 
 def lag(root: Path, reading: Reading) -> Manifest:
-    """The LAG database; the ophthalmologists' attention maps are its masks."""
+    """Reads the LAG database, with the ophthalmologists' attention maps as masks."""
     folder = root / "suspicious_glaucoma"
     eyes, flaws = _abnormal(root, folder / "image", "glaucoma", reading, folder / "attention_map", "attention map")
     normal = read_images(root / "non_glaucoma" / "image")
@@ -152,7 +152,7 @@ def lag(root: Path, reading: Reading) -> Manifest:
 
 
 def medianomaly(root: Path, reading: Reading) -> Manifest:
-    """MedIAnomaly's packing: `images` and `data.json` with the names of each split and label."""
+    """Reads a data set packed by MedIAnomaly: `images`, and `data.json` with the names of each split and label."""
     table = root / "data.json"
     try:
         content: dict[str, Any] = json.loads(read_text(table, MOST_NAMES))
@@ -171,7 +171,7 @@ def medianomaly(root: Path, reading: Reading) -> Manifest:
 
 
 def isic2018(root: Path, reading: Reading) -> Manifest:
-    """Task 3 of ISIC 2018, as MedIAnomaly takes it: naevi (NV) are normal, every other diagnosis is abnormal.
+    """Reads task 3 of ISIC 2018 as MedIAnomaly does: naevi (NV) are normal, all other diagnoses are abnormal.
 
     Of the training images, only naevi are used.
     """
@@ -184,7 +184,7 @@ def isic2018(root: Path, reading: Reading) -> Manifest:
 
 
 def _diagnoses(root: Path, split: str) -> Iterator[tuple[Path, str]]:
-    """The images of a split, each with the column of its diagnosis."""
+    """Yields the images of a split, each with its diagnosis."""
     name = f"ISIC2018_Task3_{split}"
     table = root / f"{name}_GroundTruth" / f"{name}_GroundTruth.csv"
     try:
@@ -198,7 +198,7 @@ def _diagnoses(root: Path, split: str) -> Iterator[tuple[Path, str]]:
 
 
 def two_folders(root: Path, reading: Reading) -> Manifest:
-    """One folder of normal images and some of abnormal ones; a quarter of the normal ones are tested on."""
+    """Reads one folder of normal and one or more of abnormal images. A quarter of the normal images are for testing."""
     normal = normal_folder(root)
     if normal is None or not is_two_folders(root):
         raise UserError(f"{root}: expected a folder 'normal' and a folder 'abnormal'.")
@@ -213,7 +213,7 @@ def two_folders(root: Path, reading: Reading) -> Manifest:
 
 
 def find_folders(root: Path, name: str) -> list[Path]:
-    """Folders of a name, as deep as the published archives have them."""
+    """Finds folders of a name, as deep as they are in the published archives."""
     found = (path for depth in range(7) for path in root.glob("*/" * depth + name) if path.is_dir())
     return sorted(path for path in found if not any(map(is_junk, path.relative_to(root).parts)))
 
@@ -231,21 +231,21 @@ def _all_segmented(root: Path) -> list[Path]:
 
 
 def is_hyper_kvasir(root: Path) -> bool:
-    """Whether the normal folders and the segmented images are both somewhere below."""
+    """Returns whether the normal folders and the segmented images both exist below the root."""
     return bool(_all_segmented(root)) and all(find_folders(root, name) for name in NORMAL_KVASIR)
 
 
 def is_lag(root: Path) -> bool:
-    """Whether both classes are there."""
+    """Returns whether the folders of both classes exist."""
     return all((root / name / "image").is_dir() for name in ("non_glaucoma", "suspicious_glaucoma"))
 
 
 def is_isic2018(root: Path) -> bool:
-    """Whether the images of both splits are there."""
+    """Returns whether the image folders of both splits exist."""
     return all((root / f"ISIC2018_Task3_{split}_Input").is_dir() for split in ("Training", "Test"))
 
 
 def is_two_folders(root: Path) -> bool:
-    """Whether there are folders of both."""
+    """Returns whether there are folders of normal and of abnormal images."""
     names = [path.name for path in subfolders(root)]
     return any(map(is_normal, names)) and any(map(is_abnormal, names))

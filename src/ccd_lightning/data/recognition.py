@@ -1,4 +1,4 @@
-"""Which layout a folder has."""
+"""Recognition of a folder's layout."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ccd_lightning.data.walking import count, count_unread, find
 from ccd_lightning.errors import UserError
 
 AUTO = "auto"
-PARTS = 3  # of what is left out, named
+PARTS = 3  # maximum number of left-out folders named in messages
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A way in which data sets lie on disk.
+    """A folder layout of data sets.
 
     Attributes:
-        name: By which it can be asked for.
-        shape: What it looks like, for messages.
-        matches: Whether a folder has it.
-        read: From the folder, and how it is to be read, to the manifest.
+        name: Name by which it can be selected.
+        shape: Description for messages.
+        matches: Function that returns whether a folder has this layout.
+        read: Function that reads a folder with the given options and returns its manifest.
     """
 
     name: str
@@ -85,22 +85,22 @@ LAYOUTS = (
 def read_layout(
     root: Path, layout: str = AUTO, masks: bool = True, seed: int = 0, groups: bool = True, axis: int = AXIAL
 ) -> tuple[Manifest, str]:
-    """Reads a data set in whatever layout it has.
+    """Reads a data set in any known layout.
 
     Args:
-        root: Its folder, or a manifest written before.
-        layout: The layout's name, a manifest (a .csv whose paths refer to the root), or "auto".
+        root: Folder of the data set, or a manifest.
+        layout: Name of the layout, a manifest (a .csv whose paths are relative to the root), or "auto".
         masks: Whether to look for masks.
-        seed: Of the split, where the layout has none.
-        groups: Whether images of one patient or recording, by their names or a manifest's column, stay together.
-        axis: Across which volumes are cut into slices.
+        seed: Seed of the split, if the layout has none.
+        groups: Whether images of a patient or recording, by their names or the manifest's column, stay together.
+        axis: Axis along which volumes are cut into slices.
 
     Returns:
-        The manifest, in which each page of a file is an image, with what is in the folder but not in it; and what the
-        layout is called.
+        The manifest, in which each page of a file is an image, including what the folder contains beyond it; and the
+        name of the layout.
 
     Raises:
-        UserError: If there is no such folder or layout, or the folder is not as its layout wants it.
+        UserError: If the folder or layout does not exist, or the folder does not match its layout.
     """
     place = root.parent if root.suffix.lower() == ".csv" else root
     table = next((path for path in (expand(layout), root) if path.suffix.lower() == ".csv"), None)
@@ -124,7 +124,7 @@ def read_layout(
 
 
 def possible_roots(root: Path) -> Iterator[Path]:
-    """The folders that the paths of a split may refer to, if a config names this root; none where it is not there."""
+    """Yields the folders to which paths of a split may refer if a config names this root; none if it does not exist."""
     if root.suffix.lower() == ".csv":
         yield root.parent
     elif root.is_dir():
@@ -132,7 +132,7 @@ def possible_roots(root: Path) -> Iterator[Path]:
 
 
 def _unpacked(root: Path) -> Iterator[Path]:
-    """The folder, and those below it as long as there is nothing but one folder: archives often hold one."""
+    """Yields the folder, and those below it while there is only a single folder, as in many archives."""
     while True:
         yield root
         entries = [path for path in root.iterdir() if not is_junk(path.name)]
@@ -142,7 +142,7 @@ def _unpacked(root: Path) -> Iterator[Path]:
 
 
 def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) -> Manifest:
-    """Reads a manifest whose paths are relative to the first of the places in which its first image is."""
+    """Reads a manifest whose paths are relative to the first of `places` that contains its first image."""
     read = (Manifest.read(table, place) for place in places)
     found = next((one for one in read if one.rows and file_of(one.rows[0].path).is_file()), None)
     manifest = Manifest.read(table, places[0]) if found is None else found
@@ -157,11 +157,11 @@ def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) 
 
 
 def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
-    """What is below the manifest's folder, but not in it, in words.
+    """Describes which files below the manifest's folder are not in the manifest.
 
     Args:
         manifest: The images and masks that are used.
-        masks: Whether masks that are not used count.
+        masks: Whether to count unused masks.
     """
     root = manifest.root
     real = functools.cache(os.path.realpath)
@@ -184,13 +184,13 @@ def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
 
 
 def _part(path: Path, root: Path) -> str:
-    """Which part of a data set a file is in: its folder, as deep as splits and kinds are told apart."""
+    """Returns the part of a data set that contains a file: its folder, down to the level of splits and kinds."""
     folders = path.relative_to(root).parent.parts
     return "/".join(folders[: 1 + (folders[:1] in (("train",), ("test",)))]) or "the folder itself"
 
 
 def _absent(paths: Iterable[Path]) -> Iterator[Path]:
-    """Those that are not there; folders are listed once, which takes less time than asking for each file."""
+    """Yields the files that do not exist. Each folder is listed once, which is faster than checking each file."""
     listed: dict[str, frozenset[str]] = {}
     for path in paths:
         folder, name = os.path.split(path)
@@ -208,13 +208,13 @@ def _not_recognised(root: Path) -> str:
 
 
 def sizes(manifest: Manifest) -> tuple[int, int, int]:
-    """How many images there are to train on, and normal and abnormal ones to test on."""
+    """Returns the number of training, normal test and abnormal test images."""
     count = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
     return count["train", 0], count["test", 0], count["test", 1]
 
 
 def describe(manifest: Manifest, layout: str = "") -> str:
-    """How many images of what there are, of how many patients, and what is left out, in words."""
+    """Describes the numbers of images and groups, and what is left out."""
     train, normal, abnormal = sizes(manifest)
     stacks = describe_stacks(row.path for row in manifest.rows)
     masks = sum(bool(row.masks) for row in manifest.rows)

@@ -1,4 +1,4 @@
-"""Lesions, the connected regions of a mask, and how they are brought to another size without losing one."""
+"""Connected regions of masks (lesions), and resizing without losing any of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Box = tuple[slice, slice]
 
 
 def regions(mask: Bools) -> Iterator[tuple[Box, Bools]]:
-    """The 8-connected regions of a mask (H, W): the box around each, and its pixels within this box."""
-    from scipy import ndimage  # here: it takes a while to import
+    """Yields the 8-connected regions of a mask (H, W): the bounding box of each, and its pixels within the box."""
+    from scipy import ndimage  # imported here because it is slow to import
 
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     for index, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -23,13 +23,13 @@ def regions(mask: Bools) -> Iterator[tuple[Box, Bools]]:
 
 
 def resize_regions(mask: Bools, shape: tuple[int, int]) -> Bools:
-    """Brings a mask to another shape, so that areas are kept and no region vanishes.
+    """Resizes a mask so that areas are preserved and no region disappears.
 
-    A pixel is abnormal of which more than half is; of those of which exactly half is, it is where the pixel at the
-    centre was. And each region keeps the pixel that it covers most, however little that is.
+    A pixel is abnormal if more than half of it is covered. If exactly half is covered, the original pixel at its centre
+    decides. In addition, each region keeps the pixel that it covers most, however little that is.
 
     Args:
-        mask: (h, w), h, w > 0.
+        mask: Mask (h, w), h, w > 0.
         shape: Height and width of the result in pixels.
     """
     if mask.shape == shape:
@@ -49,7 +49,7 @@ def resize_regions(mask: Bools, shape: tuple[int, int]) -> Bools:
 
 
 def region_sizes(mask: Bools, shape: tuple[int, int]) -> list[float]:
-    """How long the longer side of each region of (h, w) is at another shape (H, W), in pixels."""
+    """Returns the length of the longer side of each region of a mask (h, w) at another shape (H, W), in pixels."""
     return [
         max((box.stop - box.start) * size / side for box, size, side in zip(place, shape, mask.shape, strict=True))
         for place, _ in regions(mask)
@@ -57,7 +57,7 @@ def region_sizes(mask: Bools, shape: tuple[int, int]) -> list[float]:
 
 
 def count_outside(mask: Bools, box: tuple[int, int, int, int]) -> tuple[int, int]:
-    """How many regions of a mask (h, w) have no pixel in a box (left, top, right, bottom), and how many there are."""
+    """Returns how many regions of a mask (h, w) lie outside a box (left, top, right, bottom), and the total number."""
     left, top, right, bottom = box
     inside = np.zeros(mask.shape, np.bool_)
     inside[top:bottom, left:right] = True
@@ -67,7 +67,7 @@ def count_outside(mask: Bools, box: tuple[int, int, int, int]) -> tuple[int, int
 
 @lru_cache(maxsize=8)
 def _overlaps(length: int, size: int) -> Floats:
-    """Share of each of `size` cells of an axis that each of its `length` pixels fills, (size, length)."""
+    """Returns the fraction of each of `size` cells of an axis that each of `length` pixels covers, (size, length)."""
     edges = np.arange(size + 1) * (length / size)
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -76,5 +76,5 @@ def _overlaps(length: int, size: int) -> Floats:
 
 
 def _centres(length: int, size: int) -> npt.NDArray[np.int64]:
-    """The pixel in which each cell's centre lies, (size,)."""
+    """Returns the pixel that contains the centre of each cell, (size,)."""
     return (2 * np.arange(size) + 1) * length // (2 * size)

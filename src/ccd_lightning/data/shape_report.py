@@ -1,4 +1,4 @@
-"""What becomes of images' shapes at working size, in words."""
+"""Description of how image shapes change at working size."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy.typing as npt
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 
-STRETCH = 1.25  # from which on an image that is squashed looks distorted
+STRETCH = 1.25  # stretch factor from which squashed images look distorted
 
 
 def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocessing) -> str:
-    """Says how images are brought to working size, where there is a choice that matters.
+    """Describes how images are brought to working size, if a relevant choice was made.
 
     Args:
-        placements: (N, 10), N > 0, of the images (`Placement.numbers`).
-        preprocessing: What brought them there.
+        placements: Placements of the images (`Placement.numbers`), (N, 10), N > 0.
+        preprocessing: Preprocessing of the images.
 
     Returns:
-        A sentence; empty where whole images of about the working shape are resized.
+        A sentence. Empty if whole images with about the working aspect ratio are resized.
     """
     places = [Placement.from_numbers(numbers) for numbers in placements.tolist()]
     stretch = float(np.median([_stretch(place) for place in places]))
@@ -44,7 +44,7 @@ def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocess
 
 
 def _stretch(place: Placement) -> float:
-    """By how much one axis is stretched more than the other, >= 1."""
+    """Returns the factor by which one axis is stretched more than the other, >= 1."""
     across, down = ((place.target[end] - place.target[end - 2]) / max(1, place.source[end] - place.source[end - 2])
                     for end in (2, 3))  # fmt: skip
     return max(across, down) / min(across, down)

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-CROSSINGS = 1 << 20  # of rows and edges, computed at once
+CROSSINGS = 1 << 20  # number of row-edge crossings that are computed at once
 
 
 def fill_polygon(mask: Bools, corners: Floats) -> None:
-    """Sets the pixels of a mask whose centres are inside of a polygon, by the even-odd rule.
+    """Sets the pixels of a mask whose centres are inside a polygon, by the even-odd rule.
 
-    A polygon within which no centre lies keeps the pixel at its own centre, if that is within the mask.
+    If no pixel centre is inside the polygon, the pixel at the polygon's own centre is set, if it is within the mask.
 
     Args:
-        mask: (H, W), which is changed.
-        corners: (N, 2) of x and y in pixels, from the upper left corner of the upper left pixel.
+        mask: Mask (H, W), changed in place.
+        corners: Corners (N, 2) as x and y in pixels, measured from the upper left corner of the upper left pixel.
     """
     height, width = mask.shape
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -28,7 +28,7 @@ def fill_polygon(mask: Bools, corners: Floats) -> None:
     left, right = int(np.clip(np.floor(low[0]), 0, width)), int(np.clip(np.ceil(high[0]), 0, width))
     inside = np.zeros((bottom - top, right - left), np.bool_)
     if inside.size:
-        # How often the edges are crossed on the way from the left to a pixel's centre: odd inside.
+        # Number of edges crossed on the way from the left to a pixel's centre; odd inside the polygon.
         crossings = np.zeros((bottom - top, right - left + 1), np.int32)
         for rows, columns in _crossings(corners - (left, top), bottom - top):
             np.add.at(crossings, (rows, np.clip(np.ceil(columns - 0.5), 0, right - left).astype(np.int64)), 1)
@@ -39,7 +39,7 @@ def fill_polygon(mask: Bools, corners: Floats) -> None:
 
 
 def _crossings(corners: Floats, height: int) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-    """Where a polygon's edges cross the middles of rows: the rows, and x, of some edges at a time."""
+    """Yields where a polygon's edges cross the middles of rows, as rows and x, for several edges at a time."""
     starts, ends = corners, np.roll(corners, -1, axis=0)
     upper, lower = np.minimum(starts[:, 1], ends[:, 1]), np.maximum(starts[:, 1], ends[:, 1])
     # An edge crosses the row r if upper <= r + 0.5 < lower.
@@ -55,17 +55,18 @@ def _crossings(corners: Floats, height: int) -> Iterator[tuple[NDArray[np.int64]
 
 
 def fill_box(mask: Bools, left: float, top: float, right: float, bottom: float) -> None:
-    """Sets the pixels of a mask (H, W) whose centres are within a box, and at least one of a box within the mask.
+    """Sets the pixels of a mask whose centres are within a box, or at least one pixel.
 
     Args:
-        mask: (H, W), which is changed.
-        left: In pixels, as all of them, from the upper left corner of the upper left pixel.
-        top: Of the box.
-        right: Of the box.
-        bottom: Of the box.
+        mask: Mask (H, W), changed in place.
+        left: Left side of the box in pixels, measured like all sides from the upper left corner of the upper left
+            pixel.
+        top: Top of the box.
+        right: Right side of the box.
+        bottom: Bottom of the box.
 
     Raises:
-        ValueError: If the box ends before it begins.
+        ValueError: If the box has a negative size.
     """
     if right < left or bottom < top:
         raise ValueError("a box of a negative size")
@@ -78,28 +79,28 @@ def fill_box(mask: Bools, left: float, top: float, right: float, bottom: float) 
 
 
 def _centres(low: float, high: float, length: int) -> tuple[int, int]:
-    """The pixels of an axis whose centres are within [low, high)."""
+    """Returns the first and the last + 1 of an axis' pixels whose centres are within [low, high)."""
     first, last = np.clip(np.ceil(np.array([low, high]) - 0.5), 0, length).astype(int).tolist()
     return first, last
 
 
 def _set_nearest(mask: Bools, point: Floats) -> None:
-    """Sets the pixel in which a point lies, if there is one."""
+    """Sets the pixel that contains a point, if the point is within the mask."""
     height, width = mask.shape
     if 0 <= point[0] < width and 0 <= point[1] < height:
         mask[int(point[1]), int(point[0])] = True
 
 
 def from_run_lengths(counts: str | Sequence[int], stated: Sequence[int], size: tuple[int, ...]) -> Bools:
-    """A mask from run lengths down the columns, of background and foreground in turn.
+    """Decodes a mask from run lengths along its columns, alternating between background and foreground.
 
     Args:
-        counts: The lengths, or COCO's compressed form of them.
-        stated: Height and width that go with them.
+        counts: Run lengths, or COCO's compressed form of them.
+        stated: Height and width stated with the run lengths.
         size: Height and width of the image.
 
     Raises:
-        ValueError: If they are not of this size.
+        ValueError: If the run lengths do not match this size.
     """
     height, width = stated
     if (height, width) != size:
@@ -114,11 +115,11 @@ def from_run_lengths(counts: str | Sequence[int], stated: Sequence[int], size: t
 
 
 def _unpack(packed: str) -> list[int]:
-    """Run lengths from COCO's compressed form.
+    """Decodes run lengths from COCO's compressed form.
 
-    Each number is written five bits at a time, the lowest first, as characters from 48 on; the sixth bit says that more
-    bits follow, and the fifth of the last ones is the sign. From the fourth number on it is a difference to the one two
-    before.
+    Each number is written in groups of five bits, the lowest first, as characters from code 48 on. The sixth bit marks
+    that more bits follow, and the fifth bit of the last group is the sign. From the fourth number on, numbers are
+    differences to the number two before.
     """
     counts, bits, value = list[int](), 0, 0
     for character in packed:

@@ -1,4 +1,4 @@
-"""Files of several images: each page, frame or slice becomes an image of its own."""
+"""Files with several images, of which each page, frame or slice becomes an image of its own."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from ccd_lightning.data.sources import AXES, AXIAL, file_of, name_below, page_of
 from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
-VOLUMES = 2  # unpacked at once, as each takes its memory
+VOLUMES = 2  # maximum number of volumes decompressed at once, to limit memory
 
 _unpacking = threading.BoundedSemaphore(VOLUMES)
 
 
 class Pages(NamedTuple):
-    """What one file holds.
+    """Content of one file.
 
     Attributes:
-        shown: Those of its pages that become images; None where it is one image, or one page is named.
-        total: The number of all of its pages.
-        group: Whom or what all of it is of, as the file says; None where it does not.
+        shown: Pages that become images. None if the file is a single image, or if the path names a page.
+        total: Number of all pages.
+        group: Pseudonym of the patient or study, if the file contains it, else None.
     """
 
     shown: list[int] | None = None
@@ -45,22 +45,22 @@ class Pages(NamedTuple):
 
 
 def expand_stacks(manifest: Manifest, groups: bool = True, axis: int = AXIAL) -> Manifest:
-    """Turns the row of a file with several images into one row for each of these.
+    """Replaces the row of a file with several images by one row per image.
 
-    A row that names a page stays as it is. Slices of volumes that show nothing are left out, and so are pages of
-    abnormal files in which their masks mark nothing, as it is not known whether these are normal.
+    Rows that name a page are unchanged. Empty slices of volumes are left out, and so are pages of abnormal files whose
+    masks are empty, because it is not known whether they are normal.
 
     Args:
         manifest: The images.
-        groups: Whether images of one file, and of files that say to be of one patient, stay together, pages that are
-            named one by one too.
-        axis: Across which volumes are cut into slices.
+        groups: Whether images of one file, and of files with the same patient in their headers, stay together,
+            including pages that are named individually.
+        axis: Axis along which volumes are cut into slices.
 
     Returns:
-        The manifest of all images; flaws and what is left out are added to those that were known.
+        The manifest of all images, with new flaws and left-out images added to those already known.
 
     Raises:
-        UserError: If there is no such axis, or an image is there twice.
+        UserError: If there is no such axis, or an image occurs twice.
     """
     if axis not in range(len(AXES)):
         raise UserError(f"data.axis is {axis}, but must be 0 (sagittal slices), 1 (coronal) or 2 (axial).")
@@ -86,7 +86,7 @@ def expand_stacks(manifest: Manifest, groups: bool = True, axis: int = AXIAL) ->
 
 
 def _pages_of(row: Row, found: Pages, axis: int, flaws: list[Flaw]) -> list[Row]:
-    """The rows of a file's pages, each with the same pages of its masks; masks that do not fit become flaws."""
+    """Returns the rows of a file's pages, each with the same page of its masks. Masks that do not fit become flaws."""
     masks, known = list[Path](), {flaw.path for flaw in flaws}
     for mask in row.masks:
         if message := _misfit(mask, row.path, found.total, axis):
@@ -104,12 +104,12 @@ def _pages_of(row: Row, found: Pages, axis: int, flaws: list[Flaw]) -> list[Row]
 
 
 def _page(file: Path, page: int, axis: int) -> Path:
-    """The path that names a page; the axis counts for volumes alone."""
+    """Returns the path of a page. The axis applies only to volumes."""
     return page_of(file, page, axis if is_volume(file) else AXIAL)
 
 
 def _misfit(mask: Path, image: Path, total: int, axis: int) -> str:
-    """Why a mask is not one of all pages of an image, in words that go on after its name; empty if it is."""
+    """Describes why a mask does not fit all pages of an image, as the end of a sentence after its name; else ""."""
     fitting = f"a mask of {total} pages is expected for its image {image}, in the same order"
     if is_annotation(mask) or split_page(mask)[1] is not None:
         return f"it marks a single image, but {fitting}."
@@ -123,19 +123,19 @@ def _misfit(mask: Path, image: Path, total: int, axis: int) -> str:
 
 
 def _same_page(mask: Path, image: Path) -> Path:
-    """Of a mask with several pages that which goes with an image, if this is a page."""
+    """Returns the page of a mask with several pages that belongs to an image, if the image is a page; else the mask."""
     file, page = split_page(image)
     if page is None or is_annotation(mask) or split_page(mask)[1] is not None:
         return mask
     try:
         several = is_volume(mask) or read_header(mask).pages > 1
-    except UserError:  # which is told where the mask is read
+    except UserError:  # reported when the mask is read
         return mask
     return mask.with_name(f"{mask.name}{image.name[len(file.name) :]}") if several else mask
 
 
 def _unmarked(rows: Sequence[Row]) -> set[Path]:
-    """The images in which no mask marks anything; those whose masks cannot be read are not among them."""
+    """Returns the images whose masks mark nothing. Images with unreadable masks are not among them."""
     marked = in_parallel(_is_marked, rows, "Reading masks")
     return {row.path for row, found in zip(rows, marked, strict=True) if not found}
 
@@ -148,14 +148,14 @@ def _is_marked(row: Row) -> bool:
 
 
 def expand_files(paths: Sequence[str], axis: int = AXIAL) -> tuple[list[str], str]:
-    """The images that files hold, in order, each once.
+    """Returns the images in files, in order and each once.
 
     Args:
-        paths: Files, or pages of files. Those that cannot be read stay as they are.
-        axis: Across which volumes are cut into slices.
+        paths: Files, or pages of files. Unreadable files are returned unchanged.
+        axis: Axis along which volumes are cut into slices.
 
     Returns:
-        Files and pages, and what is left out, in words; empty without any.
+        Files and pages, and a description of what is left out; empty if nothing is.
     """
     pages = find_pages([Path(path) for path in paths], axis)
     images, empty = list[str](), 0
@@ -170,7 +170,7 @@ def expand_files(paths: Sequence[str], axis: int = AXIAL) -> tuple[list[str], st
 
 
 def describe_stacks(paths: Iterable[Path]) -> str:
-    """How many files of several images there are, such as "2 volumes and 1 stack of 412 images"; empty without any."""
+    """Describes files with several images, such as "2 volumes and 1 stack of 412 images"; empty if there are none."""
     files = Counter(file for file, page in map(split_page, paths) if page is not None)
     volumes = sum(map(is_volume, files))
     others = len(files) - volumes
@@ -179,14 +179,14 @@ def describe_stacks(paths: Iterable[Path]) -> str:
 
 
 def header_groups(paths: Sequence[Path]) -> dict[Path, str]:
-    """The patients of those files that say whose they are, which DICOM files do."""
+    """Returns the patients of the files whose headers name one, i.e. of DICOM files."""
     named = [path for path in paths if path.suffix.lower() in DICOM or not is_image(path.name)]
     pages = zip(named, in_parallel(partial(_look, axis=AXIAL), named, "Reading headers"), strict=True)
     return {path: found.group for path, found in pages if found.group}
 
 
 def find_pages(paths: Sequence[Path], axis: int = AXIAL) -> Mapping[Path, Pages]:
-    """What files hold, by their headers and, of volumes, by their voxels; a file that cannot be read counts as one."""
+    """Returns the content of files, by their headers or, for volumes, voxels. Unreadable files count as one image."""
     return dict(zip(paths, in_parallel(partial(_look, axis=axis), paths, "Reading headers"), strict=True))
 
 
@@ -199,7 +199,7 @@ def _look(path: Path, axis: int) -> Pages:
         if page is None and is_volume(file):
             return _slices(file, axis)
         header = read_header(path) if page is None or begins_as_dicom(file) else None
-    except (UserError, OSError):  # which is told where the image is read
+    except (UserError, OSError):  # reported when the image is read
         return Pages()
     if header is None:
         return Pages()
@@ -209,7 +209,7 @@ def _look(path: Path, axis: int) -> Pages:
 
 @functools.lru_cache(maxsize=4096)  # for the stages of one process
 def _occupied(file: Path, state: str, axis: int) -> tuple[int, ...]:
-    """The slices of a file, as long as it stays in this state, that show something."""
+    """Returns the slices of a file that are not empty. Cached while the file's state is unchanged."""
     return tuple(nifti.occupied_slices(file, axis))
 
 
@@ -221,4 +221,4 @@ def _slices(file: Path, axis: int) -> Pages:
         with _unpacking:
             return Pages(list(_occupied(file, state_of(file), axis)), total)
     except UserError:
-        return Pages([0])  # where it is told what is wrong with the file
+        return Pages([0])  # reading this slice reports what is wrong with the file

@@ -1,4 +1,4 @@
-"""Looks at image files that are kept between runs, so that a file is decoded again only once it has changed."""
+"""Cache of file inspections between runs, so that a file is decoded again only if it has changed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ccd_lightning.data.file_info import ImageInfo, inspect_files
 from ccd_lightning.data.sources import state_of
 from ccd_lightning.writing import atomic_write
 
-FILE = "thumbnails_2.npz"  # with the version of what a thumbnail is
+FILE = "thumbnails_2.npz"  # with the version of the thumbnail format
 
 
 def cached_infos(
     paths: Sequence[Path], cache_dir: Path | None, what: str = "Inspecting images"
 ) -> dict[Path, ImageInfo]:
-    """Looks at files, of which those that are kept are not opened.
+    """Inspects files. Files in the cache are not opened.
 
     Args:
-        paths: The files.
-        cache_dir: Where they are kept, by path, size and time of change; None keeps none.
-        what: Beside the progress bar.
+        paths: Paths of the files.
+        cache_dir: Folder of the cache, which is keyed by path, size and modification time. None for no cache.
+        what: Text next to the progress bar.
 
     Returns:
-        What was found; files that cannot be read are missing.
+        The properties of the files. Files that cannot be read are missing.
     """
     file = cache_dir / FILE if cache_dir else None
     kept = _read(file) if file and file.is_file() else {}
@@ -48,7 +48,7 @@ def _key(path: Path) -> str:
 
 
 def _read(file: Path) -> dict[str, ImageInfo]:
-    """What was kept; nothing where the file is damaged."""
+    """Reads the cache. Empty if the file is damaged."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             columns = [stored[name] for name in ("keys", "sizes", "modes", "orientations", "digests", "thumbnails")]

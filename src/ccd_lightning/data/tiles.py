@@ -1,4 +1,4 @@
-"""How a detector cuts large images."""
+"""Tiles of large images for detectors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ccd_lightning.ranges import at_least, within
 
-OVERLAP = 0.25  # share of a tile's side that neighbours have in common, where nothing is said
-GRANULES = (32, 16, 8)  # px, of which a tile's side is a multiple where the number of tiles is given, if it can be
+OVERLAP = 0.25  # default overlap of neighbouring tiles as a fraction of their side
+GRANULES = (32, 16, 8)  # px: if the number of tiles is given, their side is a multiple of one of these, if possible
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Tiles:
     top: float = 0.0
 
     def __post_init__(self) -> None:
-        """Checks all.
+        """Validates all options.
 
         Raises:
             UserError: If an option is out of its range.
@@ -39,18 +39,18 @@ class Tiles:
 
     @property
     def shared(self) -> int:
-        """Pixels that neighbours have in common at least."""
+        """Minimum overlap of neighbouring tiles in pixels."""
         return round(OVERLAP * self.side) if self.overlap is None else self.overlap
 
     def along(self, length: int) -> int:
-        """How many tiles cover a side of an image, of a length in pixels that is not less than theirs."""
+        """Returns how many tiles cover a side of an image. Its length in pixels must be at least the tiles' side."""
         return 1 + math.ceil((length - self.side) / (self.side - self.shared))
 
 
 def tiles_along(length: int, count: int) -> Tiles:
-    """Tiles of which so many cover a side of an image, of a length in pixels, with the usual overlap.
+    """Returns tiles of which `count` cover a side of an image, of a length in pixels, with the default overlap.
 
-    Their side is a multiple of 32 px if it can be, which most encoders want.
+    Their side is a multiple of 32 px if possible, as most encoders need it.
     """
     least = math.ceil(length / (1 + (1 - OVERLAP) * (count - 1)))
     rounded = (granule * math.ceil(least / granule) for granule in GRANULES)

@@ -1,4 +1,4 @@
-"""Finding files below folders, so that none is lost without being counted."""
+"""Search for files below folders, in which every skipped file is counted."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from ccd_lightning.data.naming import (
 )
 from ccd_lightning.errors import UserError
 
-LABELS = ".txt"  # of YOLO
+LABELS = ".txt"  # suffix of YOLO labels
 
 
 class Found(NamedTuple):
     """Files below a folder.
 
     Attributes:
-        images: Those to be read as images.
-        masks: Those that their folder or their name calls masks, and YOLO's text labels.
-        unread: Files that may be images, but are of a kind that is not read.
+        images: Files to read as images.
+        masks: Files that are masks by their folder or name, and YOLO text labels.
+        unread: Files that may be images, but have an unsupported format.
     """
 
     images: list[Path]
@@ -40,9 +40,9 @@ class Found(NamedTuple):
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder, but for what systems leave there.
+    """Yields all files below a folder, except system files.
 
-    Links to folders are followed: each folder once, and none that the folder itself lies in.
+    Links to folders are followed, but each folder is visited once, and no parent of the folder is visited.
 
     Raises:
         UserError: If a folder cannot be listed.
@@ -66,19 +66,19 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def holds_image(path: Path) -> bool:
-    """Whether a file is an image by its name, or by its content if it has no suffix or an unknown one."""
+    """Returns whether a file is an image by its name or, if it has no or an unknown suffix, by its content."""
     return is_image(path.name) or (unread_suffix(path.name) is not None and begins_as_dicom(path))
 
 
 def find(folder: Path, base: Path | None = None) -> Found:
-    """The images, masks and other files below a folder, sorted; folders count below `base`, by default itself."""
+    """Finds images, masks and other files below a folder, sorted. Mask folders count below `base` (default: itself)."""
     return Found(*map(sorted, sort_files(walk(folder), base or folder)))
 
 
 def sort_files(files: Iterable[Path], base: Path) -> Found:
-    """Tells images from masks: by folders below `base`, and by names such as `a_mask.png` where there is an `a.png`.
+    """Separates images from masks, by folders below `base` and by names such as `a_mask.png` if there is an `a.png`.
 
-    Files of no suffix, or of an unknown one, are images if they begin as DICOM files do (`holds_image`).
+    Files with no or an unknown suffix are images if they begin like DICOM files (`holds_image`).
     """
     images, masks, unread = list[Path](), list[Path](), list[Path]()
     of_masks = functools.cache(lambda folder: folder != base and (is_mask_folder(folder) or of_masks(folder.parent)))
@@ -106,7 +106,7 @@ def sort_files(files: Iterable[Path], base: Path) -> Found:
 
 
 def count_unread(paths: Iterable[Path]) -> str:
-    """How many files are of kinds that are not read, in words; empty without any."""
+    """Describes how many files have an unsupported format. Empty if there are none."""
     kinds = Counter(unread_suffix(path.name) or "" for path in paths)
     if not kinds:
         return ""
@@ -115,5 +115,5 @@ def count_unread(paths: Iterable[Path]) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """A number of things, such as "1 file" and "2 files"."""
+    """Returns a number with its noun, such as "1 file" and "2 files"."""
     return f"{number} {what}{'s' * (number != 1)}"

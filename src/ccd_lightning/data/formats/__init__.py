@@ -1,4 +1,4 @@
-"""Reading image files of all formats: one function for what a file is, one for its pixels."""
+"""Reading of image files of all formats: headers and pixels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ccd_lightning.errors import UserError
 
 
 def read_header(path: Path) -> Header:
-    """Reads what an image is; no pixel is decoded.
+    """Reads the properties of an image without decoding pixels.
 
     Args:
-        path: A file, or a page of one (`data.sources`).
+        path: Path of a file, or of a page of a file (`data.sources`).
 
     Raises:
-        UserError: If the file is no image that can be read.
+        UserError: If the file is not a readable image.
     """
     file, page = split_page(path)
     require_regular(file)
@@ -32,11 +32,11 @@ def read_picture(path: Path, least: Least | None = None) -> Picture:
     """Decodes one image.
 
     Args:
-        path: A file that holds one, or a page of one that holds several (`data.sources`).
-        least: Says which size of the whole image suffices; None for its own.
+        path: Path of a file with one image, or of a page of a file with several (`data.sources`).
+        least: Function that returns which size of the whole image suffices. None to decode at full size.
 
     Raises:
-        UserError: If the file cannot be decoded, has no such page, or holds several and none is named.
+        UserError: If the file cannot be decoded, has no such page, or contains several images and the path names none.
     """
     file, page = split_page(path)
     require_regular(file)
@@ -47,7 +47,7 @@ def read_picture(path: Path, least: Least | None = None) -> Picture:
 
 
 def is_volume(file: Path) -> bool:
-    """Whether a file holds voxels, of which slices along any axis can be shown."""
+    """Returns whether a file contains voxels, which can be cut into slices along any axis."""
     return file.name.lower().endswith(nifti.SUFFIXES)
 
 

@@ -1,4 +1,4 @@
-"""How much one file may ask for: checked from its header, before memory is taken."""
+"""Limits on the size of a file's contents, checked from its header before memory is allocated."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.reading import check_regular
 
-MAX_BYTES = 1 << 31  # of what one file is unpacked to
+MAX_BYTES = 1 << 31  # maximum unpacked size of one file
 WAY_OUT = "Export it at a smaller size, or divide it into several files."
 
 
 def max_pixels() -> int:
-    """The most pixels that one image may have: Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`."""
+    """Returns the maximum number of pixels per image: Pillow's own limit, twice `Image.MAX_IMAGE_PIXELS`."""
     return 2 * (Image.MAX_IMAGE_PIXELS or 1 << 62)
 
 
 def require_pixels(path: Path, width: int, height: int) -> None:
-    """Refuses an image of more pixels than `max_pixels`, or of none.
+    """Checks that an image has at least one and at most `max_pixels` pixels.
 
     Raises:
-        UserError: If it has.
+        UserError: If it does not.
     """
     if width < 1 or height < 1:
         raise UserError(f"{path}: {width} x {height} pixels in its header. Replace or remove this file.")
@@ -34,15 +34,15 @@ def require_pixels(path: Path, width: int, height: int) -> None:
 
 
 def require_bytes(path: Path, needed: int, packed: int | None = None) -> None:
-    """Refuses what would be unpacked to more than `MAX_BYTES`, or to more than the memory that is there.
+    """Checks that unpacked pixels take at most `MAX_BYTES`, and no more than the available memory.
 
     Args:
-        path: The file, for messages.
-        needed: Bytes of its pixels, as its header states them.
-        packed: Size of the file, where that says how many bytes there can be; None where it does not.
+        path: Path of the file, used in error messages.
+        needed: Number of bytes of the pixels according to the header.
+        packed: Size of the file, if it limits the number of bytes of the pixels, else None.
 
     Raises:
-        UserError: If it would, or if its file is too small to hold as many.
+        UserError: If they take more, or if the file is too small to contain them.
     """
     if packed is not None and needed > packed:
         raise UserError(
@@ -55,10 +55,10 @@ def require_bytes(path: Path, needed: int, packed: int | None = None) -> None:
 
 
 def require_regular(path: Path) -> None:
-    """Refuses what is no regular file, such as a pipe, a device or a folder, before it is opened.
+    """Checks that a path is a regular file, not a pipe, a device or a folder, before it is opened.
 
     Raises:
-        UserError: If it is none, or is not there.
+        UserError: If it is not a regular file, or does not exist.
     """
     try:
         check_regular(path)

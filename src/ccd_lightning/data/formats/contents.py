@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes."""
+"""Detection of file types by their first bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from ccd_lightning.data.formats.bounds import require_regular
 from ccd_lightning.errors import UserError
 
-PREAMBLE = 128  # bytes of a DICOM file before its mark
+PREAMBLE = 128  # number of bytes before the magic number in a DICOM file
 
 
 def begins_as_dicom(file: Path) -> bool:
-    """Whether a regular file begins as a DICOM file does."""
+    """Returns whether a file is a regular file that begins like a DICOM file."""
     try:
         require_regular(file)
         with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""DICOM images, by pydicom and its decoders."""
+"""DICOM images, read with pydicom and its decoders."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ccd_lightning.errors import UserError
 
 __all__ = ["is_dicom", "read_header", "read_picture"]
 
-SIZE_OF_JPEG = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # the markers that give width and height
+SIZE_OF_JPEG = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # markers followed by height and width
 DTYPES = {"L": "u1", "I;16": "u2", "I": "i4"}
 
 
 def read_header(file: Path, page: int = 0) -> Header:
-    """Reads what a file holds; no pixel is decoded.
+    """Reads the header of a file without decoding pixels.
 
-    The group is a salted hash of the patient's ID, or without one, of the study's.
+    The group is a salted hash of the patient's ID or, if missing, of the study's.
 
     Args:
-        file: To read.
-        page: Of which frame the mode is, from 0.
+        file: Path of the file.
+        page: Index of the frame whose mode is returned, from 0.
 
     Raises:
-        UserError: If the file cannot be read, holds no image, or cannot be decoded.
+        UserError: If the file cannot be read, contains no image, or cannot be decoded.
     """
     with open_dicom(file) as opened:
         tags: Any = opened.tags
@@ -45,15 +45,15 @@ def read_picture(file: Path, page: int | None = None) -> Picture:
     """Decodes one frame.
 
     Args:
-        file: To read.
-        page: Which frame, from 0; None for the only one.
+        file: Path of the file.
+        page: Index of the frame, from 0. None if the file has only one.
 
     Returns:
-        Grey values in their unit (after rescale or modality LUT), with more than 8 bits where they have more; or RGB.
+        Grey values in their unit (after rescale or modality LUT), with more than 8 bits if the file has more; or RGB.
 
     Raises:
-        UserError: If the file cannot be read or decoded, holds no image, several frames of which none is named, or no
-            such frame.
+        UserError: If the file cannot be read or decoded, contains no image, has no such frame, or has several frames
+            and `page` is None.
     """
     with open_dicom(file) as opened:
         tags: Any = opened.tags
@@ -88,7 +88,7 @@ def _group(tags: Any) -> str | None:
 
 
 def _decode(opened: DicomFile, page: int, file: Path) -> NDArray[Any]:
-    """The stored values of one frame, (height, width) or (height, width, 3), YBR as RGB; other frames are not read."""
+    """Decodes one frame to stored values (height, width) or (height, width, 3), with YBR as RGB. No other is read."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import as_pixel_options
 
@@ -104,7 +104,7 @@ def _decode(opened: DicomFile, page: int, file: Path) -> NDArray[Any]:
             decoder = get_decoder(opened.syntax)
             stored: NDArray[Any] = decoder.as_array(opened.stream, index=page, decoding_plugin=plugin, **options)[0]
             break
-        except Exception as error:  # decoders raise many kinds
+        except Exception as error:  # decoders raise many types of errors
             reason = type(error).__name__
     else:
         raise UserError(
@@ -117,11 +117,11 @@ def _decode(opened: DicomFile, page: int, file: Path) -> NDArray[Any]:
 
 
 def _check_codestream(opened: DicomFile, page: int, file: Path) -> None:
-    """Sees that a compressed frame holds no more than the header says, as decoders take memory for what it claims."""
+    """Checks that a compressed frame is not larger than its header states, as decoders allocate what it claims."""
     from pydicom.encaps import get_frame
 
     if "RLE" in opened.syntax.name:
-        return  # which grows at most 64-fold
+        return  # RLE expands at most 64-fold
     tags: Any = opened.tags
     opened.stream.seek(opened.start)
     size = _codestream_size(get_frame(opened.stream, page, number_of_frames=_frames(tags)))
@@ -130,7 +130,7 @@ def _check_codestream(opened: DicomFile, page: int, file: Path) -> None:
 
 
 def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Width, height and channels that JPEG, JPEG-LS or JPEG 2000 data claim; None where they do not begin so."""
+    """Returns width, height and channels stated in JPEG, JPEG-LS or JPEG 2000 data, or None if it is none of these."""
     start = _jp2_codestream(frame) if frame[4:8] == b"jP  " else 0
     if frame[start : start + 4] == b"\xff\x4f\xff\x51" and len(frame) >= start + 42:
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
@@ -147,7 +147,7 @@ def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def _jp2_codestream(frame: bytes) -> int:
-    """Where the codestream in JP2 data begins; 0 for none. A box without a length would hold pydicom forever."""
+    """Returns the start of the codestream in JP2 data, or 0 if none. A box without a length would hang pydicom."""
     place = 0
     while place + 8 <= len(frame) and (length := int.from_bytes(frame[place : place + 4], "big")) >= 8:
         place += length
@@ -157,7 +157,7 @@ def _jp2_codestream(frame: bytes) -> int:
 
 
 def _colours(stored: NDArray[Any], tags: Any) -> Picture:
-    """RGB of 8 bits; of more, the upper ones."""
+    """Converts to RGB with 8 bits. More bits are scaled down."""
     bits = int(tags.BitsStored)
     if tags.PhotometricInterpretation == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut

@@ -1,6 +1,6 @@
-"""Opening DICOM files: only the tags that an image needs, within bounds of memory, and without their text in messages.
+"""Opening of DICOM files: reads only the tags that an image needs, with limits on memory and no tag values in messages.
 
-Tags hold names, dates and numbers of patients. pydicom's warnings and errors may quote them, so that none is passed on.
+Tags contain names, dates and IDs of patients. The warnings and errors of pydicom may quote them, so none is passed on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".dcm", ".dicom", ".ima")
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 INFLATED = b"1.2.840.10008.1.2.1\0\0\0"  # explicit VR little endian, padded to the same length
-INFLATION = 256 << 20  # bytes to which a deflated file may grow
+INFLATION = 256 << 20  # maximum size in bytes of an inflated file
 TAGS = (
     "SOPClassUID", "PatientID", "StudyInstanceUID", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
@@ -40,8 +40,8 @@ TAGS = (
       for part, what in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))),
 )  # fmt: skip
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
-# pydicom's own reads RLE as fast as the one in Rust, which panics at damaged data; and GDCM's, which pydicom would ask
-# first where it is installed, ends the whole process there.
+# pydicom's own RLE decoder is as fast as the one in Rust, which panics on damaged data. GDCM's decoder, which pydicom
+# would try first if it is installed, terminates the whole process on such data.
 DECODERS = ("pylibjpeg", "pyjpegls", "pillow")
 QUIET = r"(pydicom|pylibjpeg|openjpeg|libjpeg)(\.|$)"  # modules whose warnings may quote tags
 DAMAGED = "a damaged DICOM file, or one that breaks the standard"
@@ -49,17 +49,17 @@ DAMAGED = "a damaged DICOM file, or one that breaks the standard"
 
 @dataclass(frozen=True)
 class DicomFile:
-    """An opened file, up to its pixels.
+    """An opened DICOM file, read up to its pixels.
 
     Attributes:
-        stream: Of the file, inflated where it is deflated.
-        tags: Those of TAGS that it has.
-        syntax: Its transfer syntax.
-        pixels: Which element its pixels are in, one of PIXELS.
-        kind: The element's value representation.
-        plugins: pydicom's decoders to ask for them, in this order.
-        start: Where their bytes begin in the stream.
-        length: Bytes from there to the end.
+        stream: Stream of the file, inflated if the file is deflated.
+        tags: The tags of TAGS that the file contains.
+        syntax: Transfer syntax.
+        pixels: Name of the element that contains the pixels, one of PIXELS.
+        kind: Value representation of this element.
+        plugins: Decoding plugins of pydicom, in the order in which they are tried.
+        start: Position of the pixel data in the stream.
+        length: Number of bytes from there to the end.
     """
 
     stream: BinaryIO
@@ -73,27 +73,27 @@ class DicomFile:
 
 
 def is_dicom(file: Path) -> bool:
-    """Whether a file is to be read as DICOM: by its content, or where that does not say so, by its suffix."""
+    """Returns whether a file should be read as DICOM, by its content or else by its suffix."""
     return file.suffix.lower() in SUFFIXES or begins_as_dicom(file)
 
 
 class _Mapped(mmap.mmap):
-    """A mapped file: never read beyond its end, however long a damaged element claims to be."""
+    """A memory-mapped file. It is never read beyond its end, however long a damaged element claims to be."""
 
     def seek(self, pos: int, whence: int = 0) -> int:  # type: ignore[override]  # as of Python 3.13
-        """Goes to a position, or to the end where it lies beyond, as files do."""
+        """Moves to a position, or to the end if the position lies beyond it, as files do."""
         super().seek(min(max((0, self.tell(), len(self))[whence] + pos, 0), len(self)))
         return self.tell()
 
 
 @contextmanager
 def open_dicom(file: Path) -> Iterator[DicomFile]:
-    """Opens a file.
+    """Opens a DICOM file.
 
-    Whatever goes wrong while it is open becomes a `UserError` without the text of the cause.
+    Any error while the file is open becomes a `UserError` without the text of its cause.
 
     Raises:
-        UserError: If the file cannot be read, holds no image, or is too large.
+        UserError: If the file cannot be read, contains no image, or is too large.
     """
     _prepare_pydicom(file)
     try:
@@ -101,7 +101,7 @@ def open_dicom(file: Path) -> Iterator[DicomFile]:
             yield _parse(_inflate(cast(BinaryIO, mapped), file), file)
     except UserError:
         raise
-    except Exception as error:  # of the many kinds that damaged files lead to; their text may quote the file's tags
+    except Exception as error:  # damaged files lead to many types of errors, whose text may quote the file's tags
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"{file}: cannot be read ({error.strerror}).") from None
         raise UserError(f"{file}: {DAMAGED} ({type(error).__name__}). Replace or remove this file.") from None
@@ -121,7 +121,7 @@ def _prepare_pydicom(file: Path) -> None:
 
 
 def _inflate(stream: BinaryIO, file: Path) -> BinaryIO:
-    """The same file with a deflated data set inflated, which pydicom would do without a bound."""
+    """Returns the stream with a deflated data set inflated. pydicom would inflate it without a limit."""
     from pydicom.filereader import read_dataset
 
     if stream.read(132)[128:] != b"DICM":
@@ -148,7 +148,7 @@ def _parse(stream: BinaryIO, file: Path) -> DicomFile:
 
     stream.seek(0)
     tags = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
-    element = stream.read(12)  # tag, kind and length; without the kind where that is implicit
+    element = stream.read(12)  # tag, VR and length; no VR if it is implicit
     order: Any = "little" if tags.original_encoding[1] is not False else "big"
     group, number = (int.from_bytes(element[at : at + 2], order) for at in (0, 2))
     pixels = PIXELS.get((group << 16) + number)
@@ -168,13 +168,13 @@ def _parse(stream: BinaryIO, file: Path) -> DicomFile:
 
 
 def _syntax_of(tags: Any) -> str:
-    """The transfer syntax of a file without the part that names it, as pydicom guessed it."""
+    """Returns the transfer syntax that pydicom guessed, for a file without the header that names it."""
     implicit, little = tags.original_encoding
     return f"1.2.840.10008.1.2{'' if implicit else '.1' if little else '.2'}"
 
 
 def _complete(tags: Any) -> None:
-    """Adds what files of one grey channel leave out."""
+    """Sets tags that files with one grey channel may omit."""
     for name, value in (("SamplesPerPixel", 1), ("PhotometricInterpretation", "MONOCHROME2"),
                         ("PixelRepresentation", 0), ("BitsStored", tags.BitsAllocated)):  # fmt: skip
         if tags.get(name) is None:
@@ -182,12 +182,12 @@ def _complete(tags: Any) -> None:
 
 
 def syntax_name(syntax: UID) -> str:
-    """A transfer syntax in words of the standard's own, as what the file says may be anything."""
+    """Returns the standard's name of a transfer syntax, because the file's own value may be any text."""
     return f"{syntax.name} ({syntax})" if syntax.name != str(syntax) else "which the DICOM standard does not list"
 
 
 def _decoders(syntax: UID, file: Path) -> tuple[str, ...]:
-    """Those of DECODERS that are installed and read a transfer syntax.
+    """Returns the plugins of DECODERS that are installed and support a transfer syntax.
 
     Raises:
         UserError: If there is none.
@@ -214,7 +214,7 @@ def _decoders(syntax: UID, file: Path) -> tuple[str, ...]:
 
 
 def _check_size(opened: DicomFile, file: Path) -> None:
-    """Sees that the pixels are neither more than Pillow reads in other formats, nor more than the file holds."""
+    """Checks that an image is within Pillow's limit for other formats, and that its pixels can fit in the file."""
     from pydicom.pixels.utils import get_expected_length, get_nr_frames
 
     tags: Any = opened.tags

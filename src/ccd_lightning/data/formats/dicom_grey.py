@@ -1,4 +1,4 @@
-"""Grey values of DICOM: their unit, the depth they are stored with, and the windows that the file names."""
+"""Grey values of DICOM images: their unit, their bit depth, and the windows stored in the file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
 class Grey(NamedTuple):
-    """How grey values are given.
+    """How grey values are stored.
 
     Attributes:
-        mode: Pillow's mode of them, in the unit.
-        full: The lowest and highest value that can be stored, in the unit; None for floating point.
-        rescaled: Whether a slope and an intercept, or a table, lead to the unit.
+        mode: Pillow mode of the values in their unit.
+        full: Lowest and highest value that can be stored, in the unit. None for floating point.
+        rescaled: Whether stored values are converted to the unit by slope and intercept or by a table.
     """
 
     mode: str
@@ -30,7 +30,7 @@ class Grey(NamedTuple):
 
 
 def take_frame_tags(tags: Any, page: int) -> None:
-    """Brings what the functional groups of a multi-frame file say of one frame to where single images have it."""
+    """Copies tags of one frame from the functional groups of a multi-frame file to where single images have them."""
     shared, own = tags.get("SharedFunctionalGroupsSequence"), tags.get("PerFrameFunctionalGroupsSequence")
     groups = [*(shared or [])[:1], *(own or [])[page : page + 1]]
     for macro in (group.get(name) for group in groups for name in MACROS):
@@ -39,14 +39,14 @@ def take_frame_tags(tags: Any, page: int) -> None:
 
 
 def grey_of(tags: Any, pixels: str) -> Grey:
-    """Tells the mode and the depth of grey values from the tags alone.
+    """Determines the mode and the depth of grey values from the tags alone.
 
     Args:
-        tags: Of the file, with those of the frame.
-        pixels: Which element holds the pixels.
+        tags: Tags of the file, including those of the frame.
+        pixels: Name of the element that contains the pixels.
 
     Raises:
-        ValueError: If slope and intercept are no numbers.
+        ValueError: If slope and intercept are not finite numbers.
     """
     if pixels != "PixelData":
         return Grey("F", None, _rescale(tags) is not None)
@@ -67,7 +67,7 @@ def grey_of(tags: Any, pixels: str) -> Grey:
 
 
 def stored_range(tags: Any) -> Range:
-    """The lowest and highest value of a pixel as it is stored."""
+    """Returns the lowest and the highest value that a stored pixel can have."""
     bits = int(tags.BitsStored)
     if not 0 < bits <= tags.BitsAllocated <= 64:
         raise ValueError("bits")
@@ -79,7 +79,7 @@ def _mode(low: float, high: float) -> str:
 
 
 def _rescale(tags: Any) -> tuple[float, float] | None:
-    """Slope and intercept; None where they change nothing."""
+    """Returns slope and intercept, or None if they change nothing."""
     if tags.get("RescaleSlope") is None or tags.get("RescaleIntercept") is None:
         return None
     slope, intercept = float(tags.RescaleSlope), float(tags.RescaleIntercept)
@@ -89,7 +89,7 @@ def _rescale(tags: Any) -> tuple[float, float] | None:
 
 
 def padding(tags: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Which stored pixels (height, width) only fill the frame; None where the file names none, or there are none."""
+    """Returns which stored pixels (height, width) are padding; None if there are none or the file defines none."""
     ends = [tags.get("PixelPaddingValue"), tags.get("PixelPaddingRangeLimit")]
     if not isinstance(ends[0], int):
         return None
@@ -100,16 +100,16 @@ def padding(tags: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
 
 
 def windows_of(tags: Any) -> tuple[Window, ...]:
-    """The windows that a file names: tables first, as in pydicom and in viewers, then centres and widths, in order."""
+    """Returns the windows of a file: tables first, as in pydicom and in viewers, then centres and widths, in order."""
     found: list[Window] = []
     for source in (_tables, _linear):
-        with suppress(ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # one that is wrong is none
+        with suppress(ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # skips invalid windows
             found.extend(source(tags))
     return tuple(found)
 
 
 def _linear(tags: Any) -> Iterator[Window]:
-    """PS3.3 C.11.2.1.2 and C.11.2.1.3: of LINEAR, centre and width count pixels, so that both ends are half one in."""
+    """Reads windows by PS3.3 C.11.2.1.2 and .3. The width of LINEAR counts pixels, so both ends move in by a half."""
     centres, widths, names = (_several(tags.get(f"WindowCenter{what}" if what != "Width" else "WindowWidth"))
                               for what in ("", "Width", "WidthExplanation"))  # fmt: skip
     function = str(tags.get("VOILUTFunction") or "LINEAR").upper()

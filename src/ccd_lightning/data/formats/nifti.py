@@ -1,4 +1,4 @@
-"""NIfTI volumes, slice by slice, as a radiologist looks at them."""
+"""NIfTI volumes, read slice by slice in radiological orientation."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ Array = NDArray[Any]
 
 
 def view_slice(voxels: Array, orientation: NDArray[np.float64], number: int, axis: int = AXIAL) -> Array:
-    """One slice of a volume as it is shown: a view, so that what is written to it is written to the volume.
+    """Returns one slice of a volume in display orientation, as a view: writing to it changes the volume.
 
-    Slices are numbered to the patient's right (axis 0), to the front (1) and upwards (2), whatever their order in the
-    file. They are shown as radiologists look at them: axial slices with the front up, coronal ones with the head up,
-    both with the patient's right on the left; sagittal ones with the head up and the front on the left.
+    Slices are numbered from the patient's left to right (axis 0), from back to front (1) and upwards (2), independent
+    of their order in the file. They are shown in radiological orientation: axial slices with the front up, coronal
+    slices with the head up, both with the patient's right on the left; sagittal slices with the head up and the front
+    on the left.
 
     Args:
-        voxels: In the order of the file, of three axes.
-        orientation: The volume's (`Volume.orientation`).
-        number: Of the slice, from 0.
-        axis: Of the body, across which the slice lies.
+        voxels: Voxels of three dimensions, in the order of the file.
+        orientation: Orientation of the volume (`Volume.orientation`).
+        number: Index of the slice, from 0.
+        axis: Body axis perpendicular to the slice.
 
     Returns:
-        (height, width), the rows from top to bottom.
+        Slice of shape (height, width), with rows from top to bottom.
     """
     import nibabel
 
@@ -46,25 +47,25 @@ def view_slice(voxels: Array, orientation: NDArray[np.float64], number: int, axi
 
 
 def read_header(file: Path, axis: int = AXIAL) -> Header:
-    """Reads the size and number of the slices; no voxel is read.
+    """Reads the size and the number of slices without reading voxels.
 
     Raises:
-        UserError: If the file is no volume that can be read.
+        UserError: If the file is not a readable volume.
     """
     volume = read_volume(file)
     return Header(volume.slice_size(axis), volume.body_shape[axis], _mode(volume))
 
 
 def read_picture(file: Path, page: int | None = None, axis: int = AXIAL) -> Picture:
-    """Reads one slice, as `view_slice` shows it, in the file's units.
+    """Reads one slice in the orientation of `view_slice` and in the file's units.
 
     Args:
-        file: The volume.
-        page: Number of the slice; None where there is but one.
-        axis: Of the body, across which the slice lies.
+        file: Path of the volume.
+        page: Index of the slice. None if there is only one.
+        axis: Body axis perpendicular to the slice.
 
     Raises:
-        UserError: If the volume cannot be read, has no such slice, or has several and none is named.
+        UserError: If the volume cannot be read, has no such slice, or has several and `page` is None.
     """
     volume = read_volume(file)
     plane = _read_slice(file, volume, page, axis)
@@ -76,13 +77,13 @@ def read_picture(file: Path, page: int | None = None, axis: int = AXIAL) -> Pict
 
 
 def read_mask(file: Path, page: int | None = None, axis: int = AXIAL) -> NDArray[np.bool_]:
-    """Which pixels of a slice of a mask are abnormal, (height, width).
+    """Reads which pixels of a slice of a mask are abnormal, of shape (height, width).
 
-    Abnormal is what is more than 0, or, of floating point that lies within [0, 1] in the whole volume, as probabilities
-    do, more than 0.5.
+    Abnormal are values above 0. If the volume contains floating-point values that all lie within [0, 1], like
+    probabilities, abnormal are values above 0.5.
 
     Raises:
-        UserError: As `read_picture`.
+        UserError: As in `read_picture`.
     """
     volume = read_volume(file)
     plane = _read_slice(file, volume, page, axis)
@@ -99,26 +100,26 @@ def read_mask(file: Path, page: int | None = None, axis: int = AXIAL) -> NDArray
 
 @functools.lru_cache(maxsize=4096)
 def _holds_shares(file: Path, state: str) -> bool:
-    """Whether a file, as long as it stays in this state, holds probabilities: floating point within [0, 1].
+    """Returns whether a file contains probabilities: floating point within [0, 1]. Cached by the file's state.
 
-    One slice cannot tell: that of a label map may hold no value above 1.
+    This cannot be decided from one slice: a slice of a label map may have no value above 1.
     """
     volume = read_volume(file)
     if volume.dtype.kind != "f" and not _is_scaled(volume):
         return False
     voxels = read_voxels(file, volume)
-    ends = np.array([np.fmin.reduce(voxels, axis=None), np.fmax.reduce(voxels, axis=None)])  # NaN says nothing
+    ends = np.array([np.fmin.reduce(voxels, axis=None), np.fmax.reduce(voxels, axis=None)])  # NaN is ignored
     values, margin = _scaled(ends, volume), _rounding(volume)
     return bool(values.min() >= -margin and values.max() <= 1 + margin)
 
 
 def _rounding(volume: Volume) -> float:
-    """By how much a value may be off: half of a step of scaled numbers."""
+    """Returns the rounding error of a value: half a step of scaled numbers."""
     return abs(volume.slope) / 2 if _is_scaled(volume) else 0.0
 
 
 def occupied_slices(file: Path, axis: int = AXIAL) -> list[int]:
-    """The slices that show something: all but those whose voxels have one value.
+    """Returns the slices that are not constant, i.e. whose voxels do not all have the same value.
 
     Raises:
         UserError: If the volume cannot be read.
@@ -132,12 +133,12 @@ def occupied_slices(file: Path, axis: int = AXIAL) -> list[int]:
 def _varies(plane: Array) -> bool:
     if plane.dtype.names:
         return any(_varies(plane[name]) for name in plane.dtype.names)
-    least, most = np.fmin.reduce(plane, axis=None), np.fmax.reduce(plane, axis=None)  # NaN says nothing
+    least, most = np.fmin.reduce(plane, axis=None), np.fmax.reduce(plane, axis=None)  # NaN is ignored
     return bool(most > least)
 
 
 def _read_slice(file: Path, volume: Volume, page: int | None, axis: int) -> Array:
-    """One slice of the voxels as they are stored."""
+    """Returns one slice of the voxels as stored."""
     count = volume.body_shape[axis]
     if page is None and count > 1:
         raise UserError(
@@ -154,12 +155,12 @@ def _is_scaled(volume: Volume) -> bool:
 
 
 def _scaled(values: Array, volume: Volume) -> Array:
-    """Stored values in the file's units."""
+    """Converts stored values to the file's units."""
     return values.astype(np.float64) * volume.slope + volume.intercept if _is_scaled(volume) else values
 
 
 def _full(volume: Volume) -> Range | None:
-    """The lowest and the highest value that the type of the voxels can hold, in the file's units."""
+    """Returns the lowest and the highest value that an integer voxel type can hold, in the file's units; else None."""
     if volume.dtype.kind not in "iu":
         return None
     limits = np.iinfo(volume.dtype)
@@ -168,7 +169,7 @@ def _full(volume: Volume) -> Range | None:
 
 
 def _mode(volume: Volume) -> str:
-    """Pillow's mode in which a slice is returned: one that holds all values."""
+    """Returns the Pillow mode of a slice: one that holds all values."""
     if volume.dtype.names:
         return "RGB"
     full = _full(volume)

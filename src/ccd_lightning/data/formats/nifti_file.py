@@ -1,4 +1,4 @@
-"""What a NIfTI file says of its voxels, and the voxels themselves: nothing in a header is believed unseen."""
+"""Headers and voxels of NIfTI files. Everything in a header is validated."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.errors import UserError
 from ccd_lightning.extras import pip_install
 
-AXES = {0: "sagittal", 1: "coronal", 2: "axial"}  # of a volume whose axes run to the right, to the front and upwards
-OFFSET = 1 << 24  # bytes before the voxels, which hold the header and its extensions
-DEFLATE = 1032  # the most bytes that one byte of a gzip file can stand for
-HEADER = 540  # bytes of the longer one of NIfTI's two headers
-TOLERANCE = 1e-3  # of a voxel, by which affines that mean the same may differ
+AXES = {0: "sagittal", 1: "coronal", 2: "axial"}  # of a volume whose axes point to the right, to the front and upwards
+OFFSET = 1 << 24  # maximum number of bytes before the voxels, for the header and its extensions
+DEFLATE = 1032  # maximum expansion factor of gzip
+HEADER = 540  # size in bytes of the longer of the two NIfTI headers
+TOLERANCE = 1e-3  # fraction of a voxel by which equivalent affines may differ
 
 Array = NDArray[Any]
 
 
 class Volume(NamedTuple):
-    """What a file says of its voxels.
+    """Properties of a volume from its header.
 
     Attributes:
-        shape: Of the voxels in the file: three numbers.
-        affine: From voxels to millimetres, (4, 4).
-        orientation: Which axis of the body each axis of the file follows (0 to the right, 1 to the front, 2 upwards),
-            and in which direction, 1 or -1: (3, 2), as nibabel's `io_orientation` gives it.
-        dtype: Of a voxel.
-        slope: What stored values are multiplied by,
-        intercept: and what is then added to them.
+        shape: Shape of the voxels in the file, three numbers.
+        affine: Transformation from voxel indices to millimetres, (4, 4).
+        orientation: Body axis of each axis of the file (0 to the right, 1 to the front, 2 upwards) and its direction, 1
+            or -1: (3, 2), as returned by nibabel's `io_orientation`.
+        dtype: Data type of a voxel.
+        slope: Factor by which stored values are multiplied.
+        intercept: Offset that is added to the product.
     """
 
     shape: tuple[int, int, int]
@@ -50,7 +50,7 @@ class Volume(NamedTuple):
 
     @property
     def body_affine(self) -> NDArray[np.float64]:
-        """From voxels in the order of `body_shape` to millimetres, (4, 4)."""
+        """Transformation from voxel indices in the order of `body_shape` to millimetres, (4, 4)."""
         import nibabel
 
         affine: NDArray[np.float64] = self.affine @ nibabel.orientations.inv_ornt_aff(self.orientation, self.shape)
@@ -58,21 +58,21 @@ class Volume(NamedTuple):
 
     @property
     def body_shape(self) -> tuple[int, int, int]:
-        """The numbers of voxels from left to right, from back to front, and upwards."""
+        """Numbers of voxels from left to right, from back to front, and upwards."""
         along = dict(zip(self.orientation[:, 0].astype(int).tolist(), self.shape, strict=True))
         return along[0], along[1], along[2]
 
     def slice_size(self, axis: int = AXIAL) -> tuple[int, int]:
-        """Width and height of a slice across an axis of the body, in pixels."""
+        """Returns width and height in pixels of a slice perpendicular to a body axis."""
         width, height = (count for index, count in enumerate(self.body_shape) if index != axis)
         return width, height
 
 
 def read_volume(file: Path) -> Volume:
-    """Reads what a file says of its voxels, and sees that it can be believed; no voxel is read.
+    """Reads and validates the header of a volume without reading voxels.
 
     Raises:
-        UserError: If nibabel is not there, or the file is no volume that can be read.
+        UserError: If nibabel is not installed, or the file is not a readable volume.
     """
     image = _open(file)
     shape, dtype = tuple(map(int, image.shape)), image.get_data_dtype()
@@ -103,17 +103,17 @@ def read_volume(file: Path) -> Volume:
 
 
 def tell_place(mask: Path, image: Path) -> str:
-    """Why a mask does not lie where its image does, in words that go on after its name; empty if it does.
+    """Returns how a mask is misaligned with its image, as the end of a sentence after its name; "" if it is aligned.
 
-    The axes of both may be stored in any order and direction, as long as voxels with the same place in the body are
-    one. Files of different sizes are not compared.
+    The axes of both may be stored in any order and direction, as long as voxels at the same place in the body
+    correspond. Files of different sizes are not compared.
 
     Raises:
-        UserError: If a file is no volume that can be read.
+        UserError: If a file is not a readable volume.
     """
     own, other = read_volume(mask), read_volume(image)
-    sides = np.linalg.norm(other.body_affine[:3, :3], axis=0)  # of a voxel, in millimetres
-    tolerances = TOLERANCE * np.append(sides, sides.min())  # of a step along each axis, and of the first voxel
+    sides = np.linalg.norm(other.body_affine[:3, :3], axis=0)  # side lengths of a voxel in millimetres
+    tolerances = TOLERANCE * np.append(sides, sides.min())  # for a step along each axis, and for the first voxel
     differences = np.abs(own.body_affine - other.body_affine)[:3]
     if own.body_shape != other.body_shape or (differences <= tolerances).all():
         return ""
@@ -135,14 +135,14 @@ def _orientation(file: Path, affine: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _open(file: Path) -> Any:
-    """The image that nibabel makes of a file, whose voxels are not read yet."""
+    """Opens a file with nibabel. Voxels are not read yet."""
     try:
         import nibabel
     except ImportError as error:
         raise UserError(
             f"{file}: NIfTI files are read with nibabel. Install it with: {pip_install('nifti')}"
         ) from error
-    nibabel.imageglobals.logger.setLevel(logging.ERROR)  # each time it is opened, a file's small flaws would be told
+    nibabel.imageglobals.logger.setLevel(logging.ERROR)  # minor flaws would be logged each time the file is opened
     with _reading(file):
         with gzip.open(file) if _zipped(file) else file.open("rb") as stream:
             start = stream.read(HEADER)
@@ -151,21 +151,21 @@ def _open(file: Path) -> Any:
             raise ValueError("it does not begin as a NIfTI file does")
         length = {nibabel.Nifti1Image: 348, nibabel.Nifti2Image: 540}[kind]
         header: Any = kind.header_class(start[:length], check=False)
-        if not 0 <= int(header["vox_offset"]) <= OFFSET:  # what is before the voxels is read as well
+        if not 0 <= int(header["vox_offset"]) <= OFFSET:  # nibabel also reads everything before the voxels
             raise ValueError("its voxels do not begin after its header")
         return kind.from_filename(str(file))
 
 
 def _magic(start: bytes) -> bytes:
-    """The four bytes by which a file is known as NIfTI-1 or NIfTI-2."""
+    """Returns the four magic bytes of NIfTI-1 or NIfTI-2."""
     return start[4:8] if start[4:7] == b"n+2" else start[344:348]
 
 
 @contextmanager
 def _reading(file: Path) -> Iterator[None]:
-    """Names the file where nibabel, which raises errors of its own and of what it uses, cannot read it."""
+    """Converts any error of nibabel or its dependencies to a `UserError` that names the file."""
     try:
-        with np.errstate(all="ignore"):  # affines are computed from numbers that mean nothing
+        with np.errstate(all="ignore"):  # affines may be computed from invalid numbers
             yield
     except UserError:
         raise
@@ -184,7 +184,7 @@ _cache = VolumeCache()
 
 
 def read_voxels(file: Path, volume: Volume) -> Array:
-    """The voxels as they are stored; those of the volumes that were read last are kept."""
+    """Returns the voxels as stored. The volumes read last are cached."""
     return _cache.get(file, lambda: _read_voxels(file, volume))
 
 

@@ -1,4 +1,4 @@
-"""Which images are of one patient, without a word of who it is: salted hashes."""
+"""Pseudonyms of patients: salted hashes, which do not reveal who the patient is."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pathlib import Path
 
 SALT_FILE = "CCD_SALT_FILE"  # environment variable
 BYTES = 32
-DIGITS = 12  # of a hash: among a million patients, two share one with a chance of 1 in 500
+DIGITS = 12  # hex digits of a hash: among a million patients, the chance that two share one is 1 in 500
 
 
 def pseudonym(kind: str, identifier: str) -> str:
-    """A name that is the same for the same identifier and user, and from which it cannot be found.
+    """Returns a name that is the same for the same identifier and user, but does not reveal the identifier.
 
     Args:
-        kind: Of the identifier, such as "patient"; the name begins with it.
-        identifier: As the file gives it.
+        kind: Type of the identifier, such as "patient". The name begins with it.
+        identifier: Identifier as stored in the file.
 
     Returns:
-        Such as "patient-3f9a02c417de".
+        A name such as "patient-3f9a02c417de".
     """
     digest = hmac.new(_salt(salt_file()), f"{kind}:{identifier}".encode(), hashlib.sha256)
     return f"{kind}-{digest.hexdigest()[:DIGITS]}"
 
 
 def salt_file() -> Path:
-    """Where the user's salt is kept: CCD_SALT_FILE, or else in the folder for settings."""
+    """Returns the path of the user's salt: CCD_SALT_FILE, or else a file in the folder for settings."""
     if given := os.environ.get(SALT_FILE):
         return Path(given).expanduser()
     if os.name == "nt":
@@ -45,7 +45,7 @@ def salt_file() -> Path:
 
 @functools.cache
 def _salt(file: Path) -> bytes:
-    """The salt in a file, which is made if it is not there."""
+    """Reads the salt from a file, which is created if it does not exist."""
     try:
         if not file.exists():
             _create(file)
@@ -64,13 +64,13 @@ def _salt(file: Path) -> bytes:
 
 
 def _create(file: Path) -> None:
-    """Writes a new salt; of several processes at once, the first one's is kept, whole."""
+    """Writes a new salt. If several processes do so at once, the first one's is kept. The file is never incomplete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(secrets.token_bytes(BYTES))
         with suppress(FileExistsError):
-            os.link(partial, file)  # which fails where there is one, unlike a rename
+            os.link(partial, file)  # fails if the file exists, unlike a rename
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What every format is read as."""
+"""Types that the readers of all formats return."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from PIL import Image
 
 Range = tuple[float, float]
 Size = tuple[int, int]  # width and height in pixels
-Least = Callable[[Size], Size | None]  # of an image of this size, that suffices; None where all of it is wanted
+Least = Callable[[Size], Size | None]  # maps an image's size to one that suffices, or to None for full size
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A range of grey values that a file asks to be shown by: how bright each of them is.
+    """A display window stored in a file: a mapping from grey values to brightness.
 
     Attributes:
-        low: The value at and below which all is black.
-        high: The value at and above which all is white; the same as low for a step.
-        name: What the file calls it, such as "BRAIN"; may be empty.
-        sigmoid: Whether brightness follows a sigmoid of the same centre and width, rather than a line.
-        table: Brightness of the whole numbers from low to high, 0 to 1, where the file gives a table instead.
+        low: Value at and below which pixels are black.
+        high: Value at and above which pixels are white. Equal to `low` for a step.
+        name: Name in the file, such as "BRAIN". May be empty.
+        sigmoid: Whether brightness follows a sigmoid with the same centre and width instead of a line.
+        table: Brightness, 0 to 1, of the integers from low to high, if the file contains a table instead.
     """
 
     low: float
@@ -34,7 +34,7 @@ class Window:
     table: NDArray[np.float64] | None = None
 
     def shares(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Brightness of grey values of any shape, 0 to 1; that of NaN is 0."""
+        """Returns the brightness, 0 to 1, of grey values of any shape. That of NaN is 0."""
         values = values.astype(np.float64)
         values[np.isnan(values)] = -np.inf
         if self.table is not None:
@@ -49,15 +49,15 @@ class Window:
 
 
 class Header(NamedTuple):
-    """What a file says of itself before its pixels are decoded.
+    """Properties of a file, read without decoding pixels.
 
     Attributes:
         size: Width and height of an image in pixels, upright.
-        pages: How many images the file holds.
-        mode: Pillow's name of channels and depth: "L" (grey), "RGB", "I;16" (grey, 16 bits), "F" ...; or one such as
-            "RGB;16" of colour with more than 8 bits, which Pillow has no name for.
-        group: Whom or what all of its images are of, without a name; None where it does not say.
-        orientation: EXIF's, by which the image was turned; 1 for none.
+        pages: Number of images in the file.
+        mode: Pillow mode: "L" (grey), "RGB", "I;16" (grey, 16 bits), "F" ...; or a name such as "RGB;16" for colour
+            with more than 8 bits, for which Pillow has no name.
+        group: Pseudonym of the patient or study of all its images, None if unknown.
+        orientation: EXIF orientation by which the image was rotated; 1 for none.
     """
 
     size: Size
@@ -69,17 +69,17 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image as its file holds it, before grey values are brought to 8 bits.
+    """A decoded image, before grey values are converted to 8 bits.
 
     Attributes:
-        image: Upright. Of 8 bits in any of Pillow's modes; or grey of more, "I;16", "I" or "F", in the file's own units
-            (Hounsfield units of a CT). May be smaller than the original, where that was allowed.
+        image: Upright image: 8-bit in any Pillow mode, or grey with more bits ("I;16", "I" or "F") in the file's own
+            units (Hounsfield units for CT). May be smaller than the original if the caller allowed it.
         size: Width and height of the original in pixels, upright.
-        full: The lowest and the highest value that the depth of the file can hold; None where that is not known.
-        windows: The ranges that the file asks to be shown by.
+        full: Lowest and highest value that the file's bit depth can hold, None if unknown.
+        windows: Windows stored in the file.
         inverted: Whether low values are bright.
-        missing: Which pixels (height, width) hold no measurement, as DICOM's padding; None where all do. They are
-            black, and left out where grey values are counted.
+        missing: Mask (height, width) of pixels without a measurement, such as DICOM padding, None if there are none.
+            They become black and are excluded from statistics of grey values.
     """
 
     image: Image.Image

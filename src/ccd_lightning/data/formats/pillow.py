@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF, BMP, WebP, GIF: what Pillow reads."""
+"""PNG, JPEG, TIFF, BMP, WebP and GIF images, read with Pillow."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from ccd_lightning.data.formats.picture import Header, Least, Picture
 from ccd_lightning.data.sources import state_of
 from ccd_lightning.errors import UserError
 
-ORIENTATION = 0x0112  # EXIF's tag; from 5 on, width and height change places
-SUBFILE = 254  # TIFF's tag of what a page is; its lowest bit marks a smaller version of another page
-BITS, PHOTOMETRIC = 258, 262  # TIFF's tags of the bits of each sample, and of what their values mean:
+ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height are swapped
+SUBFILE = 254  # TIFF tag of the page type; its lowest bit marks a smaller version of another page
+BITS, PHOTOMETRIC = 258, 262  # TIFF tags of the bits per sample, and of the meaning of the values:
 WHITE_IS_ZERO = 0
 ONE_IMAGE = ("MPO", "PSD")  # formats whose further frames are previews or layers of the first
-WALKED = ("TIFF", "GIF")  # formats in which frames can only be counted by going to each
+WALKED = ("TIFF", "GIF")  # formats whose frames can only be counted by seeking to each
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I;16N")
-CHANNELS = 4  # bytes of a decoded pixel, at most
-IHDR = 26  # bytes of a PNG file up to the depth and the type of its colour, each of one byte
-GREY_WITH_ALPHA, COLOUR_WITH_ALPHA = 4, 6  # two of these types
-STUDIED = 8192  # bytes of a PNG file in which its first chunks are
+CHANNELS = 4  # maximum number of bytes of a decoded pixel
+IHDR = 26  # number of bytes of a PNG file up to and including bit depth and colour type, one byte each
+GREY_WITH_ALPHA, COLOUR_WITH_ALPHA = 4, 6  # two of the colour types
+STUDIED = 8192  # number of bytes at the start of a PNG file that are searched for its first chunks
 
-# Pillow warns of files that it decodes all the same. Images that are too large are refused (`formats.bounds`).
+# Pillow warns about files that it can still decode. Images that are too large are rejected by `formats.bounds`.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Names the file where Pillow, which raises many kinds of error, cannot decode it."""
+    """Converts any error of Pillow to a `UserError` that names the file."""
     try:
         yield
     except UserError:
         raise
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: more than the {max_pixels():,} pixels that are decoded at once. {WAY_OUT}") from error
-    except Exception as error:  # struct.error, KeyError, zlib.error ...: whatever its decoders come across
+    except Exception as error:  # its decoders raise struct.error, KeyError, zlib.error and others
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be decoded ({reason}). Replace or remove this file.") from error
 
@@ -58,14 +58,14 @@ def _opened(file: Path) -> Iterator[Image.Image]:
 
 
 def read_header(file: Path, page: int = 0) -> Header:
-    """Reads size, depth and number of images; no pixel is decoded.
+    """Reads size, depth and number of images without decoding pixels.
 
     Args:
-        file: The file.
-        page: Of which of its images the size is to be read, from 0.
+        file: Path of the file.
+        page: Index of the image whose size is read, from 0.
 
     Raises:
-        UserError: If the file is no image that can be read, or has no such page.
+        UserError: If the file is not a readable image, or has no such page.
     """
     with _opened(file) as image:
         pages = _pages(image, file)
@@ -75,7 +75,7 @@ def read_header(file: Path, page: int = 0) -> Header:
 
 
 def _seek(image: Image.Image, file: Path, pages: Sequence[int], page: int) -> None:
-    """Goes to a page; more bytes than may be unpacked are refused there."""
+    """Seeks to a page and checks that it is not too large."""
     if page >= len(pages):
         raise UserError(f"{file}[{page}]: no such page; there are {len(pages)}, counted from 0.")
     if pages[page] > 0:
@@ -85,16 +85,16 @@ def _seek(image: Image.Image, file: Path, pages: Sequence[int], page: int) -> No
 
 
 def read_picture(file: Path, page: int | None = None, least: Least | None = None) -> Picture:
-    """Decodes one image, turned as its EXIF orientation says.
+    """Decodes one image and applies its EXIF orientation.
 
     Args:
-        file: The file.
-        page: Which of its images, from 0; None where it holds one.
-        least: Says which size of the whole image suffices: a JPEG file may be decoded at a half, a fourth or an eighth
-            of its own, which takes less time. None decodes it at its own size.
+        file: Path of the file.
+        page: Index of the image, from 0. None if the file contains only one.
+        least: Function that returns which size of the whole image suffices: a JPEG file may be decoded at a half, a
+            quarter or an eighth of its size, which is faster. None decodes it at full size.
 
     Raises:
-        UserError: If the file cannot be decoded, has no such page, or holds several and none is named.
+        UserError: If the file cannot be decoded, has no such page, or contains several images and `page` is None.
     """
     with _opened(file) as image:
         pages = _pages(image, file)
@@ -111,16 +111,16 @@ def read_picture(file: Path, page: int | None = None, least: Least | None = None
             image = _grey_of_16(image, file)
         image.load()
         full = (0.0, 2.0 ** _bits(image) - 1) if image.mode in SIXTEEN else None
-        deep = image.mode in (*SIXTEEN, "I", "F")  # of 8 bits, Pillow inverts them itself
+        deep = image.mode in (*SIXTEEN, "I", "F")  # 8-bit images are inverted by Pillow itself
         inverted = deep and _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO
         return Picture(ImageOps.exif_transpose(image), size, full, inverted=inverted)
 
 
 def _mode(image: Image.Image, file: Path) -> str:
-    """The mode of an opened file, at its page.
+    """Returns the mode of an opened file at its current page.
 
-    Pillow decodes colour of 16 bits to 8 and calls it "RGB": here it is "RGB;16". PNG files with grey of 16 bits and
-    alpha, which Pillow reads as colour of 8 bits, are "I;16".
+    Pillow decodes 16-bit colour to 8 bits and calls it "RGB"; here it is "RGB;16". PNG files with 16-bit grey and
+    alpha, which Pillow reads as 8-bit colour, are "I;16".
     """
     if image.format == "PNG" and image.mode in ("RGB", "RGBA"):
         with file.open("rb") as stream:
@@ -133,9 +133,9 @@ def _mode(image: Image.Image, file: Path) -> str:
 
 
 def _grey_of_16(image: Image.Image, file: Path) -> Image.Image:
-    """Decodes a PNG file with grey of 16 bits and alpha, without the alpha, which is not shown for 8 bits either.
+    """Decodes a PNG file with 16-bit grey and alpha. Alpha is dropped, as it is for 8 bits.
 
-    Its pixels have four bytes, as those of colour of 8 bits with alpha have: read so, the first two are the grey value.
+    Its pixels have four bytes, like those of 8-bit colour with alpha. Read as such, the first two are the grey value.
     """
     content = bytearray(file.read_bytes())
     content[IHDR - 2 : IHDR] = 8, COLOUR_WITH_ALPHA
@@ -148,18 +148,18 @@ def _grey_of_16(image: Image.Image, file: Path) -> Image.Image:
 
 
 def _tag(image: Image.Image, number: int, default: Any = None) -> Any:
-    """A tag of the page at which an opened TIFF file is; the default where there is none, and of other formats."""
+    """Returns a tag of the current page of an opened TIFF file, or the default if missing or for other formats."""
     tags: Any = getattr(image, "tag_v2", {})
     return tags.get(number, default)
 
 
 def _bits(image: Image.Image) -> int:
-    """How many bits a sample has in an opened file that Pillow decodes to 16."""
+    """Returns the number of bits per sample of an opened file that Pillow decodes to 16 bits."""
     return min(map(int, _tag(image, BITS, (16,))))
 
 
 def holds_one(file: Path) -> bool:
-    """Whether a file is known to hold one image, by its name or its first bytes; False where it has to be opened."""
+    """Returns whether a file is known by its name or first bytes to contain one image. If not, it must be opened."""
     suffix = file.suffix.lower()
     if suffix == ".png":
         with file.open("rb") as stream:
@@ -170,9 +170,9 @@ def holds_one(file: Path) -> bool:
 
 
 def _pages(image: Image.Image, file: Path) -> Sequence[int]:
-    """The frames of an opened file that are images of their own.
+    """Returns the frames of an opened file that are independent images.
 
-    Previews do not count: smaller versions of a TIFF file's image, and what a camera's JPEG (MPO) holds beside it.
+    Previews do not count: smaller versions of a TIFF file's image, and those in a camera's JPEG (MPO).
     """
     if image.format in ONE_IMAGE:
         return (0,)
@@ -181,7 +181,7 @@ def _pages(image: Image.Image, file: Path) -> Sequence[int]:
 
 @functools.lru_cache(maxsize=4096)
 def _walk(file: Path, state: str) -> Sequence[int]:
-    """The same, of a file as long as it stays in this state: done for each page again, it would take N * N steps."""
+    """Like `_pages`, cached while the file's state is unchanged. Repeated for each page, it would take N * N steps."""
     with _opened(file) as image:
         count = getattr(image, "n_frames", 1)
         if count == 1 or image.format != "TIFF":
@@ -195,8 +195,8 @@ def _is_preview(image: Image.Image, page: int) -> bool:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels of an opened file, turned as its EXIF orientation says; nothing is decoded."""
+    """Returns width and height in pixels of an opened file after applying its EXIF orientation. Nothing is decoded."""
     width, height = image.size
-    exif = Image.Image.getexif(image)  # that of a PNG file's own class decodes it
-    lying = exif.get(ORIENTATION, 1) >= 5 and image.format != "TIFF"  # whose size Pillow has turned already
+    exif = Image.Image.getexif(image)  # getexif of a PNG file's own class would decode it
+    lying = exif.get(ORIENTATION, 1) >= 5 and image.format != "TIFF"  # Pillow swaps those of TIFF files itself
     return (height, width) if lying else (width, height)

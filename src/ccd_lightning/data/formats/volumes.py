@@ -1,4 +1,4 @@
-"""Volumes that were read last, so that a file is not unpacked again for each of its slices."""
+"""Cache of the volumes read last, so that a file is not decompressed again for each slice."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-BYTES = 1 << 29  # kept in each process; one volume is kept whatever its size
+BYTES = 1 << 29  # limit per process; one volume is kept whatever its size
 
 Array = NDArray[Any]
 Key = tuple[str, int, int]
 
 
 class VolumeCache:
-    """The arrays that were asked for last, by file, size and time of change; safe between threads.
+    """Thread-safe cache of the arrays requested last, by file, size and modification time.
 
     Args:
-        limit: Bytes that all arrays together may have; the last one is kept in any case.
+        limit: Maximum total size of the arrays in bytes. The last array is always kept.
     """
 
     def __init__(self, limit: int = BYTES) -> None:
         self.limit = limit
         self._reset()
-        if hasattr(os, "register_at_fork"):  # a lock that another thread held would stay locked in the child
+        if hasattr(os, "register_at_fork"):  # a lock held by another thread would stay locked in the child process
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
@@ -36,7 +36,7 @@ class VolumeCache:
         self._reading: dict[Key, threading.Lock] = {}
 
     def get(self, file: Path, read: Callable[[], Array]) -> Array:
-        """The array of a file, which is read where it is not kept; threads that want the same wait for one of them."""
+        """Returns the array of a file, read unless it is cached. Threads requesting the same file wait for one read."""
         stat = file.stat()
         key = str(file.resolve()), stat.st_size, stat.st_mtime_ns
         with self._lock:

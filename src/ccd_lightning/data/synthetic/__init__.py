@@ -1,4 +1,4 @@
-"""The synthetic data sets: procedural images with exact masks, so that everything runs without a download."""
+"""Synthetic data sets: procedural images with exact masks, so that everything runs without a download."""
 
 from ccd_lightning.data.synthetic.baselines import baselines
 from ccd_lightning.data.synthetic.folder import SETS, VERSION, render, synthesize

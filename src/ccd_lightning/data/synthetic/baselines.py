@@ -1,4 +1,4 @@
-"""How far one gets on a folder of images without learning anything."""
+"""Baselines without any learning, on a folder of images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Floats = npt.NDArray[np.floating]
 
 
 def baselines(root: Path) -> dict[str, float]:
-    """Image AUROC of two detectors that learn nothing: a data set on which they do well is a toy.
+    """Computes the image AUROC of two detectors that learn nothing. A data set on which they do well is too easy.
 
     Args:
-        root: A folder in the common layout, all images of one size.
+        root: Folder in the common layout, with all images of one size.
 
     Returns:
         "nearest_pixel": distance to the nearest training image, pixel by pixel. "mean_colour": Mahalanobis distance
-        of the mean colour from the training images'. 0.5 is chance.
+        of the mean colour from those of the training images. 0.5 is chance.
 
     Raises:
         UserError: If there are fewer than two training images, or not both normal and abnormal test images.
@@ -44,17 +44,17 @@ def baselines(root: Path) -> dict[str, float]:
 
 
 def _nearest_pixel(train: Floats, test: Floats) -> Floats:
-    """Squared L2 distance to the nearest of the training images: (N, S, S, 3), (M, S, S, 3) -> (M,)."""
+    """Computes the squared L2 distance to the nearest training image: (N, S, S, 3), (M, S, S, 3) -> (M,)."""
     flat, reference = test.reshape(len(test), -1), train.reshape(len(train), -1)
     squared: Floats = (flat**2).sum(1)[:, None] - 2 * flat @ reference.T + (reference**2).sum(1)
     return np.asarray(squared.min(1))
 
 
 def _mean_colour(train: Floats, test: Floats) -> Floats:
-    """Squared Mahalanobis distance of the mean colour: (N, S, S, 3), (M, S, S, 3) -> (M,)."""
+    """Computes the squared Mahalanobis distance of the mean colour: (N, S, S, 3), (M, S, S, 3) -> (M,)."""
     colour, normal = test.mean((1, 2)), train.mean((1, 2))
     centred = colour - normal.mean(0)
-    inverse = np.linalg.pinv(np.cov(normal.T), rcond=1e-6, hermitian=True)  # grey images have no inverse
+    inverse = np.linalg.pinv(np.cov(normal.T), rcond=1e-6, hermitian=True)  # the covariance of grey images is singular
     return np.asarray(np.einsum("nc,cd,nd->n", centred, inverse, centred))
 
 

@@ -1,4 +1,4 @@
-"""Frames that look like colonoscopy, with and without a polyp."""
+"""Synthetic colonoscopy frames, with and without a polyp."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ccd_lightning.data.synthetic.wall import Wall
 
 
 def paint(anomaly_type: str, rng: np.random.Generator, size: int) -> Scene:
-    """Paints a frame; the wall is drawn before the polyp, so that the same generator gives the same wall without it.
+    """Paints a frame. The wall is drawn before the polyp, so the same generator gives the same wall without it.
 
     Args:
         anomaly_type: "good", or "polyp_" and a grade.
-        rng: The source of all randomness.
-        size: Side in pixels.
+        rng: Generator of all random numbers.
+        size: Side of the image in pixels.
     """
     wall = Wall(rng, size)
     camera = np.random.default_rng(rng.integers(2**63))

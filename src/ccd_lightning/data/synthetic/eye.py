@@ -11,16 +11,21 @@ from ccd_lightning.data.synthetic.noise import Floats, blur, colour, fractal, gr
 from ccd_lightning.data.synthetic.strokes import Habit, Points, Strokes, tree
 
 GROUNDS = np.array([[0.86, 0.42, 0.21], [0.62, 0.33, 0.19], [0.84, 0.40, 0.30], [0.80, 0.50, 0.24]], dtype=np.float32)
-VEIN, ARTERY = colour(0.42, 0.66, 0.56), colour(0.16, 0.50, 0.52)  # what they take from red, green, blue
+VEIN, ARTERY = colour(0.42, 0.66, 0.56), colour(0.16, 0.50, 0.52)  # fractions of red, green and blue that they absorb
 RIM, HOLLOW = colour(0.98, 0.66, 0.38), colour(1.0, 0.91, 0.68)
 
 
 @dataclass(frozen=True)
 class Oval:
-    """An upright ellipse with a notch: centre, horizontal radius, taller than wide by `stretch`.
+    """An upright ellipse with a notch.
 
     Attributes:
-        notch: How far it bulges at `notch_angle` (radians), in radii.
+        x: Centre, to the right.
+        y: Centre, down.
+        radius: Horizontal radius.
+        stretch: Ratio of the vertical to the horizontal radius.
+        notch: How far it bulges at `notch_angle`, in radii.
+        notch_angle: Direction of the notch in radians.
     """
 
     x: float
@@ -31,7 +36,7 @@ class Oval:
     notch_angle: float = 0.0
 
     def distance(self, eye: Eye) -> Floats:
-        """Distance from the centre in radii, (S, S)."""
+        """Returns the distance from the centre in radii, (S, S)."""
         dx, dy = eye.x - np.float32(self.x), (eye.y - np.float32(self.y)) / np.float32(self.stretch)
         distance = np.sqrt(dx * dx + dy * dy) / np.float32(self.radius)
         if self.notch:
@@ -41,12 +46,12 @@ class Oval:
 
 
 class Eye:
-    """A healthy right eye: the disc is to the right of the macula.
+    """A healthy right eye, with the disc to the right of the macula.
 
     Attributes:
-        reach: Radius of the photographed circle; `cut` limits it above and below.
+        reach: Radius of the photographed circle. `cut` limits it above and below.
         field: Where the picture is not black, (S, S) in [0, 1].
-        ground: Colour of the retina before the vessels, (S, S, 3).
+        ground: Colour of the retina without vessels, (S, S, 3).
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
@@ -99,7 +104,7 @@ class Eye:
         return np.asarray((base + texture) * macular * (1 + crescent + sheen)[..., None], dtype=np.float32)
 
     def _vessels(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """How much the veins, and the arteries, cover each pixel: (S, S) each."""
+        """Returns how much of each pixel the veins and the arteries cover, (S, S) each."""
         sheets = []
         for width, ink in ((rng.uniform(0.030, 0.042), 0.9), (rng.uniform(0.022, 0.030), 0.85)):
             strokes = Strokes(self.size)
@@ -108,19 +113,19 @@ class Eye:
                 self._arcade(rng, strokes, side, width, habit)
                 heading = side * rng.uniform(0.4, 1.2)
                 tree(rng, strokes, self._hilum(rng, side), heading, rng.uniform(0.25, 0.4), 0.6 * width, 1, habit)
-            for _ in range(rng.integers(1, 3)):  # small ones towards the macula
+            for _ in range(rng.integers(1, 3)):  # small vessels towards the macula
                 heading = np.pi + rng.uniform(-0.5, 0.5)
                 tree(rng, strokes, self._hilum(rng, 0), heading, rng.uniform(0.2, 0.35), 0.4 * width, 1, habit)
             sheets.append(blur(strokes.picture(), 0.004))
         return sheets[0], sheets[1]
 
     def _hilum(self, rng: np.random.Generator, side: int) -> tuple[float, float]:
-        """Where vessels come out of the disc: a little nasal of its middle."""
+        """Returns where vessels leave the disc: slightly nasal of its centre."""
         spot = rng.normal(0, 0.06, 2) * self.disc.radius
         return self.disc.x + 0.12 * self.disc.radius + spot[0], self.disc.y + side * 0.2 * self.disc.radius + spot[1]
 
     def _arcade(self, rng: np.random.Generator, strokes: Strokes, side: int, width: float, habit: Habit) -> None:
-        """A main vessel that leaves the disc upwards (side -1) or downwards and bends round the macula."""
+        """Draws a main vessel that leaves the disc upwards (side -1) or downwards and bends around the macula."""
         points = self._path(rng, side)
         strokes.curve(points, width, 0.3 * width, habit.ink)
         for place in range(int(rng.integers(3, 6)), len(points) - 2, int(rng.integers(3, 6))):
@@ -144,7 +149,7 @@ class Eye:
         return np.stack([x, y], axis=1) + wiggle
 
     def paint(self, ground: Floats, cup: Oval) -> Floats:
-        """Disc, cup and vessels on a ground: (S, S, 3), evenly lit."""
+        """Paints disc, cup and vessels on the ground, (S, S, 3), evenly lit."""
         inside = ramp(self.disc.distance(self), 1.06, 0.92)[..., None]
         hollow = ramp(cup.distance(self), 1.06, 0.88)[..., None]
         pale = self.temporal * ramp(self.disc.x - self.x, -0.1, 0.1)[..., None]
@@ -156,6 +161,6 @@ class Eye:
         return np.asarray(picture * (1 - (self.veins[..., None] * seen) * VEIN), dtype=np.float32)
 
     def photograph(self, picture: Floats) -> Floats:
-        """What the camera sees of it, (S, S, 3) in [0, 1]."""
+        """Returns the picture as the camera sees it, (S, S, 3) in [0, 1]."""
         lit = np.exp(np.log(self.light)[..., None] * self.tint) * self.field[..., None]
         return np.asarray(blur(picture, self.focus) * lit, dtype=np.float32)

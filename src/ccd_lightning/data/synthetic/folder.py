@@ -21,10 +21,10 @@ from ccd_lightning.writing import scratch
 if TYPE_CHECKING:
     from ccd_lightning.data.synthetic.noise import Scene
 
-VERSION = 5  # of what is painted: a folder made by another one is not taken for the same data set
+VERSION = 5  # version of the painting: a folder made by another version is not reused
 RECORD = "synthesis.json"
 GOOD = "good"
-SMALLEST = 32  # pixels a side: below, lesions are smaller than a pixel
+SMALLEST = 32  # pixels per side: below this, lesions are smaller than a pixel
 GRADES = ("subtle", "moderate", "obvious")
 
 
@@ -33,8 +33,8 @@ class Set:
     """A procedural data set.
 
     Attributes:
-        kinds: Of abnormality, each a family and a grade, such as "polyp_subtle".
-        module: Whose `paint(kind, rng, size)` paints an image; imported when it is first needed.
+        kinds: Kinds of abnormality, each a family and a grade, such as "polyp_subtle".
+        module: Name of the module with the function `paint(kind, rng, size)`. Imported when first needed.
     """
 
     kinds: tuple[str, ...]
@@ -53,14 +53,14 @@ SETS = {
 def render(name: str, anomaly_type: str, rng: np.random.Generator, size: int) -> Scene:
     """Paints one image.
 
-    What is normal is drawn from the generator first, so that equal generators give an abnormal image and its normal
-    twin, which differ inside the mask alone (and by the lens' blur just beside it).
+    The normal parts are drawn from the generator first. Equal generators therefore give an abnormal image and its
+    normal twin, which differ only inside the mask (and, because of the lens blur, right next to it).
 
     Args:
-        name: One of SETS.
+        name: Name of the data set, one of SETS.
         anomaly_type: "good" or one of the set's kinds.
-        rng: The source of all randomness.
-        size: Side of the image in pixels; structures scale with it.
+        rng: Generator of all random numbers.
+        size: Side of the image in pixels. Structures scale with it.
 
     Returns:
         The image (size, size, 3) uint8 and the mask (size, size) bool, which is empty for "good".
@@ -86,20 +86,20 @@ def synthesize(
     test_abnormal: int = 210,
     progress: bool = True,
 ) -> None:
-    """Makes a data set in the common folder layout, or leaves alone what is already there.
+    """Generates a data set in the common folder layout, unless it exists already.
 
     Args:
-        root: The folder to make; it appears when all of it is written.
-        name: One of SETS.
-        size: Side of the images, in pixels.
-        seed: Decides the images; an image does not depend on how many others there are.
-        train: Normal training images.
-        test_good: Normal test images.
-        test_abnormal: Abnormal test images, spread evenly over the kinds.
+        root: Folder to create. It appears only when it is complete.
+        name: Name of the data set, one of SETS.
+        size: Side of the images in pixels.
+        seed: Seed of the images. An image does not depend on the number of other images.
+        train: Number of normal training images.
+        test_good: Number of normal test images.
+        test_abnormal: Number of abnormal test images, distributed evenly over the kinds.
         progress: Whether to show a progress bar.
 
     Raises:
-        UserError: If there is no such set, a number is out of range, or the folder holds something else.
+        UserError: If there is no such set, a number is out of range, or the folder contains something else.
     """
     _find(name)
     counts = {"train": train, "test_good": test_good, "test_abnormal": test_abnormal}
@@ -115,7 +115,7 @@ def synthesize(
 
 
 def image_generator(seed: int, name: str, split: str, anomaly_type: str, index: int) -> np.random.Generator:
-    """The source of randomness of one image of a folder: of nothing but its own name."""
+    """Returns the random generator of one image, which depends only on the seed and the image's own name."""
     words = (seed, *(zlib.crc32(word.encode()) for word in (name, split, anomaly_type)), index)
     return np.random.default_rng(np.random.SeedSequence(words))
 
@@ -141,7 +141,7 @@ def _move(partial: Path, root: Path, record: dict[str, Any]) -> None:
     except OSError:
         if not root.is_dir():
             raise
-        _check_same(root, record)  # another process has made it in the meantime
+        _check_same(root, record)  # another process has created it in the meantime
 
 
 def _check_same(root: Path, record: dict[str, Any]) -> None:

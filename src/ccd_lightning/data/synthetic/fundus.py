@@ -1,4 +1,4 @@
-"""Photographs that look like fundi of right eyes: healthy ones, with lesions, and with enlarged cups."""
+"""Synthetic fundus photographs of right eyes: healthy, with lesions, and with enlarged cups."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ CUP_RATIO = {"subtle": (0.56, 0.63), "moderate": (0.66, 0.74), "obvious": (0.80,
 
 
 def paint(anomaly_type: str, rng: np.random.Generator, size: int) -> Scene:
-    """Paints a photograph; the eye is drawn before its disease, so that the same generator gives its healthy twin.
+    """Paints a photograph. The eye is drawn before its disease, so the same generator gives its healthy twin.
 
     Args:
         anomaly_type: "good", or "lesion_" or "cup_" and a grade.
-        rng: The source of all randomness.
-        size: Side in pixels.
+        rng: Generator of all random numbers.
+        size: Side of the image in pixels.
     """
     eye = Eye(rng, size)
     camera = np.random.default_rng(rng.integers(2**63))
@@ -34,7 +34,7 @@ def paint(anomaly_type: str, rng: np.random.Generator, size: int) -> Scene:
 
 
 def _enlarged(rng: np.random.Generator, eye: Eye, grade: str) -> Oval:
-    """A cup as in glaucoma: wider, taller, and in half of the eyes with a notch in the lower or upper rim."""
+    """Returns a glaucomatous cup: wider, taller, and in half of the eyes with a notch in the lower or upper rim."""
     ratio, disc = rng.uniform(*CUP_RATIO[grade]), eye.disc
     shift = rng.normal(0, 0.03, 2) * disc.radius
     notch = rng.uniform(0.10, 0.22) * (1 - ratio) / 0.3 if rng.random() < 0.5 else 0.0

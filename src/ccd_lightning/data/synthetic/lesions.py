@@ -16,13 +16,13 @@ class Sort:
     """A sort of lesion.
 
     Attributes:
-        target: The colour it takes on, in terms of the ground's where `relative`.
+        target: Colour of the lesion, or a factor of the ground's colour if `relative`.
         count: Range of the number of spots.
         radius: Range of a spot's radius, in half sides.
-        spread: Of the cluster, in half sides.
-        rough: How irregular its outline is.
-        soft: Width of its edge, in radii.
-        relative: Whether it darkens the ground rather than covers it.
+        spread: Size of the cluster, in half sides.
+        rough: Irregularity of the outline.
+        soft: Width of the edge, in radii.
+        relative: Whether the lesion darkens the ground instead of covering it.
     """
 
     target: Floats
@@ -46,8 +46,8 @@ class Lesions:
     """A cluster of lesions of one sort.
 
     Attributes:
-        cover: How much of each pixel they take, (S, S) in [0, 1].
-        mask: Where they are seen, (S, S) bool.
+        cover: Fraction of each pixel that they cover, (S, S) in [0, 1].
+        mask: Where they are visible, (S, S) bool.
     """
 
     def __init__(self, rng: np.random.Generator, eye: Eye, grade: str) -> None:
@@ -55,7 +55,7 @@ class Lesions:
         self.strength = np.float32(STRENGTH[grade])
         centre = _place(rng, eye)
         rough = 1 + np.float32(self.sort.rough) * noise(rng, eye.size, 22)
-        ring = rng.random() < 0.35  # around a leak, rather than a heap
+        ring = rng.random() < 0.35  # a ring around a leak instead of a cluster
         self.cover = np.zeros((eye.size, eye.size), np.float32)
         for _ in range(rng.integers(*self.sort.count)):
             angle = rng.uniform(0, 2 * np.pi)
@@ -80,13 +80,13 @@ class Lesions:
         self.cover[window] = np.maximum(self.cover[window], rng.uniform(0.65, 1.0) * drop)
 
     def tinge(self, ground: Floats) -> Floats:
-        """The ground with the lesions on it, (S, S, 3)."""
+        """Returns the ground with the lesions on it, (S, S, 3)."""
         target = self.sort.target * ground if self.sort.relative else self.sort.target
         return np.asarray(ground + (self.strength * self.cover)[..., None] * (target - ground), dtype=np.float32)
 
 
 def _place(rng: np.random.Generator, eye: Eye) -> tuple[float, float]:
-    """A centre in the photographed field, off the disc; the same one at every size."""
+    """Returns a centre in the photographed field outside the disc, which is the same at every size."""
     for x, y in rng.uniform(-1, 1, (64, 2)).tolist():
         inside = math.hypot(x, y) < eye.reach - 0.2 and abs(y) < eye.cut - 0.15
         if inside and math.hypot(x - eye.disc.x, y - eye.disc.y) > 1.9 * eye.disc.radius:

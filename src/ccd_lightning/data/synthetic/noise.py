@@ -1,6 +1,7 @@
-"""What both sets are made of: smooth noise, ramps and blur. Lengths are in half sides of the image: x, y in [-1, 1].
+"""Building blocks of both sets: smooth noise, ramps and blur. Lengths are in half sides of the image: x, y in [-1, 1].
 
-Nothing is measured in pixels and no draw depends on the size, so that one generator paints one scene at every size.
+Nothing is measured in pixels and no random number depends on the size, so a generator paints the same scene at every
+size.
 """
 
 from __future__ import annotations
@@ -13,34 +14,34 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-Floats = npt.NDArray[np.floating[Any]]  # float32 wherever it is large
+Floats = npt.NDArray[np.floating[Any]]  # float32 if large
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A painted image (S, S, 3) uint8 and what in it is abnormal, (S, S) bool."""
+    """A painted image (S, S, 3) uint8 and the mask of its abnormal pixels, (S, S) bool."""
 
     image: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.bool_]
 
 
 def grid(size: int) -> tuple[Floats, Floats]:
-    """X (to the right) and y (down) of the pixels' centres, (S, S) each."""
+    """Returns x (to the right) and y (down) of the pixel centres, (S, S) each."""
     line = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)
     x, y = np.meshgrid(line, line)
     return x, y
 
 
 def noise(rng: np.random.Generator, size: int, cells: int) -> Floats:
-    """Smooth noise of about unit variance with `cells` independent values a side, (S, S)."""
+    """Returns smooth noise (S, S) of about unit variance with `cells` independent values per side."""
     coarse = rng.standard_normal((cells + 4, cells + 4)).astype(np.float32)
     box = (2.0, 2.0, cells + 2.0, cells + 2.0)  # leave out the border, where interpolation has no neighbours
     smooth = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(smooth, dtype=np.float32) * np.float32(1.25)  # interpolation takes a fifth of the deviation
+    return np.asarray(smooth, dtype=np.float32) * np.float32(1.25)  # interpolation removes a fifth of the deviation
 
 
 def fractal(rng: np.random.Generator, size: int, cells: int, octaves: int, gain: float = 0.55) -> Floats:
-    """A sum of noises, each twice as fine and `gain` times as strong as the one before, (S, S)."""
+    """Sums noises, each twice as fine and `gain` times as strong as the one before, (S, S)."""
     total = noise(rng, size, cells)
     for octave in range(1, octaves):
         total = total + np.float32(gain**octave) * noise(rng, size, cells * 2**octave)
@@ -48,7 +49,7 @@ def fractal(rng: np.random.Generator, size: int, cells: int, octaves: int, gain:
 
 
 def pits(rng: np.random.Generator, size: int, cells: int) -> Floats:
-    """The surface of a growth: round pits or winding tubes, of about zero mean within [-1, 1], (S, S)."""
+    """Returns the surface of a growth, round pits or winding tubes, of about zero mean within [-1, 1], (S, S)."""
     surface = noise(rng, size, cells)
     if rng.random() < 0.5:
         return 1.4 * ramp(surface, -0.3, 1.5) - np.float32(0.45)
@@ -56,7 +57,7 @@ def pits(rng: np.random.Generator, size: int, cells: int) -> Floats:
 
 
 def blur(picture: Floats, radius: float) -> Floats:
-    """Gaussian blur of (S, S) or (S, S, 3); the radius (standard deviation) in half sides."""
+    """Applies a Gaussian blur to (S, S) or (S, S, 3). The radius (standard deviation) is in half sides."""
     sigma = radius * picture.shape[0] / 2
     if sigma < 0.2:
         return picture
@@ -65,19 +66,19 @@ def blur(picture: Floats, radius: float) -> Floats:
 
 
 def ramp(value: Floats, low: float, high: float) -> Floats:
-    """0 below `low`, 1 above `high`, smooth in between; falling when low > high."""
+    """Smooth step: 0 below `low`, 1 above `high`; falling if low > high."""
     share = np.clip((value - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
     return np.asarray(share * share * (3 - 2 * share), dtype=np.float32)
 
 
 def bump(value: Floats, centre: float, width: float) -> Floats:
-    """A Gaussian of a value: 1 at the centre, 0.37 a width beside it."""
+    """Gaussian of a value: 1 at the centre, 0.37 at a distance of one width."""
     offset = (value - np.float32(centre)) * np.float32(1 / width)
     return np.asarray(np.exp(-offset * offset), dtype=np.float32)
 
 
 def colour(*levels: float) -> Floats:
-    """Red, green, blue as an array (3,)."""
+    """Returns red, green and blue as an array (3,)."""
     return np.array(levels, dtype=np.float32)
 
 

@@ -13,14 +13,14 @@ from ccd_lightning.data.synthetic.wall import BLOOD, Surface, Wall
 
 @dataclass(frozen=True)
 class Grade:
-    """How a polyp departs from the wall.
+    """How a polyp differs from the wall.
 
     Attributes:
-        cover: How much of the vessels and folds below is hidden, in [0, 1].
+        cover: Fraction of the vessels and folds below that is hidden, in [0, 1].
         relief: Contrast of its shading, 1 for a matt dome under the wall's lamp.
         pattern: Contrast of its pits.
-        red: Range of how much more blood it holds than the wall, in terms of a vessel's.
-        radius: Range, in half sides.
+        red: Range of how much more blood it contains than the wall, relative to a vessel.
+        radius: Range of its radius, in half sides.
     """
 
     cover: float
@@ -42,7 +42,7 @@ class Polyp:
     """A growth with a closed contour, shaded by the wall's lamp, with a surface of its own.
 
     Attributes:
-        mask: Where it is seen, (S, S) bool; nothing outside changes.
+        mask: Where it is visible, (S, S) bool. Nothing outside changes.
     """
 
     def __init__(self, rng: np.random.Generator, wall: Wall, grade: Grade) -> None:
@@ -70,14 +70,14 @@ class Polyp:
         self.mask = ((self.head < 0.99) | (self.stalk > 0.1)) & (wall.field > 0.5)
 
     def _lobes(self, rng: np.random.Generator, radius: float) -> tuple[Floats, Floats]:
-        """How lobules tilt its surface to the right and down, (S, S) each; less so towards the rim."""
+        """Returns how lobules tilt the surface to the right and down, (S, S) each, less so towards the rim."""
         height = noise(rng, self.size, max(4, round(2 / (rng.uniform(0.5, 0.8) * radius))))
         down, right = np.gradient(height, 2 / self.size)
         depth = np.float32(rng.uniform(0.03, 0.10) * radius) * ramp(self.head, 1.0, 0.6)
         return np.asarray(right * depth, dtype=np.float32), np.asarray(down * depth, dtype=np.float32)
 
     def _stalk(self, rng: np.random.Generator, dx: Floats, dy: Floats, radius: float) -> Floats:
-        """How much of the stalk covers each pixel, (S, S): it starts below the head and fades into the wall."""
+        """Returns how much of each pixel the stalk covers, (S, S). It starts below the head and fades into the wall."""
         heading, width, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.28, 0.4) * radius, 1.9 * radius
         along = dx * np.float32(math.cos(heading)) + dy * np.float32(math.sin(heading))
         self.side = (dy * math.cos(heading) - dx * math.sin(heading)) / width
@@ -85,7 +85,7 @@ class Polyp:
         return ramp(np.abs(self.side) / flare, 1.0, 0.8) * ramp(along, length, 0.4 * length) * (along > 0)
 
     def grow(self, wall: Wall) -> Surface:
-        """The wall with the polyp on it."""
+        """Returns the wall with the polyp on it."""
         old, body = wall.surface, self.head < 0.85
         level = np.float32(old.shade[body].mean() if body.any() else 0.5)
         plain = old.albedo[body].mean(0) if body.any() else old.albedo.mean((0, 1))
@@ -103,7 +103,7 @@ class Polyp:
         return Surface(np.clip(shade, 0, 1.4), np.clip(albedo, 0.02, 1), gloss)
 
     def _shading(self) -> tuple[Floats, Floats, Floats]:
-        """Brightness of the head, relative and of zero mean; its highlight; its shadow at the foot: (S, S) each."""
+        """Returns the relative brightness of the head (zero mean), its highlight, and its shadow at the foot, (S, S)."""
         beam = self.light.astype(np.float32)
         length = np.maximum(np.sqrt(self.slope[0] ** 2 + self.slope[1] ** 2), 1e-3)
         scale = np.float32(STEEP[self.form]) * np.minimum(self.head, 0.98) / length
@@ -122,7 +122,7 @@ class Polyp:
 
 
 def _place(rng: np.random.Generator, wall: Wall, radius: float) -> tuple[float, float]:
-    """A centre in the visible field, off the dark of the lumen."""
+    """Returns a centre in the visible field, outside the dark lumen."""
     best, score = (0.0, 0.0), -1.0
     for x, y in rng.uniform(-0.85, 0.85, (24, 2)).tolist():
         lit = min(1.0, math.dist((x, y), wall.lumen) / (0.6 * wall.depth + 0.6 * radius))

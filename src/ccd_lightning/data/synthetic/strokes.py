@@ -1,4 +1,4 @@
-"""Vessels: tapered curves and trees of them."""
+"""Vessels: tapered curves, and trees of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Points = npt.NDArray[np.float64]
 
 
 class Strokes:
-    """A sheet to draw curves on, at twice the resolution.
+    """A canvas for curves, at twice the resolution.
 
     Args:
-        size: Of the picture they are for, in pixels.
+        size: Side of the final picture in pixels.
     """
 
     def __init__(self, size: int) -> None:
@@ -27,9 +27,9 @@ class Strokes:
         self.draw = ImageDraw.Draw(self.image)
 
     def curve(self, points: Points, start: float, end: float, ink: float = 1.0) -> None:
-        """Draws a curve through points (N, 2), its width going from `start` to `end`, both in half sides.
+        """Draws a curve through points (N, 2). Its width changes from `start` to `end`, both in half sides.
 
-        What is thinner than the pen is drawn paler instead, so that a small picture shows what a large one does.
+        Lines thinner than the pen are drawn paler instead, so that a small picture looks like a large one.
         """
         pixels = ((points + 1) * self.size).tolist()
         count = len(pixels) - 1
@@ -40,7 +40,7 @@ class Strokes:
             self.draw.line(pixels[place] + pixels[place + 1], fill=shade, width=pen)
 
     def ring(self, x: float, y: float, radius: float, width: float, ink: float = 1.0) -> None:
-        """Draws a circle's outline."""
+        """Draws the outline of a circle."""
         left, top, right, bottom = (
             (value + 1) * self.size for value in (x - radius, y - radius, x + radius, y + radius)
         )
@@ -48,7 +48,7 @@ class Strokes:
         self.draw.ellipse((left, top, right, bottom), outline=round(255 * ink), width=pen)
 
     def picture(self) -> Floats:
-        """What was drawn, (S, S) in [0, 1]."""
+        """Returns the drawing, (S, S) in [0, 1]."""
         small = self.image.resize((self.size, self.size), Image.Resampling.BOX)
         return np.asarray(small, dtype=np.float32) / 255
 
@@ -56,7 +56,7 @@ class Strokes:
 def wander(
     rng: np.random.Generator, start: tuple[float, float], heading: float, length: float, bend: float, steps: int = 7
 ) -> Points:
-    """A curve that starts at a point into a direction (radians) and bends at random, (steps + 1, 2)."""
+    """Returns a curve from a point in a direction (radians) that bends at random, (steps + 1, 2)."""
     x, y = start
     points = [(x, y)]
     for turn in rng.normal(0, bend / math.sqrt(steps), steps).tolist():
@@ -72,9 +72,9 @@ class Habit:
     """How a tree of vessels grows.
 
     Attributes:
-        bend: Of each stretch, in radians over its length.
-        spread: Angle between the two arms of a fork, in radians.
-        shrink: Width and length of an arm in terms of its parent's.
+        bend: Bend of each segment, in radians over its length.
+        spread: Angle between the two branches of a fork, in radians.
+        shrink: Width and length of a branch relative to its parent.
         ink: Darkness, in [0, 1].
     """
 
@@ -94,7 +94,7 @@ def tree(
     forks: int,
     habit: Habit,
 ) -> None:
-    """Draws a vessel that forks, `forks` times over, from a point into a direction (radians)."""
+    """Draws a vessel from a point in a direction (radians), which forks `forks` times."""
     points = wander(rng, start, heading, length, habit.bend)
     strokes.curve(points, width, habit.shrink * width, habit.ink)
     if forks == 0:

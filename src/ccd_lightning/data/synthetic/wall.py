@@ -19,11 +19,11 @@ from ccd_lightning.data.synthetic.noise import (
 from ccd_lightning.data.synthetic.strokes import Habit, Strokes, tree
 
 TISSUES = np.array([[0.95, 0.63, 0.56], [0.97, 0.62, 0.42], [0.88, 0.45, 0.38], [0.92, 0.70, 0.52]], dtype=np.float32)
-BLOOD = colour(0.16, 0.52, 0.44)  # what a vessel takes from red, green, blue
+BLOOD = colour(0.16, 0.52, 0.44)  # fractions of red, green and blue that a vessel absorbs
 
 
 class Surface:
-    """What the lamp meets: brightness (S, S), colour (S, S, 3) and mirror-like reflection (S, S)."""
+    """A surface: brightness (S, S), colour (S, S, 3) and specular reflection (S, S)."""
 
     def __init__(self, shade: Floats, albedo: Floats, gloss: Floats) -> None:
         self.shade, self.albedo, self.gloss = shade, albedo, gloss
@@ -34,10 +34,10 @@ class Wall:
 
     Attributes:
         field: Where the frame is not black margin, (S, S) in [0, 1].
-        distance: From the lumen, (S, S) in half sides.
+        distance: Distance from the lumen, (S, S) in half sides.
         depth: Distance at which the wall is fully lit.
-        lamp: Where the lamp stands before the image, (2,).
-        surface: The wall.
+        lamp: Position of the lamp in front of the image, (2,).
+        surface: Surface of the wall.
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
@@ -50,7 +50,7 @@ class Wall:
         self.distance = np.sqrt(dx * dx + dy * dy)
         self.depth = rng.uniform(0.4, 0.85)
         self.lamp = rng.normal(0, 0.25, 2) + 0.15 * np.array(self.lumen)
-        self.tint = colour(1.0, rng.uniform(1.2, 1.5), rng.uniform(1.25, 1.6))  # light among folds reddens
+        self.tint = colour(1.0, rng.uniform(1.2, 1.5), rng.uniform(1.25, 1.6))  # light between folds becomes redder
         self.focus = rng.uniform(0.003, 0.010)
         shade = self._light(rng, np.arctan2(dy, dx))
         self.surface = Surface(shade, self._colour(rng), self._gloss(rng, shade))
@@ -70,7 +70,7 @@ class Wall:
         return np.asarray(np.clip(light, 0, 1.4), dtype=np.float32)
 
     def _folds(self, rng: np.random.Generator, angle: Floats) -> Floats:
-        """Haustral folds, (S, S): each a bright crest with the dark of what it hides behind it."""
+        """Returns haustral folds (S, S), each a bright crest with a dark area behind it."""
         three, two = rng.uniform(0.0, 0.16), rng.uniform(0.0, 0.14)
         lobes = three * np.cos(3 * angle + np.float32(rng.uniform(0, 7)))
         lobes = lobes + two * np.cos(2 * angle + np.float32(rng.uniform(0, 7)))
@@ -80,7 +80,7 @@ class Wall:
         behind = phase - np.floor(phase)  # 0 on a crest, towards 1 in the shadow of the next
         edge = rng.uniform(0.08, 0.2)
         lit = np.maximum((1 - behind) ** np.float32(rng.uniform(0.6, 1.4)), ramp(behind, 1 - edge, 1))
-        present = ramp(noise(rng, self.size, 3), -1.0, 0.8)  # folds do not go all the way round
+        present = ramp(noise(rng, self.size, 3), -1.0, 0.8)  # folds do not go all the way around
         crest = 0.08 * bump(behind, edge * 0.6, 0.10)
         return np.asarray(1 - present * (np.float32(rng.uniform(0.1, 0.3)) * (1 - lit) - crest), dtype=np.float32)
 
@@ -103,15 +103,15 @@ class Wall:
         return blur(strokes.picture(), rng.uniform(0.005, 0.01))
 
     def _gloss(self, rng: np.random.Generator, shade: Floats) -> Floats:
-        """Highlights, (S, S): small, in clumps, where the wall is bright."""
+        """Returns highlights (S, S): small, clustered, where the wall is bright."""
         fine = noise(rng, self.size, int(rng.integers(22, 40))) + 0.9 * noise(rng, self.size, 6)
         wet = rng.uniform(0.45, 1.5)
-        inner = ramp(self.x**2 + self.y**2, 0.95, 0.45)  # towards the rim the wall mirrors the lamp away
+        inner = ramp(self.x**2 + self.y**2, 0.95, 0.45)  # near the rim, the wall reflects the lamp away from the camera
         drops = ramp(fine, 3.3 - wet, 4.0 - wet)
         return np.asarray(drops * inner * ramp(shade, 0.45, 0.9), dtype=np.float32)
 
     def _flood(self, rng: np.random.Generator) -> None:
-        """A pool of residual fluid, with bubbles in half of them."""
+        """Adds a pool of residual fluid, often with bubbles."""
         down, level = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 0.8)
         depth = self.x * np.float32(math.cos(down)) + self.y * np.float32(math.sin(down)) - np.float32(level)
         pool = ramp(depth + 0.15 * noise(rng, self.size, 4), 0.0, 0.05) * np.float32(rng.uniform(0.4, 0.8))
@@ -128,14 +128,14 @@ class Wall:
             surface.gloss = np.maximum(surface.gloss, 0.5 * strokes.picture() * ramp(surface.shade, 0.2, 0.8))
 
     def photograph(self, surface: Surface) -> Floats:
-        """What the camera sees of a surface, (S, S, 3) in [0, 1]."""
+        """Returns a surface as the camera sees it, (S, S, 3) in [0, 1]."""
         lit = np.maximum(surface.shade, 0.004)[..., None]
         picture = surface.albedo * np.exp(np.log(lit) * self.tint) + 0.7 * surface.gloss[..., None]
         return blur(np.asarray(picture, dtype=np.float32), self.focus) * self.field[..., None]
 
 
 def _aperture(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
-    """The lit field in the black margin: a square with cut corners, as one make of endoscope shows it."""
+    """Returns the lit field in the black margin: a square with cut corners, as shown by one make of endoscope."""
     side, cut = rng.uniform(0.945, 0.965), rng.uniform(1.50, 1.56)
     dx, dy = np.abs(x - np.float32(rng.normal(0, 0.005))), np.abs(y - np.float32(rng.normal(0, 0.005)))
     outside = np.maximum(np.maximum(dx, dy) - side, (dx + dy - cut) / math.sqrt(2))
