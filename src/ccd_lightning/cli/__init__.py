@@ -1,4 +1,4 @@
-"""The command line. What needs neither torch nor Lightning imports neither."""
+"""The command line. Commands that need neither torch nor Lightning import neither."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ A first run:  ccd fit --config ccd_synthetic
 """
 TRAINING = ("fit", "validate", "test", "predict")
 COMMANDS = (*TRAINING, "data", "compare", "view", "study", "export", "encoders")
-BROKEN_PIPE = 141  # as a shell reports it of other programs
+BROKEN_PIPE = 141  # exit code that shells report for a broken pipe
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        args: The words after `ccd`; None takes them from the command line.
+        args: Arguments after `ccd`. None uses those of the command line.
 
     Returns:
-        The exit code: 0, 2 after a user's mistake, 3 after a prediction that had to skip images or a study with failed
-        runs, 130 after Ctrl-C, 141 where nobody reads what is printed any longer, 143 after SIGTERM.
+        The exit code: 0 for success, 2 for a user error, 3 if a prediction skipped images or runs of a study failed,
+        130 after Ctrl-C, 141 if the reader of the output has closed it, 143 after SIGTERM.
     """
     _print_all_names()
     words = list(sys.argv[1:] if args is None else args)
@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        if not _is_stdout_closed():  # but a process that died
+        if not _is_stdout_closed():  # the pipe of a process that died
             raise
         return BROKEN_PIPE
     except UserError as error:
@@ -92,28 +92,28 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: UserError) -> int:
-    """Prints a mistake, and returns the exit code for it."""
-    # A worker process wraps its error into a traceback as text; what matters is at its end.
+    """Prints an error message and returns its exit code."""
+    # A worker process wraps its error in a traceback as text; the message is at its end.
     text = str(error).rpartition("UserError: ")[2].strip()
-    # Names of files and what is in them may be anyone's: none of it is a command to the terminal.
+    # File names and contents may come from anyone and must not be interpreted as terminal commands.
     shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
     print(f"ccd: {shown}", file=sys.stderr)
     return 2
 
 
 def _print_all_names() -> None:
-    """Has names of files be printed that are not UTF-8, as in archives made on other systems."""
+    """Makes file names printable that are not UTF-8, as in archives created on other systems."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _is_stdout_closed() -> bool:
-    """Whether who read what is printed has read enough, as `head` does; then nothing more is printed."""
+    """Returns whether the reader of stdout has closed it, as `head` does. If so, further output is discarded."""
     try:
-        print(flush=True)  # what could not be written before is gone
+        print(flush=True)  # output that could not be written before is lost
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         return True
     return False
 

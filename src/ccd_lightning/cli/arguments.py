@@ -1,4 +1,4 @@
-"""Options of the commands that are not Lightning's: mistakes are told in one sentence."""
+"""Argument parser for commands other than Lightning's, with errors of one sentence."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ccd_lightning.errors import UserError
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser that takes whole names of options, and reports a mistake as `UserError`."""
+    """A parser that does not accept abbreviated options, and raises `UserError`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> NoReturn:
-        """Reports a mistake.
+        """Reports a parsing error.
 
         Raises:
             UserError: Always.
@@ -36,10 +36,10 @@ class Arguments(argparse.ArgumentParser):
 
 
 def place(text: str) -> Path:
-    """A path that an option names; `~` is the home folder.
+    """Converts an option's value to a path; `~` is the home folder.
 
     Raises:
-        argparse.ArgumentTypeError: If it is empty, which would be the working directory.
+        argparse.ArgumentTypeError: If it is empty, which would mean the working directory.
     """
     if not text:
         raise argparse.ArgumentTypeError("is empty. Give a path, or leave the option out")

@@ -1,4 +1,4 @@
-"""Which callbacks a command has besides the user's own, and which checkpoints a fit keeps."""
+"""Callbacks that a command adds to the user's own, and the checkpoints that a fit keeps."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from ccd_lightning.modules.statistics import StatisticsDetector
 
 CHECKPOINT = "lightning.pytorch.callbacks.ModelCheckpoint"
 BEST_LOSS = {"filename": "best", "monitor": "val/loss"}
-FITTED = {"filename": "best"}  # of detectors without gradients, whose one epoch ends with the fitted statistics
+FITTED = {"filename": "best"}  # detectors without gradients: their only epoch ends with the fitted statistics
 LAST = {"filename": "last", "enable_version_counter": False}  # to resume from, whether it is the best or not
 KEPT: dict[type, tuple[dict[str, Any], ...]] = {
     EncoderPretraining: (BEST_LOSS, LAST),
     StatisticsDetector: (FITTED,),
     object: (LAST,),
 }
-KEYS = ("monitor", "mode", "every_n_train_steps", "every_n_epochs", "train_time_interval")  # by which Lightning tells
-# checkpoint callbacks apart; it refuses two that agree in all of them
+KEYS = ("monitor", "mode", "every_n_train_steps", "every_n_epochs", "train_time_interval")  # by which Lightning
+# distinguishes checkpoint callbacks; it rejects two that agree in all of them
 
 
 def command_callbacks(command: str, writer: PredictionFile | ImagePredictions) -> list[Callback]:
-    """The callbacks of a command, which no config can change.
+    """Returns the callbacks of a command, which no config can change.
 
     Lightning calls them in this order, after the user's callbacks and before every `ModelCheckpoint`.
 
-    - What ends a fit comes first: of a step that breaks the training, nothing else is logged or drawn.
-    - What draws curves and pictures comes next.
-    - Clocks come last: they leave out what the others do when the fit starts and after a validation.
+    - Callbacks that can end a fit come first: if a step breaks the training, nothing else is logged or drawn.
+    - Callbacks that draw curves and pictures come next.
+    - Timers come last: they exclude what the others do when the fit starts and after a validation.
 
     Args:
-        command: One of Lightning's.
-        writer: Writes what `predict` predicts.
+        command: One of Lightning's commands.
+        writer: Callback that writes the results of `predict`.
     """
     table: dict[str, list[Callback]] = {
         "fit": [
@@ -65,13 +65,13 @@ def command_callbacks(command: str, writer: PredictionFile | ImagePredictions) -
 
 
 def with_checkpoints(config: Namespace) -> Namespace:
-    """Adds the `ModelCheckpoint`s of the model's kind to a command's config, which thereby says what is kept.
+    """Adds the default `ModelCheckpoint`s of a model type to a command's config, which then states what is kept.
 
-    One that the user gives takes the place of the one with the same file name, or that Lightning could not tell from
-    it. With `trainer.enable_checkpointing: false` none is added.
+    A `ModelCheckpoint` of the user replaces the default with the same file name, or one that Lightning could not
+    distinguish from it. With `trainer.enable_checkpointing: false`, none is added.
 
     Args:
-        config: Of a command; unchanged. One that names no model or trainer, as parts of a config do, is returned.
+        config: Config of a command, not changed. Returned as is if it has no model or trainer, like partial configs.
     """
     trainer, model = config.get("trainer"), config.get("model")
     if not isinstance(trainer, Namespace) or not isinstance(model, Namespace) or not model.get("class_path"):
@@ -89,14 +89,14 @@ def with_checkpoints(config: Namespace) -> Namespace:
 
 
 def _spec(arguments: dict[str, Any]) -> dict[str, Any]:
-    """A `ModelCheckpoint` as a config names it, with all of its arguments."""
+    """Returns a `ModelCheckpoint` as written in a config, with all of its arguments."""
     parameters = inspect.signature(ModelCheckpoint).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters}
     return {"class_path": CHECKPOINT, "init_args": defaults | arguments}
 
 
 def _replaces(given: Any, arguments: dict[str, Any]) -> bool:
-    """Whether a callback of the user's is a `ModelCheckpoint` that leaves no room for ours."""
+    """Returns whether a callback of the user is a `ModelCheckpoint` that replaces a default one."""
     kind = locate(given["class_path"]) if isinstance(given, (Namespace, dict)) else None
     if not (isinstance(kind, type) and issubclass(kind, ModelCheckpoint)):
         return False

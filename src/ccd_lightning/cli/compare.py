@@ -1,4 +1,4 @@
-"""`ccd compare`: the metrics of tested runs side by side, and whether their difference is more than chance."""
+"""`ccd compare`: compares the metrics of tested runs, and tests whether they differ significantly."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ccd_lightning.reporting.metrics_json import Results, check_same_data, read_
 from ccd_lightning.runs import how_to_test
 from ccd_lightning.writing import atomic_write
 
-Difference = tuple[float, float, float]  # with the low and the high end of its interval
+Difference = tuple[float, float, float]  # difference, lower and upper end of its interval
 FORMATS = (".png", ".pdf", ".svg")
 
 
 def run_compare(argv: list[str]) -> None:
-    """Prints a table with a column a run, and one of their differences from the first run."""
+    """Prints the metrics with one column per run, and their differences from the first run."""
     arguments = _parser().parse_args(argv)
     output: Path | None = arguments.output
     if output and output.suffix.lower() not in FORMATS:
@@ -69,7 +69,7 @@ def _parser() -> Arguments:
 
 
 def print_metrics(results: Mapping[str, Results], every: bool) -> None:
-    """Prints a table with a column a run."""
+    """Prints a table of metrics with one column per run."""
     table = _table("metric", results)
     known = {name: None for result in results.values() for name in result.evaluation.metrics}
     for metric in known if every else MAIN:
@@ -88,14 +88,14 @@ def print_metrics(results: Mapping[str, Results], every: bool) -> None:
 
 
 def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Results]) -> None:
-    """Prints differences from the first run, and what is to be known of them.
+    """Prints the differences from the first run, with notes on how they were computed.
 
     Args:
         compared: Image scores.
-        runs: Folders of tested runs by name.
-        results: Their metrics.
+        runs: Folders of the tested runs, by name.
+        results: Metrics of the runs, by name.
     """
-    from ccd_lightning.cli.compare_pixels import pixel_differences  # scipy takes a second, which --help need not
+    from ccd_lightning.cli.compare_pixels import pixel_differences  # imports scipy, which takes a second
     from ccd_lightning.metrics.bootstrap import is_grouped, smaller_class, units
 
     images = compared.images
@@ -125,7 +125,7 @@ def print_comparison(compared: Compared, runs: Mapping[str, Path], results: Mapp
 
 
 def print_differences(compared: Compared, pixels: Mapping[str, Mapping[str, Difference]]) -> None:
-    """Prints how each run's metrics differ from the first run's, and DeLong's paired test of the image AUROC.
+    """Prints the differences of each run's metrics from the first run's, and DeLong's paired test of the image AUROC.
 
     Args:
         compared: Image scores.
@@ -158,15 +158,15 @@ def print_differences(compared: Compared, pixels: Mapping[str, Mapping[str, Diff
 
 
 def draw(compared: Compared, output: Path) -> None:
-    """Writes a picture of the runs' ROC curves.
+    """Draws the ROC curves of the runs.
 
     Raises:
-        UserError: If there is no such curve, because all images are normal or all are abnormal.
+        UserError: If no ROC curve exists, because all images are normal or all are abnormal.
         OSError: If the file cannot be written.
     """
     if len(set(compared.labels.tolist())) < 2:
         raise UserError(f"{output}: not drawn. A ROC curve needs normal and abnormal test images.")
-    from ccd_lightning.visualization.figures import roc_comparison_figure  # with torch and matplotlib
+    from ccd_lightning.visualization.figures import roc_comparison_figure  # imports torch and matplotlib
 
     output.parent.mkdir(parents=True, exist_ok=True)
     figure = roc_comparison_figure(compared.scores, compared.labels)
@@ -178,7 +178,7 @@ def draw(compared: Compared, output: Path) -> None:
 
 def _table(title: str, names: Iterable[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title, overflow="fold")  # the ends of names are what tells runs apart
+    table.add_column(title, overflow="fold")  # fold long names, because their ends distinguish runs
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
     return table

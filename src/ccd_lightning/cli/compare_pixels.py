@@ -1,4 +1,4 @@
-"""How the pixel metrics of tested runs differ, from the pixels that their tests kept."""
+"""Differences in pixel metrics between tested runs, from the pixels that their tests stored."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Differences = dict[str, tuple[float, float, float]]
 def pixel_differences(
     compared: Compared, runs: Mapping[str, Path], results: Mapping[str, Results]
 ) -> tuple[dict[str, Differences], list[str]]:
-    """How each run's pixel metrics differ from the first run's.
+    """Computes the differences of each run's pixel metrics from the first run's.
 
     Args:
         compared: The images.
-        runs: Folders of tested runs by name.
-        results: Their metrics.
+        runs: Folders of the tested runs, by name.
+        results: Metrics of the runs, by name.
 
     Returns:
-        Difference, low and high end of each metric that both runs have, by the run's name; and sentences that say why
-        runs that have such metrics are not compared.
+        Difference, lower and upper end of its interval for each metric that both runs have, by the run's name; and
+        sentences that explain why runs with such metrics are not compared.
     """
     first, *others = runs
     found: dict[str, Differences] = {}
@@ -41,7 +41,7 @@ def pixel_differences(
         own, reference = (results[run].evaluation.metrics for run in (name, first))
         exact = {metric: own[metric] - reference[metric] for metric in METRICS if metric in own and metric in reference}
         if not exact:
-            continue  # why there are none is said where the metrics are
+            continue  # the table of metrics states why there are none
         try:
             found[name] = _differences(compared, {run: runs[run] for run in (first, name)}, exact)
         except UserError as error:
@@ -50,14 +50,14 @@ def pixel_differences(
 
 
 def _differences(compared: Compared, runs: Mapping[str, Path], exact: Mapping[str, float]) -> Differences:
-    """Those of the second of two runs from the first.
+    """Computes the differences of the second of two runs from the first.
 
     Raises:
         UserError: If they cannot be compared.
     """
     (indices, reference), (others, own) = (_kept(run, compared.files[name]) for name, run in runs.items())
     first, second = runs.values()
-    masks = [table.abnormal.sum(axis=1) for table in (reference, own)]  # whose sums bins do not change
+    masks = [table.abnormal.sum(axis=1) for table in (reference, own)]  # binning does not change these sums
     if not (np.array_equal(indices, others) and np.array_equal(*masks)):
         raise UserError(f"{second} was tested with other masks than {first}.")
     images = [compared.images[index] for index in indices]
@@ -67,11 +67,11 @@ def _differences(compared: Compared, runs: Mapping[str, Path], exact: Mapping[st
 
 
 def _kept(run: Path, files: list[str]) -> tuple[Integers, PixelTable]:
-    """Places (n,), rising, of a run's images whose masks are known, and their pixels.
+    """Returns the indices (n,), ascending, of a run's images with known masks, and their pixels.
 
     Args:
-        run: The folder of a tested run.
-        files: The images' paths in its predictions.csv.
+        run: Folder of a tested run.
+        files: Paths of the images in the run's predictions.csv.
 
     Raises:
         UserError: If the pixels are missing, damaged, or of other images.

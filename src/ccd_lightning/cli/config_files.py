@@ -1,4 +1,4 @@
-"""The configs of a command: shipped ones by their names, and the run's name from theirs."""
+"""Configs of a command: names of shipped configs are resolved, and the run is named after its config."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ OPTIONS = ("--config", "-c")
 
 
 def find_configs(words: list[str]) -> list[str]:
-    """Puts the path of a shipped config in the place of its name, unless there is a file of that name.
+    """Replaces names of shipped configs by their paths, unless a file with this name exists.
 
     Args:
         words: A command and its options.
 
     Raises:
-        UserError: If there is neither a file nor a shipped config.
+        UserError: If there is neither such a file nor such a shipped config.
     """
     found = list(words)
     for index, (before, value) in _configs(words).items():
@@ -32,22 +32,22 @@ def find_configs(words: list[str]) -> list[str]:
 
 
 def run_name(words: list[str]) -> str | None:
-    """The name of a fit's run: that of the last config which says what to train.
+    """Returns the name of a fit's run: that of the last config that defines what to train.
 
-    Configs with nothing but settings of the trainer, such as those of `trainer/`, leave the run's name as it is.
+    Configs with only trainer settings, such as those of `trainer/`, do not change the run's name.
 
     Args:
-        words: A command and its options, as `find_configs` returns them.
+        words: A command and its options, as returned by `find_configs`.
 
     Returns:
-        The config's file name without its ending; None without such a config, which leaves the name to Lightning.
+        The config's file name without its suffix, or None if there is no such config; Lightning then chooses the name.
     """
     telling = [value for _, value in _configs(words).values() if _says_what(value)]
     return Path(telling[-1]).stem if telling else None
 
 
 def default_logger(words: list[str]) -> dict[str, Any]:
-    """The logger of a command whose configs name none: TensorBoard, in a folder of runs that is named after the config.
+    """Returns the logger used if the configs name none: TensorBoard, in a folder of runs named after the config.
 
     Args:
         words: As in `run_name`.
@@ -58,7 +58,7 @@ def default_logger(words: list[str]) -> dict[str, Any]:
 
 
 def _configs(words: list[str]) -> dict[int, tuple[str, str]]:
-    """The words that are configs, by their places: what comes before the config within the word, and the config."""
+    """Returns the arguments that are configs, by index: the text before the config in the argument, and the config."""
     found: dict[int, tuple[str, str]] = {}
     for index, word in enumerate(words):
         option, equals, value = word.partition("=")
@@ -70,7 +70,7 @@ def _configs(words: list[str]) -> dict[int, tuple[str, str]]:
 
 
 def _find(value: str) -> str:
-    """The path of a config; content, addresses and the standard input, which the parser takes too, as they are."""
+    """Returns the path of a config. Inline content, URLs and standard input are returned unchanged for the parser."""
     if not value:
         raise UserError("--config is empty. Give a file, or the name of a shipped config.")
     path = expand(value)
@@ -98,7 +98,7 @@ def _find(value: str) -> str:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # content that is longer than names of files may be
+    except OSError:  # inline content longer than the maximum length of file names
         return False
 
 
@@ -106,11 +106,11 @@ def _content(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        return None  # which the parser will report
+        return None  # reported by the parser
 
 
 def _says_what(value: str) -> bool:
-    """Whether a config file says more than how to train; one at an address is not read for that."""
+    """Returns whether a config file contains more than trainer settings. Assumed for URLs, which are not read."""
     path = Path(value)
     if not _is_file(path):
         return "://" in value

@@ -1,4 +1,4 @@
-"""What values in a config are: plain, by the types of the arguments that they are for, or made by YAML's tags."""
+"""Checks of config values: whether they are plain values, by their arguments' types, or created by YAML tags."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-MOST_VALUES = 100_000  # of a config; one of this program has some hundred
+MOST_VALUES = 100_000  # maximum number of values in a config; those of this program have some hundred
 PLAIN = (int, float, bool, str, type(None), Path, timedelta)
 
 
 def argument_hints(known: type) -> dict[str, Any]:
-    """Types of a constructor's arguments, those that base classes take included."""
+    """Returns the types of a constructor's arguments, including those of base classes."""
     found: dict[str, Any] = {}
     for base in reversed(known.__mro__):
         try:
             found |= get_type_hints(vars(base)["__init__"]) if "__init__" in vars(base) else {}
-        except (NameError, TypeError):  # then none of its arguments counts as plain
+        except (NameError, TypeError):  # then none of its arguments is treated as plain
             continue
     return found
 
 
 def _parts(hint: Any) -> tuple[Any, ...] | None:
-    """The types in a union or a container of types; None for any other type."""
+    """Returns the types in a union or a container type, or None for any other type."""
     if get_origin(hint) in (Union, types.UnionType, tuple, list, dict):
         return tuple(part for part in get_args(hint) if part is not Ellipsis)
     return None
 
 
 def is_plain(hint: Any) -> bool:
-    """Whether values of a type are numbers, text or groups of them, for which nothing is ever imported."""
+    """Returns whether values of a type are numbers, text or containers of them, for which nothing is imported."""
     if (parts := _parts(hint)) is not None:
         return all(map(is_plain, parts))
     if dataclasses.is_dataclass(hint):
@@ -40,7 +40,7 @@ def is_plain(hint: Any) -> bool:
 
 
 def fields_of(hint: Any) -> dict[str, Any] | None:
-    """The fields of a plain dataclass, or of one that is among the types of a union; None if there is none."""
+    """Returns the fields of a plain dataclass, or of one among the types of a union; None if there is none."""
     for part in (hint, *(_parts(hint) or ())):
         if dataclasses.is_dataclass(part) and is_plain(part):
             return get_type_hints(part)
@@ -48,17 +48,18 @@ def fields_of(hint: Any) -> dict[str, Any] | None:
 
 
 def takes_text(hint: Any) -> bool:
-    """Whether a value of a plain type may be text."""
+    """Returns whether a value of a plain type may be text."""
     if (parts := _parts(hint)) is not None:
         return any(map(takes_text, parts))
     return hint in (str, Path, timedelta) or get_origin(hint) is Literal
 
 
 def refuse_special_nodes(config: Any) -> None:
-    """Refuses what YAML's tags make, and more values than a config has.
+    """Raises an error for values created by YAML tags, and for more values than a config has.
 
     Raises:
-        ValueError: If there is any.
+        ValueError: If there are too many values.
+        TypeError: If there is a value of another type, or text with a zero byte.
     """
     rest, seen = [config], 0
     while rest:

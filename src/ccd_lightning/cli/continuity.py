@@ -1,4 +1,4 @@
-"""Whether a resumed run takes the same steps as the uninterrupted one."""
+"""Check that a resumed run takes the same steps as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccd_lightning.checkpoints import CONFIG_KEY
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.errors import UserError
 
-SETTINGS = {  # what the place in an epoch and the learning rate depend on, and the option that changes it
+SETTINGS = {  # settings that determine the position in an epoch and the learning rate, with their options
     "images": "data.root and data.validation",
     "seed": "seed_everything",
     "accumulate": "trainer.accumulate_grad_batches",
@@ -21,18 +21,19 @@ SETTINGS = {  # what the place in an epoch and the learning rate depend on, and 
 
 
 def check_same_steps(path: Path, checkpoint: dict[str, Any], data: AnomalyDataModule, trainer: Trainer) -> None:
-    """Refuses to resume with other steps: images would be skipped or repeated, and the learning rate would jump.
+    """Raises an error if a run would resume with different steps.
 
-    Other batch sizes and numbers of processes are fine where an epoch has as many batches, and so the same ones.
+    Otherwise images would be skipped or repeated, and the learning rate would jump. Other batch sizes and numbers of
+    processes are allowed if an epoch has the same number of batches, because these are then the same.
 
     Args:
-        path: The checkpoint.
-        checkpoint: Its content.
-        data: Set up for the fit.
-        trainer: Of the fit.
+        path: Path of the checkpoint.
+        checkpoint: Content of the checkpoint.
+        data: Data module, set up for the fit.
+        trainer: Trainer of the fit.
 
     Raises:
-        UserError: If the steps are others.
+        UserError: If the steps differ.
     """
     saved = checkpoint.get(type(data).__qualname__)
     if not isinstance(saved, dict) or "epoch" not in saved:
@@ -56,7 +57,7 @@ def check_same_steps(path: Path, checkpoint: dict[str, Any], data: AnomalyDataMo
 
 
 def _batches(checkpoint: dict[str, Any], saved: dict[str, Any], data: AnomalyDataModule, trainer: Trainer) -> int:
-    """Batches per epoch of an older checkpoint, which counts them, or else carries the config with their size."""
+    """Returns the batches per epoch of an older checkpoint, from its counters or else its config's batch size."""
     if saved["epoch"]:
         done: int = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"]
         return (done - int(saved["batch"])) // int(saved["epoch"])
@@ -66,7 +67,7 @@ def _batches(checkpoint: dict[str, Any], saved: dict[str, Any], data: AnomalyDat
 
 
 def _way_out(saved: dict[str, Any], batches: int, data: AnomalyDataModule, trainer: Trainer) -> str:
-    """The batch size with which today's processes have as many batches, else the settings of the checkpoint."""
+    """Suggests a batch size that gives the current processes the same number of batches, or else the old settings."""
     whole = saved.get("batch_size", 0) * saved.get("ranks", 0) // trainer.world_size
     sizes = [whole, *range(1, len(data.datasets["train"]) + 1)]
     fitting = next((size for size in sizes if size and data.pace(trainer, size)["batches"] == batches), None)

@@ -1,4 +1,4 @@
-"""`ccd data`: making, checking and preparing data sets. Nothing here needs torch."""
+"""`ccd data`: generates, checks and prepares data sets. Nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from ccd_lightning.data.manifest import Manifest
     from ccd_lightning.data.preprocessing import Preprocessing
 
-PLACES = (  # where the shipped configs look for their data, and the end of these configs' names
+PLACES = (  # default data folders of the shipped configs, and the suffixes of these configs' names
     ("synthetic_colonoscopy", "synthetic"),
     ("synthetic_fundus", "synthetic_fundus"),
     ("hyper_kvasir", "kvasir"),
     ("lag", "lag"),
     ("liu", "liu"),
 )
-SHOWN = 3  # files of each sort of finding that are printed; the table has all
-PAIRS = 12  # pairs in the picture
+SHOWN = 3  # number of printed files per sort of finding; the table contains all
+PAIRS = 12  # maximum number of pairs in the picture
 
 
 def run_data(argv: list[str]) -> None:
@@ -56,7 +56,7 @@ def _synthesize(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    """Says which of the sets that the configs name are there, and which layouts are known."""
+    """Prints which of the configs' data sets exist, and the known layouts."""
     from ccd_lightning.data.recognition import LAYOUTS, describe, read_layout
 
     for name, config in PLACES:
@@ -74,7 +74,7 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Checks a data set, prints and writes what was found."""
+    """Checks a data set, and prints and writes the findings."""
     from ccd_lightning.data.checking import check, common_sizes
     from ccd_lightning.data.findings import write_findings
     from ccd_lightning.data.grey_values import describe_levels
@@ -121,7 +121,7 @@ def _print_findings(result: Check) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    """Writes the split down, without training images that are tested on; on request, images at working size."""
+    """Writes the split without training images that are also test images and, with --copy, images at working size."""
     from ccd_lightning.data.depth import describe_window
     from ccd_lightning.data.duplicates import find_pairs
     from ccd_lightning.data.grey_values import measure_window

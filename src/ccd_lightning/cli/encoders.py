@@ -1,23 +1,23 @@
-"""`ccd encoders`: the networks that an encoder can be."""
+"""`ccd encoders`: lists networks that can be used as an encoder."""
 
 from __future__ import annotations
 
 from ccd_lightning.cli.arguments import Arguments
 from ccd_lightning.errors import UserError
 
-# Those that are tested with pretraining, detectors and export, from small to large.
+# Networks that are tested with pretraining, detectors and export, from small to large.
 TESTED = (
     *("tf_efficientnet_lite0", "resnet18", "vit_small_patch14_dinov2", "resnet50", "convnext_tiny"),
     *("swin_tiny_patch4_window7_224", "wide_resnet50_2"),
 )
-MOST = 60  # networks that one call describes, as each must be built
+MOST = 60  # maximum number of networks described at once, as each must be built
 
 
 def run_encoders(argv: list[str]) -> None:
-    """Prints a table of networks, or the levels of a single one.
+    """Prints a table of networks, or the levels of a single network.
 
     Raises:
-        UserError: If timm has no network of this name or pattern.
+        UserError: If timm has no network with this name or pattern.
     """
     pattern = _parser().parse_args(argv).pattern
     import timm
@@ -55,7 +55,7 @@ def _parser() -> Arguments:
 
 
 def _describe(name: str) -> list[str]:
-    """A row of the table; the network is built of shapes alone."""
+    """Returns a row of the table. The network is built without weights."""
     import torch
 
     from ccd_lightning.models.encoder import Encoder
@@ -100,7 +100,7 @@ def _print(head: list[str], rows: list[list[str]]) -> None:
 
     table = Table(box=SIMPLE, pad_edge=False)
     for index, title in enumerate(head):
-        table.add_column(title, no_wrap=index in (0, 3))  # a name that is cut cannot be given to --model.encoder.name
+        table.add_column(title, no_wrap=index in (0, 3))  # a truncated name could not be copied to --model.encoder.name
     for row in rows:
         table.add_row(*row)
     Console().print(table)

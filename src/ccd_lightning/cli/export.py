@@ -1,4 +1,4 @@
-"""`ccd export`: a fitted detector as a file that does not need this package."""
+"""`ccd export`: writes a fitted detector to a file that does not need this package."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-CHECKED = 3  # images
+CHECKED = 3  # number of images for the check
 
 
 def run_export(argv: list[str]) -> None:
-    """Writes the file, and checks it against torch.
+    """Exports a detector, and checks the file against torch.
 
     Raises:
-        UserError: If there is no such detector, a package is missing, or the file scores differently.
+        UserError: If there is no such detector, a package is missing, or the file gives different scores.
     """
     arguments = _parser().parse_args(argv)
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -51,14 +51,14 @@ def run_export(argv: list[str]) -> None:
 
 
 def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: bool = False) -> None:
-    """Writes a detector's file, unless it scores differently from the detector; then an older one stays.
+    """Exports a detector, and discards the file if it gives different scores. An older file is then kept.
 
     Args:
-        checkpoint: The detector's.
-        file: To write.
+        checkpoint: Path of the detector's checkpoint.
+        file: Path of the file to write.
         form: "onnx" or "torch".
-        kind: "uint8" or "float", the pixels to be given.
-        trust: Whether to import a class that the checkpoint names and this program does not know.
+        kind: Type of the input pixels, "uint8" or "float".
+        trust: Whether to import unknown classes that the checkpoint names.
     """
     from ccd_lightning.export import TOLERANCE, Scorer, describe, greatest_difference, write_onnx, write_torch
     from ccd_lightning.modules.loading import load
@@ -68,7 +68,7 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
     assert detector.preprocessing is not None
     images, content, origin = images_to_try(run_folder(checkpoint), detector.preprocessing)
     given = [images / 255 if kind == "float" else images, content][: len(Scorer(detector).inputs)]
-    # In a folder of its own, because an ONNX file refers to its weights by name.
+    # In a separate folder, because an ONNX file refers to its weights by file name.
     with scratch(file) as folder:
         folder.mkdir()
         written = folder / file.name
@@ -90,14 +90,14 @@ def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: boo
 
 
 def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, Tensor, str]:
-    """A few of a run's test images, whatever they show, or noise where they are not at hand.
+    """Returns a few of a run's test images, or noise if they are not available.
 
     Args:
-        run: Its folder.
-        preprocessing: The detector's.
+        run: Folder of the run.
+        preprocessing: Preprocessing of the detector.
 
     Returns:
-        (3, 3, H, W) uint8, their content (3, 4), and what they are.
+        Images (3, 3, H, W) uint8, their content (3, 4), and a description.
     """
     import torch
     import yaml
@@ -108,7 +108,7 @@ def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, Tens
         paths = _test_images(run)
         chosen = paths[:: max(1, len(paths) // CHECKED)][:CHECKED]
         placed = [read_placed(path, preprocessing) for path in chosen]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, UserError):  # whatever a damaged file holds
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, UserError):  # if a file is damaged
         placed = []
     if len(placed) == CHECKED:
         pixels = torch.stack([torch.tensor(one.pixels).permute(2, 0, 1) for one in placed]).contiguous()
@@ -121,11 +121,11 @@ def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, Tens
 
 
 def _test_images(run: Path) -> list[Path]:
-    """Those of the run's split, if they are there; its paths refer to the config's root or to a folder below it.
+    """Returns the test images of the run's split, if they exist. Paths refer to the config's root or a folder below it.
 
     Raises:
-        OSError: If the run's folder holds no config.
-        UserError: If it holds no split.
+        OSError: If the run's folder contains no config.
+        UserError: If it contains no split.
     """
     import yaml
 

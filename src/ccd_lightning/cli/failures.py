@@ -1,4 +1,4 @@
-"""What to say of failures of the machine: full disks, folders that have gone, memory, processes that were killed."""
+"""Messages for machine failures: full disks, missing folders, memory, and killed processes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ccd_lightning.writing import short_text
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEMORY = r"can't allocate memory|out of memory|Unable to allocate|Cannot allocate memory"
 KILLED = r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:exited unexpectedly|is killed by signal)"
-GONE = r"Connection (?:closed|reset) by peer|Broken pipe \[|Socket closed"  # of gloo, with which ranks talk on CPUs
+GONE = r"Connection (?:closed|reset) by peer|Broken pipe \[|Socket closed"  # of gloo, which connects ranks on CPUs
 SMALLER = "Give a smaller --data.batch_size or --data.size, or fewer --data.num_workers"
 
 
 @contextmanager
 def naming_failures(place: str | Path | None, go_on: Callable[[], str] = str) -> Iterator[None]:
-    """Turns failures of the machine into the sentence for them.
+    """Converts machine failures to error messages.
 
     Args:
-        place: What is written to, for errors that do not say it.
-        go_on: Says what can be done once the cause is removed.
+        place: Path that is written to, for errors that do not name it.
+        go_on: Function that returns what to do once the cause is removed.
 
     Raises:
-        UserError: In their place.
+        UserError: In place of the original error.
     """
     before, threading.excepthook = threading.excepthook, _without_os_errors
     try:
@@ -43,18 +43,18 @@ def naming_failures(place: str | Path | None, go_on: Callable[[], str] = str) ->
 
 
 def _without_os_errors(found: threading.ExceptHookArgs) -> None:
-    """Leaves out what TensorBoard's thread cannot write: it is raised in the main one, too, at the next event."""
+    """Ignores write errors in TensorBoard's thread. The main thread also raises them, at the next event."""
     if not isinstance(found.exc_value, OSError):
         threading.__excepthook__(found)
 
 
 def failure(error: BaseException, go_on: str = "", place: str | Path | None = None) -> UserError | None:
-    """The sentence for a failure of the machine; None for any other error.
+    """Returns the error message for a machine failure, or None for any other error.
 
     Args:
-        error: What was raised.
-        go_on: What can be done once the cause is removed, such as the command that resumes a run.
-        place: What is written to, for errors that do not say it.
+        error: The error that was raised.
+        go_on: What to do once the cause is removed, such as the command that resumes a run.
+        place: Path that is written to, for errors that do not name it.
     """
     afterwards = then(go_on)
     if isinstance(error, OSError):
@@ -83,7 +83,7 @@ def _text(name: object) -> str:
 
 
 def _advice(error: OSError) -> str:
-    """What is safe, and what to do about a file or folder that cannot be read or written."""
+    """Returns what is intact, and how to fix a file or folder that cannot be read or written."""
     if error.errno in FULL:
         return "; what was written before is whole. Make room, or write to another disk"
     return ". Give another place, or see that this one is there and you may read and write it"

@@ -1,4 +1,4 @@
-"""The classes that a checkpoint's config may name."""
+"""Classes that a checkpoint's config may name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ccd_lightning.transforms import strong
 from ccd_lightning.transforms.medmix import MedMix
 from ccd_lightning.transforms.pretext import PretextViews
 
-SYNTHETIC = (sets.SyntheticColonoscopy, sets.SyntheticFundus)  # whose images are made where they are not there
+SYNTHETIC = (sets.SyntheticColonoscopy, sets.SyntheticFundus)  # generate their images if they do not exist
 OWN: tuple[Any, ...] = (
     *(CCD, PMSACL, *DETECTORS, PretextViews),
     *(strong.Identity, strong.Permutation, strong.Rotation, strong.Cutout, strong.Noise, MedMix),
@@ -29,7 +29,7 @@ TRAINING = (callbacks.ModelCheckpoint, callbacks.EarlyStopping, callbacks.Learni
 
 
 def _paths(*classes: Any) -> dict[str, type]:
-    """Classes by the import paths that configs name them by."""
+    """Returns classes by the import paths used in configs."""
     names = {f"{value.__module__}.{value.__qualname__}": value for value in classes}
     for package in ("callbacks", "loggers", "strategies"):
         short = [value for value in classes if f".{package}." in f"{value.__module__}."]
@@ -38,18 +38,18 @@ def _paths(*classes: Any) -> dict[str, type]:
 
 
 def _of_package(package: Any, base: type) -> dict[str, type]:
-    """The classes of a package that are made of a base class, without that class itself, whose arguments can be any."""
+    """Returns the subclasses of a base class in a package, without the base itself, which accepts any arguments."""
     classes = [value for value in vars(package).values() if isinstance(value, type) and value is not base]
     found = [value for value in classes if issubclass(value, base)]
     return _paths(*found) | {f"{package.__name__}.{value.__name__}": value for value in found}
 
 
 def usable() -> dict[str, type]:
-    """The classes that a checkpoint's config may have made."""
+    """Returns the classes that a checkpoint's config may instantiate."""
     return _paths(*OWN, *TRAINING) | _of_package(torch.optim, Optimizer)
 
 
 def mentionable() -> dict[str, type]:
-    """Those that it may name besides, in parts that are not used."""
+    """Returns these classes, and those that it may also name in parts that are not used."""
     stock = [*_of_package(callbacks, Callback).values(), *_of_package(loggers, Logger).values()]
     return usable() | _paths(*stock, DDPStrategy) | _of_package(lr_scheduler, lr_scheduler.LRScheduler)

@@ -1,4 +1,4 @@
-"""The stock LightningCLI, with runs to remember."""
+"""LightningCLI that manages runs."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from ccd_lightning.modules.pretraining import EncoderPretraining
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose configs, printed or saved, name the checkpoints that a fit keeps, and that takes whole names."""
+    """A parser whose dumped configs include the checkpoints that a fit keeps, and that rejects abbreviated options."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # An abbreviated name would be taken for the option that begins with it, whichever that is.
+        # An abbreviation would be accepted for whichever option begins with it.
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
 
     def dump(self, cfg: Namespace, *args: Any, **kwargs: Any) -> str:
@@ -51,30 +51,30 @@ class Parser(LightningArgumentParser):
 
 
 class CLI(LightningCLI):
-    """LightningCLI that names runs and knows how to go on.
+    """LightningCLI that names runs and resumes them.
 
     Args:
-        paths: The images that `predict` is to see instead of the run's test images, if any.
-        writer: The callback that writes what is predicted.
-        options: Those of LightningCLI.
+        paths: Images to predict instead of the run's test images, if any.
+        writer: Callback that writes the predictions.
+        options: Options of LightningCLI.
     """
 
     datamodule: AnomalyDataModule
 
     def __init__(self, paths: list[str] | None, writer: PredictionFile | ImagePredictions, **options: Any) -> None:
         self.paths, self.writer = paths, writer
-        self.sources: dict[str, EncoderSource] = {}  # of the encoders, by the model's options
+        self.sources: dict[str, EncoderSource] = {}  # sources of the encoders' weights, by the model's options
         super().__init__(LightningModule, AnomalyDataModule, parser_class=Parser, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One seed decides everything."""
+        """Links the data's seed to `seed_everything`."""
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Makes the trainer.
+        """Creates the trainer.
 
         Raises:
-            UserError: If its options cannot be, such as a strategy that does not exist.
+            UserError: If its options are invalid, such as a strategy that does not exist.
         """
         try:
             return super().instantiate_trainer(**kwargs)
@@ -82,20 +82,20 @@ class CLI(LightningCLI):
             raise UserError(explain_trainer(str(error))) from error
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses without the warning about words that do not come from the command line."""
+        """Parses arguments without Lightning's warning about arguments that do not come from the command line."""
         self.config = parser.parse_args(args)
         self.config[self.config["subcommand"]] = with_checkpoints(self.config[self.config["subcommand"]])
 
     def _parse_ckpt_path(self) -> None:
-        """Leaves the config alone: that of the checkpoint is its base already, and options given now go before it."""
+        """Does nothing: the config is already based on that of the checkpoint, and current options take precedence."""
 
     def before_fit(self) -> None:
-        """Reads data, encoder and checkpoint, so that a mistake in them is told before anything is written."""
-        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one of the user's
+        """Reads data, encoder and checkpoint, so that errors in them are reported before anything is written."""
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not set by the user
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        self.datamodule.trainer = self.trainer  # which knows of other ranks
+        self.datamodule.trainer = self.trainer  # it knows about other ranks
         if self.config["fit"]["trainer"]["log_every_n_steps"] is None:
-            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # until the number of steps is known
+            self.trainer.log_every_n_steps = 1  # until the number of steps is known
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Pace):
                     callback.thin = True
@@ -124,13 +124,13 @@ class CLI(LightningCLI):
             check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
 
     def _hand_over(self) -> None:
-        """Reads the encoders, names them here and in the config, and has the data hold out what their runs held out."""
+        """Loads the encoders, records their sources here and in the config, and holds out what their runs held out."""
         self.model.setup("fit")
         self.sources = getattr(self.model, "encoder_sources", {})
         self._write_sources()
         for name, source in self.sources.items():
             rank_zero_only(print)(f"{name}: {getattr(self.model, name).name}, {source}")
-            # So that Lightning's own call of setup reads the same file.
+            # Lightning's own call of setup must read the same file.
             if source.weights != RANDOM:
                 config = getattr(self.model, f"{name}_config")
                 setattr(self.model, f"{name}_config", replace(config, weights=source.weights, digest=source.digest))
@@ -139,7 +139,7 @@ class CLI(LightningCLI):
             self.datamodule.follow(divisions)
 
     def _take_up(self, path: Path, checkpoint: dict[str, Any]) -> None:
-        """Goes by the checkpoint of a run to resume, which has the encoders' weights and names where they came from."""
+        """Restores encoders, their weights' sources and held-out images from the checkpoint of a run to resume."""
         if class_path(self.model) != (kept := model_of(checkpoint)):
             raise UserError(
                 f"{path}: the checkpoint is of {kept or 'no model'}, but the config asks for {class_path(self.model)}."
@@ -149,7 +149,7 @@ class CLI(LightningCLI):
         for name in ("encoder_config", "local_encoder_config"):
             if hasattr(self.model, name):
                 config = getattr(self.model, name)
-                setattr(self.model, name, replace(config, weights=None, digest=None))  # so that nothing is read
+                setattr(self.model, name, replace(config, weights=None, digest=None))  # so that no weights are read
         self.model.setup("fit")
         recorded = recorded_sources(checkpoint)
         used = getattr(self.model, "encoder_sources", {})
@@ -158,10 +158,10 @@ class CLI(LightningCLI):
         self.datamodule.follow([Division.from_state(checkpoint.get(DIVISION_KEY))], own=True)
 
     def _write_sources(self) -> None:
-        """Has the config name the encoders' files instead of where they were looked for."""
+        """Writes the resolved weight files of the encoders to the config, in place of where they were searched for."""
         arguments = self.config["fit"]["model"]["init_args"]
         for name, source in self.sources.items():
-            if name not in arguments:  # a model of the user's that chooses the encoder itself
+            if name not in arguments:  # a user's model that chooses the encoder itself
                 continue
             resolved = asdict(getattr(self.model, f"{name}_config")) | {"name": getattr(self.model, name).name}
             for key in resolved.keys() & set(arguments[name].keys()):
@@ -170,14 +170,14 @@ class CLI(LightningCLI):
             arguments[name]["digest"] = source.digest
 
     def before_validate(self) -> None:
-        """Has the data hold out what the run held out."""
+        """Holds out the images that the run held out."""
         self._follow_run(self.config["validate"]["ckpt_path"])
 
     def _follow_run(self, checkpoint: str) -> None:
         self.datamodule.follow([Division.from_state(read_checkpoint(Path(checkpoint)).get(DIVISION_KEY))], own=True)
 
     def before_test(self) -> None:
-        """Refuses to test on what the run was trained on, where the run's split is still beside its checkpoint."""
+        """Refuses to test on images that the run was trained on, if the run's split is still next to its checkpoint."""
         self._follow_run(self.config["test"]["ckpt_path"])
         self.datamodule.prepare_data()
         self.datamodule.setup("test")
@@ -187,18 +187,18 @@ class CLI(LightningCLI):
             refuse_trained(split, file)
 
     def before_instantiate_classes(self) -> None:
-        """Finds the run that `fit --ckpt_path last` is to resume, which the logger's folder tells, and its encoders."""
+        """Finds the run that `fit --ckpt_path last` resumes, by the logger's folder, and its encoders."""
         config = self.config[self.subcommand]
         check_trainer(config["trainer"], str(self.subcommand))
         if self.subcommand == "fit" and config["ckpt_path"] == "last":
             go_on_with_last(config)
         if config["ckpt_path"]:
             config["ckpt_path"] = str(expand(config["ckpt_path"]))
-            config["weights_only"] = True  # a checkpoint need not be trusted to run code
+            config["weights_only"] = True  # so that a checkpoint cannot run code
             keep_networks(config["model"]["init_args"], Path(config["ckpt_path"]))
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
-        """Fits; Ctrl-C, from which Lightning exits by itself, and SIGTERM are told with the way to go on."""
+        """Fits the model. After Ctrl-C, on which Lightning exits, or SIGTERM, the message states how to resume."""
         folder = self.trainer.log_dir if self.trainer.is_global_zero else None  # later, other ranks may be gone
         try:
             with naming_failures(folder, lambda: runs.way_out(folder)):
@@ -209,19 +209,19 @@ class CLI(LightningCLI):
             raise KeyboardInterrupt(runs.way_out(folder)) from stop
         except TrainingBroken as stop:
             if not self.trainer.is_global_zero:
-                raise SystemExit(0) from stop  # the first rank tells, as below
+                raise SystemExit(0) from stop  # the first rank reports it, as below
             raise
         except Terminated as stop:
             if not self.trainer.is_global_zero:
-                raise SystemExit(0) from stop  # any other code makes Lightning kill the first rank, which tells
+                raise SystemExit(0) from stop  # any other code makes Lightning kill the first rank, which reports it
             raise Terminated(runs.way_out(folder)) from stop
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
-        """Tests; the report prints the metrics, so Lightning need not."""
+        """Tests the model. Lightning does not print the metrics, because the report does."""
         self.trainer.test(model, **kwargs | {"verbose": False})
 
     def predict(self, model: LightningModule, **kwargs: Any) -> None:
-        """Predicts, and keeps no map in memory; Ctrl-C is told with where the images are that were done before."""
+        """Predicts without keeping maps in memory. After Ctrl-C, the message states where the finished images are."""
         if self.paths is not None:
             kwargs["datamodule"] = images_to_predict(self.paths, self.datamodule)
         try:
@@ -232,21 +232,21 @@ class CLI(LightningCLI):
             raise KeyboardInterrupt(self.writer.so_far()) from stop
 
     def after_predict(self) -> None:
-        """Says what was predicted, below the progress bar."""
+        """Prints a summary of the predictions below the progress bar."""
         rank_zero_only(print)(self.writer.summary())
 
     def after_fit(self) -> None:
-        """Records that the run is finished, and says what to do next."""
-        folder = self.trainer.log_dir  # on every rank: Lightning broadcasts it
+        """Records that the run is finished, and prints the next step."""
+        folder = self.trainer.log_dir  # on every rank, because Lightning broadcasts it
         if folder and self.trainer.loggers and not getattr(self.trainer, "fast_dev_run", 0):
             record_run(Path(folder), self, self.sources)
 
 
 def _seed(value: Any) -> int:
-    """The seed of the data, which is that of everything.
+    """Returns the seed of the data, which equals `seed_everything`.
 
     Raises:
-        UserError: If it is no seed: LightningCLI takes true and false too, and draws one or none.
+        UserError: If it is not a seed. LightningCLI also accepts true and false, which draw a random seed or set none.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
         raise UserError(

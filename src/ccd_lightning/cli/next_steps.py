@@ -1,4 +1,4 @@
-"""The end of a fit: what is written down, and the command that goes on."""
+"""The end of a fit: writes the run's record and prints the next command."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.reporting.content import versions
 from ccd_lightning.writing import atomic_link, atomic_write
 
-PRETRAININGS = ("ccd", "simclr", "pmsacl")  # what shipped configs begin with
+PRETRAININGS = ("ccd", "simclr", "pmsacl")  # prefixes of shipped configs
 
 
 class Following(NamedTuple):
-    """A sort of detector that can be fitted after pretraining.
+    """A type of detector that can be fitted after pretraining.
 
     Attributes:
-        kind: What the names of its shipped configs begin with.
-        encoder: The model's option for the encoder that was pretrained.
-        tiles: Whether that encoder was pretrained on tiles of the images.
-        sizes: Further options that have to be the size of the images.
-        others: Options without which the config for any images does not do, with what is to be put in.
+        kind: Prefix of its shipped configs.
+        encoder: The model's option for the pretrained encoder.
+        tiles: Whether that encoder is pretrained on tiles of the images.
+        sizes: Further options that must equal the size of the images.
+        others: Options that its config for any folder requires in addition, with placeholder values.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Following(NamedTuple):
     others: Mapping[str, str] = MappingProxyType({})
 
 
-# The first that is shipped for what was pretrained is named at the end of the fit.
+# At the end of a fit, the first one that is shipped for the data set is suggested.
 FOLLOWING = (
     Following("neighbours"),
     Following("padim"),
@@ -55,21 +55,21 @@ FOLLOWING = (
 
 
 def class_path(model: LightningModule) -> str:
-    """The name by which a config asks for a model."""
+    """Returns the import path by which a config names a model."""
     return f"{type(model).__module__}.{type(model).__qualname__}"
 
 
 @rank_zero_only
 def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource]) -> None:
-    """Writes down that a run is finished, makes it the latest, and says what to do next.
+    """Records that a run is finished, makes it the latest, and prints the next step.
 
     Args:
-        run: Its folder.
+        run: Folder of the run.
         cli: The command.
-        sources: Where the encoders' weights came from, by the model's options.
+        sources: Sources of the encoders' weights, by the model's options.
 
     Raises:
-        UserError: If it has no checkpoint.
+        UserError: If the run has no checkpoint.
     """
     if runs.checkpoint_of(run) is None:
         raise UserError(
@@ -99,7 +99,7 @@ def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource
 
 
 def _worth(model: LightningModule) -> str:
-    """A line about a detector's threshold, where few images were held out."""
+    """Returns a note on a detector's threshold if few images were held out."""
     if not isinstance(model, OneClassDetector) or bool(model.threshold.isnan()):
         return ""
     few = few_held_out(len(model.normal_scores), model.quantile)
@@ -107,7 +107,7 @@ def _worth(model: LightningModule) -> str:
 
 
 def _describe(sources: Mapping[str, EncoderSource]) -> str:
-    """All encoders in one line."""
+    """Describes the sources of all encoders in one line."""
     if list(sources) == ["encoder"]:
         return sources["encoder"].weights
     scales = {"encoder": "global_scale", "local_encoder": "local_scale"}
@@ -146,7 +146,7 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
 
 
 def _following(run: Path, tiles: bool) -> tuple[Following, str, bool]:
-    """The detector to fit on a run's encoder, its config, and whether that config is for what the run was of."""
+    """Returns the detector to fit on a run's encoder, its config, and whether that config is for the run's data set."""
     detectors = [one for one in FOLLOWING if one.tiles == tiles]
     kind, _, name = run.parent.name.partition("_")
     if kind in PRETRAININGS and run.parent.resolve() == (runs.ROOT / run.parent.name).resolve():

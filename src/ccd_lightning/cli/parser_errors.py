@@ -1,4 +1,4 @@
-"""From what the argument parser says to the sentence that matters."""
+"""Conversion of the argument parser's errors to one clear sentence."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ UNKNOWN = (
     r"does not accept option '(?P<key>[\w.]+)'",
     r"unrecognized arguments: --(?P<key>[\w.-]+)",
     r"Key '(?P<key>[\w.]+)' is not expected",
-    r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options of a class that none names
+    r"Expected 'builtins.dict' to be a class.*NestedArg\(key='(?P<key>[\w.]+)'",  # options if no class is named
 )
 MISSING = r"(?:Option|Key|key) [\"'](?P<key>[\w.]+)[\"'] is required|arguments are required: (?:fit\.)?(?P<first>\w+)"
-NO_CLASS = (  # x.yaml is read as a class yaml of a module x, a/x.yaml as no import path
+NO_CLASS = (  # x.yaml is parsed as the class yaml of a module x, a/x.yaml not as an import path
     r"Expected a dot import path string(?:: (?P<text>\S+))?|Unexpected import path format|No module named"
     r"|Problem with given class_path|module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'"
     r"|does not correspond to a subclass of (?P<base>\w+)"
 )
 OUT_OF_RANGE = (
-    r"(?:^|- |: )((?:model|data|trainer)\.[\w.]+ is .+?, but must be .+?\.)$"  # our own sentence, among others
+    r"(?:^|- |: )((?:model|data|trainer)\.[\w.]+ is .+?, but must be .+?\.)$"  # one of this package's own messages
 )
-KINDS = {  # what options have to be that may be of several kinds, of which the parser names each by itself
+KINDS = {  # expected values of options with several types, which the parser would list one by one
     "data.size": "a number of pixels, or '[HEIGHT, WIDTH]'",
     "data.crop": "'[LEFT, TOP, RIGHT, BOTTOM]' as fractions, auto, or null",
     "data.tiles": "a number, '{side: PIXELS, overlap: PIXELS, top: SHARE}', or null",
@@ -51,7 +51,7 @@ KINDS = {  # what options have to be that may be of several kinds, of which the 
     "seed_everything": f"a whole number from 0 to {2**32 - 1}",
     "trainer.max_time": "a time such as 00:12:00:00 (days, hours, minutes, seconds)",
 }
-DEVICES = {  # what Lightning says of devices, and what helps
+DEVICES = {  # Lightning's messages about devices, and what to do
     "Timer(duration=": f"trainer.max_time must be {KINDS['trainer.max_time']}.",
     "torch_xla": "trainer.accelerator is tpu, which needs torch_xla. Give --trainer.accelerator cpu or gpu.",
     "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
@@ -73,11 +73,11 @@ SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_sche
 
 
 def explain(message: str, error: BaseException | None = None, words: Sequence[str] = ()) -> str:
-    """Names the key that a parser complains of, and the way out.
+    """Returns an error message that names the invalid key and the fix.
 
     Args:
-        message: The parser's message, which nests the cause under every type that was tried.
-        error: What it stems from; a `UserError` among its causes says it best.
+        message: Message of the parser, which nests the cause under every type that was tried.
+        error: The underlying error. If a `UserError` is among its causes, its message is used.
         words: The command line.
 
     Returns:
@@ -114,7 +114,7 @@ def explain(message: str, error: BaseException | None = None, words: Sequence[st
 
 
 def explain_trainer(message: str) -> str:
-    """What Lightning says of a trainer that cannot be, with the way out where it gives none."""
+    """Explains Lightning's error about an invalid trainer, and adds a fix if it gives none."""
     told = " ".join(message.split())
     if sentence := next((sentence for part, sentence in DEVICES.items() if part in told), None):
         return sentence.format(told=told)
@@ -125,7 +125,7 @@ def explain_trainer(message: str) -> str:
 
 
 def users_mistake(error: BaseException | None) -> UserError | None:
-    """The `UserError` among the causes of an error: the parser wraps what a constructor raises."""
+    """Returns the `UserError` among the causes of an error, as the parser wraps what a constructor raises."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
@@ -144,14 +144,14 @@ def _unknown(section: str, key: str) -> str:
 
 
 def _without_value(words: Sequence[str], option: str) -> str:
-    """The option that stands without a value; the parser names its group alone."""
+    """Returns the option without a value. The parser names only its group."""
     following = zip(words, [*words[1:], "--"], strict=True)
     found = (word for word, after in following if word.startswith(option) and "=" not in word and after[:2] == "--")
     return next(found, option)
 
 
 def _no_class(complaint: Complaint, found: re.Match[str]) -> str:
-    """The sentence for a name that is no class, or the path of a file with a part of a config that is not there."""
+    """Returns the message for a name that is not a class, or for a config file that does not exist."""
     key, base = complaint.key, found["base"]
     name = f"{found['module']}.{found['name']}" if found["module"] else found["text"] or complaint.value
     if not name:
@@ -170,7 +170,7 @@ def _no_class(complaint: Complaint, found: re.Match[str]) -> str:
 
 
 def choices_of(key: str) -> list[type]:
-    """The classes that an option is usually given, by its full key; none for options that are not known here."""
+    """Returns the classes that are usually given for an option, by its full key. Empty for unknown options."""
     bases: dict[str, type] = {"model": LightningModule, "data": LightningDataModule, "views": PretextViews}
     last = key.rpartition(".")[2]
     if last == "optimizer":
@@ -182,9 +182,9 @@ def choices_of(key: str) -> list[type]:
 
 
 def names_in(group: str) -> list[str]:
-    """The names of the options that a group of options has, by the last part of its key; "" is the outermost one.
+    """Returns the option names in a group, by the last part of its key; "" is the top level.
 
-    Of groups that are not known here it is all names of the project's classes and of the Trainer.
+    For unknown groups, these are all names of the project's classes and of the Trainer.
     """
     if group in ("", "trainer"):
         return sorted(SECTIONS if not group else TRAINER)
@@ -197,10 +197,10 @@ def names_in(group: str) -> list[str]:
 
 
 def _of_type(complaint: Complaint) -> str:
-    """What an option has to be; where its type is not what is wrong, the parser's own words."""
+    """Returns the message for a value of the wrong type, or the parser's own message if the type is not the problem."""
     kinds = complaint.kinds
     if complaint.key in KINDS:
-        only_a_number = complaint.key == "data.size" and kinds == ["a whole number"]  # as of images that are drawn
+        only_a_number = complaint.key == "data.size" and kinds == ["a whole number"]  # such as for synthetic images
         kinds = ["one number of pixels" if only_a_number else KINDS[complaint.key]]
     if kinds:
         return f"{complaint.key} is {complaint.value}, but must be {' or '.join(kinds)}."

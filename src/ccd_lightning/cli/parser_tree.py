@@ -1,4 +1,4 @@
-"""Reading jsonargparse's messages: a tree of keys and types that were tried, in which the first branch says what is."""
+"""Parsing of jsonargparse's messages: a tree of keys and tried types, whose first branch contains the cause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ccd_lightning.writing import short_text
 KEY = re.compile(r"Parser key \"([\w.]+)\":")
 GIVEN = re.compile(r"Given value:\s*(.*)")
 GOT = re.compile(r"\. Got value: (.*?)(?:\. Got value: .*)?$", re.DOTALL)
-NO_CONFIG = "Unable to load config"  # what an option of several gets that is given a single value
+NO_CONFIG = "Unable to load config"  # printed for an option of several values that is given a single value
 NO_CLASS = "Not a valid subclass of"
 CLASS = "the name of a class, or '{class_path: NAME, init_args: {OPTION: VALUE}}'"
 STRUCTURE = (
@@ -25,7 +25,7 @@ STRUCTURE = (
     "Problem with given class_path",
 )
 NESTED = re.compile(r"^NestedArg\(key='[\w.]+', val=(.*)\)$")
-KINDS = {  # what an option has to be, by what the parser says that it expected
+KINDS = {  # expected types in words, by the parser's names for them
     "<class 'int'>": "a whole number",
     "<class 'float'>": "a number",
     "<class 'bool'>": "true or false",
@@ -41,12 +41,12 @@ KINDS = {  # what an option has to be, by what the parser says that it expected
 
 @dataclass
 class Complaint:
-    """What a message says of one key.
+    """The errors in a message about one key.
 
     Attributes:
-        key: The full one.
-        leaves: What was wrong with each of the types that were tried.
-        value: What was given, as the parser shows it; empty where it does not.
+        key: The full key.
+        leaves: The error for each of the types that were tried.
+        value: The given value as shown by the parser; empty if it is not shown.
     """
 
     key: str
@@ -55,7 +55,7 @@ class Complaint:
 
     @property
     def kinds(self) -> list[str]:
-        """What the option has to be, in words; empty where another thing than its type is wrong."""
+        """Expected types of the option in words; empty if something other than the type is wrong."""
         null = "Expected a <class 'NoneType'>"
         found = [_kind(leaf) for leaf in self.leaves if leaf != null]
         words = re.findall(r"typing\.Literal\[(.*)\]", "\n".join(self.leaves))
@@ -65,7 +65,7 @@ class Complaint:
 
 
 def first_complaint(message: str) -> Complaint | None:
-    """What the first branch of the tree that ends in a type says; None for a message without a key."""
+    """Returns the errors of the first branch that ends in a type, or None if the message has no key."""
     stack: list[tuple[int, str]] = []
     found: Complaint | None = None
     for indent, line in _lines(message):
@@ -78,7 +78,7 @@ def first_complaint(message: str) -> Complaint | None:
         if found and path != found.key:
             if not path.startswith(f"{found.key}."):
                 break
-            found = None  # of several types, the one with parts says which of them is wrong
+            found = None  # of several types, the one with parts contains the error
         if not path or not text:
             continue
         if given := GIVEN.match(text):
@@ -96,7 +96,7 @@ def first_complaint(message: str) -> Complaint | None:
 
 
 def _lines(message: str) -> Iterator[tuple[int, str]]:
-    """The lines with their depth; a bullet is a level by itself."""
+    """Yields the lines with their indentation. Each bullet counts as a level."""
     for line in message.splitlines():
         text = line.lstrip(" ")
         indent = len(line) - len(text)

@@ -1,4 +1,4 @@
-"""The options of `ccd predict` that Lightning knows nothing of."""
+"""Options of `ccd predict` that are not Lightning's."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ CHOICES = {"--maps": ("none", "png", "npy", "tiff", "nifti"), "--overlays": ("tr
 
 @dataclass(frozen=True)
 class ImagesRequest:
-    """What to predict of, and what to write.
+    """Which images to predict, and what to write.
 
     Attributes:
-        paths: The files.
-        output: Where to; None for a folder of the run's.
-        maps: How to write the maps.
-        overlays: Whether to lay them over the images.
+        paths: Paths of the images.
+        output: Folder to write to. None for a new folder in the run.
+        maps: File format of the maps.
+        overlays: Whether to write overlays of the maps on the images.
     """
 
     paths: list[str]
@@ -62,16 +62,16 @@ class ImagesRequest:
 
 
 def take_images(argv: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
-    """Takes the options of `--images` out of a command's arguments.
+    """Separates the options of `--images` from a command's other arguments.
 
     Args:
         argv: `predict` and its options.
 
     Returns:
-        What is asked for, None without `--images`, and the other arguments.
+        The request, None without `--images`, and the other arguments.
 
     Raises:
-        UserError: If an option's value cannot be, or no image is found.
+        UserError: If the value of an option is invalid, or no image is found.
     """
     given, rest = _take(argv, ("--images", "--output", *CHOICES))
     if "--images" not in given:
@@ -100,7 +100,7 @@ def take_images(argv: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
 
 
 def _take(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Divides arguments into the values of some options, which reach to the next option, and the rest."""
+    """Splits arguments into the values of some options, which extend to the next option, and the rest."""
     given: dict[str, list[str]] = {}
     rest: list[str] = []
     current = rest
@@ -116,11 +116,11 @@ def _take(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str
 
 
 def images_to_predict(paths: Sequence[str], data: AnomalyDataModule) -> ImageFiles:
-    """The images that files stand for, in batches; says what becomes of stacks, volumes and grey values.
+    """Returns the images in files as batches, and prints how stacks, volumes and grey values are treated.
 
     Args:
-        paths: The files.
-        data: The run's, which says how images are brought to working size.
+        paths: Paths of the files.
+        data: Data module of the run, which defines the preprocessing.
     """
     from lightning.pytorch.utilities import rank_zero_only
 

@@ -1,4 +1,4 @@
-"""Finding a run's data when a command is started in another folder than the run's fit."""
+"""Finding of a run's data if a command is started in another folder than the run's fit."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning.commands import expand
 
-ORIGIN_KEY = "ccd_origin"  # under which a checkpoint carries the working directory of its fit
-DEPTH = 3  # of a run's folder below the fit's: runs/<name>/<version>
+ORIGIN_KEY = "ccd_origin"  # checkpoint key of the fit's working directory
+DEPTH = 3  # depth of a run's folder below that of the fit: runs/<name>/<version>
 
 
 def relocate(config: dict[str, Any], run: Path, origin: str | None, given: Collection[str]) -> None:
-    """Makes relative paths of the data absolute where they exist only relative to the folder of the fit.
+    """Makes relative data paths absolute if they exist only relative to the folder of the fit.
 
-    That is the folder which the checkpoint names, or, where run and data were moved together, the one that holds
-    `runs`. A path that exists in the working directory is left as it is.
+    This is the folder recorded in the checkpoint or, if run and data were moved together, the folder that contains
+    `runs`. Paths that exist in the working directory are not changed.
 
     Args:
-        config: Of the run; changed in place.
-        run: The run's folder.
-        origin: The fit's working directory, None in older checkpoints.
+        config: Config of the run, changed in place.
+        run: Folder of the run.
+        origin: Working directory of the fit, None in older checkpoints.
         given: Options of the command, which override the config.
     """
     settings = config.get("data", {}).get("init_args") or {}
@@ -36,7 +36,7 @@ def relocate(config: dict[str, Any], run: Path, origin: str | None, given: Colle
         if expand(value).exists():
             continue
         if key == "layout" and not str(value).lower().endswith(".csv"):
-            continue  # a layout's name
+            continue  # name of a layout
         found = next((base / value for base in bases if (base / expand(value)).exists()), None)
         if found:
             settings[key] = str(found)

@@ -1,4 +1,4 @@
-"""From a run to the words of a command: `--ckpt_path RUN` is enough."""
+"""Conversion of `--ckpt_path RUN` to the arguments of a command."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from ccd_lightning.writing import naming, short_text
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
 LOGGER = {"--trainer.logger", "--trainer.logger.init_args.version", "--trainer.logger.version"}
 LINKS = ("hparams.yaml", "figures", "predictions")  # written in place, never through a link
-STATE: dict[str, Any] = {  # what a run is resumed from, and what it has to be
+STATE: dict[str, Any] = {  # entries needed to resume a run, with their types
     **{"epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list},
 }
-KEYWORDS = ("last", "best", "hpc", "registry")  # of Lightning, for --ckpt_path
+KEYWORDS = ("last", "best", "hpc", "registry")  # Lightning's keywords for --ckpt_path
 
 
 def resolve(words: list[str], folder: Path, trust: bool = False) -> list[str]:
-    """Puts a checkpoint file in the place of a run, and adds the config that the checkpoint carries.
+    """Replaces a run by its checkpoint file, and adds the config stored in the checkpoint.
 
     Args:
-        words: A command of Lightning and its options.
-        folder: Where the config may be written to.
+        words: One of Lightning's commands and its options.
+        folder: Folder to which the config may be written.
         trust: Whether that config may name any class.
 
     Raises:
-        UserError: If there is no such run, it cannot be told which one is meant, or its config is not to be trusted.
+        UserError: If there is no such run, it is ambiguous which run is meant, or its config is not trusted.
     """
     command, *options = words = _without_digests(words)
     given = {word.split("=")[0] for word in options}
@@ -55,8 +55,8 @@ def resolve(words: list[str], folder: Path, trust: bool = False) -> list[str]:
                 return words
             raise UserError(f"Which run? Give --ckpt_path RUN; ccd {command} without --config takes the newest one.")
         checkpoint = runs.find_checkpoint(Path(path), "last.ckpt" if command == "fit" else "best.ckpt")
-        if command != "fit":  # which looks into it itself
-            read_checkpoint(checkpoint)  # so that a damaged file is told
+        if command != "fit":  # fit reads it later
+            read_checkpoint(checkpoint)  # so that a damaged file is reported
         goes_on = command == "fit" and not given & LOGGER
         return [command, *rest, *(_same_folder(checkpoint) if goes_on else ()), "--ckpt_path", str(checkpoint)]
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
@@ -66,13 +66,13 @@ def resolve(words: list[str], folder: Path, trust: bool = False) -> list[str]:
 
 
 def go_on_with_last(config: Namespace) -> None:
-    """Puts the newest run of this name in the place of `--ckpt_path last`; if that saved nothing, a new one begins.
+    """Replaces `--ckpt_path last` by the newest run with this name. If it has no checkpoint, a new run is started.
 
     Args:
-        config: Of a fit; its checkpoint and its logger's version are set.
+        config: Config of a fit. Its checkpoint and its logger's version are set.
 
     Raises:
-        UserError: If the config names no folder to look in.
+        UserError: If the config names no folder to search.
     """
     logger = config["trainer"]["logger"]
     place = logger.get("init_args") if isinstance(logger, Namespace) else None
@@ -90,14 +90,15 @@ def go_on_with_last(config: Namespace) -> None:
 
 
 def keep_networks(arguments: Namespace, file: Path) -> None:
-    """Has a model's encoders be the networks that a checkpoint is of, whatever their weights were taken from.
+    """Sets a model's encoders to the networks in a checkpoint, wherever their weights came from.
 
     Args:
-        arguments: Of the model; the names of its encoders are set, and the weights that its run found by "auto".
-        file: The checkpoint, if it is there.
+        arguments: Arguments of the model. The names of its encoders are set, and the weights that "auto" found in its
+            run.
+        file: Path of the checkpoint, which may not exist.
 
     Raises:
-        UserError: If another network is asked for.
+        UserError: If another network is requested.
     """
     options = [option for option in ("encoder", "local_encoder") if arguments.get(option)]
     if not options or not file.is_file():
@@ -117,7 +118,7 @@ def keep_networks(arguments: Namespace, file: Path) -> None:
 
 
 def _same_folder(checkpoint: Path) -> list[str]:
-    """What makes an interrupted run go on in its own folder, where its best checkpoint is known."""
+    """Returns options that resume an interrupted run in its own folder, where its best checkpoint is known."""
     if checkpoint.parent.name != runs.CHECKPOINTS:
         return []
     return ["--trainer.logger.init_args.version", runs.run_folder(checkpoint).resolve().name]
@@ -133,7 +134,7 @@ def _write_config(checkpoint: Path, folder: Path, trust: bool, given: set[str]) 
     relocate(config, runs.run_folder(checkpoint), origin if isinstance(origin, str) else None, given)
     if not (trust or "--data.root" in given):
         refuse_to_make(config["data"], checkpoint)
-    for name in LINKS:  # in a run from someone else they may lead anywhere
+    for name in LINKS:  # in a run from someone else, they could lead anywhere
         if (runs.run_folder(checkpoint) / name).is_symlink():
             (runs.run_folder(checkpoint) / name).unlink()
     for key in MACHINE:
@@ -154,11 +155,11 @@ def _write_config(checkpoint: Path, folder: Path, trust: bool, given: set[str]) 
 
 
 def misfit(error: RuntimeError, words: list[str]) -> UserError | None:
-    """What to say where a checkpoint's tensors are not the model's; None of any other error.
+    """Returns the error message if a checkpoint's tensors do not fit the model, or None for any other error.
 
     Args:
-        error: As torch reports it.
-        words: The command, with the checkpoint's path.
+        error: The error raised by torch.
+        words: The command, with the path of the checkpoint.
     """
     if "Error(s) in loading state_dict" not in str(error):
         return None
@@ -170,10 +171,10 @@ def misfit(error: RuntimeError, words: list[str]) -> UserError | None:
 
 
 def check_complete(checkpoint: dict[str, Any], path: Path) -> None:
-    """Refuses to resume from a checkpoint that holds weights alone, or nonsense beside them.
+    """Raises an error if a checkpoint contains only weights, or invalid entries, so that it cannot be resumed.
 
     Raises:
-        UserError: If what Lightning goes on from is missing.
+        UserError: If an entry that Lightning needs for resuming is missing.
     """
     for name, kind in STATE.items():
         if not isinstance(checkpoint.get(name), kind):
@@ -184,7 +185,7 @@ def check_complete(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _without_digests(words: list[str]) -> list[str]:
-    """Frees an encoder that is given on the command line from the digest of the one in a run's config."""
+    """Clears the digest of the run's config if an encoder's weights are given on the command line."""
     given = {word.split("=")[0] for word in words}
     named = [f"--model.{name}" for name in ("encoder", "local_encoder")]
     freed = [name for name in named if f"{name}.weights" in given and f"{name}.digest" not in given]

@@ -1,4 +1,4 @@
-"""The config and the split that a run keeps, in its folder and in every checkpoint."""
+"""The config and the split that a run stores in its folder and, for the config, in every checkpoint."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from ccd_lightning.writing import atomic_write
 
 
 class KeepConfig(SaveConfigCallback):
-    """Writes the config into the run's folder and into every checkpoint, which thereby needs nothing beside it.
+    """Writes the config to the run's folder and to every checkpoint, which makes checkpoints self-contained.
 
-    The split, which may have been drawn, is written into the folder too.
+    The split, which may have been drawn at random, is written to the folder, too.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the file when fitting starts; a test belongs to a run that has one."""
+        """Writes the files when fitting starts. A test uses those of its run."""
         if stage != "fit" or not trainer.loggers:
             return
-        folder = self.folder = Path(str(trainer.log_dir))  # on every rank: Lightning broadcasts it
-        self.overwrite = (folder / self.config_filename).exists()  # of this run, as `refuse_other_run` has seen
+        folder = self.folder = Path(str(trainer.log_dir))  # on every rank, because Lightning broadcasts it
+        self.overwrite = (folder / self.config_filename).exists()  # of this run, as checked by `refuse_other_run`
         self.config = self._with_window(trainer)
-        self.config["ckpt_path"] = None  # the config says what the run is, not where it was last taken up
-        self.save_to_log_dir = False  # Lightning writes there in place
+        self.config["ckpt_path"] = None  # the config defines the run, independent of where it was last resumed
+        self.save_to_log_dir = False  # Lightning would not write there atomically
         super().setup(trainer, pl_module, stage)
         split = anomaly_data(trainer).split
         if split and trainer.is_global_zero:
             keep_split(split, folder / runs.MANIFEST)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes the config, on the first rank."""
+        """Writes the config on the first rank."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder / self.config_filename) as partial:
             partial.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the config, the folder that its relative paths refer to, and which images were held out."""
+        """Adds the config, the folder to which its relative paths refer, and the digests of the held-out images."""
         checkpoint[CONFIG_KEY] = self.parser.dump(self._with_window(trainer), skip_none=False)
         checkpoint[ORIGIN_KEY] = os.getcwd()
         if division := anomaly_data(trainer).division:
             checkpoint[DIVISION_KEY] = division.state()
 
     def _with_window(self, trainer: Trainer) -> Namespace:
-        """The config with the window of grey values that was found in the training images, for test and predict."""
+        """Returns the config with the window that was measured on the training images, for test and predict."""
         config = self.config.clone()
         window = anomaly_data(trainer).preprocessing.window
         if window is not None and "data.init_args.window" in config:
@@ -63,11 +63,11 @@ class KeepConfig(SaveConfigCallback):
 
 
 def refuse_other_run(trainer: Trainer, checkpoint: str | None) -> None:
-    """Refuses to write into the folder of another run, before a logger does.
+    """Raises an error before a logger writes to the folder of another run.
 
     Args:
-        trainer: Of the fit.
-        checkpoint: What is resumed, if anything: in its own folder, and in no other's.
+        trainer: Trainer of the fit.
+        checkpoint: Path of the checkpoint to resume, if any. A run may only be resumed in its own folder.
     """
     folder = Path(getattr(trainer.logger, "log_dir", None) or "") if trainer.is_global_zero else Path()
     own = checkpoint and runs.run_folder(Path(checkpoint)).resolve() == folder.resolve()
@@ -76,13 +76,13 @@ def refuse_other_run(trainer: Trainer, checkpoint: str | None) -> None:
 
 
 def keep_split(split: Manifest, file: Path) -> None:
-    """Writes the split, or sees that a resumed run has the one that it began with."""
+    """Writes the split, or checks that a resumed run has the same split as before."""
     check_split(split, file)
     split.write(file)
 
 
 def refuse_trained(split: Manifest, file: Path) -> None:
-    """Refuses to test on images that the run whose split a file holds was trained on."""
+    """Raises an error if test images are among the training images of the run whose split is stored in a file."""
     trained = {row.path for row in Manifest.read(file, split.root).select("train")}
     if seen := [row.path for row in split.select("test") if row.path in trained]:
         raise UserError(
@@ -92,7 +92,7 @@ def refuse_trained(split: Manifest, file: Path) -> None:
 
 
 def _partition(split: Manifest) -> dict[Path, Path | None]:
-    """The first image of each training image's group: names of groups may be others on another machine."""
+    """Maps each training image to the first image of its group, because group names may differ between machines."""
     first: dict[str, Path] = {}
     rows = sorted((row.path, row.group) for row in split.select("train") if row.group)
     for path, group in rows:
@@ -101,7 +101,7 @@ def _partition(split: Manifest) -> dict[Path, Path | None]:
 
 
 def check_split(split: Manifest, file: Path) -> None:
-    """Refuses another split than the one in a run's folder, if there is one."""
+    """Raises an error if the split differs from the one stored in a run's folder, if there is one."""
     if file.is_file():
         old = Manifest.read(file, split.root)
         before, now = ({(row.path, row.split) for row in one.rows} for one in (old, split))

@@ -1,4 +1,4 @@
-"""`ccd study`: encoders x detectors x data sets x seeds in one table."""
+"""`ccd study`: runs encoders x detectors x data sets x seeds, and writes one table."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from ccd_lightning.studies.record import Progress
     from ccd_lightning.studies.running import Execute
 
-FAILED = 3  # the exit code where some runs failed
-PARTS = {"sets": "data", "encoders": "encoder", "detectors": "detector", "seeds": "seed"}  # and attributes of runs
-SEVERAL = ("trainer.devices", "trainer.strategy", "trainer.num_nodes")  # options by which a fit starts processes
+FAILED = 3  # exit code if runs failed
+PARTS = {"sets": "data", "encoders": "encoder", "detectors": "detector", "seeds": "seed"}  # attributes of runs, too
+SEVERAL = ("trainer.devices", "trainer.strategy", "trainer.num_nodes")  # options with which fits start processes
 
 NOT_PARSED = ("seed_everything", "data.root", "model.encoder.weights", "model.local_encoder.weights")
 
 
 def run_study(words: list[str]) -> int:
-    """Runs a study, or what is left of it, and writes its tables.
+    """Runs the unfinished runs of a study, and writes its tables.
 
     Args:
         words: Options of the command.
 
     Returns:
-        The exit code: 3 where some runs failed.
+        The exit code: 3 if runs failed.
 
     Raises:
-        UserError: If there is a mistake in the study, in its configs, or in an option.
+        UserError: If there is an error in the study, in its configs, or in an option.
     """
     arguments, machine = _parser().parse_known_args(words)
     machine = _machine_options(machine)
@@ -70,7 +70,7 @@ def run_study(words: list[str]) -> int:
 
 
 def _run(study: Study, progress: Progress, due: Sequence[Step], machine: Sequence[str], redo: bool, again: str) -> int:
-    """Runs what is due, and writes the tables, also of what was finished before an interruption."""
+    """Runs what is due, and writes the tables. After an interruption, they contain the finished runs."""
     from ccd_lightning.studies.running import refuse_changed, run_steps
 
     refuse_changed(progress, due, redo, study.file)
@@ -85,7 +85,7 @@ def _run(study: Study, progress: Progress, due: Sequence[Step], machine: Sequenc
 
 
 def _finish(study: Study, progress: Progress, failed: Sequence[tuple[Step, str]]) -> int:
-    """Writes the tables and names them."""
+    """Writes the tables and prints their paths."""
     from ccd_lightning.studies.output import write_output
     from ccd_lightning.studies.results import StudyResults
 
@@ -105,7 +105,10 @@ def _finish(study: Study, progress: Progress, failed: Sequence[tuple[Step, str]]
 
 
 def _execute(machine: Sequence[str]) -> Execute:
-    """What runs a command: this process, unless Lightning would start others, which must not run the whole study."""
+    """Returns the function that runs a command.
+
+    It runs in this process, unless Lightning would start others, which must not run the whole study.
+    """
     import torch
 
     from ccd_lightning.cli import main
@@ -116,17 +119,17 @@ def _execute(machine: Sequence[str]) -> Execute:
 
 
 def check_commands(due: Sequence[Step], machine: Sequence[str], file: Path) -> None:
-    """Parses the commands, so that a mistake in a config or an option is reported before anything is run.
+    """Parses the commands, so that errors in a config or an option are reported before anything runs.
 
-    Those that differ in nothing but seed, folders and weights are parsed once.
+    Commands that differ only in seed, folders and weights are parsed once.
 
     Args:
         due: The runs.
         machine: Options of all commands.
-        file: The study file, for messages.
+        file: Path of the study file, used in error messages.
 
     Raises:
-        UserError: If there is a mistake.
+        UserError: If there is an error.
     """
     from ccd_lightning.cli.training import run_training
 
@@ -143,7 +146,7 @@ def check_commands(due: Sequence[Step], machine: Sequence[str], file: Path) -> N
 
 
 def _machine_options(words: list[str]) -> list[str]:
-    """Options of the runs, each as one word."""
+    """Returns the options for the runs, each as one argument."""
     found: list[str] = []
     for word in words:
         if word.startswith(("--trainer.", "--data.")):

@@ -1,4 +1,4 @@
-"""Ranges of the trainer's options that Lightning itself does not check, or checks in the middle of a fit."""
+"""Ranges of trainer options that Lightning does not check, or checks only during a fit."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LEAST = {
 
 
 def check_trainer(settings: Mapping[str, Any] | Namespace, command: str) -> None:
-    """Refuses options of the trainer that are out of their range.
+    """Checks that trainer options are within their range.
 
     Args:
-        settings: The options as they were parsed.
-        command: "fit" or another one, of which only a fit needs batches to learn from.
+        settings: The parsed options.
+        command: Name of the command. Only "fit" needs batches to train on.
 
     Raises:
-        RangeError: It names the option.
+        RangeError: If an option is out of its range. The message names it.
     """
     if not isinstance(settings, Mapping | Namespace):
         refuse("trainer", settings, "a mapping of options")

@@ -1,4 +1,4 @@
-"""`ccd fit`, `validate`, `test` and `predict`: stock LightningCLI, with runs to remember."""
+"""`ccd fit`, `validate`, `test` and `predict`: LightningCLI that manages runs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ccd_lightning.cli.trust import OPTION
 from ccd_lightning.errors import UserError
 
 PARSER = {"exit_on_error": False}
-LINKED = {"--data.seed": "--seed_everything", "--data.init_args.seed": "--seed_everything"}  # which one decides
-SKIPPED = 3  # the exit code of a prediction that had to skip images
+LINKED = {"--data.seed": "--seed_everything", "--data.init_args.seed": "--seed_everything"}  # set by other options
+SKIPPED = 3  # exit code if a prediction skipped images
 
 
 def run_training(words: list[str]) -> int:
@@ -37,10 +37,10 @@ def run_training(words: list[str]) -> int:
         words: The command and its options.
 
     Returns:
-        The exit code: 3 where a prediction had to skip images.
+        The exit code: 3 if a prediction skipped images.
 
     Raises:
-        UserError: For a mistake in an option, a config or the data.
+        UserError: For an error in an option, a config or the data.
     """
     _quieten()
     trust, words = OPTION in words, [word for word in words if word != OPTION]
@@ -74,7 +74,7 @@ def run_training(words: list[str]) -> int:
 
 
 def _refuse_bytes(words: list[str]) -> None:
-    """Refuses names of folders and runs that are not UTF-8, as they stand in configs; those of images need not be."""
+    """Raises an error for arguments that are not UTF-8, because configs contain them. Image names need not be UTF-8."""
     for word in words:
         try:
             word.encode()
@@ -85,14 +85,14 @@ def _refuse_bytes(words: list[str]) -> None:
 
 
 def _place(words: list[str]) -> Path | None:
-    """The folder of the run that a command other than a fit writes to; a fit finds its own."""
+    """Returns the folder of the run to which a command other than a fit writes. A fit determines its own."""
     if words[0] == "fit" or "--ckpt_path" not in words[:-1]:
         return None
     return runs.run_folder(Path(words[words.index("--ckpt_path") + 1]))
 
 
 def _epochs_before_steps(words: list[str]) -> list[str]:
-    """Lets a number of epochs on the command line replace a config's number of steps, which would end the fit too."""
+    """Makes a number of epochs on the command line override a config's number of steps, which also ends fits."""
     given = {word.split("=")[0] for word in words}
     endless = "--trainer.max_epochs=-1" in words or ["--trainer.max_epochs", "-1"] in map(list, pairwise(words))
     if words[0] != "fit" or "--trainer.max_epochs" not in given or "--trainer.max_steps" in given or endless:
@@ -104,7 +104,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
     run = Path()
     if words[0] == "predict" and not {"-h", "--help"} & set(words):
         run = runs.run_folder(Path(words[words.index("--ckpt_path") + 1]))
-        words = [*words, "--trainer.logger", "false"]  # there is nothing to log, and the run may be another's
+        words = [*words, "--trainer.logger", "false"]  # there is nothing to log, and the run may belong to someone else
     writer: PredictionFile | ImagePredictions = PredictionFile(run)
     if images:
         writer = ImagePredictions(run, images.output, images.maps, images.overlays)
@@ -116,9 +116,9 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
             "callbacks": command_callbacks(words[0], writer),
             "logger": default_logger(words),
             "num_sanity_val_steps": 0,  # there is nothing to check: PaDiM cannot score before it is fitted
-            "use_distributed_sampler": False,  # ours knows ranks itself
+            "use_distributed_sampler": False,  # DistributedBatchSampler handles ranks
             "enable_model_summary": False,
-            "log_every_n_steps": None,  # by the number of steps
+            "log_every_n_steps": None,  # depends on the number of steps
         },
         seed_everything_default=0,
         parser_kwargs=PARSER | dict.fromkeys(CLI.subcommands(), PARSER),
@@ -126,32 +126,32 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
         subclass_mode_data=True,
         args=words,
     )
-    # Any code of another rank's makes Lightning kill the first one.
+    # On other ranks, any code but 0 would make Lightning kill the first rank.
     skipped = isinstance(writer, ImagePredictions) and writer.tally.skipped and cli.trainer.is_global_zero
     _release(cli)
     return SKIPPED if skipped else 0
 
 
 def _release(cli: CLI) -> None:
-    """Frees weights and images at once: all parts of Lightning refer to each other until garbage is collected."""
+    """Frees weights and images immediately, as Lightning's parts reference each other until garbage collection."""
     for part in (cli.trainer, cli.model, cli.datamodule, cli):
         vars(part).clear()
 
 
 def _quieten() -> None:
-    """Leaves out what Lightning says about itself, but none of what it says about the run."""
+    """Hides Lightning's messages about itself, but not those about the run."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*returned `None`, this fit will run with no optimizer.*",
         ".*isinstance.treespec, LeafSpec.*",
-        ".*dirpath has changed.*",  # as it does when a checkpoint is tested in another folder
-        ".*dataloader is not resumable.*",  # the data module keeps the place
-        ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
-        ".*module.s. in eval mode at the start of training.*",  # encoders that are not trained
+        ".*dirpath has changed.*",  # happens if a checkpoint is tested in another folder
+        ".*dataloader is not resumable.*",  # the data module stores the position
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+        ".*module.s. in eval mode at the start of training.*",  # frozen encoders
         ".*using a custom batch sampler.*",  # ours returns every index
-        ".*Couldn't infer the batch indices.*",  # of predictions, which are written by their paths
-        ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged was reduced already, in one piece
+        ".*Couldn't infer the batch indices.*",  # predictions are written by path
+        ".*recommended to use `self.log.*sync_dist=True.*",  # logged values are already reduced, all at once
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -1,7 +1,7 @@
-"""What the config inside a checkpoint may say.
+"""Restrictions on the config inside a checkpoint.
 
-A config can name any class, and the command line imports and calls it. A checkpoint may come from someone else, so its
-config is checked before anything is imported: only known classes may be named, and nothing says where to write.
+A config can name any class, which the command line imports and calls. A checkpoint may come from someone else, so its
+config is checked before anything is imported: it may only name known classes, and may not set where to write.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ccd_lightning.renamed import current_config, current_modules
 from ccd_lightning.writing import short_text
 
 OPTION = "--trust"
-# Settings of the trainer that are taken over: numbers and words, none of which names a class, a file or a folder.
+# Trainer settings that are used: numbers and words that cannot name a class, a file or a folder.
 TRAINER = (
     *("precision", "deterministic", "benchmark", "inference_mode", "use_distributed_sampler", "detect_anomaly"),
     *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches"),
@@ -30,24 +30,24 @@ TRAINER = (
     *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
     *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 )
-MOST_TEXT = 500_000  # characters of a config, which has some thousand; YAML is read at a megabyte in ten seconds
-MOST_IMAGES, MOST_SIDE = 10_000, 1024  # that a checkpoint may have made
-PLACES = ("dirpath", "filename")  # arguments of callbacks that say where files are written
+MOST_TEXT = 500_000  # characters; configs have some thousand, and parsing a megabyte of YAML takes ten seconds
+MOST_IMAGES, MOST_SIDE = 10_000, 1024  # limits on images that a checkpoint may have generated
+PLACES = ("dirpath", "filename")  # arguments of callbacks that set where files are written
 
 
 def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[str, Any]:
-    """The config that a checkpoint carries, without what it may not decide.
+    """Returns the config stored in a checkpoint, without what it may not decide.
 
     Args:
         text: The config as YAML.
-        checkpoint: Its file, for messages.
-        trust: Whether to take the config as it is.
+        checkpoint: Path of the checkpoint, used in error messages.
+        trust: Whether to accept the config without checks.
 
     Returns:
-        The config of a command other than `fit`; its trainer has no logger.
+        The config of a command other than `fit`, without a logger.
 
     Raises:
-        UserError: If it is not readable, or names something that is not known to be harmless.
+        UserError: If it cannot be read, or names something that is not known to be harmless.
     """
     try:
         if isinstance(text, str) and len(text) > MOST_TEXT:
@@ -65,10 +65,10 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[st
 
 
 class _Check:
-    """Walks through a config.
+    """Checks a config recursively.
 
     Args:
-        checkpoint: The file, for messages.
+        checkpoint: Path of the checkpoint, used in error messages.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -77,7 +77,7 @@ class _Check:
         self.mentionable = mentionable()
 
     def restricted(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Checks all of a config, and returns the parts that a checkpoint decides."""
+        """Checks the whole config, and returns the parts that a checkpoint may decide."""
         for key in ("model", "data"):
             self._value(config[key], key, object)
         for key in ("optimizer", "lr_scheduler"):
@@ -113,7 +113,7 @@ class _Check:
             self._value(value, f"{place}.{key}", hints.get(key, object))
 
     def _value(self, value: Any, place: str, hint: Any) -> None:
-        """Checks a value by the type that is expected; what is not plain may be a class, in one of several forms."""
+        """Checks a value by its expected type. Values that are not plain may be classes, in one of several forms."""
         if isinstance(value, dict) and "class_path" not in value and (fields := fields_of(hint)) is not None:
             for key, part in value.items():
                 if key not in fields:
@@ -128,7 +128,7 @@ class _Check:
             raise self._refused(value, place)
 
     def _mentions(self, value: Any, place: str) -> None:
-        """Checks which classes are named in a part that is not used as it is."""
+        """Checks which classes are named in a part that is not used."""
         if isinstance(value, dict):
             if "class_path" in value and value["class_path"] not in self.mentionable:
                 raise self._refused(value["class_path"], place)
@@ -141,7 +141,7 @@ class _Check:
             raise self._refused(value, place)
 
     def _callbacks(self, found: Any) -> list[Any]:
-        """The callbacks of training, which the checkpoint's state belongs to, without places to write to."""
+        """Returns the training callbacks to which the checkpoint's state belongs, without paths to write to."""
         listed: list[Any] = found if isinstance(found, list) else [found] * (found is not None)
         specs: list[Any] = [{"class_path": spec} if isinstance(spec, str) else spec for spec in listed]
         kept: list[Any] = []
@@ -157,7 +157,7 @@ class _Check:
         return kept
 
     def _for_here(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The data's settings without a place to write to, and with no more processes than this machine has cores."""
+        """Returns the data settings without a path to write to, and with at most as many processes as CPU cores."""
         arguments = dict(data.get("init_args") or {})
         if isinstance(workers := arguments.get("num_workers"), int):
             arguments["num_workers"] = min(workers, os.cpu_count() or 1)
@@ -175,14 +175,14 @@ class _Check:
 
 
 def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
-    """Lets a checkpoint have a small data set made below the working directory, as by `ccd fit`, and nowhere else.
+    """Allows a checkpoint to generate only a small data set, and only below the working directory, as `ccd fit` does.
 
     Args:
-        data: The part of its config, once it is known where the data are.
-        checkpoint: Its file, for messages.
+        data: Data section of its config, after the location of the data is known.
+        checkpoint: Path of the checkpoint, used in error messages.
 
     Raises:
-        UserError: If images would be made elsewhere.
+        UserError: If images would be generated elsewhere, or too many or too large ones.
     """
     arguments = data.get("init_args") or {}
     root = expand(str(arguments.get("root", "data")))

@@ -1,4 +1,4 @@
-"""`ccd view`: a local page to go through the images of a test or a prediction."""
+"""`ccd view`: serves a local page for going through the images of a test or a prediction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_view(argv: list[str]) -> None:
 
 
 def _has_screen() -> bool:
-    """Whether a browser can open a window: without, one that runs in the terminal would take it over."""
+    """Returns whether a browser can open a window. Otherwise a text browser would take over the terminal."""
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
