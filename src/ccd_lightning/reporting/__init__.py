@@ -1,1 +1,1 @@
-"""The files that a test writes, and reading them again."""
+"""Writing and reading of the files that a test produces."""

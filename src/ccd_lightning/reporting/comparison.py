@@ -1,4 +1,4 @@
-"""Image scores of several tested runs, brought into one order."""
+"""Image scores of several tested runs, aligned by image."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Compared(NamedTuple):
     """Image scores of several runs.
 
     Attributes:
-        images: N images, with their paths relative to the folder that holds all, labels and groups.
-        scores: Each run's (N,), in the order of the images.
-        files: Each run's N paths, in the order of the images, as its test wrote them.
-        groups_known: Whether any run tells groups, even if there are none.
-        regrouped: Runs that group images otherwise than `images` does, which has the groups of the first run that tells
-            any. Names of groups do not matter: those of DICOM files are others on another machine.
+        images: The N images, with their paths relative to their common folder, labels and groups.
+        scores: Scores (N,) of each run, in the order of the images.
+        files: The N paths of each run, in the order of the images, as written by its test.
+        groups_known: Whether any run records groups, even if there are none.
+        regrouped: Runs whose grouping differs from that of `images`, which comes from the first run with groups. Names
+            of groups are not compared, because those of DICOM files depend on the machine.
     """
 
     images: list[ImageRecord]
@@ -34,18 +34,19 @@ class Compared(NamedTuple):
 
     @property
     def labels(self) -> Integers:
-        """The images' labels, (N,)."""
+        """Labels of the images, (N,)."""
         return np.array([image.label for image in self.images], dtype=np.int64)
 
 
 def read_scores(runs: Mapping[str, Path]) -> Compared:
-    """The image scores of tested runs, in one order of the images.
+    """Reads the image scores of tested runs, in the same order of images.
 
     Args:
-        runs: Folders of tested runs by name.
+        runs: Folders of the tested runs, by name.
 
     Raises:
-        UserError: If a run has no predictions, or they are not of the same images with the same labels as the first's.
+        UserError: If a run has no predictions, or they are not of the same images with the same labels as the first
+            run's.
     """
     predictions = {name: read_predictions(run) for name, run in runs.items()}
     first = next(iter(predictions))
@@ -68,6 +69,6 @@ def read_scores(runs: Mapping[str, Path]) -> Compared:
 
 
 def _partition(groups: Sequence[str | None]) -> list[int]:
-    """For each image the index of the first one of its group; its own where it is of none."""
+    """Returns for each image the index of the first image of its group, or its own index if it has no group."""
     first: dict[str, int] = {}
     return [first.setdefault(group, index) if group else index for index, group in enumerate(groups)]

@@ -1,4 +1,4 @@
-"""What the pages about a test have in common: the facts, by the sections in which they stand."""
+"""Content shared by the report and the model card, by section."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ccd_lightning.metrics.records import Evaluation
 
 
 class Cell(NamedTuple):
-    """A metric's value with its interval, or the reason why there is none."""
+    """A metric's value with its interval, or the reason why it is undefined."""
 
     value: float | None
     ends: tuple[float, float] | None
@@ -30,16 +30,16 @@ class Cell(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a page tells.
+    """Content of a page.
 
     Attributes:
-        name: The run's.
-        evaluation: Its metrics.
-        kinds: How many test images there are of each kind of abnormality, by the name of its part (`part_of`).
-        data: As in metrics.json.
-        run: As in metrics.json.
-        config: The run's config as YAML; "" where it is not known.
-        device: What it was tested on.
+        name: Name of the run.
+        evaluation: Metrics of the run.
+        kinds: Number of test images of each kind of abnormality, by the name of its part (`part_of`).
+        data: Section "data" of metrics.json.
+        run: Section "run" of metrics.json.
+        config: Config of the run as YAML, "" if unknown.
+        device: Device of the test.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Content(NamedTuple):
 
 
 def measured(evaluation: Evaluation) -> list[str]:
-    """The names of all metrics, undefined ones too, in the order in which they are shown."""
+    """Returns the names of all metrics, including undefined ones, in the order in which they are shown."""
     every = evaluation.metrics.keys() | evaluation.undefined.keys()
     return [*(name for name in MEASURES if name in every), *sorted(every - MEASURES.keys())]
 
@@ -64,14 +64,14 @@ def render(
     filters: Mapping[str, Callable[[Any], str]] | None = None,
     **more: object,
 ) -> str:
-    """Fills in a template.
+    """Renders a template.
 
     Args:
-        template: Of Jinja.
-        content: What to tell.
+        template: Path of the Jinja template.
+        content: Content of the page.
         autoescape: Whether the template is HTML.
-        filters: Of its own.
-        more: What this page has besides.
+        filters: Additional filters for the template.
+        more: Additional variables for the template.
 
     Returns:
         The page, with one line break at its end.
@@ -102,17 +102,17 @@ def _measure(name: str) -> Measure:
 
 
 def cell_of(evaluation: Evaluation, name: str) -> Cell:
-    """A metric as it is shown."""
+    """Returns a metric with its interval, as shown on the page."""
     return Cell(evaluation.metrics.get(name), evaluation.intervals.get(name), evaluation.undefined.get(name, ""))
 
 
 def _part_name(name: str) -> str:
-    """The part of the abnormal images that a metric is about; "" if it is about all."""
+    """Returns the part of the abnormal images to which a metric refers, or "" if it refers to all of them."""
     return next((name.removeprefix(f"{stem}/") for stem in SUBSET_METRICS if name.startswith(f"{stem}/")), "")
 
 
 def _groups(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Tables of the metrics about all images, with their titles."""
+    """Returns titles and tables of the metrics about all images."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for name in names:
         title = next((title for start, title in GROUPS.items() if name.startswith(start)), "Others")
@@ -122,7 +122,7 @@ def _groups(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, lis
 
 
 def _parts(content: Content, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Tables with a row for each part of the abnormal images, by kind and by size."""
+    """Returns tables with one row for each part of the abnormal images, by kind and by size."""
     low, high = (f"{bound:.1%}" for bound in content.data["size_bounds"] or (0, 0))
     sizes = dict(zip(SIZES, (f"small: up to {low}", f"medium: up to {high}", f"large: above {high}"), strict=True))
     columns = [f"{MEASURES[name].title} ({name.partition('/')[0]}s)" for name in SUBSET_METRICS]
@@ -156,7 +156,7 @@ def _image_facts(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _rules(run: Mapping[str, Any]) -> list[str]:
-    """How the thresholds came about."""
+    """Describes how the thresholds were set."""
     rule = run["threshold_rule"]
     held_out, quantile = rule["held_out_images"], rule["quantile"]
     source = f"the {100 * quantile:g}% quantile of the scores of" if quantile else "set from"
@@ -201,7 +201,7 @@ def _origin(content: Content) -> list[tuple[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """The versions of this package and of those that results depend on, by their names."""
+    """Returns the versions of this package and of the packages on which results depend."""
     return {
         "ccd-lightning": __version__,
         "PyTorch": torch.__version__,
@@ -211,7 +211,7 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The CPU's name, which Linux tells in a file only."""
+    """Returns the name of the CPU. On Linux it is read from /proc/cpuinfo."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Tables that grow on disk while the work goes on, one a rank, and are joined at its end."""
+"""Tables that are appended to on disk, one per rank, and joined at the end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ccd_lightning.writing import naming, open_table
 
 
 class GrowingTables:
-    """CSV files of one folder, each begun with its first rows; what was appended survives whatever comes after.
+    """CSV files in one folder, each created with its first rows. Appended rows are on disk, whatever happens later.
 
     Args:
-        folder: Where they are.
-        heads: The files' names and the names of their columns.
-        rank: This process, whose files carry its number unless it is the first.
+        folder: Folder of the files.
+        heads: Column names by file name.
+        rank: Rank of this process. Its files have the rank in their names, except on rank 0.
     """
 
     def __init__(self, folder: Path, heads: Mapping[str, Sequence[str]], rank: int = 0) -> None:
@@ -28,12 +28,12 @@ class GrowingTables:
         self._open: dict[str, TextIO] = {}
 
     def path(self, name: str, rank: int | None = None) -> Path:
-        """A rank's file."""
+        """Returns the path of a rank's file."""
         number = self.rank if rank is None else rank
         return self.folder / (name.replace(".", f".{number}.") if number else name)
 
     def append(self, name: str, rows: Sequence[Sequence[str]]) -> None:
-        """Writes rows in one piece."""
+        """Appends rows in a single write."""
         text = io.StringIO(newline="")
         with naming(self.path(name)):
             if name not in self._open:
@@ -44,13 +44,13 @@ class GrowingTables:
             self._open[name].flush()
 
     def close(self) -> None:
-        """Closes this rank's files."""
+        """Closes the files of this rank."""
         for name, table in self._open.items():
             with naming(self.path(name)):
                 table.close()
 
     def join(self, ranks: int) -> None:
-        """Appends the other ranks' files to the first one's, in order, and removes them; all are closed."""
+        """Appends the other ranks' files to those of rank 0, in order, and removes them. All files must be closed."""
         for name in self.heads:
             whole = self.path(name, 0)
             for part in (self.path(name, rank) for rank in range(1, ranks)):

@@ -1,4 +1,4 @@
-"""Hyper-parameters and final metrics, by which TensorBoard sorts runs on its tab HParams."""
+"""Hyperparameters and final metrics for TensorBoard's HParams tab."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 METRICS = ("image/auroc", "image/average_precision", "pixel/auroc", "pixel/aupro")
-# What each is called, and where it stands in a config.
+# Names of the hyperparameters, and their keys in a config.
 PLACES = {
     "model": "model.class_path",
     "network": "model.init_args.encoder.name",
@@ -24,7 +24,7 @@ PLACES = {
 
 
 def hyperparameters(config: str) -> dict[str, str | float]:
-    """The main hyper-parameters in a config (YAML); those that it does not have are left out."""
+    """Returns the main hyperparameters in a config (YAML). Missing ones are left out."""
     found: dict[str, Any] = {}
     try:
         settings = yaml.safe_load(config)
@@ -39,7 +39,7 @@ def hyperparameters(config: str) -> dict[str, str | float]:
         if value != "" and not (name == "network" and value is None):
             found[name] = "random" if value in (None, "None", "null") else value  # as EncoderConfig reads it
     if "seed" in found:
-        found["seed"] = str(found["seed"])  # a name, which as a number would be shown as 0.0000
+        found["seed"] = str(found["seed"])  # as text, because a number would be shown as 0.0000
     if "model" in found:
         found["model"] = found["model"].rpartition(".")[2]
     return found
@@ -48,14 +48,14 @@ def hyperparameters(config: str) -> dict[str, str | float]:
 def log_hyperparameters(
     writer: SummaryWriter, parameters: Mapping[str, str | float], metrics: Mapping[str, float]
 ) -> None:
-    """Tells TensorBoard which parameters a run has, and which of its scalars are results.
+    """Writes the parameters of a run and the scalars that are its results to TensorBoard.
 
-    `SummaryWriter.add_hparams` would write them into a folder of its own, as if it were another run.
+    `SummaryWriter.add_hparams` would write them to a separate folder, as if it were another run.
 
     Args:
-        writer: The run's.
-        parameters: Name to value.
-        metrics: Of a test; METRICS among them are shown, as the scalars `test/<name>` that the run has already.
+        writer: Summary writer of the run.
+        parameters: Hyperparameters by name.
+        metrics: Metrics of a test. Those in METRICS are shown, as the run's existing scalars `test/<name>`.
     """
     results = {f"test/{name}": metrics[name] for name in METRICS if name in metrics}
     for summary in hparams(dict(parameters), results):

@@ -1,4 +1,4 @@
-"""One page about a test that can be sent, opened offline and printed: everything is in the file."""
+"""A self-contained HTML report of a test, which can be sent, opened offline and printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ccd_lightning.writing import atomic_write
 
 REPORT = "report.html"
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-# What stands at the top, in percent: titles, and meanings where those of MEASURES speak of shares of 1.
+# Headline metrics, in percent: titles, and meanings if those of MEASURES refer to fractions of 1.
 HEADLINES = {
     "image/sensitivity": ("Abnormal images detected", ""),
     "image/specificity": ("Normal images correctly cleared", ""),
@@ -26,7 +26,7 @@ HEADLINES = {
         "Probability that a pixel of a lesion has a higher value than a normal one; chance: 50%.",
     ),
 }
-# Every figure that a test may draw: its title and what it shows, in the order of the page.
+# All figures that a test may draw, with title and caption, in the order of the page.
 FIGURES = {
     "overlays.png": (
         "Cases",
@@ -52,12 +52,12 @@ FIGURES = {
 
 
 def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
-    """Writes the page.
+    """Writes the report.
 
     Args:
-        file: Where to.
-        content: What to tell.
-        figures: PNG files to show.
+        file: Path of the file to write.
+        content: Content of the report.
+        figures: Paths of the figures (PNG).
     """
     evaluation = content.evaluation
     names = measured(evaluation)
@@ -72,7 +72,7 @@ def write_html(file: Path, content: Content, figures: Sequence[Path]) -> None:
 
 
 def _figures(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The figures as text, in the order of FIGURES, unknown ones last."""
+    """Returns the figures as base64, in the order of FIGURES, with unknown ones last."""
     order = list(FIGURES)
     figures = []
     for file in sorted(files, key=lambda file: (order.index(file.name) if file.name in order else len(order), file)):

@@ -1,4 +1,4 @@
-"""metrics.json: what a test writes, and `ccd compare` reads; files may be old, damaged or moved."""
+"""metrics.json, written by a test and read by `ccd compare`. Files may be old, damaged or moved."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ METRICS = "metrics.json"
 
 
 class Results(NamedTuple):
-    """What metrics.json says.
+    """Content of metrics.json.
 
     Attributes:
-        evaluation: Its metrics.
-        data: Where the test images are, how many, and a digest of them: "root", "images", "split" and more.
-        run: The model, its threshold and more; empty in older files.
+        evaluation: The metrics.
+        data: Folder, number and digest of the test images: "root", "images", "split" and more.
+        run: The model, its threshold and more. Empty in older files.
     """
 
     evaluation: Evaluation
@@ -46,10 +46,10 @@ def write_metrics(file: Path, evaluation: Evaluation, data: Mapping[str, Any], r
 
 
 def read_metrics(run: Path) -> Results:
-    """The metrics of a tested run.
+    """Reads the metrics of a tested run.
 
     Raises:
-        UserError: If metrics.json is damaged or lacks something.
+        UserError: If metrics.json is damaged or incomplete.
     """
     file = run / METRICS
     try:
@@ -71,7 +71,7 @@ def read_metrics(run: Path) -> Results:
 
 
 def tested_run(path: Path) -> Path:
-    """The folder of a tested run: the path itself, or the newest finished run in it.
+    """Returns the folder of a tested run: the path itself, or the newest finished run in it.
 
     Raises:
         UserError: If there is none.
@@ -86,10 +86,10 @@ def tested_run(path: Path) -> Path:
 
 
 def check_same_data(tested: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compares what runs were tested on.
+    """Checks that runs were tested on the same data.
 
     Args:
-        tested: What metrics.json says as "data", by the run's name.
+        tested: Section "data" of metrics.json, by the run's name.
 
     Raises:
         UserError: If it differs.

@@ -1,7 +1,7 @@
-"""A model card: what a model is for, and how well it did, as Markdown that goes with its checkpoint.
+"""Model card: intended use and results of a model, as a Markdown file next to its checkpoint.
 
-The sections follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019; the head is that of the Hugging Face
-Hub.
+The sections follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019. The header is that of the Hugging
+Face Hub.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ BEGIN, END = "<!-- ccd test: begin -->", "<!-- ccd test: end -->"
 
 
 def write_card(file: Path, content: Content) -> str:
-    """Writes a model card, or replaces the facts in one that is there; what its owner wrote stays.
+    """Writes a model card, or updates the facts in an existing one and keeps the owner's text.
 
     Args:
-        file: Where to.
-        content: What to tell.
+        file: Path of the model card.
+        content: Content of the model card.
 
     Returns:
-        Why the card that is there was left as it is: it cannot be read, or lacks the marks around the facts. "" if it
-        was written.
+        Why an existing card was not updated: it cannot be read, or lacks the markers around the facts. "" if it was
+        written.
     """
     training = content.data.get("training")
     card = render(
@@ -59,19 +59,19 @@ def write_card(file: Path, content: Content) -> str:
 
 
 def _text(value: object) -> str:
-    """Text that Markdown shows as it is."""
+    """Escapes text for Markdown."""
     plain = " ".join(str(value).split())
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(plain, quote=False))
 
 
 def _cell(value: object) -> str:
-    """Text for a cell of a table, in which names of metrics and files stay readable in the source."""
+    """Escapes text for a table cell, keeping names of metrics and files readable in the source."""
     plain = " ".join(str(value).split())
     return html.escape(plain, quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
 
 
 def _fenced(value: str) -> str:
-    """A block of code, whose fence is longer than any in it."""
+    """Returns a code block with a fence longer than any fence inside it."""
     longest = max((len(found) for found in re.findall(r"`+", value)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}yaml\n{value.rstrip()}\n{fence}"

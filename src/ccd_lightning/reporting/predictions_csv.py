@@ -1,4 +1,4 @@
-"""predictions.csv: what a test or a prediction writes, and `ccd compare` and `ccd view` read."""
+"""predictions.csv, written by a test or a prediction, and read by `ccd compare` and `ccd view`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Prediction(NamedTuple):
     """A row of predictions.csv.
 
     Attributes:
-        file: The image's path, as the test or the prediction read it.
-        label: 0 (normal), 1 (abnormal), or -1 where the file has no such column.
-        score: Higher is more abnormal; finite.
-        group: Patient or video, "" where not known; None where the file has no such column.
-        kind: The kind of abnormality, "good" of a normal image; "" where the file does not say.
-        masks: The files with the ground truth.
-        percentile: Among the scores of held-out normal images, in 0..100; NaN where there were none.
+        file: Path of the image, as the test or the prediction read it.
+        label: 0 (normal), 1 (abnormal), or -1 if the file has no such column.
+        score: Finite image score. Higher is more abnormal.
+        group: Patient or video, "" if unknown, None if the file has no such column.
+        kind: Kind of abnormality, "good" for a normal image, "" if the file does not state it.
+        masks: Paths of the masks.
+        percentile: Percentile among the scores of held-out normal images, in 0..100. NaN if there were none.
     """
 
     file: str
@@ -59,14 +59,14 @@ def write_predictions(
     """Writes predictions.csv: path, label (0 or 1), score, percentile, decision, group, kind, mask.
 
     Args:
-        file: Where to.
-        records: The images.
-        threshold: Images that score above it are called abnormal, others normal; NaN where none was set, then decisions
-            are empty.
-        normal_scores: (n,) scores of held-out normal images, among which the percentile is (see `normal_percentile`);
-            without any it is empty.
-        labelled: Whether there are labels; otherwise their column and those of groups, kinds and masks are left out.
-        masks: The files with the ground truth, by the image's path.
+        file: Path of the file to write.
+        records: Records of the images.
+        threshold: Images with a score above it are called abnormal, others normal. NaN if there is none; decisions are
+            then empty.
+        normal_scores: Scores (n,) of held-out normal images, which define the percentile (see `normal_percentile`). If
+            there are none, percentiles are empty.
+        labelled: Whether there are labels. Otherwise the columns label, group, kind and mask are left out.
+        masks: Paths of the masks, by the image's path.
     """
     with atomic_write(file) as partial, open_table(partial) as stream:
         writer = csv.writer(stream)
@@ -77,19 +77,19 @@ def write_predictions(
 
 
 def columns(labelled: bool) -> list[str]:
-    """The names of a prediction's cells."""
+    """Returns the column names."""
     return ["path", *(["label"] * labelled), "score", "percentile", "decision", *(["group", "kind", "mask"] * labelled)]
 
 
 def prediction_of(record: ImageRecord, normal_scores: Floats, masks: Sequence[Path] = ()) -> Prediction:
-    """An image's row, with its percentile among the scores of held-out normal images."""
+    """Returns the row of an image, with its percentile among the scores of held-out normal images."""
     percentile = float(normal_percentile(np.array([record.score]), normal_scores)[0])
     kind = record.anomaly_type
     return Prediction(record.path, record.label, record.score, record.group, kind, tuple(masks), percentile)
 
 
 def cells(row: Prediction, threshold: float, labelled: bool) -> list[str]:
-    """A row as it is written; a percentile or a threshold that there is not (NaN) leaves its cell empty."""
+    """Formats a row. The cell of a percentile, and of a decision without threshold, is empty if it is NaN."""
     place = "" if math.isnan(row.percentile) else f"{row.percentile:.3f}"
     label, others = [], []
     if labelled:
@@ -99,16 +99,16 @@ def cells(row: Prediction, threshold: float, labelled: bool) -> list[str]:
 
 
 def decide(score: float, threshold: float) -> str:
-    """What an image is called by its score; "" without a threshold (NaN)."""
+    """Returns the decision for an image by its score; "" without a threshold (NaN)."""
     return "" if math.isnan(threshold) else "abnormal" if score > threshold else "normal"
 
 
 def list_predictions(folder: Path, write_it: str) -> list[Prediction]:
-    """The rows of predictions.csv, in its order; it may have labels or not.
+    """Reads the rows of predictions.csv, in order, with or without labels.
 
     Args:
-        folder: Where it is.
-        write_it: The command that writes it, for messages.
+        folder: Folder of the file.
+        write_it: Command that writes the file, used in error messages.
 
     Raises:
         UserError: If predictions.csv is missing or damaged.
@@ -128,7 +128,7 @@ def list_predictions(folder: Path, write_it: str) -> list[Prediction]:
 
 
 def read_predictions(run: Path) -> dict[str, Prediction]:
-    """Labelled predictions by path, relative to the folder that holds all images, which may have moved between tests.
+    """Reads labelled predictions by path, relative to the common folder of all images, which may move between tests.
 
     Raises:
         UserError: If predictions.csv is missing or damaged, or has no labels.

@@ -1,4 +1,4 @@
-"""regions.csv: what stands out in each image that was predicted, region by region."""
+"""regions.csv: connected regions above the pixel threshold in each predicted image."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EIGHT_NEIGHBOURS = np.ones((3, 3))
 
 
 class Region(NamedTuple):
-    """A connected part of a map whose values are above the threshold of pixels.
+    """A connected region of a map whose values are above the pixel threshold.
 
     Attributes:
-        box: Left, top, right and bottom, in pixels; right and bottom are the first ones beyond.
-        centre: x and y of the centroid, in pixels; the centre of the first pixel is 0.
-        area: How many pixels.
-        peak: The map's highest value.
-        mean: Its mean.
+        box: Left, top, right and bottom in pixels. Right and bottom are exclusive.
+        centre: x and y of the centroid in pixels. The centre of the first pixel is 0.
+        area: Number of pixels.
+        peak: Highest value of the map in the region.
+        mean: Mean value of the map in the region.
     """
 
     box: tuple[int, int, int, int]
@@ -35,7 +35,7 @@ class Region(NamedTuple):
 
 
 def find_regions(anomaly_map: npt.NDArray[np.float32], threshold: float) -> list[Region]:
-    """Finds the 8-connected regions of a map (H, W) above a threshold, those with the highest peak first."""
+    """Finds the 8-connected regions of a map (H, W) above a threshold, sorted by falling peak."""
     above = anomaly_map > threshold
     labels, _ = ndimage.label(above, EIGHT_NEIGHBOURS)
     found = []
@@ -50,12 +50,12 @@ def find_regions(anomaly_map: npt.NDArray[np.float32], threshold: float) -> list
 
 
 def region_rows(path: str, regions: list[Region], limit: float) -> list[list[str]]:
-    """Rows of regions.csv.
+    """Returns the rows of regions.csv for one image.
 
     Args:
-        path: The image.
-        regions: Of its map at the original's size.
-        limit: The value from which an overlay outlines a region; NaN where there is none.
+        path: Path of the image.
+        regions: Regions of its map at the size of the original.
+        limit: Value above which overlays outline a region. NaN if there is none.
     """
     rows = []
     for number, one in enumerate(regions, start=1):

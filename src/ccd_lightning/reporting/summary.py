@@ -1,4 +1,4 @@
-"""What a test prints on the terminal."""
+"""Terminal output of a test."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ccd_lightning.metrics.records import Evaluation
 
 
 def print_summary(evaluation: Evaluation, console: Console | None = None, note: str = "") -> None:
-    """Prints the main metrics with their intervals, and the undefined ones of them with the reason.
+    """Prints the main metrics with their intervals, and the reasons for undefined ones.
 
-    Main are `names.MAIN`, the image AUROC of each part of the abnormal images, and what pretraining measures.
+    The main metrics are `names.MAIN`, the image AUROC of each part of the abnormal images, and the metrics of
+    pretraining.
 
     Args:
-        evaluation: To print.
-        console: Where to; None for stdout.
-        note: Printed below.
+        evaluation: Metrics to print.
+        console: Console to print to. None for stdout.
+        note: Text printed below the table.
     """
     console = console or Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
