@@ -1,1 +1,1 @@
-"""Figures and anomaly maps as pictures."""
+"""Figures and pictures of anomaly maps."""

@@ -1,4 +1,4 @@
-"""Figures of a tested run, as matplotlib figures that any logger or file can take."""
+"""Figures of a tested run, as matplotlib figures that can be logged or saved."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ccd_lightning.metrics.types import Floats
 from ccd_lightning.visualization.overlays import COLOURS, colour_map, draw_overlay, scale_of
 
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
-DPI = 160  # of files: twice the pixels, or nearly so, at which the report shows a figure
-KINDS = (ORANGE, "#c53030", "#6b46c1", "#2f855a", "#b7791f", "#d53f8c")  # of abnormality
+DPI = 160  # of files: about twice the number of pixels at which the report shows a figure
+KINDS = (ORANGE, "#c53030", "#6b46c1", "#2f855a", "#b7791f", "#d53f8c")  # colours of the kinds of abnormality
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Case:
     """One tested image to show.
 
     Attributes:
-        image: (H, W, 3) in [0, 1].
-        anomaly_map: (H, W).
-        mask: (H, W) bool; None where it is not known.
+        image: Image (H, W, 3) in [0, 1].
+        anomaly_map: Anomaly map (H, W).
+        mask: Mask (H, W) bool, None if unknown.
         anomaly_type: "good" or the kind of abnormality.
-        score: The image's.
+        score: Image score.
     """
 
     image: Floats
@@ -46,9 +46,9 @@ class Case:
     score: float
 
     def title(self, threshold: float) -> str:
-        """Kind, score, and what was decided, a line each, such as "polyp", "12.3 > 10.9", "found"."""
+        """Returns kind, score and decision, one per line, such as "polyp", "12.3 > 10.9", "found"."""
         normal = self.anomaly_type == "good"
-        name = "normal" if normal else textwrap.fill(_shown(self.anomaly_type), 16)  # as long as a row is high
+        name = "normal" if normal else textwrap.fill(_shown(self.anomaly_type), 16)  # fits the height of a row
         if math.isnan(threshold):
             return f"{name}\n{self.score:.3g}"
         called = self.score > threshold
@@ -57,7 +57,7 @@ class Case:
 
 
 def _shown(name: str) -> str:
-    """A name of a folder as it is drawn: none of it is a formula, and what is not UTF-8 or a control sign is a `?`."""
+    """Prepares a folder name for matplotlib: `$` begins no formula, and unprintable or non-UTF-8 signs become `?`."""
     return "".join(sign if sign.isprintable() else "?" for sign in name).replace("$", r"\$")
 
 
@@ -70,13 +70,13 @@ def _axes(figure: Figure, xlabel: str, ylabel: str, title: str) -> Axes:
 
 
 def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, caption: str) -> Figure:
-    """The ROC curve, with the point at which the threshold works.
+    """Draws the ROC curve, with the operating point of the threshold.
 
     Args:
-        scores: (N,) image scores.
-        labels: (N,) 0 or 1, both present.
-        threshold: Images that score above it are called abnormal.
-        caption: What to write beside the curve, such as the AUROC with its interval.
+        scores: Image scores (N,).
+        labels: Labels (N,), 0 or 1, both present.
+        threshold: Images with a score above it are called abnormal.
+        caption: Legend of the curve, such as the AUROC with its interval.
     """
     false, true = curves.roc(*curves.score_counts(labels, scores))
     figure = Figure(figsize=(4.5, 4.2), layout="constrained")
@@ -91,11 +91,11 @@ def roc_figure(scores: Floats, labels: NDArray[np.int64], threshold: float, capt
 
 
 def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64]) -> Figure:
-    """The ROC curves of several detectors on the same images.
+    """Draws the ROC curves of several detectors on the same images.
 
     Args:
-        scores: (N,) image scores by the detector's name.
-        labels: (N,) 0 or 1, both present.
+        scores: Image scores (N,), by the detector's name.
+        labels: Labels (N,), 0 or 1, both present.
     """
     figure = Figure(figsize=(5.2, 5.0 + 0.2 * len(scores)), layout="constrained")
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
@@ -110,7 +110,7 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
 
 
 def precision_recall_figure(scores: Floats, labels: NDArray[np.int64], caption: str) -> Figure:
-    """The precision-recall curve; arguments as in `roc_figure`."""
+    """Draws the precision-recall curve. Arguments as in `roc_figure`."""
     precision, recall = curves.precision_recall(*curves.score_counts(labels, scores))
     figure = Figure(figsize=(4.5, 4.2), layout="constrained")
     axes = _axes(figure, "recall (sensitivity)", "precision", "Precision and recall")
@@ -123,13 +123,13 @@ def precision_recall_figure(scores: Floats, labels: NDArray[np.int64], caption: 
 
 
 def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
-    """Histograms of the scores of each kind over one set of bins, and the threshold.
+    """Draws histograms of the scores of each kind with shared bins, and the threshold.
 
     Positive scores that span more than two decades are binned and drawn on a logarithmic axis.
 
     Args:
-        groups: Scores by kind, "good" among them or not; none is empty.
-        threshold: Drawn as a line.
+        groups: Scores by kind, with or without "good". None is empty.
+        threshold: Threshold, drawn as a line.
     """
     figure = Figure(figsize=(9.2, 3.6), layout="constrained")
     axes = _axes(figure, "image score", "share of the kind's images", "Scores")
@@ -137,7 +137,7 @@ def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
     edges = np.histogram_bin_edges(every, bins=30)
     if min(every.min(), np.nan_to_num(threshold, nan=np.inf)) > 0 and every.max() > 100 * every.min():
         edges = np.geomspace(every.min(), every.max(), 31)
-        edges[[0, -1]] = every.min(), every.max()  # geomspace may round past the extremes
+        edges[[0, -1]] = every.min(), every.max()  # geomspace may round beyond the extremes
         axes.set_xscale("log")
     shades = itertools.cycle(KINDS)
     for anomaly_type, scores in groups.items():
@@ -154,13 +154,13 @@ def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
 
 
 def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float, float]) -> Figure:
-    """Image, true outline, anomaly map and overlay of some cases, at one colour scale for all of them.
+    """Draws image, true outline, anomaly map and overlay of some cases, with the same colour scale for all.
 
     Args:
-        cases: At least one; more than four are shown in two blocks, the first half on the left.
-        threshold: Of the image score.
-        limits: The detector's: median and threshold of normal images' maps. Without them (NaN) maps are shown at the
-            scale of the cases, and nothing is laid over the images.
+        cases: At least one case. More than four are shown in two blocks, the first half on the left.
+        threshold: Threshold of image scores.
+        limits: Median and threshold of the detector's maps of normal images. If they are NaN, maps are scaled to the
+            range of the cases, and no overlays are drawn.
     """
     columns = ("image", "truth", "anomaly map", "overlay")
     blocks = 2 if len(cases) > 4 else 1
@@ -196,7 +196,7 @@ def overlay_figure(cases: Sequence[Case], threshold: float, limits: tuple[float,
     label = "anomaly map" if scaled else "anomaly map, own scale"
     bar = figure.colorbar(ScalarMappable(Normalize(*ends), COLOURS), ax=grid[:, -1], shrink=0.7, label=label)
     if scaled:
-        bar.ax.axhline(limits[1], color="cyan", linewidth=1.2)  # where the line of the overlays is
+        bar.ax.axhline(limits[1], color="cyan", linewidth=1.2)  # value of the overlays' outline
     return figure
 
 
@@ -206,26 +206,28 @@ def _note(axes: Axes, text: str) -> None:
 
 
 def overlay(case: Case, limits: tuple[float, float]) -> NDArray[np.uint8]:
-    """The overlay of `ccd predict`, at the size of the map: (H, W, 3) in 0..255.
+    """Returns the overlay of `ccd predict` at the size of the map: (H, W, 3) in 0..255.
 
     Args:
         case: The image and its map.
-        limits: Median and threshold of normal images' maps.
+        limits: Median and threshold of the maps of normal images.
     """
     image = Image.fromarray(np.rint(255 * case.image).astype(np.uint8))
     return np.asarray(draw_overlay(image, case.anomaly_map.astype(np.float32), Placement.whole(image.size), limits))
 
 
 def select_cases(scores: Floats, labels: NDArray[np.int64], count: int = 8) -> list[int]:
-    """Which images to show: the highest and lowest abnormal ones, the highest and a typical normal one.
+    """Selects the images to show: abnormal ones with the highest and lowest scores, and normal ones.
+
+    The normal ones are those with the highest scores, and a typical one.
 
     Args:
-        scores: (N,) image scores.
-        labels: (N,) 0 or 1.
-        count: How many at most, >= 4: half of them hits, a quarter misses, the rest normal.
+        scores: Image scores (N,).
+        labels: Labels (N,), 0 or 1.
+        count: Maximum number of images, >= 4: half of them hits, a quarter misses, the rest normal.
 
     Returns:
-        Indices, hits first, then misses, false alarms and the median normal image; fewer where there are fewer.
+        Indices of hits, then misses, false alarms and the median normal image. Fewer if there are not enough images.
     """
     abnormal, normal = (np.flatnonzero(labels == label)[np.argsort(-scores[labels == label])] for label in (1, 0))
     hits, misses, alarms = count // 2, count // 4, count - count // 2 - count // 4 - 1

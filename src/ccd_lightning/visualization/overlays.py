@@ -1,7 +1,7 @@
-"""Anomaly maps as pictures: coloured, laid over the original image, and as 16-bit PNG.
+"""Anomaly maps as pictures: coloured, overlaid on the original image, and as 16-bit PNG.
 
-Figures, predictions, TensorBoard and exported files take their colours from here; `examples/score_onnx.py`, which
-cannot import it, repeats it.
+Figures, predictions, TensorBoard and exported files take their colours from here. `examples/score_onnx.py` cannot
+import this module and repeats the code.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from ccd_lightning.data.placement import Placement
 
 COLOURS = "inferno"
 Maps = NDArray[np.float32]
-OPACITY = [min(round(0.75 * level**2 / 255), 128) for level in range(256)]  # half at most: the lesion is to be seen
-SHARE = 0.75  # of the colours, that are below the threshold of pixels
+OPACITY = [min(round(0.75 * level**2 / 255), 128) for level in range(256)]  # at most half, to keep lesions visible
+SHARE = 0.75  # fraction of the colours that are below the pixel threshold
 OUTLINE, FRAME = (0, 255, 255), (160, 160, 160)
-LABEL_FROM = 200  # pixels of the shorter side, below which text would hide the image
+LABEL_FROM = 200  # px: minimum length of the shorter side; below it, text would hide the image
 
 
 def scale_of(limits: tuple[float, float]) -> tuple[float, float]:
-    """The map's values at the two ends of the colours, which reach from the median a third beyond the threshold.
+    """Returns the map's values at both ends of the colour scale, from the median to a third beyond the threshold.
 
     Args:
-        limits: Median and threshold of normal images' maps.
+        limits: Median and threshold of the maps of normal images.
     """
     low, threshold = limits
     return low, low + (threshold - low) / SHARE
 
 
 def palette() -> bytes:
-    """The colours of the 256 levels of a map, three bytes each."""
+    """Returns the colours of the 256 levels of a map, three bytes each."""
     return (255 * colormaps[COLOURS](np.arange(256))[:, :3]).round().astype(np.uint8).tobytes()
 
 
 def map_levels(anomaly_map: Maps, ends: tuple[float, float]) -> Image.Image:
-    """A map (H, W) as 256 grey levels, from its value at the lower end to that at the upper end of the colours.
+    """Converts a map (H, W) to 256 grey levels, from the lower to the upper end of the colour scale.
 
-    What is no number, as in the map of a training that broke down, has the lowest level.
+    NaN, as in the map of a training that diverged, gets the lowest level.
     """
     low, high = ends
     share = np.nan_to_num((anomaly_map - low) / (high - low or 1.0), nan=0.0).clip(0, 1)
@@ -49,31 +49,31 @@ def map_levels(anomaly_map: Maps, ends: tuple[float, float]) -> Image.Image:
 
 
 def colour_levels(levels: Image.Image) -> Image.Image:
-    """The RGB image in the colours of a map's levels."""
+    """Applies the colour scale to a map's levels, giving an RGB image."""
     colours = levels.copy()
     colours.putpalette(palette())
     return colours.convert("RGB")
 
 
 def colour_map(anomaly_map: Maps, ends: tuple[float, float]) -> NDArray[np.uint8]:
-    """A map (H, W) in its colours, (H, W, 3) in 0..255; see `map_levels`."""
+    """Applies the colour scale to a map (H, W), giving (H, W, 3) in 0..255; see `map_levels`."""
     return np.asarray(colour_levels(map_levels(anomaly_map, ends)))
 
 
 def draw_overlay(
     image: Image.Image, anomaly_map: Maps, placement: Placement, limits: tuple[float, float], label: str = ""
 ) -> Image.Image:
-    """Lays a map over the image it is of, at the image's own size.
+    """Overlays a map on its image, at the size of the image.
 
-    Colours are the more opaque the higher the map is, half at most. A line surrounds what is higher than the threshold
-    of pixels, a thin frame the part that was looked at, where that is not all of the image.
+    The higher the map, the more opaque are the colours, up to one half. A line surrounds regions above the pixel
+    threshold. A thin frame surrounds the part that was used, if it is not the whole image.
 
     Args:
         image: The original, RGB, of any size.
-        anomaly_map: (H, W), of the working image.
-        placement: Where the image lies in there.
-        limits: Median and threshold of normal images' maps.
-        label: Written into the upper left corner, if the image is large enough.
+        anomaly_map: Anomaly map (H, W) of the working image.
+        placement: Placement of the image in the working image.
+        limits: Median and threshold of the maps of normal images.
+        label: Text in the upper left corner, if the image is large enough.
     """
     image = image.copy()
     levels = placed_levels(anomaly_map, placement, limits)
@@ -86,15 +86,15 @@ def draw_overlay(
 
 
 def placed_levels(anomaly_map: Maps, placement: Placement, limits: tuple[float, float]) -> Image.Image:
-    """The levels of a map (H, W) at the size of the part of the original that was looked at; see `draw_overlay`."""
+    """Returns the levels of a map (H, W), resized to the used part of the original; see `draw_overlay`."""
     left, top, right, bottom = placement.source
     x, y, x_end, y_end = placement.target
     levels = map_levels(anomaly_map[y:y_end, x:x_end], scale_of(limits))
-    return levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # which makes no value higher
+    return levels.resize((right - left, bottom - top), Image.Resampling.BILINEAR)  # bilinear resizing raises no value
 
 
 def draw_colours(levels: Image.Image, placement: Placement) -> Image.Image:
-    """The colours of `draw_overlay` as a picture (RGBA) to lay over the original, twice as opaque as there."""
+    """Returns the colours of `draw_overlay` as an RGBA layer for the original, with twice the opacity."""
     colours = colour_levels(levels)
     colours.putalpha(levels.point([255 * opacity // max(OPACITY) for opacity in OPACITY]))
     layer = Image.new("RGBA", placement.original)
@@ -103,7 +103,7 @@ def draw_colours(levels: Image.Image, placement: Placement) -> Image.Image:
 
 
 def draw_lines(levels: Image.Image, placement: Placement) -> Image.Image:
-    """The lines of `draw_overlay` as a picture (RGBA) to lay over the original."""
+    """Returns the lines of `draw_overlay` as an RGBA layer for the original."""
     left, top, right, bottom = box = placement.source
     layer = Image.new("RGBA", placement.original)
     layer.paste(OUTLINE, box, rim(levels.point([255 * (level > 255 * SHARE) for level in range(256)])))
@@ -114,7 +114,7 @@ def draw_lines(levels: Image.Image, placement: Placement) -> Image.Image:
 
 
 def rim(inside: Image.Image) -> Image.Image:
-    """The outer pixels of what is not 0, a line that grows with the picture; at the picture's edge there is none."""
+    """Returns the border of nonzero regions as a line that widens with the picture; none at the picture's edge."""
     width = max(1, min(inside.size) // 300)
     core = inside
     for _ in range(width):

@@ -1,4 +1,4 @@
-"""Overlays and maps of predicted images as files."""
+"""Writing of overlays and maps of predicted images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ccd_lightning.writing import short_name
 
 MapFormat = Literal["png", "npy", "tiff", "nifti", "none"]
 FULL = 65535
-TOP = 8  # times the threshold of pixels is the brightest grey of a map
+TOP = 8  # the brightest grey of a map stands for this multiple of the pixel threshold
 OVERLAYS, MAPS = "overlays", "maps"
 
 
 def encode_map(anomaly_map: Maps, top: float) -> Image.Image:
-    """A map (H, W) as 16-bit greys: `value = grey * top / 65535`, to half of a grey; 65535 stands for more, too."""
+    """Encodes a map (H, W) as 16-bit grey: `value = grey * top / 65535`, rounded. 65535 also means larger values."""
     return Image.fromarray((anomaly_map.clip(0, top) * (FULL / top)).round().astype(np.uint16))
 
 
@@ -35,12 +35,13 @@ class PictureWriter:
     """Writes the pictures of one image after another.
 
     Attributes:
-        folder: Where `overlays` and `maps` are; below them files are named and nested as the images are.
-        base: The folder that all images are in.
-        preprocessing: What brought images to the maps' size.
-        threshold: Of image scores; NaN where there is none.
-        limits: Median and threshold of normal images' maps; without them (NaN) there are no overlays.
-        maps: How to write the maps.
+        folder: Folder with the subfolders `overlays` and `maps`, in which files have the names and subfolders of the
+            images.
+        base: Common folder of all images.
+        preprocessing: Preprocessing of the images, which defines the size of the maps.
+        threshold: Threshold of image scores, NaN if there is none.
+        limits: Median and threshold of the maps of normal images. If they are NaN, there are no overlays.
+        maps: File format of the maps.
         overlays: Whether to write overlays.
     """
 
@@ -54,22 +55,22 @@ class PictureWriter:
 
     @property
     def draws(self) -> bool:
-        """Whether there are overlays."""
+        """Whether overlays are written."""
         return self.overlays and not math.isnan(self.limits[1])
 
     @property
     def top(self) -> float:
-        """The map's value at the brightest grey of a 16-bit PNG."""
+        """Value of the map at the brightest grey of a 16-bit PNG."""
         return TOP * self.limits[1]
 
     def write(self, path: str, score: float, anomaly_map: Maps, placement: Placement) -> None:
-        """Writes what is asked for of one image, in place: an image whose row is not written yet may lack a part of it.
+        """Writes the requested pictures of one image. Not atomic: after an interruption, a file may be incomplete.
 
         Args:
-            path: The image.
-            score: Of the image.
-            anomaly_map: (H, W), of the working image.
-            placement: Where the image lies in there.
+            path: Path of the image.
+            score: Score of the image.
+            anomaly_map: Anomaly map (H, W) of the working image.
+            placement: Placement of the image in the working image.
 
         Raises:
             UserError: If the image cannot be read again.
@@ -91,7 +92,7 @@ class PictureWriter:
             overlay.save(self._place(OVERLAYS, f"{path}.png"))
 
     def description(self) -> dict[str, Any]:
-        """What the maps' values and places are, for maps.json."""
+        """Returns a description of the maps' values and coordinates for maps.json."""
         scale = {"top": self.top, "value": f"grey * top / {FULL}; {FULL} stands for top or more"}
         return {
             "format": self.maps,

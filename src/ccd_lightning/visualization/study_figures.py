@@ -12,13 +12,13 @@ COLOURS = (GREY, "#2b6cb0", "#b7791f", "#dd6b20", "#2f855a", "#6b46c1", "#d53f8c
 
 
 class Dot(NamedTuple):
-    """A mean with its interval, in the colour of its encoder on the line of its detector.
+    """A mean with its interval, in the colour of its encoder and the row of its detector.
 
     Attributes:
-        detector: A group of lines.
-        encoder: A line in it.
-        mean: The dot.
-        interval: The line through it; None without one.
+        detector: Group of lines.
+        encoder: Line in the group.
+        mean: Position of the dot.
+        interval: Ends of the line through the dot. None for no line.
     """
 
     detector: str
@@ -28,11 +28,11 @@ class Dot(NamedTuple):
 
 
 def interval_figure(title: str, panels: Mapping[str, Sequence[Dot]]) -> Figure:
-    """Dots with their 95% intervals, a panel for each metric, lines grouped by detector.
+    """Draws means with their 95% intervals, one panel per metric, with lines grouped by detector.
 
     Args:
-        title: Such as the data set's name.
-        panels: By the metric's name; at least one, each with at least one dot.
+        title: Title of the figure, such as the data set's name.
+        panels: Dots by the metric's name. At least one panel, each with at least one dot.
     """
     every = [dot for dots in panels.values() for dot in dots]
     detectors = list(dict.fromkeys(dot.detector for dot in every))

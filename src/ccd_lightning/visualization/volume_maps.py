@@ -1,4 +1,4 @@
-"""Maps of NIfTI volumes as volumes that lie over their source."""
+"""Maps of NIfTI volumes as volumes aligned with their source."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ccd_lightning.data.sources import axis_of, file_of, split_page
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import allocate, scratch
 
-OFFSET = 352  # bytes before the voxels: NIfTI-1's header, and four that say that there is no extension
+OFFSET = 352  # bytes before the voxels: header of NIfTI-1, and four bytes for no extension
 FLOAT = np.dtype("<f4")
 MAKING = threading.Lock()  # slices of a volume are written by several threads at once
-MILLIMETRES = 2  # NIfTI's code of the unit of lengths
+MILLIMETRES = 2  # NIfTI's code for the unit of length
 
 
 def require_volumes(paths: list[str]) -> None:
-    """Refuses images that are no slices of volumes.
+    """Checks that all images are slices of volumes.
 
     Raises:
-        UserError: If one is none.
+        UserError: If one is not.
     """
     other = next((path for path in paths if not is_volume(file_of(Path(path)))), None)
     if other is not None:
@@ -36,15 +36,15 @@ def require_volumes(paths: list[str]) -> None:
 
 
 def write_slice(file: Path, path: Path, anomaly_map: npt.NDArray[np.float32]) -> None:
-    """Writes the map of a slice into the volume of its source's maps, which is made where it is not there yet.
+    """Writes the map of a slice to a volume of maps, which is created if it does not exist.
 
-    Slices may be written in any order and by several processes; those that never are, such as empty ones, are 0. The
-    header has the source's affine and none of its texts, which may hold a name.
+    Slices may be written in any order and by several processes. Slices that are never written, such as empty ones, are
+    0. The header contains the source's affine but none of its texts, which may contain a name.
 
     Args:
-        file: The volume of maps, float32 and uncompressed.
-        path: The slice, such as `ct.nii.gz[45]`.
-        anomaly_map: (height, width) of the slice.
+        file: Path of the volume of maps, float32 and uncompressed.
+        path: Path of the slice, such as `ct.nii.gz[45]`.
+        anomaly_map: Map (height, width) of the slice.
 
     Raises:
         UserError: If the source cannot be read.
@@ -60,7 +60,7 @@ def write_slice(file: Path, path: Path, anomaly_map: npt.NDArray[np.float32]) ->
 
 
 def _make(file: Path, volume: Volume) -> None:
-    """Makes a volume of zeros, whole or not at all, unless another process is faster."""
+    """Creates a volume of zeros atomically, unless another process has created it first."""
     import nibabel
 
     header: Any = nibabel.Nifti1Header(endianness="<")
