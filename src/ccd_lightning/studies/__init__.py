@@ -1,1 +1,1 @@
-"""Studies: encoders x detectors x data sets x seeds, each cell a normal run, and one table of them all."""
+"""Studies: encoders x detectors x data sets x seeds. Each cell is an ordinary run; one table collects all."""

@@ -1,4 +1,4 @@
-"""The configs that a study names."""
+"""Configs named in a study file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.reading import read_text
 
-SET = "<set>"  # stands for the data set's name in the name of a config
+SET = "<set>"  # placeholder for the data set's name in the name of a config
 
 
 def find_config(value: str, file: Path, key: str) -> Path:
-    """The file of a config: relative to the study file, relative to the working directory, or shipped.
+    """Finds a config: relative to the study file, relative to the working directory, or shipped.
 
     Raises:
         UserError: If there is none.
@@ -32,14 +32,14 @@ def find_config(value: str, file: Path, key: str) -> Path:
 
 
 def class_in(config: Path, section: str) -> str:
-    """The class of a config's section, "model" or "data"; "" where it names none."""
+    """Returns the class in a config's section, "model" or "data"; "" if it names none."""
     content = config_content(config)
     part = content.get(section) if isinstance(content, dict) else None
     return str(part.get("class_path", "") if isinstance(part, dict) else part or "")
 
 
 def config_content(config: Path) -> Any:
-    """What a config says, with the parts that it takes from other files in their places.
+    """Returns the content of a config, with parts from other files inserted.
 
     Raises:
         UserError: If it cannot be read.

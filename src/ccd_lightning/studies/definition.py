@@ -1,4 +1,4 @@
-"""What a study consists of."""
+"""Definition of a study."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 METRICS = ("image/auroc", "pixel/auroc", "pixel/aupro")
-Options = Mapping[str, str]  # of a command, such as "data.size": "128"
+Options = Mapping[str, str]  # options of a command, such as "data.size": "128"
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,11 @@ class DataSet:
     """A data set.
 
     Attributes:
-        name: Its name in the study; it takes the place of `<set>` in the names of configs.
-        root: Its folder, relative to the folder of all sets or absolute.
-        data: The data module's class; None for that of each config.
-        options: Of all runs on this set.
-        counts: How many images there should be to train on, and normal and abnormal ones to test on; others are
-            reported.
+        name: Name in the study, which replaces `<set>` in the names of configs.
+        root: Folder of the data set, absolute or relative to the folder of all sets.
+        data: Class of the data module, None for that of each config.
+        options: Options of all runs on this set.
+        counts: Expected numbers of training, normal test and abnormal test images. Differences are reported.
     """
 
     name: str
@@ -35,9 +34,9 @@ class Method:
     """How a model is fitted: a config, a class, or a config whose model is replaced by a class.
 
     Attributes:
-        config: Path or name of a config, in which `<set>` stands for the data set's name; None without one.
-        model: A class.
-        options: Of its fit.
+        config: Path or name of a config, in which `<set>` stands for the data set's name. None for no config.
+        model: Class of the model.
+        options: Options of the fit.
     """
 
     config: str | None
@@ -47,15 +46,15 @@ class Method:
 
 @dataclass(frozen=True)
 class EncoderChoice:
-    """An encoder: weights, or a way to pretrain them.
+    """An encoder, given by weights or by its pretraining.
 
     Attributes:
-        name: Its name in the study.
-        weights: As in `--model.encoder.weights`; of the weights that pretraining makes, None.
-        network: The network's name in timm; None for the study's.
-        pretraining: What makes the weights; None for weights that are there.
-        local: What makes the weights of the local scale's encoder, which IGD needs.
-        origin: The pretrained encoder whose weights pretraining starts from; None for those that the config names.
+        name: Name in the study.
+        weights: As in `--model.encoder.weights`; None if they are created by pretraining.
+        network: Name of the network in timm, None for that of the study.
+        pretraining: How the weights are pretrained, None for existing weights.
+        local: How the weights of the local scale's encoder are pretrained, which IGD needs.
+        origin: Pretrained encoder whose weights initialise pretraining. None for the weights that the config names.
     """
 
     name: str
@@ -71,7 +70,7 @@ class DetectorChoice:
     """A detector.
 
     Attributes:
-        name: Its name in the study.
+        name: Name in the study.
         method: How it is fitted.
     """
 
@@ -81,16 +80,16 @@ class DetectorChoice:
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """A figure from a paper.
+    """A published result.
 
     Attributes:
         data: Name of the data set in the study.
-        value: The figure.
-        source: Where it was published.
-        protocol: On which images and how it was measured.
-        encoder: The encoder in whose row it belongs; None for a row of its own.
-        method: What the paper calls the detector or method, if that says more.
-        metric: As in metrics.json.
+        value: Value of the metric.
+        source: Publication.
+        protocol: Test images and how the value was measured.
+        encoder: Encoder in whose row the value is shown. None for a separate row.
+        method: Name of the detector or method in the paper, if it adds information.
+        metric: Name of the metric as in metrics.json.
     """
 
     data: str
@@ -104,20 +103,20 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class Study:
-    """A study, as its file defines it.
+    """A study, as defined by its file.
 
     Attributes:
-        file: The study file.
+        file: Path of the study file.
         output: Folder of its runs, tables and figures.
         sets: Data sets by name.
-        encoders: By name.
-        detectors: By name.
-        seeds: Each cell is run once with each of them.
-        network: The network of all encoders that name none; None for the configs'.
-        options: Of all runs.
+        encoders: Encoders by name.
+        detectors: Detectors by name.
+        seeds: Seeds. Each cell is run once with each of them.
+        network: Network of all encoders that name none. None for that of the configs.
+        options: Options of all runs.
         compare: Pairs of encoders whose difference is tested.
-        metrics: Those of the tables, as in metrics.json.
-        published: Figures from papers.
+        metrics: Metrics of the tables, named as in metrics.json.
+        published: Published results.
     """
 
     file: Path

@@ -1,4 +1,4 @@
-"""`ccd study --dry`: what would be run, and how long it would take."""
+"""`ccd study --dry`: shows the runs and their estimated time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ccd_lightning.studies.record import Progress, duration
 
 
 def print_plan(steps: Sequence[Step], due: Sequence[Step], progress: Progress) -> None:
-    """Prints the runs in order, and the time that those which are due will take.
+    """Prints the runs in order, and the estimated time of those that are due.
 
     Args:
-        steps: To be shown; pretraining that is not needed any more is left out.
-        due: Those that are to be run.
-        progress: How far all are.
+        steps: Runs to show. Pretraining runs that are no longer needed are left out.
+        due: Runs that will be executed.
+        progress: Progress of all runs.
     """
     waiting = {step.place for step in due}
     shown = [step for step in progress.steps if step.place in waiting | {one.place for one in steps}]

@@ -1,4 +1,4 @@
-"""Running commands: what they print goes to a log, and what they take is measured."""
+"""Execution of commands, with their output in a log and their time and memory measured."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PREFIX = "ccd: "
 
 
 class Outcome(NamedTuple):
-    """What became of a command.
+    """Outcome of a command.
 
     Attributes:
-        code: Its exit code; 1 for an error that is not the user's.
-        message: The sentence with which it failed; "" if it did not.
-        seconds: How long it took.
-        memory: Peak of the main memory in bytes; None where it cannot be measured.
-        gpu_memory: Peak of the GPU's memory in bytes; None without one.
+        code: Exit code; 1 for an error that is not a user error.
+        message: Error message, "" if the command succeeded.
+        seconds: Duration in seconds.
+        memory: Peak main memory in bytes, None if it cannot be measured.
+        gpu_memory: Peak GPU memory in bytes, None without a GPU.
     """
 
     code: int
@@ -42,19 +42,19 @@ class Outcome(NamedTuple):
 
 
 class Log(io.TextIOBase):
-    """A text stream that keeps of each line what a terminal would show in the end.
+    """A text stream that keeps only the final state of each line, as a terminal would show it.
 
-    Progress bars write a line again and again, which would make a log of many megabytes.
+    Progress bars rewrite a line many times, which would make a log of many megabytes.
 
     Args:
-        stream: Where finished lines go.
+        stream: Stream to which finished lines are written.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.line, self.last = stream, "", ""
 
     def write(self, text: str) -> int:
-        """Takes text; a carriage return begins the line anew."""
+        """Writes text. A carriage return restarts the current line."""
         for part in text.splitlines(keepends=True):
             if self.line.endswith("\r"):
                 self.line = "" if part not in ("\n", "\r\n") else self.line[:-1]
@@ -67,11 +67,11 @@ class Log(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Writes finished lines to the disk."""
+        """Flushes finished lines."""
         self.stream.flush()
 
     def finish(self) -> None:
-        """Writes the line that is not finished."""
+        """Writes the unfinished last line."""
         if self.line.strip():
             self.stream.write(self.line.strip() + "\n")
         self.line = ""
@@ -82,9 +82,9 @@ def run_here(main: Main, words: list[str], log: Path) -> Outcome:
     """Runs a command in this process.
 
     Args:
-        main: The command line.
+        main: The function that runs a command line.
         words: The command and its options.
-        log: What it prints is appended to this file.
+        log: File to which its output is appended.
 
     Raises:
         KeyboardInterrupt: If it was interrupted.
@@ -99,24 +99,24 @@ def run_here(main: Main, words: list[str], log: Path) -> Outcome:
                 code = main(words)
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1
-            except Exception as error:  # of one cell, which is no reason to give up the others
+            except Exception as error:  # an error in one cell must not stop the others
                 traceback.print_exc()
                 code, message = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
         output.finish()
     memory, gpu = peak_memory()
-    gc.collect()  # trainer and model refer to each other: without, memory grows by a hundred MB or more per command
+    gc.collect()  # trainer and model form reference cycles: otherwise each command would keep a hundred MB or more
     return Outcome(code, message or (_sentence(output.last) if code else ""), time.monotonic() - begun, memory, gpu)
 
 
 def run_apart(words: list[str], log: Path) -> Outcome:
-    """Runs a command in a process of its own, as `run_here` does; several GPUs need that."""
+    """Runs a command in a separate process, otherwise like `run_here`. Needed for several GPUs."""
     begun = time.monotonic()
     with log.open("a", encoding="utf-8") as file:
         output = Log(file)
         output.write(f"$ {command(*words)}\n")
         program = [sys.executable, "-m", "ccd_lightning", *words]
         process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        # The terminal's Ctrl-C reaches both processes, SIGTERM this one alone; the command then saves its state.
+        # Ctrl-C in the terminal reaches both processes, SIGTERM only this one. The command then saves its state.
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         interrupted = False
         try:
@@ -133,7 +133,7 @@ def run_apart(words: list[str], log: Path) -> Outcome:
 
 
 def _copy(process: subprocess.Popen[bytes], output: Log) -> None:
-    """Writes what a process prints to the log as it comes, until it ends."""
+    """Copies the output of a process to the log until the process ends."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     assert isinstance(process.stdout, io.BufferedReader)
     while data := process.stdout.read1(65536):
@@ -141,7 +141,7 @@ def _copy(process: subprocess.Popen[bytes], output: Log) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:
-    """Waits for a process; returns its peak memory in bytes where the system tells."""
+    """Waits for a process, and returns its peak memory in bytes, or None if the system does not report it."""
     if process.stdout:
         process.stdout.close()
     if not hasattr(os, "wait4"):

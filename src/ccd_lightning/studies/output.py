@@ -1,4 +1,4 @@
-"""What a study leaves: study.md with its tables, study.csv with a row per cell, and a chart per data set."""
+"""Output of a study: study.md with its tables, study.csv with one row per cell, and one chart per data set."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def write_output(results: StudyResults, failed: Mapping[str, str]) -> list[Path]
     """Writes the tables and figures of a study.
 
     Args:
-        results: Of its finished cells.
-        failed: Titles of runs that failed, with the reason.
+        results: Results of the finished cells.
+        failed: Reasons of failed runs, by the run's title.
 
     Returns:
-        study.md, study.csv and the figures.
+        Paths of study.md, study.csv and the figures.
     """
     folder = results.study.output
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_output(results: StudyResults, failed: Mapping[str, str]) -> list[Path]
 
 
 def _write_table(results: StudyResults, file: Path) -> None:
-    """A row per cell: where it stands, its metrics, what it took, its run."""
+    """Writes one row per cell: set, encoder, detector and seed, metrics, cost, and run."""
     progress, cells = results.progress, [cell for cells in results.cells.values() for cell in cells]
     metrics = list(dict.fromkeys(name for cell in cells for name in cell.results.evaluation.metrics))
     head = ["set", "encoder", "detector", "seed", "status", *metrics]
@@ -68,7 +68,7 @@ def _cost(results: StudyResults, step: Step) -> list[object]:
 
 
 def _write_chart(results: StudyResults, data: str) -> Path | None:
-    """The chart of a data set, and beside it the figures that it shows; None where no cell is finished."""
+    """Writes the chart of a data set, and its values as CSV. Returns None if no cell is finished."""
     study, panels = results.study, dict[str, list[Dot]]()
     file = study.output / FIGURES / f"{data}.png"
     rows: list[list[object]] = []

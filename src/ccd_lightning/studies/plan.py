@@ -1,4 +1,4 @@
-"""The cells of a study, in the order in which they are run, and the commands that they stand for."""
+"""The runs of a study in the order of execution, with their commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccd_lightning.studies.configs import SET, class_in, config_content, find_co
 from ccd_lightning.studies.definition import DataSet, DetectorChoice, EncoderChoice, Method, Study
 
 PRETRAINING, LOCAL = "pretraining", "pretraining_local"
-MACHINE = (  # options that say where and how fast a run is computed, not what comes out of it
+MACHINE = (  # options that determine where and how fast a run is computed, but not its result
     *("data.root", "data.num_workers", "data.cache_dir", "data.views.augment_on", "trainer.accelerator"),
     *("trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar"),
 )
@@ -29,14 +29,14 @@ class Step:
     """A run of the study: an encoder's pretraining, or a cell.
 
     Attributes:
-        data: The data set's name.
-        encoder: The encoder's name.
-        detector: The detector's name, or "pretraining" or "pretraining_local".
-        seed: Of the run.
-        place: The folder of its versions.
-        config: Path of its config; "" without one.
-        options: Of its fit, by their dotted names.
-        needs: The runs whose weights it takes.
+        data: Name of the data set.
+        encoder: Name of the encoder.
+        detector: Name of the detector, or "pretraining" or "pretraining_local".
+        seed: Seed of the run.
+        place: Folder of the run's versions.
+        config: Path of the config, "" for none.
+        options: Options of the fit, by their dotted names.
+        needs: Runs whose weights it uses.
     """
 
     data: str
@@ -50,34 +50,34 @@ class Step:
 
     @property
     def is_cell(self) -> bool:
-        """Whether it is a cell of the table, with a detector that is tested."""
+        """Whether it is a cell of the table, i.e. a detector that is tested."""
         return self.detector not in (PRETRAINING, LOCAL)
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """Set, encoder and detector: what runs of different seeds share."""
+        """Set, encoder and detector, which are the same for all seeds."""
         return self.data, self.encoder, self.detector
 
     @property
     def title(self) -> str:
-        """Such as "head_ct, ccd, padim, seed 0"."""
+        """Title, such as "head_ct, ccd, padim, seed 0"."""
         return f"{self.data}, {self.encoder}, {self.detector.replace('_', ' ')}, seed {self.seed}"
 
     @property
     def key(self) -> str:
-        """Of the study file's part that says how it is fitted."""
+        """Key in the study file that defines how it is fitted."""
         parts = {PRETRAINING: f"encoders.{self.encoder}", LOCAL: f"encoders.{self.encoder}.local"}
         return parts.get(self.detector, f"detectors.{self.detector}")
 
     @property
     def words(self) -> list[str]:
-        """Its fit, without where the run is stored."""
+        """The fit command, without the options that set where the run is stored."""
         config = ["--config", self.config] if self.config else []
         return ["fit", *config, *(f"--{name}={value}" for name, value in self.options.items())]
 
     @cached_property
     def digest(self) -> str:
-        """Of everything that decides its result: config, options, and the runs whose weights it takes."""
+        """Digest of everything that determines the result: config, options, and the runs whose weights it uses."""
         options = {name: value for name, value in self.options.items() if name not in MACHINE}
         for name, step in zip(WEIGHTS, self.needs, strict=False):
             options[name] = step.digest
@@ -89,14 +89,14 @@ WEIGHTS = ("model.encoder.weights", "model.local_encoder.weights")
 
 
 def steps(study: Study, roots: Mapping[str, Path]) -> list[Step]:
-    """All runs of a study, a seed of everything before the next; each pretraining before the cells that use it.
+    """Returns all runs of a study: one seed after another, and pretraining before the cells that use it.
 
     Args:
         study: The study.
-        roots: The data sets' folders.
+        roots: Folders of the data sets.
 
     Raises:
-        UserError: If a config or class is not there, or an encoder has no local branch where a detector needs one.
+        UserError: If a config or class does not exist, or an encoder has no local branch but a detector needs one.
     """
     found: list[Step] = []
     for seed in study.seeds:
@@ -117,7 +117,7 @@ class _Column:
         self.network = encoder.network or study.network
 
     def steps(self, made: Mapping[tuple[str, str], Step]) -> list[Step]:
-        """The pretraining and the cells; `made` has the pretraining of encoders above, by encoder and branch."""
+        """Returns pretraining and cells. `made` has the pretraining of the encoders above, by encoder and branch."""
         branches: list[Step] = []
         if self.encoder.pretraining:
             branches.append(self._pretraining(PRETRAINING, self.encoder.pretraining, made))
@@ -153,7 +153,7 @@ class _Column:
         return self._step(detector.name, detector.method, options, needs)
 
     def _step(self, name: str, method: Method, options: Mapping[str, str], needs: tuple[Step, ...] = ()) -> Step:
-        """A run; options of the study come before those of the set, and these before the method's own."""
+        """Creates a run. Options of the set override those of the study, and the method's own options override both."""
         place = self.study.output / "runs" / self.data.name / self.encoder.name / name / f"seed_{self.seed}"
         every: dict[str, str] = {}
         if method.model:
@@ -175,7 +175,7 @@ class _Column:
         return str(find_config(method.config.replace(SET, self.data.name), self.study.file, key))
 
     def _two_scales(self, detector: DetectorChoice) -> bool:
-        """Whether a detector has an encoder for windows beside that for whole images."""
+        """Returns whether a detector has an encoder for windows in addition to that for whole images."""
         model = detector.method.model
         if not model:
             model = class_in(Path(self._config(detector.method, detector.name)), "model")

@@ -1,4 +1,4 @@
-"""What is kept of each run of a study beside it: whether it is finished, what it took, why it failed."""
+"""Records of a study's runs, stored next to them: whether a run is finished, its cost, and why it failed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Status = Literal["done", "to test", "interrupted", "failed", "changed", "to do"]
 
 @dataclass
 class Record:
-    """What is kept of a run.
+    """Record of a run.
 
     Attributes:
-        digest: Of what decided its result.
-        words: Its fit.
-        run: The name of its folder.
-        seconds: Of each command, "fit" and "test", interrupted ones included.
-        memory: Peak of the main memory in bytes, the largest of its commands; None where it cannot be measured.
-        gpu_memory: Peak of the GPU's memory in bytes; None without one.
-        failed: Why it failed; "" if it did not.
+        digest: Digest of everything that determined the result.
+        words: The fit command.
+        run: Name of the run's folder.
+        seconds: Duration of each command, "fit" and "test", including interrupted ones.
+        memory: Peak main memory in bytes, the maximum over its commands. None if it cannot be measured.
+        gpu_memory: Peak GPU memory in bytes, None without a GPU.
+        failed: Why it failed, "" if it did not.
     """
 
     digest: str
@@ -43,19 +43,19 @@ class Record:
     failed: str = ""
 
     def write(self, place: Path) -> None:
-        """Writes it beside the runs of a place."""
+        """Writes the record to the folder of the run's versions."""
         place.mkdir(parents=True, exist_ok=True)
         with atomic_write(place / FILE) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @property
     def total(self) -> float:
-        """Seconds of all commands."""
+        """Total duration of all commands in seconds."""
         return sum(self.seconds.values())
 
 
 def read_record(step: Step) -> Record | None:
-    """What is kept of a run; None where nothing is, or it cannot be read."""
+    """Reads the record of a run. None if there is none, or it cannot be read."""
     try:
         record = Record(**json.loads(read_text(step.place / FILE)))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -64,12 +64,12 @@ def read_record(step: Step) -> Record | None:
 
 
 def run_of(step: Step, record: Record) -> Path:
-    """The folder of a run."""
+    """Returns the folder of a run."""
     return step.place / record.run
 
 
 def status(step: Step) -> Status:
-    """How far a run is; "changed" where config, options or weights are others than those it was begun with."""
+    """Returns the status of a run: "changed" if config, options or weights differ from those it began with."""
     record = read_record(step)
     if record is None:
         return "to do"
@@ -85,14 +85,14 @@ def status(step: Step) -> Status:
 
 
 class Progress:
-    """How far the runs of a study are.
+    """Progress of a study's runs.
 
     Args:
         steps: All runs.
 
     Attributes:
-        status: Of each run, by its folder.
-        records: Of those that have one, by their folders.
+        status: Status of each run, by its folder.
+        records: Records of the runs that have one, by their folders.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
@@ -101,15 +101,15 @@ class Progress:
         self.records = {step.place: record for step in steps if (record := read_record(step))}
 
     def update(self, step: Step) -> None:
-        """Looks at a run once more."""
+        """Updates the status and the record of a run."""
         self.status[step.place] = status(step)
         if record := read_record(step):
             self.records[step.place] = record
 
     def due(self, steps: Sequence[Step]) -> list[Step]:
-        """Those of some runs that are to be run, in order, and the pretraining that they need."""
+        """Returns which of some runs must be executed, in order, including the pretraining that they need."""
         places = {step.place for step in steps if step.is_cell and self.status[step.place] != "done"}
-        for step in reversed(self.steps):  # what a run needs stands before it
+        for step in reversed(self.steps):  # a run comes after the runs it needs
             if step.place in places and not self._is_fitted(step):
                 places |= {need.place for need in step.needs if self.status[need.place] != "done"}
         return [step for step in self.steps if step.place in places]
@@ -118,10 +118,10 @@ class Progress:
         return self.status[step.place] in ("done", "to test")
 
     def estimate(self, step: Step) -> float | None:
-        """Seconds that a run will take, as finished ones of the same kind took, or of the same method on the set.
+        """Estimates the seconds a run takes, from finished runs of the same kind, or of the same method and set.
 
         Returns:
-            None where nothing comparable is finished.
+            The estimate, or None if no comparable run is finished.
         """
         alike = [other for other in self.steps if other.detector == step.detector and other.data == step.data]
         same = [other for other in alike if other.encoder == step.encoder]
@@ -133,5 +133,5 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Formats seconds as hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))

@@ -1,4 +1,4 @@
-"""What the finished cells of a study say together: means with intervals, and paired tests."""
+"""Results over the finished cells of a study: means with intervals, and paired tests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TESTED = "image/auroc"
 
 
 class Cell(NamedTuple):
-    """A finished cell: the run's place in the study, its folder, what its test found and what it took."""
+    """A finished run of a cell: its definition, folder, test results and record."""
 
     step: Step
     run: Path
@@ -36,10 +36,10 @@ class Summary(NamedTuple):
     """A metric over the seeds of a cell.
 
     Attributes:
-        mean: Over seeds.
-        interval: 95%; None where there is none.
-        over: What the interval is over, "seeds" or "test images".
-        seeds: Their number.
+        mean: Mean over seeds.
+        interval: 95% interval, None if there is none.
+        over: What the interval is computed over, "seeds" or "test images".
+        seeds: Number of seeds.
     """
 
     mean: float
@@ -49,15 +49,15 @@ class Summary(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two encoders under the same detector, on the same set.
+    """A comparison of two encoders with the same detector on the same set.
 
     Attributes:
-        detector: The detector.
-        encoders: Their names; differences are the first's minus the second's.
+        detector: Name of the detector.
+        encoders: Names of the encoders. Differences are the first minus the second.
         seeds: Number of seeds that both have.
-        test: Of the image AUROC.
-        p_corrected: The p value, corrected for the number of comparisons on this set.
-        others: Of other metrics, the mean difference and its 95% interval over seeds, if there is one.
+        test: Test of the image AUROC.
+        p_corrected: p value, corrected for the number of comparisons on this set.
+        others: Mean difference of other metrics and its 95% interval over seeds, if there is one.
     """
 
     detector: str
@@ -73,7 +73,7 @@ class StudyResults:
 
     Args:
         study: The study.
-        progress: How far its runs are.
+        progress: Progress of its runs.
     """
 
     def __init__(self, study: Study, progress: Progress) -> None:
@@ -86,16 +86,16 @@ class StudyResults:
                 self.cells.setdefault(step.kind, []).append(Cell(step, run, read_metrics(run), record))
 
     def of_set(self, data: str) -> list[Cell]:
-        """The finished cells of a data set."""
+        """Returns the finished cells of a data set."""
         return [cell for kind, cells in self.cells.items() if kind[0] == data for cell in cells]
 
     def metrics(self, data: str) -> list[str]:
-        """The metrics of the tables that some cell of a data set has."""
+        """Returns the metrics of the tables that at least one cell of a data set has."""
         known = {name for cell in self.of_set(data) for name in cell.results.evaluation.metrics}
         return [metric for metric in self.study.metrics if metric in known]
 
     def counts(self, data: str) -> tuple[int, int, int] | None:
-        """How many images a set has to train on, and normal and abnormal ones to test on; None without a cell."""
+        """Returns the numbers of training, normal test and abnormal test images of a set; None without a cell."""
         for cell in self.of_set(data):
             found, manifest = cell.results.data, cell.run / MANIFEST
             if manifest.is_file():
@@ -104,7 +104,7 @@ class StudyResults:
         return None
 
     def warnings(self) -> list[str]:
-        """What is to be known of the data sets before their tables are read."""
+        """Returns warnings about the data sets."""
         told = []
         for data, known in self.study.sets.items():
             counts = self.counts(data)
@@ -120,21 +120,21 @@ class StudyResults:
         return told
 
     def summary(self, data: str, encoder: str, detector: str, metric: str) -> Summary | None:
-        """A metric of one cell of the table; None where no run of it is finished or the metric is undefined."""
+        """Summarises a metric of one cell. None if no run of it is finished, or the metric is undefined."""
         cells = self.cells.get((data, encoder, detector), [])
         found = [cell.results.evaluation for cell in cells if metric in cell.results.evaluation.metrics]
         if not found:
             return None
         values = [evaluation.metrics[metric] for evaluation in found]
         interval, over = mean_interval(values), "seeds"
-        if interval is None:  # one seed, or seeds that change nothing
+        if interval is None:  # one seed, or seeds that do not change the value
             interval, over = found[0].intervals.get(metric), "test images"
-        if interval:  # by Student's t it may reach beyond what the metric can be
+        if interval:  # Student's t may exceed the range of the metric
             interval = max(interval[0], 0.0), min(interval[1], 1.0)
         return Summary(float(np.mean(values)), interval, over, len(values))
 
     def comparisons(self, data: str) -> tuple[list[Comparison], list[str]]:
-        """The paired tests on a data set, and sentences that say why some could not be made."""
+        """Returns the paired tests on a data set, and the reasons why some could not be made."""
         made: list[Comparison] = []
         reasons: dict[str, None] = {}
         for detector in self.study.detectors:
@@ -152,10 +152,10 @@ class StudyResults:
 def _compare(
     detector: str, pair: tuple[str, str], metrics: Iterable[str], first: Sequence[Cell], second: Sequence[Cell]
 ) -> Comparison | None:
-    """Compares two encoders over the seeds that both have; None where there is none.
+    """Compares two encoders over the seeds that both have. None if there are none.
 
     Raises:
-        UserError: If their runs were tested on other images, or on too few.
+        UserError: If their runs were tested on different images, or on too few.
     """
     by_seed = [{cell.step.seed: cell for cell in cells} for cells in (first, second)]
     seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
@@ -173,7 +173,7 @@ def _compare(
 def _others(
     metrics: Iterable[str], first: Sequence[Cell], second: Sequence[Cell]
 ) -> Iterable[tuple[str, tuple[float, tuple[float, float] | None]]]:
-    """Differences of metrics other than the tested one, by seed."""
+    """Yields the differences of metrics other than the tested one, over seeds."""
     for metric in metrics:
         sides = [[cell.results.evaluation.metrics.get(metric) for cell in cells] for cells in (first, second)]
         pairs = zip(*sides, strict=True)

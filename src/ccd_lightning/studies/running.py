@@ -1,4 +1,4 @@
-"""Running a study: what is finished is left alone, what was interrupted goes on, and what fails is remembered."""
+"""Execution of a study: finished runs are kept, interrupted ones are resumed, and failures are recorded."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ INTERRUPTED = {130: KeyboardInterrupt, -signal.SIGINT: KeyboardInterrupt, 143: T
 
 
 class Failure(Exception):
-    """A run failed; its text is the sentence with which it did."""
+    """A run failed. The text is its error message."""
 
 
 def run_steps(
     due: Sequence[Step], progress: Progress, execute: Execute, machine: Sequence[str], again: str
 ) -> list[tuple[Step, str]]:
-    """Runs what is due, with a progress bar.
+    """Executes the due runs with a progress bar.
 
     Args:
-        due: In order.
-        progress: Updated as runs finish.
-        execute: Runs a command.
+        due: Runs to execute, in order.
+        progress: Progress of the study, updated as runs finish.
+        execute: Function that runs a command.
         machine: Options that are added to each command.
-        again: The command that goes on after an interruption.
+        again: Command that resumes after an interruption.
 
     Returns:
-        The runs that failed, each with the reason.
+        The failed runs, each with the reason.
 
     Raises:
         KeyboardInterrupt: If a run was interrupted; likewise `Terminated`.
     """
     failed: dict[Path, tuple[Step, str]] = {}
-    console = Console(file=sys.stdout)  # itself, whatever takes its place while a command prints to its log
+    console = Console(file=sys.stdout)  # the real stdout, which commands replace while they print to their log
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with interruptible(again), Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(due))
@@ -74,7 +74,7 @@ def run_steps(
 
 @contextmanager
 def interruptible(again: str) -> Iterator[None]:
-    """Says after Ctrl-C and SIGTERM how to go on, also where no command that does is running."""
+    """Adds how to resume to the message after Ctrl-C or SIGTERM, even if no command is running."""
 
     def stop(*_: object) -> None:
         raise Terminated(f"Resume with: {again}")
@@ -91,7 +91,7 @@ def interruptible(again: str) -> Iterator[None]:
 
 
 def _left(due: Sequence[Step], progress: Progress) -> str:
-    """The time that runs will take, as far as it is known, in words."""
+    """Describes the remaining time of runs, as far as it is known."""
     times = [progress.estimate(step) for step in due]
     known = sum(filter(None, times))
     return f", {'about' if None not in times else 'more than'} {duration(known)} left" if known else ""
@@ -99,12 +99,12 @@ def _left(due: Sequence[Step], progress: Progress) -> str:
 
 @contextmanager
 def claimed(place: Path) -> Iterator[None]:
-    """Keeps other processes that run the same study from this run; the system ends what a dead process has claimed.
+    """Locks a run against other processes that run the same study. The system releases the lock of a dead process.
 
     Raises:
-        Failure: If another process is at it.
+        Failure: If another process is executing the run.
     """
-    if sys.platform == "win32":  # which has no such locks
+    if sys.platform == "win32":  # Windows has no such locks
         yield
         return
     place.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def claimed(place: Path) -> Iterator[None]:
 
 
 def _run(step: Step, execute: Execute, machine: Sequence[str], again: str) -> str:
-    """Fits, and tests a cell; returns what came out."""
+    """Fits a run, tests it if it is a cell, and returns a summary."""
     if status(step) == "done":
         return "done by another process"
     record = read_record(step)
@@ -133,13 +133,13 @@ def _run(step: Step, execute: Execute, machine: Sequence[str], again: str) -> st
 
 
 def _fit(step: Step, before: Record | None, execute: Execute, machine: Sequence[str], again: str) -> Record:
-    """Resumes a run that was interrupted, or begins one."""
+    """Resumes an interrupted run, or starts a new one."""
     same = before is not None and before.digest == step.digest and run_of(step, before).is_dir()
     checkpoint = checkpoint_of(run_of(step, before), "last.ckpt") if same and before else None
     if before and checkpoint:
         record, last = before, ["--ckpt_path", str(checkpoint)]
     else:
-        if before and same:  # it saved nothing, and its folder is in the way of the next one
+        if before and same:  # it has no checkpoint, and its folder would collide with the next run
             shutil.rmtree(run_of(step, before))
         record, last = Record(step.digest, step.words, _next_version(step.place)), []
     logger = {"save_dir": step.place.parent, "name": step.place.name, "version": record.run}
@@ -149,13 +149,13 @@ def _fit(step: Step, before: Record | None, execute: Execute, machine: Sequence[
 
 
 def _next_version(place: Path) -> str:
-    """The name of the next run, as Lightning counts them."""
+    """Returns the name of the next run, in Lightning's numbering."""
     numbers = [path.name.removeprefix("version_") for path in place.glob("version_*")]
     return f"version_{max([int(number) for number in numbers if number.isdigit()], default=-1) + 1}"
 
 
 def _execute(step: Step, record: Record, words: list[str], execute: Execute, again: str) -> None:
-    """Runs a command, and keeps what it took."""
+    """Runs a command, and records its cost."""
     record.failed = ""
     record.write(step.place)
     outcome = execute(words, step.place / LOG)
@@ -172,10 +172,10 @@ def _execute(step: Step, record: Record, words: list[str], execute: Execute, aga
 
 
 def refuse_changed(progress: Progress, due: Sequence[Step], redo: bool, file: Path) -> None:
-    """Refuses to replace results of other settings, unless that is asked for.
+    """Raises an error if results of other settings would be replaced without --redo.
 
     Raises:
-        UserError: If some are to be replaced.
+        UserError: If some would be replaced.
     """
     changed = [step for step in due if progress.status[step.place] == "changed"]
     if changed and not redo:

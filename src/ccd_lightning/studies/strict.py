@@ -1,4 +1,4 @@
-"""YAML files whose keys are checked: each mistake is one sentence that names the file and the key."""
+"""YAML files with validated keys. Each error is one sentence that names the file and the key."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ NAME = re.compile(r"\w[\w.+-]*")
 
 
 class StrictReader:
-    """Takes values from a file's content, and refuses what they should not be.
+    """Reads values from the content of a file, and validates them.
 
     Args:
-        file: Named in messages.
+        file: Path of the file, used in error messages.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def named(self, value: Any, key: str) -> dict[str, Any]:
-        """A mapping from names, at least one, that can be names of folders."""
+        """Returns a mapping with at least one key, whose keys are valid folder names."""
         given = self.mapping(value, key, None, ())
         if not given:
             self.refuse(key, "give at least one")
@@ -38,7 +38,7 @@ class StrictReader:
     def mapping(
         self, value: Any, key: str, allowed: Collection[str] | None, required: Collection[str] = ()
     ) -> dict[str, Any]:
-        """A mapping with no keys but those allowed (any, where None), and all of the required ones."""
+        """Returns a mapping that has only allowed keys (any, if None) and all required keys."""
         if not isinstance(value, dict):
             self.refuse(key, f"expected {' or '.join(allowed) if allowed else 'names'} with values")
         given = {str(name): content for name, content in value.items()}
@@ -51,31 +51,31 @@ class StrictReader:
         return given
 
     def known(self, name: str, names: Collection[str], key: str, what: str) -> None:
-        """Refuses a name that is none of those there are, which `what` says."""
+        """Checks that a name is one of the known names. `what` describes them in the error message."""
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}."
             raise UserError(f"{self.file}: {key}: there is no {what} {name!r}; {hint}")
 
     def values(self, value: Any, kind: type[T], key: str, what: str) -> list[T]:
-        """A list of values of a type, or one value."""
+        """Returns a list of values of a type, from a list or a single value."""
         found = value if isinstance(value, list) else [value]
         if not all(type(one) is kind for one in found):
             self.refuse(key, f"expected {what}")
         return found
 
     def text(self, value: Any, key: str) -> str:
-        """A text."""
+        """Returns a text."""
         if not isinstance(value, str):
             self.refuse(key, "expected text")
         return value
 
     def optional_text(self, value: Any, key: str) -> str | None:
-        """A text or null."""
+        """Returns a text or None."""
         return None if value is None else self.text(value, key)
 
     def refuse(self, key: str, message: str) -> NoReturn:
-        """Reports a mistake.
+        """Reports an error.
 
         Raises:
             UserError: Always.
@@ -84,7 +84,7 @@ class StrictReader:
 
 
 def flat_options(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Options by their dotted names, from a mapping that may be nested; values as on a command line."""
+    """Yields options by their dotted names from a mapping, which may be nested, with values as on the command line."""
     for name, content in value.items():
         if isinstance(content, dict) and content:
             yield from flat_options(content, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""Reading a study file; each mistake in it is reported in one sentence that names the file and the key."""
+"""Reading of study files. Each error is reported in one sentence that names the file and the key."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from ccd_lightning.yaml_files import read_mapping
 
 FOLDER = Path("studies")
 KEYS = (*("sets", "encoders", "detectors", "seeds", "output", "network", "options", "compare", "metrics", "published"),)
-RESERVED = ("pretraining", "pretraining_local")  # the folders of an encoder's own runs
-OWN = ("data.root", "seed_everything", "ckpt_path", "trainer.logger", "config")  # which the study sets
+RESERVED = ("pretraining", "pretraining_local")  # folder names of an encoder's own runs
+OWN = ("data.root", "seed_everything", "ckpt_path", "trainer.logger", "config")  # options set by the study
 WEIGHTS = ("imagenet", "auto")
 BASELINES = ("imagenet",)
 
 
 def find_study(name: str) -> Path:
-    """The file of a study: a path, or the name of a shipped one.
+    """Returns the path of a study file, given its path or the name of a shipped study.
 
     Raises:
         UserError: If there is neither.
@@ -53,13 +53,13 @@ def read_study(file: Path) -> Study:
     """Reads a study file.
 
     Raises:
-        UserError: If it is not as `docs/studies.md` describes it.
+        UserError: If it does not have the format described in `docs/studies.md`.
     """
     return _Reader(file).study(read_mapping(file, "sets, encoders and detectors"))
 
 
 class _Reader(StrictReader):
-    """Turns the content of a study file into a `Study`; paths in it are relative to its folder."""
+    """Converts the content of a study file to a `Study`. Paths in it are relative to its folder."""
 
     def study(self, content: Any) -> Study:
         top = self.mapping(content, "", KEYS, ("sets", "encoders", "detectors"))
@@ -119,7 +119,7 @@ class _Reader(StrictReader):
         return EncoderChoice(name, self.weights(given.get("weights"), f"{key}.weights"), network)
 
     def origins(self, encoders: Mapping[str, EncoderChoice]) -> None:
-        """Refuses to start from an encoder that is not pretrained before."""
+        """Checks that encoders start only from encoders that are pretrained before them."""
         before: list[str] = []
         for name, encoder in encoders.items():
             if encoder.origin is not None and encoder.origin not in before:
@@ -147,7 +147,7 @@ class _Reader(StrictReader):
         return Path(value).suffix in (".yaml", ".yml") or value in shipped.names() or SET in value
 
     def config(self, value: str, key: str) -> str:
-        """A config as the commands will find it; one with `<set>` in its name is looked for when sets are known."""
+        """Returns the path of a config. If its name contains `<set>`, it is looked up once the sets are known."""
         if SET not in value:
             return str(find_config(value, self.file, key))
         return value
@@ -163,7 +163,7 @@ class _Reader(StrictReader):
         return str(found)
 
     def options(self, value: Any, key: str) -> Options:
-        """Options by their dotted names, from a mapping that may be nested."""
+        """Returns options by their dotted names, from a mapping that may be nested."""
         if value is None:
             return {}
         found = dict(flat_options(self.mapping(value, key, None, ())))
@@ -183,7 +183,7 @@ class _Reader(StrictReader):
         return tuple(seeds)
 
     def pairs(self, value: Any, encoders: Collection[str]) -> tuple[tuple[str, str], ...]:
-        """Which encoders are compared; by default all others with ImageNet weights, or else with the first one."""
+        """Returns the pairs of encoders to compare: by default, each with ImageNet weights, or else the first one."""
         if value is None:
             baseline = next((name for name in BASELINES if name in encoders), next(iter(encoders)))
             return tuple((name, baseline) for name in encoders if name != baseline)

@@ -1,4 +1,4 @@
-"""study.md: the tables of a study."""
+"""Tables of a study in study.md."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Mean time of a run (a detector's fit and test together), and the largest peak of
 
 
 def study_markdown(results: StudyResults, charts: Mapping[str, str], failed: Mapping[str, str]) -> str:
-    """All tables as Markdown.
+    """Returns all tables as Markdown.
 
     Args:
-        results: Of the study.
-        charts: The file of each data set's chart, relative to the document.
-        failed: Titles of runs that failed, with the reason.
+        results: Results of the study.
+        charts: Path of each data set's chart, relative to the document.
+        failed: Reasons of failed runs, by the run's title.
     """
     study, progress = results.study, results.progress
     cells = [step for step in progress.steps if step.is_cell]
@@ -174,13 +174,13 @@ def _cost(records: Sequence[Record]) -> str:
 
 
 def title(metric: str) -> str:
-    """What a metric is called in a table, such as "Image AUROC", or "Image AUROC, polyp" of a part of the images."""
+    """Returns the title of a metric, such as "Image AUROC", or "Image AUROC, polyp" for a part of the images."""
     level, *parts = metric.split("/")
     known = MEASURES.get("/".join((level, *parts[:1])))
     return ", ".join((f"{level.capitalize()} {known.title}", *parts[1:])) if known else metric
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Formats a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
