@@ -1,1 +1,1 @@
-"""A local page to go through the images of a test or a prediction: `ccd view`."""
+"""`ccd view`: a local page for going through the images of a test or a prediction."""

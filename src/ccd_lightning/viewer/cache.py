@@ -1,4 +1,4 @@
-"""What was made once and may be asked for again, in memory that is bounded."""
+"""A cache with limited memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Hashable
 
 
 class ByteCache:
-    """Keeps files in memory, and forgets those that were not asked for the longest.
+    """A least-recently-used cache of files in memory.
 
     Args:
-        most: Bytes that all of them may have.
+        most: Maximum total size in bytes.
     """
 
     def __init__(self, most: int) -> None:
@@ -21,7 +21,7 @@ class ByteCache:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
-        """A file by its name, made where it is not kept; several threads may make the same one."""
+        """Returns a file by its key, creating it if it is not cached. Several threads may create the same file."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -31,7 +31,7 @@ class ByteCache:
         return found
 
     def put(self, key: Hashable, content: bytes) -> None:
-        """Keeps a file."""
+        """Stores a file in the cache."""
         with self._lock:
             self.size += len(content) - len(self._kept.pop(key, b""))
             self._kept[key] = content

@@ -1,4 +1,4 @@
-"""The images that were chosen on the page, as a table and as pictures."""
+"""Export of the images that were selected on the page, as a table and as pictures."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ccd_lightning.viewer.results import ShownResults
 from ccd_lightning.viewer.scoring import Scorer
 from ccd_lightning.writing import short_name
 
-MOST_PICTURES = 200  # which takes about a minute on a CPU
+MOST_PICTURES = 200  # these take about a minute on a CPU
 
 
 def chosen_rows(text: str, count: int) -> list[int]:
-    """The indices that a request names: a bit for each image, from the lowest of the first byte, in URL-safe base64.
+    """Decodes image indices from a request: a bit per image, from the lowest of the first byte, in URL-safe base64.
 
     Args:
-        text: As the page writes it: 10,000 images take 1.7 kB.
-        count: How many images there are.
+        text: Text sent by the page. 10,000 images take 1.7 kB.
+        count: Number of images.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the text is invalid.
     """
     try:
         flags = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -43,12 +43,14 @@ def chosen_rows(text: str, count: int) -> list[int]:
 
 
 def write_table(results: ShownResults, indices: Sequence[int], threshold: float) -> bytes:
-    """The rows of some images as CSV: the columns of predictions.csv, with decisions at a threshold, which is added.
+    """Returns the rows of some images as CSV.
+
+    The columns are those of predictions.csv, with decisions at the given threshold, plus the threshold.
 
     Args:
-        results: All images.
-        indices: Which of them.
-        threshold: The one that was in use on the page; NaN for none.
+        results: Results of all images.
+        indices: Indices of the images.
+        threshold: Threshold in use on the page, NaN for none.
     """
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
@@ -56,23 +58,23 @@ def write_table(results: ShownResults, indices: Sequence[int], threshold: float)
     shown = "" if math.isnan(threshold) else repr(threshold)
     for index in indices:
         writer.writerow([*cells(results.rows[index], threshold, results.labelled), shown])
-    return stream.getvalue().encode("utf-8", "surrogateescape")  # names of files are bytes that need not be UTF-8
+    return stream.getvalue().encode("utf-8", "surrogateescape")  # file names are bytes that need not be UTF-8
 
 
 def write_pictures(
     results: ShownResults, scorer: Scorer, indices: Sequence[int], threshold: float, table: bytes
 ) -> bytes:
-    """A ZIP file with the overlays of some images, as `ccd predict` draws them, and with their table.
+    """Returns a ZIP file with the overlays of some images, drawn as by `ccd predict`, and their table.
 
     Args:
-        results: All images.
-        scorer: Makes their maps.
-        indices: Which of them; they are numbered in this order.
-        threshold: The one that was in use on the page; NaN for none.
-        table: Of `write_table`.
+        results: Results of all images.
+        scorer: Scorer that computes their maps.
+        indices: Indices of the images, which are numbered in this order.
+        threshold: Threshold in use on the page, NaN for none.
+        table: Content of the table, from `write_table`.
 
     Raises:
-        UserError: If they are too many, or one cannot be read or scored.
+        UserError: If there are too many images, or one cannot be read or scored.
     """
     if len(indices) > MOST_PICTURES:
         raise UserError(f"{len(indices)} images are chosen, but a file holds the pictures of {MOST_PICTURES} at most.")
@@ -101,5 +103,5 @@ def _overlay(results: ShownResults, scorer: Scorer, index: int, threshold: float
 
 
 def _plain(name: str) -> str:
-    """A file's name as one that every system unpacks."""
+    """Replaces characters of a file name that some systems cannot unpack."""
     return re.sub(r"[^\w.\-]", "_", name, flags=re.ASCII)

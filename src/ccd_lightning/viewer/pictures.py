@@ -1,4 +1,4 @@
-"""Pictures of the page, made when they are asked for: thumbnails, images, maps, and outlines of masks."""
+"""Pictures of the page, created on request: thumbnails, images, maps, and outlines of masks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ccd_lightning.viewer.cache import ByteCache
 from ccd_lightning.viewer.results import ShownResults
 from ccd_lightning.viewer.scoring import ScoredMap, Scorer
 
-THUMBNAIL = 128  # pixels of the longer side
-LARGEST = 2048  # and of the large view's: what screens show
-SMOOTH = 768  # and at least of what is laid over it, so that lines and colours of small images are not coarse
-MOST_BYTES = 1 << 27  # of pictures that are kept, which is about 20,000 thumbnails
-MAPS = 16  # that are kept beside them
+THUMBNAIL = 128  # px: longer side of thumbnails
+LARGEST = 2048  # px: maximum longer side of the large view, as shown on screens
+SMOOTH = 768  # px: minimum longer side of layers on it, so that lines and colours on small images are not coarse
+MOST_BYTES = 1 << 27  # limit for cached pictures, about 20,000 thumbnails
+MAPS = 16  # number of cached maps
 Size = tuple[int, int]
 
 
 class MapPictures(NamedTuple):
-    """A map as two pictures of the image's shape, and the image's score as it is now."""
+    """A map as two layers with the image's aspect ratio, and the image's current score."""
 
     colours: bytes
     lines: bytes
@@ -35,11 +35,11 @@ class MapPictures(NamedTuple):
 
 
 class Pictures:
-    """Makes and keeps pictures; any number of threads may ask.
+    """Creates and caches pictures. Thread-safe.
 
     Args:
-        results: The images.
-        scorer: Makes their maps.
+        results: Results of the images.
+        scorer: Scorer that computes their maps.
     """
 
     def __init__(self, results: ShownResults, scorer: Scorer) -> None:
@@ -47,27 +47,27 @@ class Pictures:
         self.scorer = scorer
         self.kept = ByteCache(MOST_BYTES)
         self._maps = functools.lru_cache(MAPS)(lambda index: _draw_map(self.scorer.score(results.image(index))))
-        self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)  # each image in memory may be large
+        self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)  # limits memory, as each image may be large
 
     def thumbnail(self, index: int) -> bytes:
-        """A JPEG of `THUMBNAIL` pixels."""
+        """Returns a JPEG whose longer side has at most `THUMBNAIL` pixels."""
         return self.kept.get(("thumbnail", index), lambda: _encode(self._read(index, THUMBNAIL), "JPEG", quality=80))
 
     def image(self, index: int) -> bytes:
-        """A PNG of the image, of at most `LARGEST` pixels."""
+        """Returns a PNG of the image, whose longer side has at most `LARGEST` pixels."""
         return self.kept.get(("image", index), lambda: _encode(self._read(index, LARGEST), "PNG", compress_level=1))
 
     def anomaly_map(self, index: int) -> MapPictures:
-        """PNGs to lay over the image; colours are those of the report at an opacity of one half.
+        """Returns PNG layers for the image. Colours are those of the report at an opacity of one half.
 
         Raises:
             UserError: If the image cannot be scored, or there is no range of normal maps.
         """
         with self.scorer.lock:
-            return self._maps(index)  # the second request for the same map finds it there
+            return self._maps(index)  # a second request for the same map finds it in the cache
 
     def mask(self, index: int) -> bytes:
-        """A PNG of the outline of what is abnormal, to lay over the image.
+        """Returns a PNG layer with the outline of the mask.
 
         Raises:
             UserError: If there is no mask, or it cannot be read.
@@ -75,7 +75,7 @@ class Pictures:
         return self.kept.get(("mask", index), lambda: _encode(self._outline(index), "PNG"))
 
     def _read(self, index: int, side: int) -> Image.Image:
-        """An image, RGB, made smaller where its longer side has more pixels than `side`."""
+        """Reads an image as RGB, reduced if its longer side has more pixels than `side`."""
         path = self.results.image(index)
         with self._decoders:
             picture = read_picture(path, lambda size: bounded(size, side))
@@ -93,19 +93,19 @@ class Pictures:
 
 
 def bounded(size: Size, side: int) -> Size:
-    """The size of a picture whose longer side has at most `side` pixels, in its proportions."""
+    """Returns the size of a picture, reduced so that its longer side has at most `side` pixels."""
     scale = min(1.0, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def layer_size(size: Size) -> Size:
-    """The size of what is laid over an image of this size."""
+    """Returns the size of a layer for an image of this size."""
     scale = max(1.0, SMOOTH / max(size))
     return bounded((round(size[0] * scale), round(size[1] * scale)), LARGEST)
 
 
 def outline(mask: Image.Image) -> Image.Image:
-    """The border of what is not 0 in a mask as a picture (RGBA): white between black, to be seen on any ground."""
+    """Returns the border of nonzero regions of a mask as an RGBA layer: white between black, for any background."""
     from ccd_lightning.visualization.overlays import rim
 
     width = 1 + 2 * max(1, min(mask.size) // 400)
@@ -118,7 +118,7 @@ def outline(mask: Image.Image) -> Image.Image:
 
 
 def _draw_map(scored: ScoredMap) -> MapPictures:
-    """The pictures of `Pictures.anomaly_map`."""
+    """Creates the layers of `Pictures.anomaly_map`."""
     from ccd_lightning.visualization.overlays import draw_colours, draw_lines, placed_levels
 
     if math.isnan(scored.limits[1]):

@@ -1,4 +1,4 @@
-"""What the page shows: the rows of predictions.csv, the run's threshold, and where images and detector are."""
+"""Data of the page: the rows of predictions.csv, the run's threshold, and the paths of images and detector."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ccd_lightning.reporting.metrics_json import METRICS, read_metrics, tested_r
 from ccd_lightning.reporting.predictions_csv import PREDICTIONS, UNLABELLED, Prediction, list_predictions
 from ccd_lightning.runs import CHECKPOINTS, CONFIG, how_to_test, run_folder
 
-PREDICTED = "predictions"  # the folder of a run below which `ccd predict` writes
-DEPTH = 3  # of a run's folder below that of its fit: runs/<name>/<version>
+PREDICTED = "predictions"  # subfolder of a run to which `ccd predict` writes
+DEPTH = 3  # depth of a run's folder below that of its fit: runs/<name>/<version>
 
 
 @dataclass(frozen=True)
 class ShownResults:
-    """The results of a test or of a prediction.
+    """Results of a test or a prediction.
 
     Attributes:
-        folder: Where predictions.csv is.
-        rows: Of predictions.csv.
-        threshold: Of the test; NaN where none was set, or the detector has to say it.
-        checkpoint: The run or the file of the detector; None where it is not known.
-        window: How images of more than 8 bits are shown (`depth.parse_window`).
-        bases: The folders that relative paths may refer to.
+        folder: Folder of predictions.csv.
+        rows: Rows of predictions.csv.
+        threshold: Threshold of the test. NaN if none was set, or if it must be read from the detector.
+        checkpoint: Run or checkpoint file of the detector, None if unknown.
+        window: Display window for images of more than 8 bits (`depth.parse_window`).
+        bases: Folders to which relative paths may refer.
     """
 
     folder: Path
@@ -47,28 +47,28 @@ class ShownResults:
 
     @property
     def labelled(self) -> bool:
-        """Whether the images have labels, as those of a test have."""
+        """Whether the images have labels, as those of a test do."""
         return self.rows[0].label != UNLABELLED
 
     def image(self, index: int) -> Path:
-        """Where the image of a row is."""
+        """Returns the path of a row's image."""
         return self._find(Path(self.rows[index].file))
 
     def masks(self, index: int) -> list[Path]:
-        """Where the masks of a row are."""
+        """Returns the paths of a row's masks."""
         return [self._find(mask) for mask in self.rows[index].masks]
 
     def _find(self, path: Path) -> Path:
-        """The first place of a path that is there; itself where none is, so that a message names it."""
+        """Returns the first location at which a path exists, or the path itself, so that error messages name it."""
         places = (base / path for base in self.bases)
         return next((place for place in places if file_of(place).is_file()), path)
 
     def description(self, threshold: float, maps: str) -> dict[str, Any]:
-        """What the page asks for once: everything about all images, but their pixels.
+        """Returns what the page requests once: everything about all images except their pixels.
 
         Args:
-            threshold: Of the run; NaN where there is none.
-            maps: Why there are no anomaly maps; "" if there are.
+            threshold: Threshold of the run, NaN for none.
+            maps: Why there are no anomaly maps, "" if there are.
         """
         rows = self.rows
         base = os.path.dirname(rows[0].file) if len(rows) == 1 else os.path.commonpath(row.file for row in rows)
@@ -89,11 +89,11 @@ class ShownResults:
 
 
 def open_results(path: Path, checkpoint: Path | None = None) -> ShownResults:
-    """Finds what a path stands for.
+    """Opens the results in a folder.
 
     Args:
-        path: A tested run, a folder of runs (then its newest finished one), or a folder that `ccd predict` wrote.
-        checkpoint: The run or the checkpoint of the detector; None for that of the folder's own run.
+        path: A tested run, a folder of runs (the newest finished one is used), or a folder written by `ccd predict`.
+        checkpoint: Run or checkpoint of the detector. None for that of the folder's own run.
 
     Raises:
         UserError: If it was neither tested nor predicted, or a file is damaged.
@@ -121,7 +121,7 @@ def open_results(path: Path, checkpoint: Path | None = None) -> ShownResults:
 
 
 def _window(run: Path) -> WindowOption:
-    """The window in a run's config; None where it says none or cannot be read: then images of 8 bits are shown."""
+    """Returns the window in a run's config. None if there is none or it is unreadable: only 8-bit images are shown."""
     try:
         settings = current_config(yaml.safe_load(read_text(run / CONFIG)))["data"]["init_args"]
         return Preprocessing.from_settings(settings).window

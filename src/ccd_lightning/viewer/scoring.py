@@ -1,6 +1,6 @@
-"""Anomaly maps of single images, made by the run's own detector when they are asked for.
+"""Anomaly maps of single images, computed by the run's own detector on request.
 
-A test keeps no maps: those of 10,000 images would be gigabytes.
+A test stores no maps, because those of 10,000 images would take gigabytes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class ScoredMap(NamedTuple):
-    """An image's map.
+    """An anomaly map with the image's score.
 
     Attributes:
-        score: Of the image, as it is now.
-        anomaly_map: (H, W), of the working image.
-        placement: Where the image lies in there.
-        limits: Median and threshold of normal images' maps.
+        score: Current score of the image.
+        anomaly_map: Anomaly map (H, W) of the working image.
+        placement: Placement of the image in the working image.
+        limits: Median and threshold of the maps of normal images.
     """
 
     score: float
@@ -39,19 +39,19 @@ class Scorer:
     """Scores one image at a time.
 
     Args:
-        checkpoint: The run or file of the detector; None where it is not known.
-        trust: Whether to import the detector's class where the checkpoint names (`load`).
+        checkpoint: Run or checkpoint file of the detector, None if unknown.
+        trust: Whether to import the class that the checkpoint names (`load`).
     """
 
     def __init__(self, checkpoint: Path | None, trust: bool = False) -> None:
         self.checkpoint = checkpoint
         self.trust = trust
-        self.lock = threading.RLock()  # one image at a time takes all of the processor already
+        self.lock = threading.RLock()  # a single image already uses the whole processor
         self._detector: OneClassDetector | None = None
         self._refusal = "" if checkpoint else "It is not known which run scored these images: give --ckpt_path RUN."
 
     def detector(self) -> OneClassDetector:
-        """The detector, opened at the first call.
+        """Returns the detector, which is loaded at the first call.
 
         Raises:
             UserError: If there is none, as after a test of an encoder.
@@ -64,11 +64,11 @@ class Scorer:
             return self._detector
 
     def refusal(self) -> str:
-        """Why there are no maps; "" if there are, or it was not tried yet."""
+        """Returns why there are no maps; "" if there are, or if the detector has not been loaded yet."""
         return self._refusal
 
     def threshold(self) -> float:
-        """The detector's threshold; NaN where there is none."""
+        """Returns the detector's threshold, NaN if there is none."""
         try:
             return float(self.detector().threshold)
         except UserError:
@@ -86,7 +86,7 @@ class Scorer:
 
         with self.lock:
             detector = self.detector()
-            assert detector.preprocessing is not None  # `_open` has seen to it
+            assert detector.preprocessing is not None  # checked by `_open`
             placed = read_placed(path, detector.preprocessing)
             images = unit_range(torch.tensor(placed.pixels).permute(2, 0, 1)[None].contiguous())
             content = torch.tensor([placed.placement.content])
@@ -97,7 +97,7 @@ class Scorer:
 
 
 def _open(checkpoint: Path, trust: bool) -> tuple[OneClassDetector | None, str]:
-    """The detector, or why there is none that can draw maps."""
+    """Loads the detector, or returns why there is none that can compute maps."""
     from ccd_lightning.modules.loading import load
 
     try:

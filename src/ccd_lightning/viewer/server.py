@@ -1,8 +1,8 @@
-"""The page's server, for this machine alone.
+"""Server of the page, for this machine only.
 
-It listens on the loopback interface, and answers GET requests that name this host and begin with a secret that was
-printed with the address: neither other users of the machine nor pages of other sites can ask it for anything. Images
-are asked for by their number in predictions.csv, never by a path.
+It listens on the loopback interface, and answers only GET requests that name this host and begin with a secret printed
+with the address. Neither other users of the machine nor pages of other sites can therefore request anything. Images are
+requested by their number in predictions.csv, never by a path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ccd_lightning.viewer.scoring import Scorer
 from ccd_lightning.writing import short_text
 
 HOST = "127.0.0.1"
-HERE = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # at any port, which may be forwarded to this one
+HERE = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port, which may be forwarded to this one
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("viewer.js", "grid.js", "large.js", "model.js")
 FILES = {
@@ -39,7 +39,7 @@ FILES = {
     **dict.fromkeys(SCRIPTS, "text/javascript"),
 }
 HEADERS = {
-    "Cache-Control": "no-store",  # what is shown may be of patients: no copy stays in the browser's files
+    "Cache-Control": "no-store",  # images may be of patients: the browser must not store copies
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -52,7 +52,7 @@ PICTURE = re.compile(r"(thumbnail|image|map|lines|mask)/(\d{1,9})")
 
 
 class Answer(NamedTuple):
-    """What is sent."""
+    """An HTTP response."""
 
     content: bytes
     kind: str
@@ -61,12 +61,12 @@ class Answer(NamedTuple):
 
 
 class ViewServer(ThreadingHTTPServer):
-    """Serves the page of some results.
+    """Serves the page for some results.
 
     Args:
-        results: What to show.
-        port: Where to listen; 0 takes a free one.
-        trust: Whether to import the detector's class where the checkpoint names.
+        results: Results to show.
+        port: Port to listen on; 0 selects a free one.
+        trust: Whether to import the class that the checkpoint names.
 
     Raises:
         OSError: If the port cannot be used.
@@ -82,34 +82,34 @@ class ViewServer(ThreadingHTTPServer):
         super().__init__((HOST, port), _Handler)
 
     def server_bind(self) -> None:
-        """Listens, without asking for this machine's name, as `HTTPServer` does, perhaps over the network."""
+        """Binds the socket without looking up the host name as `HTTPServer` does, which may need the network."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = HOST, int(self.server_address[1])
 
     @property
     def url(self) -> str:
-        """The page's address."""
+        """Address of the page."""
         return f"http://{HOST}:{self.server_port}/{self.secret}/"
 
     def warm_up(self) -> None:
-        """Opens the detector in another thread, so that the first map comes soon."""
+        """Loads the detector in another thread, so that the first map appears sooner."""
         threading.Thread(target=self.scorer.threshold, daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Passes over connections that the browser closes, as it does with pictures it no longer needs."""
+        """Ignores connections closed by the browser, which does so for pictures that it no longer needs."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Answer | None:
-        """What a request is answered with; None where there is nothing of the kind.
+        """Returns the response to a request, or None if the path does not exist.
 
         Args:
-            path: Below the secret.
-            query: Of the request.
+            path: Path below the secret.
+            query: Query of the request.
 
         Raises:
             UserError: If an image, a mask or the detector cannot be read.
-            ValueError: If the query is not what the page sends.
+            ValueError: If the query is not one that the page sends.
         """
         if path in FILES:
             return Answer((PAGE / (path or "index.html")).read_bytes(), f"{FILES[path]}; charset=utf-8")
@@ -123,7 +123,7 @@ class ViewServer(ThreadingHTTPServer):
 
     def _describe(self) -> Answer:
         threshold = self.results.threshold
-        if math.isnan(threshold) and not self.results.labelled:  # a prediction does not say it
+        if math.isnan(threshold) and not self.results.labelled:  # predictions do not contain it
             threshold = self.scorer.threshold()
         content = self.results.description(threshold, self.scorer.refusal())
         return Answer(json.dumps(content, allow_nan=False).encode(), "application/json")
@@ -149,7 +149,7 @@ class ViewServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET requests; all others are refused by the base class."""
+    """Answers GET requests. The base class rejects all others."""
 
     server: ViewServer
     protocol_version = "HTTP/1.1"  # one connection for many thumbnails
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = _sentence(HTTPStatus.BAD_REQUEST, f"Not a request of this page: {short_text(error)}")
         except (ConnectionError, TimeoutError):
             raise
-        except Exception as error:  # whatever a decoder stumbles over in one file, the others are to be shown
+        except Exception as error:  # any decoder error in one file must not hide the others
             answer = _sentence(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {short_text(error, 300)}")
         self.send_response(answer.status)
         for name, value in {**HEADERS, **answer.headers}.items():
@@ -181,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             return _sentence(HTTPStatus.FORBIDDEN, "This server answers to its own address alone.")
         try:
             parts = urlsplit(self.path)
-        except ValueError:  # of no address
+        except ValueError:  # not a valid address
             return _sentence(HTTPStatus.NOT_FOUND, "There is nothing here.")
         secret, slash, path = parts.path.removeprefix("/").partition("/")
         found = None
@@ -192,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Prints nothing: a line for each thumbnail helps nobody."""
+        """Prints nothing, because a line per thumbnail would not be useful."""
 
 
 def _sentence(status: HTTPStatus, text: str) -> Answer:
