@@ -124,10 +124,7 @@ def _require_short(file: Path) -> os.stat_result:
 
 
 def read_coco(file: Path) -> Coco | None:
-    """Reads the annotations of a COCO file. The last 8 files are cached.
-
-    Returns:
-        The annotations, or None if the JSON file is not in COCO format.
+    """Reads the annotations of a COCO file, which are cached. Returns None if the JSON file has another format.
 
     Raises:
         UserError: If the file cannot be read.

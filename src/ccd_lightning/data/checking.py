@@ -1,4 +1,4 @@
-"""Checks a data set for problems that training would not notice, or only notice too late."""
+"""Checks of a data set for problems that training would not notice, or only notice too late."""
 
 from __future__ import annotations
 

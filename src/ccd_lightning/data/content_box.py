@@ -1,4 +1,4 @@
-"""Detects the content of a frame with a dark margin: an endoscope's image, the disc of a fundus photograph."""
+"""Detection of the content of a frame with a dark margin: an endoscope's image, the disc of a fundus photograph."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class LiuColonoscopy(Folder):
 
 
 class _Synthetic(AnomalyDataModule):
-    """Procedural images, made where they are not there yet.
+    """Procedural images, generated if they do not exist yet.
 
     Args:
         root: Folder of the data set; it is generated there if it does not exist.
@@ -106,7 +106,7 @@ class _Synthetic(AnomalyDataModule):
         test_good: Number of normal test images.
         test_abnormal: Number of abnormal test images, distributed evenly over the kinds.
         render_seed: Seed of the images. It is independent of the run's seed.
-        **kwargs: As in `AnomalyDataModule`; `size` is also the size the images are made at.
+        **kwargs: As in `AnomalyDataModule`; `size` is also the size at which images are generated.
     """
 
     name: str

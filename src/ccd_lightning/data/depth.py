@@ -92,8 +92,8 @@ def describe_window(option: WindowOption) -> str:
 def eight_bits(picture: Picture, path: Path, option: WindowOption = None) -> Image.Image:
     """Converts an image to 8 bits, using a window if it has more.
 
-    8-bit images are not changed, except for DICOM images if the stored window is requested or low values are bright,
-    and for images with pixels that are no measurement.
+    8-bit images are not changed, except for DICOM images with padding, with bright low values, or for which the stored
+    window is requested.
 
     Args:
         picture: The image.

@@ -225,7 +225,7 @@ def _decode(
 
 
 def _fingerprint(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
-    window = "" if preprocessing.window is None else f" {preprocessing.window}"  # keeps fingerprints of 8-bit images
+    window = "" if preprocessing.window is None else f" {preprocessing.window}"  # keeps caches of 8-bit images valid
     digest = hashlib.sha256(f"{DECODING} {preprocessing.key}{window}".encode())
     for path in paths:
         digest.update(os.fsencode(f"{state_of(path)}\n"))

@@ -28,8 +28,8 @@ class LeakCheck:
     ) -> None:
         """Raises an error if training images are also test images.
 
-        If other processes are already running, the check waits until they can receive the result, i.e. until Lightning
-        has initialised the process group.
+        If other processes are already running, the check is postponed to Lightning's own call of `setup`, when they can
+        receive the result.
 
         Args:
             manifest: The split. Labels are not used.
@@ -62,7 +62,7 @@ def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
         cache_dir: Folder in which thumbnails are cached. None for no cache.
 
     Returns:
-        A message that states what is in both and how to solve it. Empty if nothing is.
+        A message that states what is in both and how to fix it. Empty if nothing is.
     """
     train, test = (len(manifest.select(split)) for split in ("train", "test"))
     if not test:

@@ -116,7 +116,7 @@ class Manifest:
     def read(cls, path: Path, root: Path | None = None) -> Manifest:
         """Reads a manifest written by `write`. Relative paths refer to `root` (by default, the folder of the table).
 
-        Without a group column, groups are derived from file headers, or else from names.
+        Without a group column, groups are derived from names, and replaced later if file headers name a patient.
 
         Raises:
             UserError: If the file, one of its columns or a value is invalid.

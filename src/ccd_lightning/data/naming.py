@@ -116,7 +116,7 @@ def is_normal(name: str) -> bool:
 
 
 def is_abnormal(name: str) -> bool:
-    """Returns whether a folder with this name contains abnormal images, independent of its location."""
+    """Returns whether a folder with this name contains abnormal images, regardless of its location."""
     return plain(name) in ABNORMAL_NAMES
 
 

@@ -55,7 +55,7 @@ def _crossings(corners: Floats, height: int) -> Iterator[tuple[NDArray[np.int64]
 
 
 def fill_box(mask: Bools, left: float, top: float, right: float, bottom: float) -> None:
-    """Sets the pixels of a mask whose centres are within a box, or at least one pixel.
+    """Sets the pixels of a mask whose centres are within a box. A box inside the mask sets at least one pixel.
 
     Args:
         mask: Mask (H, W), changed in place.

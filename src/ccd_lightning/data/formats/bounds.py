@@ -39,7 +39,7 @@ def require_bytes(path: Path, needed: int, packed: int | None = None) -> None:
     Args:
         path: Path of the file, used in error messages.
         needed: Number of bytes of the pixels according to the header.
-        packed: Size of the file, if it limits the number of bytes of the pixels, else None.
+        packed: Maximum number of bytes that the file can hold. None if its size does not limit it.
 
     Raises:
         UserError: If they take more, or if the file is too small to contain them.

@@ -25,7 +25,7 @@ DTYPES = {"L": "u1", "I;16": "u2", "I": "i4"}
 def read_header(file: Path, page: int = 0) -> Header:
     """Reads the header of a file without decoding pixels.
 
-    The group is a salted hash of the patient's ID or, if missing, of the study's.
+    The group is a salted hash of the patient's ID or, if missing, of the study's UID.
 
     Args:
         file: Path of the file.

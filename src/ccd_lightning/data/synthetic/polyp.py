@@ -103,7 +103,7 @@ class Polyp:
         return Surface(np.clip(shade, 0, 1.4), np.clip(albedo, 0.02, 1), gloss)
 
     def _shading(self) -> tuple[Floats, Floats, Floats]:
-        """Returns the relative brightness of the head (zero mean), its highlight, and its shadow at the foot, (S, S)."""
+        """Returns the head's relative brightness (zero mean), its highlight and its shadow at the foot, (S, S) each."""
         beam = self.light.astype(np.float32)
         length = np.maximum(np.sqrt(self.slope[0] ** 2 + self.slope[1] ** 2), 1e-3)
         scale = np.float32(STEEP[self.form]) * np.minimum(self.head, 0.98) / length
