@@ -95,7 +95,7 @@ class CLI(LightningCLI):
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         self.datamodule.trainer = self.trainer  # it knows about other ranks
         if self.config["fit"]["trainer"]["log_every_n_steps"] is None:
-            self.trainer.log_every_n_steps = 1  # until the number of steps is known
+            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # until the number of steps is known
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, Pace):
                     callback.thin = True

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ccd_lightning.studies.running import Execute
 
 FAILED = 3  # exit code if runs failed
-PARTS = {"sets": "data", "encoders": "encoder", "detectors": "detector", "seeds": "seed"}  # attributes of runs, too
+PARTS = {"sets": "data", "encoders": "encoder", "detectors": "detector", "seeds": "seed"}  # option: Step attribute
 SEVERAL = ("trainer.devices", "trainer.strategy", "trainer.num_nodes")  # options with which fits start processes
 
 NOT_PARSED = ("seed_everything", "data.root", "model.encoder.weights", "model.local_encoder.weights")
