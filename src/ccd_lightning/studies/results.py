@@ -173,7 +173,7 @@ def _compare(
 def _others(
     metrics: Iterable[str], first: Sequence[Cell], second: Sequence[Cell]
 ) -> Iterable[tuple[str, tuple[float, tuple[float, float] | None]]]:
-    """Yields the differences of metrics other than the tested one, over seeds."""
+    """Yields the mean differences of metrics other than the tested one, with intervals over seeds."""
     for metric in metrics:
         sides = [[cell.results.evaluation.metrics.get(metric) for cell in cells] for cells in (first, second)]
         pairs = zip(*sides, strict=True)
