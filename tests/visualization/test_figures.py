@@ -150,9 +150,9 @@ def test_many_cases_stand_in_two_blocks() -> None:
 @pytest.mark.parametrize(
     ("kind", "score", "title"),
     [
-        ("polyp", 5.0, "polyp\n5 > 4\nfound"),
+        ("polyp", 5.0, "polyp\n5 > 4\ndetected"),
         ("polyp", 4.0, "polyp\n4 ≤ 4\nmissed"),
-        ("intraventricular_haemorrhage", 5.0, "intraventricular\n_haemorrhage\n5 > 4\nfound"),
+        ("intraventricular_haemorrhage", 5.0, "intraventricular\n_haemorrhage\n5 > 4\ndetected"),
         ("good", 5.0, "normal\n5 > 4\nfalse alarm"),
         ("good", 3.0, "normal\n3 ≤ 4\ncleared"),
     ],

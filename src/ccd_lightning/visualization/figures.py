@@ -46,13 +46,13 @@ class Case:
     score: float
 
     def title(self, threshold: float) -> str:
-        """Returns kind, score and decision, one per line, such as "polyp", "12.3 > 10.9", "found"."""
+        """Returns kind, score and decision, one per line, such as "polyp", "12.3 > 10.9", "detected"."""
         normal = self.anomaly_type == "good"
         name = "normal" if normal else textwrap.fill(_shown(self.anomaly_type), 16)  # fits the height of a row
         if math.isnan(threshold):
             return f"{name}\n{self.score:.3g}"
         called = self.score > threshold
-        verdict = ("false alarm" if called else "cleared") if normal else ("found" if called else "missed")
+        verdict = ("false alarm" if called else "cleared") if normal else ("detected" if called else "missed")
         return f"{name}\n{self.score:.3g} {'>' if called else '≤'} {threshold:.3g}\n{verdict}"
 
 
