@@ -1,4 +1,4 @@
-"""Opening a fitted detector from Python."""
+"""Loads a fitted detector in Python."""
 
 from __future__ import annotations
 

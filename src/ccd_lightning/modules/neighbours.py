@@ -1,4 +1,4 @@
-"""Nearest neighbours of normal features, a detector without gradients."""
+"""Nearest neighbours: a detector without gradient training, with a memory bank of normal features."""
 
 from __future__ import annotations
 
@@ -69,9 +69,10 @@ class Neighbours(StatisticsDetector):
         )
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Distances as map; as score that of the whole image, or the mean of the highest.
+        """Returns scores and maps of distances.
 
-        Where there is no normal feature within the window, the map is 0.
+        Scores are the mean of the highest distances, or with `pooled` the distance of the whole image. Maps are 0 at
+        positions without a normal feature within the window.
         """
         height, width = images.shape[-2:]
         with self.expecting_size(images):
@@ -88,7 +89,7 @@ class Neighbours(StatisticsDetector):
 
     @property
     def pooled(self) -> bool:
-        """Whether images are compared as one vector each."""
+        """Whether each image is compared as one vector."""
         return isinstance(self.comparison, PooledComparison)
 
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
@@ -97,7 +98,7 @@ class Neighbours(StatisticsDetector):
         self.comparison.update(self.features(images), self.features.within(content, images.shape[-2:]))
 
     def merge_ranks(self) -> None:
-        """Gathers the features of all ranks, a coreset of each one's where there are too many."""
+        """Gathers the features of all ranks; a rank with too many features reduces them to a coreset first."""
         bank = self.comparison.bank
         parts = gather_ranks(bank.collected().cpu())
         bank.replace(torch.cat(parts, dim=1).to(self.device))
@@ -106,11 +107,11 @@ class Neighbours(StatisticsDetector):
             self.comparison.positions.merge_ranks(gather_ranks(own))
 
     def fit_statistics(self) -> None:
-        """Makes the bank."""
+        """Builds the memory bank."""
         self.comparison.fit()
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
-        """Refuses a bank that does not fit while it is collected; one without a limit is not known before."""
+        """Checks that the bank fits into memory while it is collected, unless its size is unlimited."""
         needed = (SLACK + 1) * (self.comparison.bank.size or 0) * self.features.channels * 4
         available = available_memory() / processes
         if device.type == "cuda":
