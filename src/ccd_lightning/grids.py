@@ -1,8 +1,8 @@
 """Positions of the values of a feature map in the image, and resampling between such grids.
 
 Coordinates refer to pixel centres: pixel x is at x. A convolution of stride s with half-kernel padding, as in ResNets,
-centres its unit k on pixel s k. A pooled cell of s x s pixels is centred on s k + (s - 1) / 2. Code that resamples a map
-passes the matching grid to `resample`.
+centres its unit k on pixel s k. A pooled cell of s x s pixels is centred on s k + (s - 1) / 2. Callers of `resample`
+pass the matching grid.
 """
 
 from __future__ import annotations

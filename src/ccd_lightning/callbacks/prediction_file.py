@@ -54,7 +54,7 @@ class PredictionFile(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gathers the records and writes the file on the first rank."""
-        gathered = gather_ranks(self.records)  # on every rank
+        gathered = gather_ranks(self.records)  # must be called on every rank
         if not trainer.is_global_zero:
             return
         records = sorted(record for share in gathered for record in share)

@@ -49,7 +49,7 @@ class Throughput(Callback):
     ) -> None:
         """Counts images and logs the throughput at the trainer's log interval."""
         self.images += len(next(iter(batch.values()))) * trainer.world_size  # ranks differ by at most an image
-        if trainer.global_step == self.step:  # gradients are being accumulated
+        if trainer.global_step == self.step:  # no new step if gradients are accumulated
             return
         self.step, now = trainer.global_step, time.perf_counter()
         if self.left_out < self.warmup:

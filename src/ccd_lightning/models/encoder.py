@@ -139,7 +139,7 @@ class Encoder(nn.Module):
         """
         height, width = (size, size) if isinstance(size, int) else size
         try:
-            self.grids((height, width), [*self.default_levels, len(self.channels) - 1])  # to the last level
+            self.grids((height, width), [*self.default_levels, len(self.channels) - 1])  # the whole network
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(

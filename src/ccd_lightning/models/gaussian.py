@@ -152,7 +152,7 @@ class PatchGaussian(FittedModule):
         if self.shrinkage:
             third, fourth = (one + other for one, other in zip(old.about(merged), about(merged), strict=True))
         rows[:, -1] = delta * (old.number * number / total).sqrt()[:, None]
-        scatter = old.scatter.baddbmm_(rows.transpose(1, 2), rows)  # in place: it is large
+        scatter = old.scatter.baddbmm_(rows.transpose(1, 2), rows)  # in place, because it is large
         self._sums = Sums(old.number + number, merged, scatter, third, fourth)
 
     @property

@@ -69,6 +69,7 @@ def separation(distances: Tensor, abnormal: Tensor) -> dict[str, float]:
     """
     nats = distances.log()
     return {
-        "auroc": float(binary_auroc(distances / distances.max(), abnormal.long())),  # values > 1 would get a sigmoid
+        # Scaled to [0, 1], because torchmetrics applies a sigmoid to larger values.
+        "auroc": float(binary_auroc(distances / distances.max(), abnormal.long())),
         "separation": float(nats[abnormal].mean() - nats[~abnormal].mean()),
     }

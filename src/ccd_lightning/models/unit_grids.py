@@ -44,7 +44,7 @@ def trace_grid(
 
     Args:
         network: Network of timm with its weights.
-        shapes: The same network on the meta device.
+        shapes: Copy of the network on the meta device.
         size: Height and width of the images in pixels.
         level: Number of the level.
         norm: Whether the network's final norm is applied to the maps.

@@ -25,15 +25,15 @@ class CCD(EncoderPretraining):
 
         L = w_con L_con + w_cla L_cla + w_pos L_pos
 
-    Batches hold what `PretextViews` draws: `views` (B, 2, K, 3, S, S), `augmentation` (B, K), `patches`
-    (B, 2, N, 3, P, P) and `position` (B, N), images in [0, 1] or uint8. The last three are needed only by the task that
-    learns from them: a task of weight 0 is left out of everything, and costs nothing.
+    Batches contain the output of `PretextViews`: `views` (B, 2, K, 3, S, S), `augmentation` (B, K), `patches`
+    (B, 2, N, 3, P, P) and `position` (B, N), with images in [0, 1] or uint8. The last three are needed only for their
+    tasks. A task of weight 0 is not computed at all.
 
-    With one distribution (`transforms.strong.Identity`) and without both tasks, what remains is SimCLR (Chen et al.,
-    ICML 2020).
+    With one distribution (`transforms.strong.Identity`) and without both tasks, this is SimCLR (Chen et al., ICML
+    2020).
 
-    A plain DataLoader of such batches is enough (`Trainer.fit(CCD(...), DataLoader(...))`); `EncoderPretraining` says
-    what is left out then.
+    Training also works with a plain DataLoader of such batches (`Trainer.fit(CCD(...), DataLoader(...))`).
+    `EncoderPretraining` describes what is omitted then.
 
     Args:
         encoder: The encoder's initial weights, and how they are fine-tuned.

@@ -32,12 +32,12 @@ from ccd_lightning.ranges import at_least
 class IGD(OneClassDetector):
     """Interpolated Gaussian descriptor (Chen, Tian et al., AAAI 2022) on CCD's encoders.
 
-    The global scale looks at whole images, the local one through windows; both are trained and scored side by side.
+    The global scale uses whole images, the local scale uses windows. Both are trained and scored together:
 
         score = w_global ((1 - g) error + g s) + w_local max over windows ((1 - g') error' + g' s')
 
-    with the error of the reconstruction and s of the Gaussian classifier (`losses.igd`), which rises a little beyond 1
-    where the published one is 1 by rounding.
+    with the reconstruction error and the score s of the Gaussian classifier (`losses.igd`). s slightly exceeds 1 where
+    the published score is 1 because of rounding.
 
     Args:
         encoder: Weights of the global scale's encoder.

@@ -17,10 +17,10 @@ from ccd_lightning.modules.statistics import StatisticsDetector
 class Mahalanobis(StatisticsDetector):
     """Mahalanobis distance of an image's features, averaged over its positions (Rippel et al., ICPR 2021).
 
-    One Gaussian describes the vectors of all normal images; its covariance is estimated as by Ledoit and Wolf (2004),
-    so that there may be fewer images than channels. It finds what changes an image as a whole, and asks for no
-    alignment between images. The map says how much each position adds to the distance: the map's mean, before what
-    is negative is set to 0 and before it is smoothed, is the score.
+    One Gaussian describes the feature vectors of all normal images. Its covariance is estimated by the method of Ledoit
+    and Wolf (2004), so there may be fewer images than channels. The detector finds abnormalities that change an image
+    as a whole, and images need not be aligned. The map shows the contribution of each position to the distance: its
+    mean, before negative values are set to 0 and before smoothing, is the score.
 
     Args:
         encoder: The encoder's weights.

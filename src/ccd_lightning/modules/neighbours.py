@@ -20,9 +20,9 @@ from ccd_lightning.ranges import at_least
 class Neighbours(StatisticsDetector):
     """Distance to the nearest normal features (PatchCore, Roth et al., CVPR 2022).
 
-    Fitting takes one epoch over the normal images. Features are kept as they are; beyond `bank_size`, a greedy coreset
-    of them is. As long as no coreset has to be chosen, neither the order of the images nor the number of processes
-    matters; a coreset is one of the coresets of parts, which depend on both.
+    Fitting takes one epoch over the normal images. All features are kept; if there are more than `bank_size`, they are
+    reduced to a greedy coreset. Without a coreset, the result depends neither on the order of the images nor on the
+    number of processes. With a coreset it depends on both, because coresets of parts of the images are combined.
 
     Args:
         encoder: The encoder's weights.
@@ -32,8 +32,8 @@ class Neighbours(StatisticsDetector):
             features of all positions, as published.
         bank_size: Maximum number of features in the memory bank, over all positions (of images, if `pooled`). None
             keeps all.
-        reweight: b, the number of neighbours of the nearest feature that reweight the score, by equation 7 of the
-            paper. 0 turns reweighting off.
+        reweight: Number b of neighbours of the nearest feature that are used to reweight the score, by equation 7 of
+            the paper. 0 turns reweighting off.
         pooled: Whether to compare the mean feature of an image instead of the feature of each position. The score is
             then the mean distance to the 3 nearest images, and the map shows the contribution of each position.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.

@@ -28,8 +28,8 @@ class PaDiM(StatisticsDetector):
 
     Args:
         encoder: The encoder's weights.
-        features: Which of its features describe a position. Published are layers 1 to 3 as they are, at the resolution
-            of the first.
+        features: Which encoder features describe a position. The paper uses layers 1 to 3 without averaging, at the
+            resolution of the first.
         channels: d, the number of feature channels that are used (all, if there are fewer), drawn at random by the
             seed.
         ridge: Added to the diagonal of every covariance. It must be above 0, or with shrinkage at least 0.

@@ -28,9 +28,9 @@ from ccd_lightning.ranges import above, at_least
 
 @dataclass
 class Centring:
-    """What the centres of the classes are of, and what they are used for.
+    """How the centres of the classes are computed and used.
 
-    The paper was not available, and the public summary of it does not say which of these it has.
+    The paper was not available, and its public summary does not say which of these variants it uses.
 
     Attributes:
         space: Whether centres are computed on the encoder's "features" or on their "projection". The projection head
@@ -53,24 +53,24 @@ class PMSACL(CCD):
 
         L = w_con L_con + w_cla L_cla + w_pos L_pos + w_ctr L_ctr
 
-    Its strong family is `transforms.medmix.MedMix`, whose classes are numbers of pseudo-lesions. Each class has a
-    centre: the mean of its training views' features, computed once, when a fit begins, with the encoder that it
-    starts from, and kept in the checkpoint. L_ctr pulls the features of a class towards its centre
-    (`losses.centring`). L_con contrasts what is left without it, instances of one class less than those of different
-    ones (`losses.contrastive`). The rest is CCD's.
+    Its strong family is `transforms.medmix.MedMix`, with the number of pseudo-lesions as class. Each class has a
+    centre: the mean feature of its training views, computed once at the start of a fit with the initial encoder, and
+    stored in the checkpoint. L_ctr pulls the features of a class towards its centre (`losses.centring`). L_con is
+    computed after subtracting the centres, and contrasts instances of the same class less than those of different
+    classes (`losses.contrastive`). Everything else is as in CCD.
 
-    The paper was not available, only a public summary of it. What the summary leaves open is an option, whose default
-    is our own choice: alpha, the temperature, and all of `centring`.
+    The paper was not available, only a public summary of it. Everything that the summary does not specify is an option
+    with our own default: alpha, the temperature, and all of `centring`.
 
     Args:
         alpha: Factor of the temperature for two views of the same class. Above 1, these are contrasted less.
         centring_weight: Weight w_ctr of the centring loss. 0 turns it off.
         centring: How centres are computed and used.
-        options: Those of `CCD`.
+        options: Options of `CCD`.
 
     Attributes:
-        centres: (K, D); NaN until a fit has begun.
-        centre_spread: A scalar, the mean squared distance of the initial features from them.
+        centres: Centres of the classes, (K, D); NaN before the first fit.
+        centre_spread: Mean squared distance of the initial features from their centres, a scalar.
     """
 
     centres: Tensor

@@ -21,7 +21,8 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import refuse
 
 RANGES = {"betas": "from 0 to less than 1, each", "rho": "from 0 to 1"}  # all other options: 0 or more
-NAMES = {"learning rate": "lr", "learning_rate": "lr", "epsilon": "eps", "beta": "betas"}  # in messages: option
+# Names in the optimisers' error messages, and the options that they refer to.
+NAMES = {"learning rate": "lr", "learning_rate": "lr", "epsilon": "eps", "beta": "betas"}
 
 
 def build_optimizer(make: OptimizerCallable, parameters: Any) -> Optimizer:

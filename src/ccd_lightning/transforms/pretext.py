@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 class PretextViews:
     """Draws the K strongly augmented versions of an image, weak views of each, and two neighbouring patches.
 
-    Everything drawn is a function of (seed, epoch, index): it depends neither on the number of workers, nor on the
-    batch that an image is in, nor on what was drawn before.
+    All random draws are a function of (seed, epoch, index). They depend neither on the number of workers, nor on the
+    batch of an image, nor on earlier draws.
 
-    Weak views follow the strong augmentation, but for those that would turn one of its classes into another
-    (`weak_first`, such as the mirror before a rotation). These are drawn for each view before the family acts on it;
-    what the family draws itself is the same for both views of an instance.
+    Weak augmentations are applied after the strong augmentation, except for those that would turn one of its classes
+    into another (`weak_first`, such as a flip with rotations). These are applied to each view before the strong
+    augmentation, whose random draws are the same for both views of an instance.
 
     Args:
         family: The strong augmentations: a class of `transforms.strong`, or your own class with the same interface.
@@ -48,7 +48,7 @@ class PretextViews:
             its workers, and is not faster on a CPU. The views differ, but follow the same distribution.
 
     Raises:
-        ValueError: If the settings of the weak views, the number of pairs or the family's attributes are impossible.
+        ValueError: If the settings of the weak views, the number of pairs or the family's attributes are invalid.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from ccd_lightning.ranges import at_least, refuse, within
 
 @dataclass
 class Scale:
-    """What a scale looks at, and how its score and map are weighed.
+    """Size of a scale, and weights of its score and map.
 
     Attributes:
         size: Side of the reconstructed image or window, in pixels: 8, 16, ..., 512.
@@ -38,7 +38,7 @@ class Scale:
 
 @dataclass
 class WindowScale(Scale):
-    """The local scale, which looks through windows.
+    """Settings of the local scale, which uses windows.
 
     Attributes:
         stride: Distance between neighbouring windows in scoring, in pixels.
