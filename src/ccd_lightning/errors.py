@@ -1,13 +1,13 @@
-"""The one exception that stands for a user's mistake."""
+"""Exceptions for user errors and termination."""
 
 
 class UserError(Exception):
-    """A mistake in a path, a config key, an image, a mask or a checkpoint.
+    """An error in a path, a config key, an image, a mask or a checkpoint.
 
-    The message is one or two sentences that name the culprit and the way out. The command line prints it without a
-    traceback and exits with code 2.
+    The message gives the cause and the fix in one or two sentences. The command line prints it without a traceback and
+    exits with code 2.
     """
 
 
 class Terminated(BaseException):
-    """The process was asked to stop by SIGTERM; its text says how to go on."""
+    """Raised when SIGTERM asks the process to stop; the message says how to resume."""

@@ -1,4 +1,4 @@
-"""A fitted detector as a file that does not need this package: ONNX, or torch.export's own format."""
+"""Exports a fitted detector to a file that does not need this package: ONNX or torch.export format."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from ccd_lightning.models.content import whole
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.visualization.overlays import palette
 
-OPSET = 18  # what torch translates to; it has Col2Im, with which IGD's windows are put together again
-METADATA = "metadata.json"  # in a file of torch.export
+OPSET = 18  # native opset of torch's exporter; includes Col2Im, which merges IGD's windows
+METADATA = "metadata.json"  # name of the metadata in a torch.export file
 INPUTS = {"uint8": torch.uint8, "float": torch.float32}
 TOLERANCE = 1e-4
 
 Outputs = dict[str, Tensor]
-Scoring = Callable[..., Outputs]  # of the inputs that the file takes, in their order
+Scoring = Callable[..., Outputs]  # takes the inputs of the file, in order
 
 
 class Scorer(nn.Module):
-    """What is exported: a detector with its decision.
+    """The module that is exported: a detector with its decision.
 
     Args:
         detector: A fitted detector, on the CPU.
 
     Attributes:
-        inputs: The names of what it takes: `images`, and with a letterbox `content`.
+        inputs: Names of the inputs: `images`, and with a letterbox also `content`.
     """
 
     def __init__(self, detector: OneClassDetector) -> None:
@@ -51,34 +51,34 @@ class Scorer(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor, content: Tensor | None = None) -> Outputs:
-        """Scores working images; where they are to be cut into tiles, all tiles of the batch at once.
+        """Scores working images; with tiling, all tiles of the batch at once.
 
         Args:
-            images: (B, 3, H, W), uint8 from 0 to 255 or float32 from 0 to 1.
-            content: Top, left, bottom and right of what of each is the image and not the margin of a letterbox, in
-                pixels, (B, 4) int64; None where there is no margin.
+            images: Images (B, 3, H, W), uint8 from 0 to 255 or float32 from 0 to 1.
+            content: Content boxes without the letterbox padding: top, left, bottom and right in pixels, (B, 4) int64.
+                None without padding.
 
         Returns:
-            `score` (B,), `decision` (B,) bool, True where abnormal, and `map` (B, H, W). There is no decision where the
-            detector has no threshold.
+            `score` (B,), `decision` (B,) bool, True for abnormal images, and `map` (B, H, W). There is no decision if
+            the detector has no threshold.
         """
         scores, maps = self.detector(unit_range(images) if images.dtype == torch.uint8 else images, content)
         return {"score": scores, **self.decide(scores), "map": maps}
 
     def decide(self, scores: Tensor) -> Outputs:
-        """The entry `decision`, or none."""
+        """Returns the entry `decision`, or {} if the detector has no threshold."""
         return {"decision": scores > self.detector.threshold} if self.decides else {}
 
 
 def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
-    """What a user of the file has to know, as text: it becomes the file's metadata.
+    """Returns the metadata of the file: what its users must know, as text.
 
     Args:
-        detector: It knows the size of its images.
-        kind: "uint8" or "float", the pixels to be given.
+        detector: Detector with known preprocessing.
+        kind: Type of the input pixels, "uint8" or "float".
 
     Raises:
-        UserError: If the detector does not know the size.
+        UserError: If the preprocessing of the detector is unknown.
     """
     if detector.preprocessing is None:
         raise UserError("The checkpoint holds no config, so the size of its images is not known. Fit the run again.")
@@ -104,21 +104,21 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
 
 
 def write_onnx(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
-    """Writes ONNX, with weights beside it in `FILE.data` where it would be larger than 2 GB.
+    """Writes an ONNX file, with separate weights in `FILE.data` if it would be larger than 2 GB.
 
     Args:
-        detector: To export.
-        file: To write.
-        kind: "uint8" or "float", the pixels to be given.
+        detector: Detector to export.
+        file: File to write.
+        kind: Type of the input pixels, "uint8" or "float".
 
     Returns:
-        Scores with the file.
+        Function that scores images with the file.
     """
     metadata, scorer = describe(detector, kind), Scorer(detector)
     example = _example(scorer, kind)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")  # both inputs have it
+        warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")  # both inputs use it
         program = torch.onnx.export(
             scorer,
             example,
@@ -131,25 +131,25 @@ def write_onnx(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
         )
     assert program is not None
     for node in program.model.graph:
-        node.metadata_props.clear()  # where in which source file it comes from
+        node.metadata_props.clear()  # removes paths of source files
     program.model.metadata_props.update(metadata)
     program.save(file)
     return open_onnx(file)
 
 
 def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
-    """Writes what `torch.export.load` reads; arguments and return value are those of `write_onnx`."""
+    """Writes a file for `torch.export.load`; arguments and return value are those of `write_onnx`."""
     metadata = json.dumps(describe(detector, kind), indent=2)
     scorer, batch = Scorer(detector), torch.export.Dim("batch", min=1)
     example = _example(scorer, kind)
     with torch.no_grad():
-        scorer(*example)  # finds where the encoder's units look, which is no part of what is exported
+        scorer(*example)  # caches the grids of the encoder, whose computation must not be exported
     shapes = {name: {0: batch} for name in scorer.inputs}
     program = torch.export.export(scorer, example, dynamic_shapes=shapes, strict=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No complete tensor found")  # harmless on the CPU
         torch.export.save(program, content := io.BytesIO(), extra_files={METADATA: metadata})
-    file.write_bytes(content.getbuffer())  # torch itself ends the process where the disk is full
+    file.write_bytes(content.getbuffer())  # torch itself would crash the process on a full disk
     scoring: Scoring = torch.export.load(file).module()
     return scoring
 
@@ -162,17 +162,20 @@ def _example(scorer: Scorer, kind: str) -> tuple[Tensor, ...]:
 
 
 def _tiles(preprocessing: Preprocessing) -> dict[str, float] | None:
-    """The tiles, with the overlap in pixels; None where there are none."""
+    """Returns the tiling with the overlap in pixels; None without tiling."""
     tiles = preprocessing.tiling
     return None if tiles is None else {"side": tiles.side, "overlap": tiles.shared, "top": tiles.top}
 
 
 def open_onnx(file: Path, threads: int = 0) -> Scoring:
-    """Opens a file that `write_onnx` wrote, with onnxruntime on the CPU.
+    """Opens a file written by `write_onnx`, with onnxruntime on the CPU.
 
     Args:
-        file: To open.
-        threads: How many to use; 0 for as many as there are cores.
+        file: File to open.
+        threads: Number of threads; 0 uses one per core.
+
+    Returns:
+        Function that scores images with the file.
     """
     import onnxruntime
 
@@ -191,16 +194,16 @@ def open_onnx(file: Path, threads: int = 0) -> Scoring:
 
 @torch.no_grad()
 def greatest_difference(scoring: Scoring, detector: OneClassDetector, *given: Tensor) -> float:
-    """How far a file's scores and maps are from the detector's own, of all images and of the first one alone.
+    """Compares the scores and maps of an exported file with those of the detector, for a batch and its first image.
 
     Args:
-        scoring: What writing the file returned.
-        detector: What was exported.
-        given: What the file takes: images (B, 3, H, W) of its kind, and with a letterbox content (B, 4).
+        scoring: Function returned when the file was written.
+        detector: Detector that was exported.
+        given: Inputs of the file: images (B, 3, H, W) of its pixel type, and with a letterbox content boxes (B, 4).
 
     Returns:
-        The greatest absolute difference of a score or a map's pixel, relative to the range of the detector's maps (the
-        largest less the smallest pixel of all); infinite where a decision is not that of score and threshold.
+        The greatest absolute difference of a score or map value, relative to the range of the detector's maps (their
+        largest minus their smallest value); infinite if a decision does not match score and threshold.
     """
     scorer = Scorer(detector)
     differences = []
@@ -210,4 +213,4 @@ def greatest_difference(scoring: Scoring, detector: OneClassDetector, *given: Te
         differences += [(found[name] - expected[name]).abs().max() / span for name in ("score", "map")]
         if not all(torch.equal(found[name], right) for name, right in scorer.decide(found["score"]).items()):
             return float("inf")
-    return float(torch.stack(differences).max())  # NaN where there is any
+    return float(torch.stack(differences).max())  # NaN if any difference is NaN

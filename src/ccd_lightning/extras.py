@@ -1,4 +1,4 @@
-"""Optional packages: how to install those of an extra."""
+"""Installation commands for optional packages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from shlex import quote
 
 
 def pip_install(extra: str) -> str:
-    """The command that installs the packages of an extra of pyproject.toml, wherever this package came from.
+    """Returns the command that installs the packages of an extra of pyproject.toml.
+
+    It works however this package was installed.
 
     Args:
-        extra: Its name, such as "dicom".
+        extra: Name of the extra, such as "dicom".
 
     Returns:
-        `pip install` with each package and its range of versions.
+        `pip install` with each package and its version range.
     """
     marker = re.compile(rf"""(?P<package>[^;]+?) *; *extra == ["']{re.escape(extra)}["']""")
     try:
         found = map(marker.fullmatch, requires("ccd-lightning") or [])
         packages = [match["package"] for match in found if match]
-    except PackageNotFoundError:  # run from its source, without having been installed
+    except PackageNotFoundError:  # run from source, without installation
         packages = []
     return " ".join(["pip install", *map(quote, packages or [f"ccd-lightning[{extra}]"])])

@@ -1,8 +1,8 @@
-"""Where the values of a map belong in the image.
+"""Positions of the values of a feature map in the image, and resampling between such grids.
 
-Coordinates are those of pixel centres: pixel x lies at x. A convolution of stride s that pads half of its kernel, as
-all of ResNet's do, centres its unit k on pixel s k; a cell of s x s pixels that are pooled is centred on
-s k + (s - 1) / 2. Whoever brings a map to another resolution says which of these it is, and `resample` does the rest.
+Coordinates refer to pixel centres: pixel x is at x. A convolution of stride s with half-kernel padding, as in ResNets,
+centres its unit k on pixel s k. A pooled cell of s x s pixels is centred on s k + (s - 1) / 2. Callers of `resample`
+pass the matching grid.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 
 
 class Grid(NamedTuple):
-    """Where a map's units look: unit k is centred on pixel `offset + stride k`, along both axes.
+    """Grid of a map's units in the image: unit k is centred on pixel `offset + stride k`, along both axes.
 
     Attributes:
-        stride: Pixels from one unit to the next, > 0.
-        offset: Pixel that the first unit is centred on.
+        stride: Distance between neighbouring units in pixels, > 0.
+        offset: Pixel on which the first unit is centred.
     """
 
     stride: float
@@ -31,32 +31,32 @@ class Grid(NamedTuple):
 
 Matrix = NDArray[np.float64]
 IMAGE = Grid(1)
-Grids = Grid | tuple[Grid, Grid]  # along both axes, or along rows and along columns
+Grids = Grid | tuple[Grid, Grid]  # the same grid for both axes, or one for rows and one for columns
 
 
 def pooled(factor: int) -> Grid:
-    """The grid of a map whose units each stand for a cell of `factor` x `factor` pixels."""
+    """Returns the grid of a map whose units are cells of `factor` x `factor` pixels."""
     return Grid(factor, (factor - 1) / 2)
 
 
 def rescaled(grid: Grid, scale: float) -> Grid:
-    """The grid in another image, whose sides are `scale` times as long as those of the image that the grid is of."""
+    """Returns the grid for an image whose sides are scaled by `scale`."""
     return Grid(grid.stride * scale, (grid.offset + 0.5) * scale - 0.5)
 
 
 def resample(maps: Tensor, source: Grids, target: Grids, size: Sequence[int]) -> Tensor:
-    """Brings maps to another grid, by linear interpolation between the nearest units along each axis.
+    """Resamples maps to another grid, by linear interpolation between the nearest units along each axis.
 
-    Beyond the outermost units, the map has their values.
+    Beyond the outermost units, their values are repeated.
 
     Args:
-        maps: (..., h, w).
-        source: The maps' grid.
-        target: The grid to bring them to.
-        size: Height and width H, W of the result, in units of `target`.
+        maps: Maps, (..., h, w).
+        source: Grid of the maps.
+        target: Grid of the result.
+        size: Height and width (H, W) of the result, in units of `target`.
 
     Returns:
-        (..., H, W).
+        Resampled maps, (..., H, W).
     """
     return multiplied(maps, interpolations(maps.shape[-2:], source, target, size))
 
@@ -64,7 +64,7 @@ def resample(maps: Tensor, source: Grids, target: Grids, size: Sequence[int]) ->
 def interpolations(
     units: Sequence[int], source: Grids, target: Grids, size: Sequence[int]
 ) -> tuple[Matrix | None, Matrix | None]:
-    """The matrices of `resample` for maps of `units` rows and columns; None where an axis stays as it is."""
+    """Returns the matrices of `resample` for maps with `units` rows and columns; None for an axis that is unchanged."""
     sources, targets = ((grid, grid) if isinstance(grid, Grid) else grid for grid in (source, target))
     down, across = (
         None if own == wanted and count == length else interpolation(count, own, wanted, length)
@@ -74,14 +74,14 @@ def interpolations(
 
 
 def are_channels_last(maps: Tensor) -> bool:
-    """Whether the channels of maps (B, C, h, w) lie side by side in memory; never during an export."""
-    if torch.compiler.is_exporting() or maps.ndim != 4:  # where a look at the memory would fix the size of the batch
+    """Returns whether maps (B, C, h, w) have the channels-last memory format; always False during an export."""
+    if torch.compiler.is_exporting() or maps.ndim != 4:  # in an export, the check would fix the batch size
         return False
     return maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
 
 
 def _multiplied_channels_last(maps: Tensor, down: Tensor | None, across: Tensor | None) -> Tensor:
-    """The same for maps (B, C, h, w) whose channels lie side by side in memory, which those of the result then do."""
+    """Computes `multiplied` for maps (B, C, h, w) in channels-last memory format, which the result has too."""
     inner = maps.permute(0, 2, 3, 1)  # (B, h, w, C)
     if down is not None:
         inner = (down @ inner.flatten(2)).view(len(inner), -1, *inner.shape[2:])
@@ -89,11 +89,11 @@ def _multiplied_channels_last(maps: Tensor, down: Tensor | None, across: Tensor 
 
 
 def cut_boxes(maps: Tensor, boxes: Tensor | None) -> Iterator[Tensor]:
-    """The part (h, w) of each map (B, H, W) that lies in its box: top, left, bottom and right in pixels, (B, 4).
+    """Yields the part (h, w) of each map inside its box.
 
     Args:
-        maps: Of any type.
-        boxes: Whole numbers; None for all of each map.
+        maps: Maps of any dtype, (B, H, W).
+        boxes: Top, left, bottom and right in whole pixels, (B, 4); None yields the whole maps.
     """
     if boxes is None:
         yield from maps
@@ -104,7 +104,7 @@ def cut_boxes(maps: Tensor, boxes: Tensor | None) -> Iterator[Tensor]:
 
 @functools.lru_cache(maxsize=256)
 def interpolation(units: int, source: Grid, target: Grid, length: int) -> Matrix:
-    """What `resample` multiplies an axis of `units` units with: (length, units), rows that sum up to 1."""
+    """Returns the matrix by which `resample` multiplies an axis of `units` units: (length, units), rows sum to 1."""
     places = (target.offset + target.stride * np.arange(length) - source.offset) / source.stride
     places = places.clip(0, units - 1)  # in units of the source
     below = places.astype(np.int64).clip(max=max(units - 2, 0))
@@ -115,16 +115,16 @@ def interpolation(units: int, source: Grid, target: Grid, length: int) -> Matrix
 
 
 def multiplied(maps: Tensor, matrices: tuple[Matrix | None, Matrix | None]) -> Tensor:
-    """Multiplies the columns of maps with one matrix, their rows with another.
+    """Multiplies the columns of maps by one matrix and their rows by another.
 
-    Products of matrices are what machines are fastest at: faster here than to gather neighbours or to convolve.
+    Matrix products are faster here than gathering neighbours or convolutions.
 
     Args:
-        maps: (..., h, w).
-        matrices: (H, h) and (W, w); None leaves an axis as it is.
+        maps: Maps, (..., h, w).
+        matrices: Matrices (H, h) and (W, w); None leaves an axis unchanged.
 
     Returns:
-        (..., H, W).
+        Maps (..., H, W).
     """
     down, across = (None if one is None else torch.as_tensor(one).to(maps.dtype).to(maps.device) for one in matrices)
     if are_channels_last(maps):

@@ -1,4 +1,4 @@
-"""How much memory there is, so that what does not fit is refused before the work begins."""
+"""Measures available and used memory, so that jobs that do not fit are rejected before they start."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from ccd_lightning.errors import UserError
 
 MEMINFO = Path("/proc/meminfo")
-LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of a container
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of containers
 GB = 10**9
 
 
 def available_memory() -> float:
-    """Bytes of main memory that this process may take: what is available, or a container's limit; inf if not known."""
+    """Returns the bytes of main memory that are available to this process, or a container's limit; inf if unknown."""
     found = [float("inf")]
     if MEMINFO.is_file():
         fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
@@ -28,13 +28,13 @@ def available_memory() -> float:
 
 
 def require(needed: float, available: float, what: str, way_out: str) -> None:
-    """Refuses what does not fit.
+    """Checks that memory or disk space is sufficient.
 
     Args:
-        needed: Bytes.
-        available: Bytes.
-        what: What needs them, and of which memory or disk, as the beginning of a sentence.
-        way_out: What to change, as a sentence.
+        needed: Number of bytes that are needed.
+        available: Number of bytes that are available.
+        what: Start of the error message: what needs the memory, and which memory or disk.
+        way_out: What the user can change, as a sentence.
 
     Raises:
         UserError: If more is needed than available.
@@ -44,12 +44,12 @@ def require(needed: float, available: float, what: str, way_out: str) -> None:
 
 
 def size(count: float) -> str:
-    """A number of bytes in GB."""
+    """Formats a number of bytes in GB."""
     return f"{count / GB:,.0f} GB" if count >= 10 * GB else f"{count / GB:.2g} GB"
 
 
 def reset_peak_memory() -> None:
-    """Has `peak_memory` count from now on, where the system can."""
+    """Resets the counters of `peak_memory`, if the system supports it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
@@ -57,7 +57,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> tuple[int | None, int | None]:
-    """The most main memory and the most GPU memory in bytes that this process had; None where not known."""
+    """Returns the peak main memory and the peak GPU memory of this process in bytes; None if unknown."""
     main, gpu = None, None
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Ranges of options: one check, and one sentence, for all constructors."""
+"""Range checks of options, with uniform error messages, for all constructors."""
 
 from __future__ import annotations
 
@@ -7,69 +7,66 @@ from typing import NoReturn
 
 from ccd_lightning.errors import UserError
 
-FAMILY = "data.views.family"  # the option that strong augmentations are given by
+FAMILY = "data.views.family"  # option of the strong augmentation family
 
 
 class RangeError(UserError, ValueError):
-    """An option that is out of its range; a `ValueError` for those who call a constructor themselves."""
+    """Raised if an option is out of range; also a `ValueError`, for calls from Python."""
 
 
 def at_least(option: str, value: float | None, low: float, note: str = "") -> None:
-    """Refuses what is below a number, or infinite, or no number; None, which means no limit, passes.
+    """Checks that a value is finite and at least `low`; None, which means no limit, is accepted.
 
     Args:
-        option: Its full key, as it is given on the command line.
-        value: What was given.
-        low: The least it may be.
-        note: What else there is to know, after the range.
+        option: Full key of the option, as on the command line.
+        value: Value of the option.
+        low: Minimum.
+        note: Text that follows the range in the error message.
 
     Raises:
-        RangeError: If it is out of range.
+        RangeError: If the value is out of range.
     """
     if value is not None and not low <= value < math.inf:
         refuse(option, value, f"{low:g} or more{note}")
 
 
 def above(option: str, value: float, low: float, note: str = "") -> None:
-    """Refuses what is not above a number, or infinite, or no number; arguments and error as in `at_least`."""
+    """Checks that a value is finite and greater than `low`; arguments and errors are those of `at_least`."""
     if not low < value < math.inf:
         refuse(option, value, f"above {low:g}{note}")
 
 
 def within(option: str, value: float, low: float, high: float, note: str = "") -> None:
-    """Refuses what is not from one number to another, or no number; arguments and error as in `at_least`."""
+    """Checks that low <= value <= high; other arguments and errors are those of `at_least`."""
     if not low <= value <= high:
         refuse(option, value, f"from {low:g} to {high:g}{note}")
 
 
 def between(option: str, value: float, low: float, high: float, note: str = "") -> None:
-    """Refuses what is not between two numbers, neither of which it may be; arguments and error as in `at_least`."""
+    """Checks that low < value < high; other arguments and errors are those of `at_least`."""
     if not low < value < high:
         refuse(option, value, f"between {low:g} and {high:g}{note}")
 
 
 def rising(option: str, value: tuple[float, float], low: float, high: float) -> None:
-    """Refuses two numbers that do not rise, or are not above the one end and up to the other; error as in `at_least`.
-
-    Two equal numbers rise.
-    """
+    """Checks that low < value[0] <= value[1] <= high; other arguments and errors are those of `at_least`."""
     if not low < value[0] <= value[1] <= high:
         refuse(option, list(value), f"two numbers that rise, above {low:g} and up to {high:g}")
 
 
 def seed_in_range(option: str, value: int) -> None:
-    """Refuses what is no seed of NumPy's and torch's generators alike; error as in `at_least`."""
+    """Checks that a value is a valid seed for both NumPy and torch; arguments and errors are those of `at_least`."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
         refuse(option, value, f"a whole number from 0 to {2**32 - 1}")
 
 
 def refuse(option: str, value: object, range_: str) -> NoReturn:
-    """Says that an option has to be something else.
+    """Raises the error for an invalid option.
 
     Args:
-        option: Its full key.
-        value: What was given.
-        range_: What it has to be, in words.
+        option: Full key of the option.
+        value: Value of the option.
+        range_: Description of the valid range, used in the error message.
 
     Raises:
         RangeError: Always.

@@ -1,4 +1,4 @@
-"""Reading small files that a program wrote: all of one, and nothing that would never end or fill the memory."""
+"""Reads small text files safely: no pipes or devices that never end, and no files that would fill the memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 import stat
 from pathlib import Path
 
-MOST_BYTES = 1 << 24  # of records, configs and results; the largest of them have some hundred kilobytes
-MOST_NAMES = 1 << 28  # of tables that name the images of a data set
+MOST_BYTES = 1 << 24  # limit for records, configs and results, which have a few hundred kilobytes at most
+MOST_NAMES = 1 << 28  # limit in bytes for tables with the images of a data set
 
 
 def check_regular(path: Path) -> os.stat_result:
-    """Refuses what is no regular file before it is opened: a pipe may never open, a device may never end.
+    """Checks that a path is a regular file before it is opened: opening a pipe may block, and a device may never end.
 
     Raises:
-        OSError: If it is a pipe, a socket, a device or a folder, or is not there; with the path.
+        OSError: If it is a pipe, a socket, a device or a folder, or does not exist. The error contains the path.
     """
     try:
         found = path.stat()
@@ -27,15 +27,15 @@ def check_regular(path: Path) -> os.stat_result:
 
 
 def read_text(path: Path, most: int = MOST_BYTES, errors: str = "strict") -> str:
-    """The text of a regular file in UTF-8, with or without a byte order mark.
+    """Reads the text of a regular file in UTF-8, with or without a byte order mark.
 
     Args:
-        path: The file.
-        most: Bytes that it may have.
-        errors: What becomes of bytes that are not UTF-8, as in `bytes.decode`.
+        path: Path of the file.
+        most: Maximum size of the file in bytes.
+        errors: Handling of bytes that are not UTF-8, as in `bytes.decode`.
 
     Raises:
-        OSError: If it cannot be read, is no regular file, or is larger.
+        OSError: If the file cannot be read, is not a regular file, or is too large.
         UnicodeDecodeError: If it is not UTF-8 and `errors` is "strict".
     """
     if check_regular(path).st_size > most:

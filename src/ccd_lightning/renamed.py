@@ -1,4 +1,4 @@
-"""Names in checkpoints of older versions, and what they are called now."""
+"""Translates names in checkpoints of older versions to the current ones."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ MODULES = {"ccd_lightning.data.sets.": "ccd_lightning.data.datasets."}
 VIEWS = {"hole": "cutout_size", "weak": "augment_on"}
 DATA = {"range": "window"}
 LOCAL_SCALE = {"drawn": "windows_per_image", "chunk": "chunk_size"}
-PADIM = "ccd_lightning.modules.padim.PaDiM"  # whose option `layers` is one of its features' now
+PADIM = "ccd_lightning.modules.padim.PaDiM"  # its option `layers` has moved to `features`
 TENSORS = {"stem.0": "conv1", "stem.1": "bn1"}
-OWN_VIEWS = "ccd_lightning.transforms.pretext.PretextViews"  # others may have options by any name
+OWN_VIEWS = "ccd_lightning.transforms.pretext.PretextViews"  # other classes may use any option names
 
 
 def current_modules(text: str) -> str:
-    """A config's text with the names that modules have now."""
+    """Replaces old module names in the text of a config."""
     for old, new in MODULES.items():
         text = text.replace(old, new)
     return text
 
 
 def current_config(config: Any) -> Any:
-    """A config with the names that options have now; the rest of it stays as it is, whatever it is."""
+    """Replaces old option names in a config; everything else, including invalid content, is unchanged."""
     config = _renamed(config, ("model", "init_args", "local_scale"), LOCAL_SCALE)
     config = _renamed(config, ("data", "init_args"), DATA)
     model = config.get("model") if isinstance(config, dict) else None
@@ -38,13 +38,13 @@ def current_config(config: Any) -> Any:
 
 
 def current_hyperparameters(settings: dict[str, Any]) -> dict[str, Any]:
-    """A model's hyper-parameters with the names that they have now."""
+    """Replaces old option names in a model's hyper-parameters."""
     renamed: dict[str, Any] = _renamed(settings, ("local_scale",), LOCAL_SCALE)
     return _features(renamed) if settings.get("_class_path") == PADIM else renamed
 
 
 def _features(settings: Any) -> Any:
-    """PaDiM's options with the levels among its features."""
+    """Moves PaDiM's option `layers` into `features`."""
     if not isinstance(settings, dict) or "layers" not in settings:
         return settings
     others = {name: value for name, value in settings.items() if name != "layers"}
@@ -52,7 +52,7 @@ def _features(settings: Any) -> Any:
 
 
 def _renamed(settings: Any, path: Sequence[str], names: Mapping[str, str]) -> Any:
-    """A copy of settings whose keys at a path have other names."""
+    """Returns a copy of settings in which keys of the mapping at a path are renamed."""
     if not isinstance(settings, dict):
         return settings
     if not path:
@@ -62,7 +62,7 @@ def _renamed(settings: Any, path: Sequence[str], names: Mapping[str, str]) -> An
 
 
 def rename_tensors(state: dict[str, Any]) -> None:
-    """Gives the tensors of a checkpoint today's names: before version 0.2, ResNet-18 was the encoder itself."""
+    """Replaces old tensor names in a state dict: before version 0.2, the encoder was a ResNet-18 without a wrapper."""
     for name in list(state):
         found = re.fullmatch(r"(encoder|local_encoder)\.(stem\.0|stem\.1|layer[1-4])\.(.+)", name)
         if found:

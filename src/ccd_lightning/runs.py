@@ -1,6 +1,6 @@
 """Run folders: runs/<name>/<version>/ with config, checkpoints and results.
 
-A run is finished when its folder holds `run.json`, which `ccd fit` writes last.
+A run is finished if its folder contains `run.json`, which `ccd fit` writes last.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ccd_lightning.reading import read_text
 ROOT = Path("runs")
 RECORD = "run.json"
 LATEST = "latest"
-CONFIG = "config.yaml"  # as Lightning names it
-MANIFEST = "manifest.csv"  # which image was in which split
+CONFIG = "config.yaml"  # Lightning's name
+MANIFEST = "manifest.csv"  # the split of each image
 FIRST = "ccd fit --config ccd_synthetic"
 CHECKPOINTS = "checkpoints"
-MOST_FOLDERS = 20_000  # that are looked through for runs: about a second
+MOST_FOLDERS = 20_000  # maximum number of folders that are searched for runs, which takes about a second
 
 
 def newest_run(root: Path = ROOT) -> Path:
-    """The run below a folder that finished last.
+    """Returns the run below a folder that finished last.
 
     Raises:
-        UserError: If there is none.
+        UserError: If no run has finished.
     """
     runs = [run for run in runs_below(root) if (run / RECORD).exists()]
     finished = finished_runs(runs)
@@ -49,28 +49,28 @@ def newest_run(root: Path = ROOT) -> Path:
 
 
 def runs_below(root: Path) -> Iterator[Path]:
-    """The runs in a folder, at any depth, finished or not; the folder may be a run itself.
+    """Yields the runs in a folder at any depth, finished or not; the folder may be a run itself.
 
     Raises:
-        UserError: If more folders lie below it than a folder of runs has, such as below `/`.
+        UserError: If there are too many folders below it, for example below `/`.
     """
     for number, (folder, inner, files) in enumerate(os.walk(root)):
         if number == MOST_FOLDERS:
             raise UserError(
                 f"{root}: more than {MOST_FOLDERS:,} folders, too many to search for runs. Give the folder of the run."
             )
-        inner[:] = [name for name in inner if name != LATEST]  # the same run once more, where links are folders
+        inner[:] = [name for name in inner if name != LATEST]  # duplicate of a run, on systems where links are folders
         if RECORD in files or {RECORD, CHECKPOINTS} & {*inner}:
             inner.clear()
             yield Path(folder)
 
 
 def finished_runs(runs: Iterable[Path], warn: bool = True) -> dict[Path, datetime]:
-    """When runs that have a record finished.
+    """Returns the times at which runs with a record finished.
 
     Args:
-        runs: Their folders.
-        warn: Whether to say whose record cannot be used.
+        runs: Folders of the runs.
+        warn: Whether to print a warning for records that cannot be read.
     """
     found: dict[Path, datetime] = {}
     for run in runs:
@@ -83,44 +83,44 @@ def finished_runs(runs: Iterable[Path], warn: bool = True) -> dict[Path, datetim
 
 
 def time_to_record(root: Path) -> datetime:
-    """When a run finishes: now, or after all that have finished in this folder, should the clock have been set back."""
+    """Returns the finishing time of a run: now, or if the clock was set back, after all finished runs in the folder."""
     now = datetime.now(UTC)
     others = finished_runs(_recorded(root), warn=False).values()
     return max([now, *(time + timedelta(microseconds=1) for time in others if time.year < MAXYEAR)])
 
 
 def _recorded(root: Path) -> Iterator[Path]:
-    """The folders NAME/VERSION that have a record."""
+    """Yields the folders NAME/VERSION with a record."""
     return (path.parent for path in root.glob(f"*/*/{RECORD}") if path.parent.name != LATEST)
 
 
 def how_to_go_on(run: Path | str) -> str:
-    """The command that takes up a run which is not finished."""
+    """Returns the advice to resume a run, with the command."""
     return f"Resume with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
 
 
 def way_out(folder: str | None) -> str:
-    """The command that resumes the run in a folder; empty where it has saved nothing to resume from."""
+    """Returns the advice to resume the run in a folder; empty if it has no checkpoint to resume from."""
     if folder and (Path(folder) / CHECKPOINTS / "last.ckpt").is_file():
         return how_to_go_on(os.path.relpath(folder))
     return ""
 
 
 def newest_begun(root: Path) -> Path | None:
-    """The run below a folder, finished or not, that saved its state last; None where none did."""
+    """Returns the run below a folder, finished or not, with the newest last.ckpt; None if there is none."""
     states = [run / CHECKPOINTS / "last.ckpt" for run in runs_below(root)]
-    states = [path for path in states if path.is_file()]  # no dangling links
+    states = [path for path in states if path.is_file()]  # skips broken links
     return max(states, key=lambda path: path.stat().st_mtime).parents[1] if states else None
 
 
 def newest_version(folder: Path) -> Path | None:
-    """The run of a folder of runs that was begun last, whether it has saved anything or not; None without any."""
+    """Returns the run in a folder of runs that started last, with or without checkpoints; None if there are no runs."""
     configs = [path for path in folder.glob(f"*/{CONFIG}") if path.parent.name != LATEST and path.is_file()]
     return max(configs, key=lambda path: path.stat().st_mtime).parent if configs else None
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """What `ccd fit` wrote down when the run finished.
+    """Reads the record that `ccd fit` wrote when the run finished.
 
     Raises:
         UserError: If the file is damaged, or was not written by `ccd fit`.
@@ -138,20 +138,20 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def how_to_test(run: Path) -> str:
-    """The command that tests a run, perhaps once more."""
+    """Returns the command that tests a run."""
     return command("test", "--ckpt_path", run)
 
 
 def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
-    """The checkpoint that a path stands for.
+    """Returns the checkpoint file for a path.
 
     Args:
-        path: A checkpoint file, the folder of a run, or a folder of runs (then its newest finished one).
-        prefer: Which of a run's checkpoints to take, where it has it. "last.ckpt" is asked for to go on with a run,
-            which need not be finished.
+        path: A checkpoint file, the folder of a run, or a folder of runs (its newest finished run is used).
+        prefer: Name of the preferred checkpoint of a run. "last.ckpt" is used to resume runs and also finds runs that
+            are not finished.
 
     Raises:
-        UserError: If there is nothing of the kind.
+        UserError: If there is no such run or checkpoint.
     """
     path = expand(path)
     if path.is_file():
@@ -169,7 +169,7 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
 
 
 def checkpoint_of(run: Path, prefer: str = "best.ckpt") -> Path | None:
-    """A run's preferred checkpoint, else its last one, else the newest of any name, else None."""
+    """Returns a run's preferred checkpoint, otherwise last.ckpt, otherwise the newest one, otherwise None."""
     files = (path for path in (run / CHECKPOINTS).glob("*.ckpt") if path.is_file())
     found = sorted(files, key=lambda path: path.stat().st_mtime)
     named = [run / CHECKPOINTS / name for name in (prefer, "last.ckpt")]
@@ -182,5 +182,5 @@ def _known_runs() -> str:
 
 
 def run_folder(checkpoint: Path) -> Path:
-    """Where a checkpoint's results belong: its run's folder, or the file's own when it was moved out of one."""
+    """Returns the folder for a checkpoint's results: that of its run, or of the file if it was moved out of a run."""
     return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint.parent

@@ -1,4 +1,4 @@
-"""The configs and studies that come with the package, by name."""
+"""Configs and studies that are included in the package, by name."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 
 import yaml
 
-TRAINER = "trainer"  # the folder of configs that say how to train, not what; they are added to another one
-STUDIES = "studies"  # the folder of studies, which are no configs
+TRAINER = "trainer"  # folder of configs with only trainer settings, which are combined with another config
+STUDIES = "studies"  # folder of studies, which are not configs
 
 
 def folder() -> Path:
-    """Where they are: inside the installed package, or in the checkout that it runs from."""
+    """Returns the folder of the configs: inside the installed package, or in the source checkout."""
     inside = Path(str(files("ccd_lightning"))) / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 def names() -> list[str]:
-    """The names that `--config` takes, such as `ccd_kvasir` and `trainer/gpu`."""
+    """Returns the names that `--config` accepts, such as `ccd_kvasir` and `trainer/gpu`."""
     return [path.stem for path in sorted(folder().glob("*.yaml"))] + [
         f"{TRAINER}/{path.stem}" for path in sorted((folder() / TRAINER).glob("*.yaml"))
     ]
 
 
 def find(name: str) -> Path | None:
-    """The file of a config, None where no config has this name."""
+    """Returns the file of a config, or None if no config has this name."""
     return folder() / f"{name}.yaml" if name in names() else None
 
 
 def value(name: str, key: str) -> Any:
-    """What a config says itself, not in a file that it names; None where it says nothing.
+    """Returns the value of a setting in a config, ignoring files that it includes; None if it is not set.
 
     Args:
-        name: Of the config.
-        key: Names of the settings above it and its own, with dots between.
+        name: Name of the config.
+        key: Dotted name of the setting.
     """
     file = find(name)
     found: Any = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
@@ -45,10 +45,10 @@ def value(name: str, key: str) -> Any:
 
 
 def study_names() -> list[str]:
-    """The names that `ccd study` takes, such as `published`."""
+    """Returns the names that `ccd study` accepts, such as `published`."""
     return [path.stem for path in sorted((folder() / STUDIES).glob("*.yaml"))]
 
 
 def find_study(name: str) -> Path | None:
-    """The file of a study, None where no study has this name."""
+    """Returns the file of a study, or None if no study has this name."""
     return folder() / STUDIES / f"{name}.yaml" if name in study_names() else None

@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds all of a file or none of it."""
+"""Writes files atomically: readers find either the complete file or none."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from typing import BinaryIO, Literal, TextIO
 PARTIAL = ".partial"
 DAY = 86400.0  # seconds
 NUMBERS = itertools.count()
-NAME_BYTES = 255  # of a file name, at most, on all usual file systems
-PARTIAL_BYTES = 200  # of it, in the name of a file that is not whole yet
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that spreadsheets compute
+NAME_BYTES = 255  # maximum length of a file name on all common file systems
+PARTIAL_BYTES = 200  # maximum length of the original name within the name of a partial file
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate cells that start with these characters
 
 
 @contextlib.contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """A path to write to, which replaces the file once everything is written.
+    """Yields a temporary path to write to, which replaces the file at the end of the context.
 
-    The path is in the same folder. An error or an interruption leaves the old file, or none, and removes what was
-    written so far.
+    The path is in the same folder. After an error or an interruption, the old file, if any, is kept and the temporary
+    file is removed.
 
     Args:
-        file: The file to make or to replace; its folder exists.
+        file: File to create or replace; its folder must exist.
     """
     with scratch(file) as partial:
         yield partial
@@ -42,15 +42,15 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch(place: Path) -> Iterator[Path]:
-    """A path beside a file or folder to make, for what is not whole yet; in the end, nothing is left there.
+    """Yields a temporary path next to a file or folder, which is removed at the end of the context.
 
-    What earlier processes left there is removed, if they were killed.
+    Temporary files of earlier processes that were killed are removed too.
 
     Args:
-        place: The file or folder to make.
+        place: File or folder to create.
 
     Raises:
-        OSError: With this name, if something cannot be written.
+        OSError: If something cannot be written. The error contains the name of `place`.
     """
     partial = beside(place)
     try:
@@ -62,23 +62,23 @@ def scratch(place: Path) -> Iterator[Path]:
 
 
 def open_table(file: Path, mode: Literal["r", "w", "a"] = "w") -> TextIO:
-    """Opens a CSV file; names of files in it are bytes that need not be UTF-8, as in archives from other systems."""
+    """Opens a CSV file; file names in it need not be valid UTF-8, for example if they come from other systems."""
     stream: TextIO = file.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
     return stream
 
 
 @contextlib.contextmanager
 def naming(file: Path) -> Iterator[None]:
-    """Names a file that cannot be written: streams, and torch and Pillow, which write to them, do not say which it was.
+    """Adds the file's name to write errors, because streams, torch and Pillow do not include it.
 
     Raises:
-        OSError: With the file's name, in the place of one without a name or with that of a partial file.
+        OSError: With the file's name, instead of an error without a name or with the name of a partial file.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):  # torch raises another error while it closes a file
+        while cause is not None and not isinstance(cause, OSError):  # torch raises another error on closing a file
             cause = cause.__context__
         if cause is None or not cause.errno or not (cause.filename is None or _is_partial(cause.filename)):
             raise
@@ -90,24 +90,24 @@ def _is_partial(name: object) -> bool:
 
 
 def cell(text: str) -> str:
-    """A text as a cell of a table that spreadsheets do not take for a formula.
+    """Returns a text as a table cell that spreadsheets do not evaluate as a formula.
 
-    Names of files, folders and groups are not ours: one that begins with `=` would be computed when the table is
-    opened. A space is put before it, which readers of the project's tables strip.
+    Names of files, folders and groups are untrusted: spreadsheets would evaluate one that starts with `=`. A space is
+    put before it, which this package's readers of tables strip.
     """
     return f" {text}" if text.startswith(FORMULA) else text
 
 
 def path_cell(path: str) -> str:
-    """The same of a path, which stays one that can be opened: `./=a.png`."""
+    """Returns a path as such a cell; it can still be opened, for example `./=a.png`."""
     return os.path.join(".", path) if path.startswith(FORMULA) else path
 
 
 def allocate(stream: BinaryIO, size: int) -> None:
-    """Makes a file as long as it will be: a mapped one on a disk that fills up would end the process without a word.
+    """Reserves the disk space of a file: a memory-mapped file would crash the process when the disk is full.
 
     Raises:
-        OSError: If the disk has no room for it.
+        OSError: If the disk has too little space.
     """
     stream.truncate(size)
     stream.flush()
@@ -115,25 +115,25 @@ def allocate(stream: BinaryIO, size: int) -> None:
         try:
             os.posix_fallocate(stream.fileno(), 0, size)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of file systems that cannot say
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems without support
                 raise
 
 
 def is_file_name(text: str) -> bool:
-    """Whether a text can be the name of a file or folder, which stays where it is put: no path, not "..", not empty."""
+    """Returns whether a text is a valid name of a file or folder: not a path, not "..", not empty, not too long."""
     try:
-        length = len(text.encode("utf-8", "surrogateescape"))  # whatever the locale is
+        length = len(text.encode("utf-8", "surrogateescape"))  # for any locale
     except UnicodeEncodeError:
         return False
     return 0 < length <= NAME_BYTES and text not in (".", "..") and not {"/", "\\", "\0"} & set(text)
 
 
 def short_name(name: str, most: int = NAME_BYTES) -> str:
-    """A name that file systems take: of one that is too long, a digest and the end.
+    """Shortens names that are too long for file systems to a digest and their end.
 
     Args:
-        name: Of a file.
-        most: Bytes that it may have.
+        name: Name of a file.
+        most: Maximum length in bytes.
     """
     if len(os.fsencode(name)) <= most:
         return name
@@ -145,20 +145,20 @@ def short_name(name: str, most: int = NAME_BYTES) -> str:
 
 
 def short_text(text: object, most: int = 100) -> str:
-    """A text of any length and content for a message: one line of printable characters."""
+    """Converts any text to one short line of printable characters, for messages."""
     line = "".join(part if part.isprintable() else " " for part in " ".join(str(text).split()))
     return line if len(line) <= most else f"{line[:most]}..."
 
 
 def put_in_place(partial: Path, file: Path) -> None:
-    """Replaces a file by one on the same disk, whose content is there even if the power fails right after."""
+    """Replaces a file by a partial file on the same disk, after syncing its content to survive a power failure."""
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())
     partial.replace(file)
 
 
 def atomic_link(link: Path, target: str) -> None:
-    """Makes a symbolic link, or makes an existing one point to another target; other readers never miss it."""
+    """Creates a symbolic link, or atomically changes the target of an existing one."""
     partial = beside(link)
     partial.unlink(missing_ok=True)
     partial.symlink_to(target)
@@ -166,16 +166,16 @@ def atomic_link(link: Path, target: str) -> None:
 
 
 def beside(path: Path) -> Path:
-    """A hidden path in the same folder that nobody else uses: no other call, process or machine."""
+    """Returns a hidden path in the same folder that is unique among calls, processes and machines."""
     mark = f"{_machine()}-{os.getpid()}-{next(NUMBERS)}"
     return path.with_name(f".{short_name(path.name, PARTIAL_BYTES)}.{mark}{PARTIAL}")
 
 
 def remove_leftovers(place: Path) -> None:
-    """Removes what killed processes left of a file or folder: those of this machine at once, others after a day."""
+    """Removes partial files of killed processes: those of this machine at once, others after a day."""
     for partial in place.parent.glob(f".{glob.escape(short_name(place.name, PARTIAL_BYTES))}.*{PARTIAL}"):
         machine, _, rest = partial.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")
-        with contextlib.suppress(OSError):  # it is gone already
+        with contextlib.suppress(OSError):  # already removed
             if (
                 machine == _machine() and _is_over(rest.partition("-")[0])
             ) or time.time() - partial.lstat().st_mtime > DAY:
@@ -188,21 +188,21 @@ def _machine() -> str:
 
 
 def _is_over(process: str) -> bool:
-    """Whether it is known that no process has this number."""
-    if os.name != "posix":  # elsewhere, asking would end the process
+    """Returns whether it is certain that no process has this ID."""
+    if os.name != "posix":  # on other systems, `os.kill` would end the process
         return False
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return True
-    except (OSError, ValueError, OverflowError):  # it is another user's, or no number
+    except (OSError, ValueError, OverflowError):  # a process of another user, or not a number
         return False
     return False
 
 
 def _remove(partial: Path) -> None:
-    """Removes a file or folder, as far as that is possible."""
+    """Removes a file or folder as far as possible."""
     if partial.is_dir() and not partial.is_symlink():
         shutil.rmtree(partial, ignore_errors=True)
-    with contextlib.suppress(OSError):  # of a folder that has gone, or may no longer be written to
+    with contextlib.suppress(OSError):  # the folder is gone or no longer writable
         partial.unlink(missing_ok=True)

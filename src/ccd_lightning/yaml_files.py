@@ -1,4 +1,4 @@
-"""Reading YAML files strictly: a mistake is one sentence that names the file and the line."""
+"""Reads YAML files strictly; errors are reported in one sentence with the file and the line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ccd_lightning.reading import read_text
 
 
 def read_yaml(file: Path) -> Any:
-    """The content of a YAML file, in which no key stands twice.
+    """Returns the content of a YAML file, in which no key may be repeated.
 
     Raises:
-        UserError: If it cannot be read.
+        UserError: If the file cannot be read, or a key is repeated.
     """
     try:
         return yaml.load(read_text(file), _Loader)
@@ -32,10 +32,14 @@ def read_yaml(file: Path) -> Any:
 
 
 def read_mapping(file: Path, what: str) -> dict[Any, Any]:
-    """The same, of a file that holds keys with values; `what` says in words what they should be.
+    """Returns the content of a YAML file that must contain a mapping.
+
+    Args:
+        file: Path of the file.
+        what: Description of the expected content, used in the error message.
 
     Raises:
-        UserError: If it cannot be read, or holds something else.
+        UserError: If the file cannot be read, or does not contain a mapping.
     """
     content = read_yaml(file)
     if not isinstance(content, dict):
@@ -45,7 +49,7 @@ def read_mapping(file: Path, what: str) -> dict[Any, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML would keep the last."""
+    """Rejects repeated keys in a mapping, of which YAML would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set[str]()

@@ -1,1 +1,1 @@
-"""What runs beside training and testing: reports, predictions, TensorBoard and checkpoints."""
+"""Callbacks: reports, predictions, TensorBoard, checkpoints and monitoring."""

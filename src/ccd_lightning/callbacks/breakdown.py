@@ -1,4 +1,4 @@
-"""Trainings that break down: stopped with where and on what, before their weights replace good ones."""
+"""Stops training when the loss or gradient is no longer finite, and reports the step and the images."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from ccd_lightning.callbacks.dashboard import log_interval
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import short_text
 
-SHOWN = 3  # images that a message names
-KEPT = 1000  # steps whose images are remembered
+SHOWN = 3  # maximum number of images in a message
+KEPT = 1000  # maximum number of steps for which images are stored
 
 
 class _Shown(NamedTuple):
-    """What a step went by: learning rates, one per optimiser, and the files of its images."""
+    """Learning rates of a step, one per optimiser, and the files of its images."""
 
     rates: list[float]
     images: list[str]
 
 
 class TrainingBroken(UserError):
-    """A training whose loss, gradient or weights are no longer numbers; raised on all ranks."""
+    """Raised on all ranks if the loss, gradient or weights are no longer finite."""
 
 
 class StopWhenBroken(Callback):
-    """Stops a training whose loss or gradient is no number, before its weights replace good ones in a checkpoint.
+    """Stops training if the loss or gradient is not finite, before bad weights replace good ones in a checkpoint.
 
-    The loss and the norm of the gradient stay on the device, where a GPU need not be waited for. They are read when the
+    The loss and the gradient norm are checked on the device, without synchronising a GPU. The results are read when the
     trainer logs, before a validation and before a checkpoint is written.
     """
 
     def __init__(self) -> None:
-        self.since = torch.tensor(-1)  # first step of those in a row, up to now, whose loss is no number; -1 if none
-        self.steep = torch.tensor(-1)  # the same of the norm of the gradient
-        self._shown: dict[int, _Shown] = {}  # by the step, since what is on the device was read
-        self._done = 0  # steps
+        self.since = torch.tensor(-1)  # first of the current run of steps with a loss that is not finite; -1 if none
+        self.steep = torch.tensor(-1)  # the same for the gradient norm
+        self._shown: dict[int, _Shown] = {}  # by step, since the device was last read
+        self._done = 0  # global step after the last batch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets an earlier training."""
+        """Resets the state of an earlier training."""
         self.since, self.steep = (torch.tensor(-1, device=pl_module.device) for _ in range(2))
         self._shown.clear()
         self._done = trainer.global_step
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Notes a gradient whose norm is no number, before weights follow it."""
+        """Records a gradient norm that is not finite, before the optimiser step."""
         gradients = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
         if gradients:
             norm = torch.nn.utils.get_total_norm(gradients)
@@ -61,15 +61,15 @@ class StopWhenBroken(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes a loss that is no number; detectors that are not trained by gradients have none."""
-        step = trainer.global_step + (trainer.global_step == self._done)  # which gradients may be summed up for
+        """Records a loss that is not finite; detectors without gradient training have no loss."""
+        step = trainer.global_step + (trainer.global_step == self._done)  # the next one if gradients accumulate
         self._done = trainer.global_step
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):
             first = torch.where(self.since < 0, step, self.since)
             self.since = torch.where(loss.detach().isfinite().all(), -1, first)
         rates = [float(group["lr"]) for one in trainer.optimizers for group in one.param_groups[:1]]
-        if len(self._shown) >= KEPT:  # where nothing is logged, and so nothing is read
+        if len(self._shown) >= KEPT:  # without logging, the device is not read and steps pile up
             self._shown.pop(next(iter(self._shown)))
         self._shown.setdefault(step, _Shown(rates, []))[1].extend(_names(batch))
         interval = log_interval(trainer)
@@ -77,22 +77,22 @@ class StopWhenBroken(Callback):
             self._check(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops before the time for a validation is spent."""
+        """Checks before a validation, to avoid a useless one."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._check(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops runs that save nothing."""
+        """Checks runs that save no checkpoints."""
         self._check(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Refuses to save weights that are not numbers, as they may be after the last step."""
+        """Checks before weights are saved, which may not be finite after the last step."""
         self._check(trainer, pl_module, before_saving=True)
 
     def _check(self, trainer: Trainer, pl_module: LightningModule, before_saving: bool = False) -> None:
         since, steep = torch.stack([self.since, self.steep]).tolist()
         first = min((step for step in (since, steep) if step >= 0), default=-1)
-        # A gradient scaler leaves out steps whose gradients overflow, and the weights as they were.
+        # A gradient scaler skips steps with overflowing gradients, so the weights stay intact.
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         broken = first >= 0 and not scaled
         if not broken and (before_saving or first >= 0):
@@ -104,26 +104,26 @@ class StopWhenBroken(Callback):
 
 
 def _sound(module: LightningModule) -> bool:
-    """Whether all weights, running statistics and held-out scores are numbers."""
+    """Returns whether all weights, running statistics and held-out scores are finite."""
     kept = ("running_mean", "running_var", "normal_scores")
     tensors = [*module.parameters(), *(buffer for name, buffer in module.named_buffers() if name.endswith(kept))]
     return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all()) if tensors else True
 
 
 def _names(batch: Any) -> list[str]:
-    """The files of a batch's images, if it names them."""
+    """Returns the image files of a batch, or [] if it does not contain them."""
     found = batch.get("path") if isinstance(batch, Mapping) else None
     return [str(path) for path in found] if isinstance(found, list | tuple) else []
 
 
 def _explain(trainer: Trainer, module: LightningModule, first: int, what: str, shown: _Shown | None) -> str:
-    """What has happened, and what to do.
+    """Returns an error message with the cause and the fix.
 
     Args:
-        trainer: Of the fit.
-        module: Which is trained.
-        first: The step at which it happened; -1 where weights alone are no numbers.
-        what: What was no number at that step, the loss or the gradient.
+        trainer: Trainer of the fit.
+        module: Module that is trained.
+        first: First step that was not finite; -1 if only weights are not finite.
+        what: What was not finite at that step, "loss" or "gradient".
         shown: Learning rates and images of that step.
     """
     message = f"After step {trainer.global_step} the model's weights or scores are no longer numbers"

@@ -1,4 +1,4 @@
-"""The charts in which TensorBoard shows pretraining."""
+"""TensorBoard charts of pretraining."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ccd_lightning.callbacks.dashboard import log_interval, tensorboard
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.transforms.patches import CELLS
 
-# The lines beside which curves show that something is learned are a group of scalars of their own, by a name that comes
-# last where TensorBoard lists all scalars.
+# Prefix of the reference lines. As a separate group of scalars, with a name that sorts last, they come at the end of
+# TensorBoard's list of scalars.
 LINE = "warning_line"
 
 
@@ -21,9 +21,9 @@ class Chart(NamedTuple):
     """One chart.
 
     Attributes:
-        title: Above it.
-        tags: The scalars in it: curves, and the line beside them.
-        task: The task, "probe" or "l2_sp", without which there are no such scalars; None where they always are.
+        title: Title of the chart.
+        tags: Scalars in the chart: curves and their reference lines.
+        task: Task, "probe" or "l2_sp" that the scalars require; None if they always exist.
     """
 
     title: str
@@ -67,18 +67,18 @@ CHARTS = (
 
 
 class PretextCharts(Callback):
-    """Lays out pretraining's scalars in charts, each beside what chance or a collapse would give.
+    """Arranges the scalars of pretraining in charts, with reference lines for chance or a collapse.
 
-    The charts are on TensorBoard's tab Custom Scalars. A line is a scalar of its own, written at the first step, after
-    epochs, though not more often than the curves, and at the end, so that it reaches as far as the curves beside it.
+    The charts are on TensorBoard's tab Custom Scalars. A reference line is a separate scalar. It is written at the
+    first step, after epochs (but not more often than the curves), and at the end, so that it is as long as the curves.
     """
 
     def __init__(self) -> None:
         self.lines: dict[str, float] = {}
-        self.drawn = 0  # the last step up to which they are
+        self.drawn = 0  # last step to which the lines were drawn
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the layout; the lines that depend on batches are added when the first ones are seen."""
+        """Writes the layout; lines that depend on batches are added at the first batch."""
         self.lines = {}
         writer = tensorboard(trainer)
         if not isinstance(pl_module, CCD) or writer is None:
@@ -87,7 +87,7 @@ class PretextCharts(Callback):
         tasks = {None, *pl_module.weights} | ({"probe"} if count > 1 else set())
         tasks |= {"l2_sp"} if pl_module.encoder_config.l2_sp else set()
         shown = [chart for chart in CHARTS if chart.task in tasks]
-        # TensorBoard reads tags as regular expressions, and takes one that matches a beginning.
+        # TensorBoard treats tags as regular expressions that match the beginning of a name.
         charts = {chart.title: ["Multiline", [f"{tag}$" for tag in chart.tags]] for chart in shown}
         writer.add_custom_scalars({"CCD pretraining": charts})
         lines = {
@@ -101,7 +101,7 @@ class PretextCharts(Callback):
         self.lines = {name: value for name, value in lines.items() if f"{LINE}/{name}" in tags}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begins the lines."""
+        """Starts the lines."""
         if self.lines and "train_contrastive" not in self.lines:
             self.lines["train_contrastive"] = collapsed_contrastive(trainer, batch)
             self._draw(trainer)
@@ -109,17 +109,17 @@ class PretextCharts(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Adds the line of validation, whose batches may hold fewer instances."""
+        """Adds the line for validation, whose batches may have fewer instances."""
         if self.lines and batch_idx == 0:
             self.lines["val_contrastive"] = collapsed_contrastive(trainer, batch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the lines up to here."""
+        """Extends the lines to the current step."""
         if self.lines and trainer.global_step - self.drawn >= log_interval(trainer):
             self._draw(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws them to the end."""
+        """Extends the lines to the last step."""
         if trainer.global_step != self.drawn:
             self._draw(trainer)
 
@@ -131,6 +131,6 @@ class PretextCharts(Callback):
 
 
 def collapsed_contrastive(trainer: Trainer, batch: Any) -> float:
-    """The contrastive loss of a batch whose N instances, over all ranks, are one point: log(2N - 1) nats."""
+    """Returns the contrastive loss of a collapsed batch with N instances over all ranks: log(2N - 1) nats."""
     images, _, distributions = batch["views"].shape[:3]
     return math.log(2 * images * distributions * trainer.world_size - 1)

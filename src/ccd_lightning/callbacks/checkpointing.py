@@ -1,4 +1,4 @@
-"""Runs that survive: checkpoints that are whole, and saved on SIGTERM."""
+"""Atomic checkpoints, checkpoints on SIGTERM, and a validation at the end of each fit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ccd_lightning.writing import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file and renames, so that a run killed while it saves keeps the checkpoint before.
+    """Writes checkpoints atomically: a run that is killed while saving keeps the previous checkpoint.
 
-    Lightning's own writes into memory, from there into the system's temporary folder, and moves, which copies where
-    that is another disk. Only files in folders that it wrote to are removed: a resumed checkpoint, perhaps someone
-    else's, says which to remove.
+    The checkpoint is written next to the file and renamed. Lightning's own plugin writes to memory, then to the
+    system's temporary folder, and then moves the file, which is a copy if the folder is on another disk. Files are
+    removed only from folders that this plugin wrote to, because a resumed checkpoint, possibly from someone else, names
+    the files to remove.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._written = set[str]()  # folders, local or remote
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Writes a checkpoint; to an address instead of a path, as Lightning does."""
+        """Writes a checkpoint; for a URL instead of a path, it uses Lightning's method."""
         self._written.add(_folder(path))
         if _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -40,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, stream)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes a checkpoint file from a folder that a checkpoint was written to; anything else stays."""
+        """Removes a checkpoint file from a folder to which a checkpoint was written; other files are kept."""
         if _folder(path) not in self._written or not str(path).endswith(".ckpt"):
             return
         if _is_remote(path):
@@ -58,18 +59,19 @@ def _folder(path: str | Path) -> str:
 
 
 class SaveWhenTerminated(Callback):
-    """Writes last.ckpt and stops when any rank has got a SIGTERM, with which clusters end a job.
+    """Saves last.ckpt and stops when any rank receives SIGTERM, which clusters send to end a job.
 
-    Lightning's own handler talks to other ranks from within the signal, wherever they are, and saves nothing.
+    Lightning's own handler communicates with other ranks inside the signal handler, at any point of their execution,
+    and saves nothing.
     """
 
     def __init__(self) -> None:
         self.asked = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the signal over from Lightning, which puts back what was there before when it ends."""
+        """Replaces Lightning's signal handler; Lightning restores the original one at the end."""
         self.asked = False
-        if threading.current_thread() is threading.main_thread():  # only there are signals to be had
+        if threading.current_thread() is threading.main_thread():  # only the main thread can handle signals
             signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, *_: Any) -> None:
@@ -78,7 +80,7 @@ class SaveWhenTerminated(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops between two optimiser steps; an epoch's last one is still followed by what belongs to the epoch."""
+        """Stops between two optimiser steps; after the last one of an epoch, the epoch is completed first."""
         if not trainer.is_last_batch and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             self._stop_if_asked(trainer, pl_module)
 
@@ -90,21 +92,21 @@ class SaveWhenTerminated(Callback):
         if not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
         folders = [kept.dirpath for kept in trainer.checkpoint_callbacks if isinstance(kept, ModelCheckpoint)]
-        if folders and folders[0] and pl_module.automatic_optimization:  # others keep sums that no checkpoint holds
+        if folders and folders[0] and pl_module.automatic_optimization:  # others have unsaved sums
             trainer.save_checkpoint(f"{folders[0]}/last.ckpt")
         raise Terminated
 
 
 class ValidateLast(Callback):
-    """Makes a fit end with a validation, after which it is saved, whatever the interval."""
+    """Makes every fit end with a validation, and a checkpoint after it, whatever the validation interval."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Shortens the interval in the last epoch, which a run that goes on may enter in the middle."""
+        """Sets the interval to 1 in the last epoch, which a resumed run may enter in the middle."""
         if trainer.check_val_every_n_epoch and trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Validates after the last step, where steps are counted: it may be in the middle of an epoch."""
+        """Validates after the last step if `max_steps` is set, which may be in the middle of an epoch."""
         if trainer.check_val_every_n_epoch and trainer.global_step == trainer.max_steps:
             trainer.check_val_every_n_epoch = 1
-            trainer.should_stop = True  # without which Lightning leaves the epoch before it validates
+            trainer.should_stop = True  # otherwise Lightning leaves the epoch without a validation

@@ -1,4 +1,4 @@
-"""The alarm when pretraining collapses, and advice on families of strong augmentations."""
+"""Warnings when pretraining collapses, and on unsuitable families of strong augmentations."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ccd_lightning.callbacks.dashboard import log_interval
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.transforms.pretext import PretextViews
 
-# Below these, a standard deviation is that of a collapse. Healthy projections stay near 1, features (all positive, so
-# never as far apart) between 0.2 and 0.8, by the size of the views. Batch norm can hide from one what the other shows.
+# Lower standard deviations indicate a collapse. Healthy projections stay near 1. Features are all positive and so less
+# spread: between 0.2 and 0.8, depending on the size of the views. Batch norm can hide a collapse from one of the two.
 COLLAPSED = {"train/projection_std": 0.5, "train/feature_std": 0.05}
 
 
 class CollapseMonitor(Callback):
-    """Says so, loudly and once, when all projections or all features have become one point, or not a number.
+    """Warns once if all projections or all features have collapsed to one point, or are not finite.
 
     Args:
-        patience: Steps in a row for which a standard deviation must be below the threshold.
+        patience: Number of consecutive steps for which a standard deviation must be below the threshold.
     """
 
     def __init__(self, patience: int = 20) -> None:
         self.patience = patience
-        self.readings = 0  # in a row, of a collapse
-        self.seen = -1  # the step of the last one
+        self.readings = 0  # consecutive readings that indicate a collapse
+        self.seen = -1  # step of the last reading
         self.warned = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Watches the standard deviations, when they are logged and hence read from the device anyway."""
+        """Checks the standard deviations when they are logged, and so read from the device anyway."""
         interval = log_interval(trainer)
         if self.warned or not interval or trainer.global_step == self.seen or trainer.global_step % interval:
             return
@@ -55,20 +55,21 @@ class CollapseMonitor(Callback):
 
 
 class FamilyAdvice(Callback):
-    """Says what does not go with a family of strong augmentations.
+    """Warns of problems with the family of strong augmentations.
 
-    At the end of a fit: that its classes cannot be told from each other on held-out images. Then the augmentation term
-    taught nothing, and the contrastive one asked for differences that are not there.
+    It warns at the end of a fit if the classes cannot be distinguished on held-out images. The augmentation loss then
+    taught nothing, and the contrastive loss required differences that do not exist. At the start of a fit, it warns if
+    the family ignores an option.
 
     Args:
-        margin: Below this many times chance an accuracy counts as chance.
+        margin: An accuracy below this multiple of chance counts as chance.
     """
 
     def __init__(self, margin: float = 1.3) -> None:
         self.margin = margin
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tells when the family leaves out what the config asks for."""
+        """Warns if the family omits a weak augmentation that the config requests."""
         views = getattr(getattr(trainer, "datamodule", None), "views", None)
         if isinstance(views, PretextViews) and views.cutout_size and not views.settings.cutout_size:
             rank_zero_warn(

@@ -1,4 +1,4 @@
-"""TensorBoard's writer, how often it is written to, and the curves of the learning rate."""
+"""TensorBoard's writer, its log interval, and the learning rate curves."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 def tensorboard(trainer: Trainer) -> SummaryWriter | None:
-    """The trainer's TensorBoard writer; None on other ranks than the first and where there is none."""
+    """Returns the trainer's TensorBoard writer; None if there is none, and on all ranks but the first."""
     writers = (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
     return next(writers, None) if trainer.is_global_zero else None
 
 
 def log_interval(trainer: Trainer) -> int:
-    """Every how many steps the trainer logs; 0 where it does not. Lightning does not declare it."""
+    """Returns the number of steps between logs; 0 without logging. Lightning does not declare this attribute."""
     return int(getattr(trainer, "log_every_n_steps", 0) or 0)
 
 
 class LearningRate(LearningRateMonitor):
-    """Lightning's monitor, whose curves stand with those of training, and which without a logger does nothing."""
+    """Lightning's monitor, with curves in the group "train"; it does nothing without a logger."""
 
     def on_train_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Names the schedules that have no name."""
+        """Sets the name of schedules without one."""
         for config in trainer.lr_scheduler_configs:
             config.name = config.name or "train/learning_rate"
         if trainer.loggers:

@@ -1,4 +1,4 @@
-"""How long a fit will take, and how often it is worth writing down and validating."""
+"""Estimates the duration of a fit, and sets suitable intervals for logging and validation."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-READINGS = 10_000  # of each curve: with 18 curves of 100 bytes a reading, an event file of 18 MB
-VALIDATIONS = 4  # at least, where the length is given in steps
-WARMUP = 2  # steps in which workers start and kernels are chosen
-STEPS, SECONDS = 10, 20.0  # to measure over, whichever comes first
+READINGS = 10_000  # values per curve: with 18 curves and 100 bytes per value, an event file of 18 MB
+VALIDATIONS = 4  # minimum number, if the length of the fit is given in steps
+WARMUP = 2  # steps in which workers start and kernels are selected
+STEPS, SECONDS = 10, 20.0  # length of the measurement, whichever comes first
 
 
 class Pace(Callback):
-    """Says once, on the first rank, how long the fit will take, measured on its first steps.
+    """Prints once, on the first rank, how long the fit will take, estimated from its first steps.
 
-    It also thins out what is logged in long fits, and shortens the interval of validations in fits of few epochs.
+    It also logs less often in long fits, and validates more often in fits of few epochs.
 
     Attributes:
-        thin: Whether to choose the trainer's `log_every_n_steps`, because nobody else has.
+        thin: Whether to set the trainer's `log_every_n_steps`, because the user has not set it.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Pace(Callback):
         self._told = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Chooses the intervals from the number of steps to come."""
+        """Sets the intervals from the planned number of steps."""
         self._first = self._step = trainer.global_step
         planned, self._began = trainer.estimated_stepping_batches, time.perf_counter()
         self._told = not math.isfinite(planned)
@@ -47,14 +47,14 @@ class Pace(Callback):
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves out the time that validation took."""
+        """Excludes the time of the validation."""
         self._began += time.perf_counter() - self._paused
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts the first steps, and tells what follows from them."""
-        if self._told or trainer.global_step == self._step:  # gradients may be being accumulated
+        """Measures the first steps and prints the estimate."""
+        if self._told or trainer.global_step == self._step:  # no new step if gradients are accumulated
             return
         self._step, now = trainer.global_step, time.perf_counter()
         measured, seconds = self._step - self._first - WARMUP, now - self._began
@@ -68,7 +68,7 @@ class Pace(Callback):
 
 
 def forecast(steps: int, rate: float) -> str:
-    """How long a number of steps takes at a rate per second, in words."""
+    """Describes how long a number of steps takes at a rate in steps per second."""
     seconds = steps / rate
     units = (("seconds", 1, 90), ("minutes", 60, 90), ("hours", 3600, 48), ("days", 86400, math.inf))
     unit, length = next((unit, length) for unit, length, most in units if seconds / length < most)

@@ -1,4 +1,4 @@
-"""What TensorBoard shows as pictures: views, position pairs and features of pretraining, reconstructions of IGD."""
+"""TensorBoard images: views, position pairs and features of pretraining, and reconstructions of IGD."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ccd_lightning.modules.pretraining import EncoderPretraining
 from ccd_lightning.transforms.patches import CELLS
 from ccd_lightning.visualization.overlays import colour_map
 
-# TensorBoard shows pictures about 350 pixels wide, half of what these have, and there their text must be readable.
+# TensorBoard shows images about 350 pixels wide, half the width of these, and text must still be readable then.
 DPI, TEXT = 160, 9
 
 
 class PretextPictures(Callback):
-    """Shows the views and the position pairs of the first batch, and at the end the held-out images' features.
+    """Shows the views and position pairs of the first batch, and at the end the features of held-out images.
 
-    The features are on TensorBoard's tab Projector, to be coloured by distribution: those of one should lie together.
+    The features are on TensorBoard's tab Projector. Colour them by distribution: those of one should be close together.
 
     Args:
-        images: How many images to show the views of.
-        projected: About how many held-out images to show the features of, each under every distribution.
+        images: Number of images whose views are shown.
+        projected: Approximate number of held-out images whose features are shown, each under every distribution.
     """
 
     def __init__(self, images: int = 4, projected: int = 256) -> None:
@@ -41,7 +41,7 @@ class PretextPictures(Callback):
         self.projected = projected
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Draws the pictures once."""
+        """Draws the images once."""
         if trainer.global_step or not isinstance(pl_module, CCD) or (writer := tensorboard(trainer)) is None:
             return
         shown = slice(self.images)
@@ -51,7 +51,7 @@ class PretextPictures(Callback):
             writer.add_figure("first_batch/position_pairs", pairs_figure(batch["patches"], batch["position"]), 0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the features, by the statistics of whole images that the last validation left in the encoder."""
+        """Writes the features, with the batch norm statistics of whole images from the last validation."""
         data, writer = getattr(trainer, "datamodule", None), tensorboard(trainer)
         if not isinstance(pl_module, EncoderPretraining) or not isinstance(data, AnomalyDataModule) or writer is None:
             return
@@ -62,23 +62,23 @@ class PretextPictures(Callback):
 
 
 def family_name(trainer: Trainer) -> str:
-    """What the strong augmentations are called, such as "Permutation"."""
+    """Returns the name of the family of strong augmentations, such as "Permutation"."""
     family = getattr(getattr(getattr(trainer, "datamodule", None), "views", None), "family", None)
     return "distribution" if family is None else type(family).__name__
 
 
 def views_figure(views: Tensor, augmentation: Tensor, family: str) -> Figure:
-    """Weak views side by side: a row an image, a column a distribution.
+    """Draws weak views side by side, with one row per image and one column per distribution.
 
     Args:
-        views: (B, 2, K, 3, S, S) in [0, 1].
-        augmentation: (B, K), which distribution each is of.
-        family: What the strong augmentations are called.
+        views: Views in [0, 1], (B, 2, K, 3, S, S).
+        augmentation: Distribution of each view, (B, K).
+        family: Name of the family of strong augmentations.
     """
     gap = max(1, views.shape[-1] // 16)
     pairs = functional.pad(views.float().cpu(), (0, gap), value=1.0).permute(0, 2, 4, 1, 5, 3).flatten(3, 4)
-    pairs = pairs[:, :, :, :-gap]  # (B, K, S, 2S + gap, 3): white between the two views
-    if augmentation.shape[1] == 1:  # one distribution was drawn of each image: images lie side by side
+    pairs = pairs[:, :, :, :-gap]  # (B, K, S, 2S + gap, 3): a white gap between both views
+    if augmentation.shape[1] == 1:  # one distribution per image: put images side by side
         pairs, augmentation = pairs.transpose(0, 1), augmentation.T
     rows, columns = augmentation.shape
     figure = Figure(figsize=(columns + 0.2, 0.55 * rows + 0.6), dpi=DPI, layout="constrained")
@@ -93,11 +93,11 @@ def views_figure(views: Tensor, augmentation: Tensor, family: str) -> Figure:
 
 
 def pairs_figure(patches: Tensor, position: Tensor) -> Figure:
-    """A pair of patches of each class, where the batch has one: the second lies where it was found around the first.
+    """Draws one pair of patches of each class in the batch, with the second patch at its position around the first.
 
     Args:
-        patches: (B, 2, N, 3, P, P) in [0, 1].
-        position: (B, N) in 0..7.
+        patches: Patches in [0, 1], (B, 2, N, 3, P, P).
+        position: Classes of the positions, (B, N) in 0..7.
     """
     pairs, classes = patches.transpose(1, 2).flatten(0, 1).float().cpu(), position.flatten().tolist()
     figure = Figure(figsize=(4.2, 2.8), dpi=DPI, layout="constrained")
@@ -111,11 +111,11 @@ def pairs_figure(patches: Tensor, position: Tensor) -> Figure:
 
 
 def pair_board(pair: Tensor, cell: int) -> Tensor:
-    """A picture (3P, 3P, 3) of three by three cells: the first of a pair (2, 3, P, P) in the middle, the second around.
+    """Returns an image (3P, 3P, 3) of three by three cells with the first patch in the centre and the second around it.
 
     Args:
-        pair: In [0, 1].
-        cell: The class of the second's position, in 0..7.
+        pair: Patches in [0, 1], (2, 3, P, P).
+        cell: Class of the second patch's position, in 0..7.
     """
     size = pair.shape[-1]
     board = torch.full((3, 3 * size, 3 * size), 0.9)
@@ -140,26 +140,26 @@ def _show(axes: Axes, picture: Tensor) -> None:
 def held_out_features(
     module: EncoderPretraining, data: AnomalyDataModule, images: int, family: str, thumbnail: int = 32
 ) -> tuple[Tensor, Tensor, list[list[str]]] | None:
-    """Features of held-out images, or of their tiles, under each distribution, in eval mode.
+    """Computes features of held-out images, or of their tiles, under each distribution, in eval mode.
 
     Args:
-        module: Its encoder's running statistics are used, and its mode is left as it was.
-        data: Gives the images.
-        images: The most images, or tiles, to take.
-        family: What the strong augmentations are called.
+        module: Module with the encoder; its mode is restored afterwards.
+        data: Data module with the images.
+        images: Maximum number of images or tiles.
+        family: Name of the family of strong augmentations.
         thumbnail: Side of the thumbnails in pixels.
 
     Returns:
-        Features (N, 512), thumbnails (N, 3, thumbnail, thumbnail) in [0, 1], and the name of each one's distribution
-        and image; None where the views have no family of strong augmentations.
+        Features (N, 512), thumbnails (N, 3, thumbnail, thumbnail) in [0, 1], and the names of distribution and image of
+        each; None if the views have no family of strong augmentations.
     """
     features, thumbnails, labels = [], [], list[list[str]]()
-    seen: Counter[int] = Counter()  # of each distribution; they come in the order of the images
+    seen: Counter[int] = Counter()  # images per distribution, which come in order
     tiles = math.prod(side // data.tile for side in data.preprocessing.shape) if data.tile else 1
     mode = module.encoder.training
     module.encoder.eval()
     for batch, index in data.held_out_distributions(module.device):
-        features.append(module(batch).double().round(decimals=4).cpu())  # are written as text: a third of its size
+        features.append(module(batch).double().round(decimals=4).cpu())  # rounding reduces the text file to a third
         thumbnails.append(functional.interpolate(batch, size=(thumbnail, thumbnail), mode="area").cpu())
         for distribution in index.tolist():
             path = data.datasets["val"].rows[seen[distribution] // tiles].path
@@ -175,17 +175,17 @@ def held_out_features(
 
 
 class ReconstructionPictures(Callback):
-    """Shows held-out images beside what IGD makes of them, and their anomaly maps, after every validation.
+    """Shows held-out images with IGD's reconstructions and anomaly maps after every validation.
 
     Args:
-        images: How many.
+        images: Number of images.
     """
 
     def __init__(self, images: int = 4) -> None:
         self.images = images
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the picture."""
+        """Draws the figure."""
         data, writer = getattr(trainer, "datamodule", None), tensorboard(trainer)
         if not isinstance(pl_module, IGD) or not isinstance(data, AnomalyDataModule) or writer is None:
             return
@@ -198,7 +198,7 @@ class ReconstructionPictures(Callback):
 
 
 def reconstructions(module: IGD, images: Tensor) -> dict[str, Tensor]:
-    """What each scale that is used makes of images (B, 3, H, W) in [0, 1]; windows are averaged where they overlap."""
+    """Returns the reconstructions of images (B, 3, H, W) in [0, 1] by each used scale; windows are averaged."""
     made = {}
     if module.global_scale.weight:
         made["global"] = module.whole.reconstruct(module.encoder, images)
@@ -208,11 +208,11 @@ def reconstructions(module: IGD, images: Tensor) -> dict[str, Tensor]:
 
 
 def reconstruction_figure(shown: dict[str, Tensor], maps: Tensor) -> Figure:
-    """A row for the images and for each scale, a column an image, and below them the anomaly maps.
+    """Draws one column per image, with rows for the images, the reconstructions of each scale, and the anomaly maps.
 
     Args:
-        shown: By title, (B, 3, H, W) in [0, 1].
-        maps: (B, H, W), drawn on one scale, whose ends are written beside them.
+        shown: Images and reconstructions in [0, 1] by title, (B, 3, H, W) each.
+        maps: Anomaly maps (B, H, W), drawn with a common colour scale, whose limits are written next to them.
     """
     count, rows = len(maps), len(shown) + 1
     figure = Figure(figsize=(count + 0.3, rows + 0.1), dpi=DPI, layout="constrained")

@@ -1,4 +1,4 @@
-"""The callback that writes down scores of images whose labels nobody looks at."""
+"""Callback that writes the scores of images without reading labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FILE = "unlabelled_predictions.csv"
 
 
 class PredictionFile(BasePredictionWriter):
-    """Writes path, score, percentile and decision of every image into the run's folder, and keeps no map.
+    """Writes path, score, percentile and decision of every image to the run's folder, without maps.
 
-    Its records stay in memory, a few hundred bytes each, where the data module keeps the images themselves.
+    Records are kept in memory, a few hundred bytes each, which is little beside the decoded images of the data module.
 
     Args:
-        run: The run's folder.
+        run: Folder of the run.
     """
 
     def __init__(self, run: Path) -> None:
@@ -35,7 +35,7 @@ class PredictionFile(BasePredictionWriter):
         self._summary = ""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets earlier images."""
+        """Resets the records of earlier images."""
         self.records = []
 
     def write_on_batch_end(
@@ -53,8 +53,8 @@ class PredictionFile(BasePredictionWriter):
         self.records += [ImageRecord(path, -1, "", score) for path, score in zip(batch["path"], scores, strict=True)]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file, on one rank for all."""
-        gathered = gather_ranks(self.records)  # on every rank
+        """Gathers the records and writes the file on the first rank."""
+        gathered = gather_ranks(self.records)  # must be called on every rank
         if not trainer.is_global_zero:
             return
         records = sorted(record for share in gathered for record in share)
@@ -68,9 +68,9 @@ class PredictionFile(BasePredictionWriter):
         self._summary = f"\n{os.path.relpath(self.run / FILE)}: {called}"
 
     def summary(self) -> str:
-        """Where the file is, and how many images are called abnormal; on the first rank."""
+        """Returns the path of the file and the number of images called abnormal; on the first rank."""
         return self._summary
 
     def so_far(self) -> str:
-        """What a break leaves: nothing."""
+        """Returns what an interrupted run has written: nothing."""
         return ""

@@ -1,4 +1,4 @@
-"""The callback that writes scores, overlays and maps of any number of images while they are predicted."""
+"""Callback that writes scores, overlays and maps during prediction, for any number of images."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from ccd_lightning.writing import atomic_write, naming, path_cell
 
 ERRORS, SCALE = "errors.csv", "maps.json"
 HEADS = {PREDICTIONS: columns(labelled=False), REGIONS: COLUMNS, ERRORS: ["path", "reason"]}
-TOLD = 20  # skipped images that are told one by one
+TOLD = 20  # maximum number of skipped images that are printed individually
 
 
 class Tally(NamedTuple):
-    """What became of the images: scored, called abnormal, skipped, and maps that a 16-bit PNG cuts off."""
+    """Numbers of images that were scored, called abnormal, skipped, and with maps clipped by a 16-bit PNG."""
 
     scored: int = 0
     abnormal: int = 0
@@ -44,20 +44,20 @@ class Tally(NamedTuple):
     cut: int = 0
 
     def plus(self, *others: Tally) -> Tally:
-        """The sum of all."""
+        """Returns the sum of this and other tallies."""
         return Tally(*map(sum, zip(self, *others, strict=True)))
 
 
 class ImagePredictions(BasePredictionWriter):
-    """Writes predictions.csv, regions.csv, errors.csv, overlays and maps batch by batch, and keeps nothing.
+    """Writes predictions.csv, regions.csv, errors.csv, overlays and maps batch by batch, and keeps nothing in memory.
 
-    The data module is `ImageFiles`. Each rank writes tables of its own, which the first one joins at the end.
+    The data module is `ImageFiles`. Each rank writes its own tables, which the first rank joins at the end.
 
     Args:
-        run: The run's folder.
-        output: A folder that holds no predictions yet; None makes the next of RUN/predictions/version_0, 1, ...
-        maps: How to write the maps.
-        overlays: Whether to lay them over the images.
+        run: Folder of the run.
+        output: Folder without predictions; None creates the next of RUN/predictions/version_0, 1, ...
+        maps: File format of the maps.
+        overlays: Whether to write overlays of the maps on the images.
     """
 
     tables: GrowingTables
@@ -69,14 +69,14 @@ class ImagePredictions(BasePredictionWriter):
         self.output = output
         self.maps = maps
         self.overlays = overlays
-        self.tally = Tally()  # of this rank, and at the end, on the first one, of all
+        self.tally = Tally()  # of this rank; at the end, on the first rank, of all ranks
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes hold of a folder, on one rank for all."""
+        """Creates the output folder on the first rank, and prepares the tables."""
         if not isinstance(pl_module, OneClassDetector):
-            return  # its step tells
+            return  # its predict step raises an error
         data = getattr(trainer, "datamodule", None)
-        assert isinstance(data, ImageFiles)  # the command line gives no other
+        assert isinstance(data, ImageFiles)  # the only one that the command line passes
         low, high = pl_module.map_limits.tolist()
         if self.maps == "png" and math.isnan(high):
             raise UserError(
@@ -106,7 +106,7 @@ class ImagePredictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Writes a batch: pictures first, so that an image which has a row has them."""
+        """Writes a batch: pictures first, so that every image with a row also has its pictures."""
         scores, maps = prediction["scores"].cpu().double().tolist(), prediction["maps"].float().cpu()
         places = map(Placement.from_numbers, batch["placement"].tolist())
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -134,13 +134,13 @@ class ImagePredictions(BasePredictionWriter):
     def _draw(
         self, path: str, score: float, anomaly_map: Maps, placement: Placement, reason: str
     ) -> tuple[str, list[list[str]]]:
-        """Writes an image's pictures; returns what is wrong with it, if anything is, and its rows of regions.csv."""
+        """Writes the pictures of an image; returns the reason if this fails, or "", and its rows of regions.csv."""
         if reason:
             return reason, []
         try:
             with naming(self.tables.folder):
                 self.pictures.write(path, score, anomaly_map, placement)
-        except UserError as error:  # gone, or changed, since it was scored
+        except UserError as error:  # the file was deleted or changed after scoring
             return str(error).removeprefix(f"{Path(path)}: "), []
         if math.isnan(self.pixel_threshold):
             return "", []
@@ -155,20 +155,20 @@ class ImagePredictions(BasePredictionWriter):
                 print(f"ccd: more images are skipped: {self.tables.path(ERRORS)} lists all", file=sys.stderr)
 
     def so_far(self) -> str:
-        """Where that is which was done before a break."""
+        """Returns the location of the results written before an interruption."""
         return f"{self.tally.scored} images are in {os.path.relpath(self.tables.path(PREDICTIONS))}."
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Closes the tables, and leaves no empty folder behind."""
+        """Closes the tables and removes empty folders."""
         if hasattr(self, "tables"):
-            with contextlib.suppress(OSError):  # as that of a full disk, which is the exception then
+            with contextlib.suppress(OSError):  # for example a full disk, which is the exception itself
                 self.tables.close()
                 self.tables.folder.rmdir()
                 if self.output is None:
                     self.tables.folder.parent.rmdir()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Joins the ranks' tables, on one rank for all."""
+        """Joins the tables of all ranks on the first rank."""
         self.tables.close()
         tallies = gather_ranks(self.tally)
         if not trainer.is_global_zero:
@@ -181,7 +181,7 @@ class ImagePredictions(BasePredictionWriter):
                 partial.write_text(json.dumps(self.pictures.description(), indent=2) + "\n", encoding="utf-8")
 
     def summary(self) -> str:
-        """How many images there were, and where everything is; on the first rank."""
+        """Returns the number of images and the location of the results; on the first rank."""
         folder, tally = os.path.relpath(self.tables.folder), self.tally
         called = f"{tally.abnormal} of them called abnormal"
         if math.isnan(self.pictures.threshold):
@@ -201,7 +201,7 @@ class ImagePredictions(BasePredictionWriter):
 
 
 def _claim(output: Path | None, default: Path) -> Path | UserError:
-    """Makes the folder for the results, and sees that it holds none; a mistake is returned, to be told to all ranks."""
+    """Creates the output folder and checks that it has no results. Errors are returned, to be raised on all ranks."""
     try:
         if output is None:
             numbers = [int(found.name[8:]) for found in default.glob("version_*") if found.name[8:].isdecimal()]

@@ -1,4 +1,4 @@
-"""A fit of several processes of which one is killed ends with a sentence."""
+"""Ends a fit with several processes with a clear message if one of them is killed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ccd_lightning.commands import then
 from ccd_lightning.runs import way_out
 
-INTERVAL = 0.5  # seconds; Lightning looks every five, and then kills all processes
+INTERVAL = 0.5  # seconds; Lightning checks every five seconds, and then kills all processes
 
 
 class WatchRanks(Callback):
-    """Ends a fit, and says why, when a process that it started has been killed: the others would wait for it."""
+    """Ends a fit with a message if one of its processes was killed, because the others would wait for it forever."""
 
     def __init__(self) -> None:
         self._over = threading.Event()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts to look, in the process that started others."""
+        """Starts monitoring in the process that started the others."""
         folder = trainer.log_dir  # on every rank: Lightning broadcasts it
         started = getattr(trainer.strategy.launcher, "procs", None)
         if started:
@@ -31,11 +31,11 @@ class WatchRanks(Callback):
             threading.Thread(target=self._watch, args=(started, folder), daemon=True).start()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops looking."""
+        """Stops monitoring."""
         self._over.set()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stops looking: what was raised is told."""
+        """Stops monitoring, because the exception is reported anyway."""
         self._over.set()
 
     def _watch(self, started: Sequence[subprocess.Popen[bytes]], folder: str | None) -> None:
@@ -45,15 +45,15 @@ class WatchRanks(Callback):
                 for process in started:
                     process.kill()
                 print(f"ccd: {killed_rank(killed[0], folder)}", file=sys.stderr, flush=True)
-                os._exit(2)  # the main thread waits for the one that was killed
+                os._exit(2)  # the main thread is blocked, waiting for the killed process
 
 
 def killed_rank(number: int | None, folder: str | None) -> str:
-    """The sentence about a process of a fit that was killed.
+    """Returns the message about a killed process of a fit.
 
     Args:
-        number: Of the signal; None where it is not known.
-        folder: Of the run.
+        number: Number of the signal; None if unknown.
+        folder: Folder of the run.
     """
     by = "" if number is None else f" by signal {number}"
     return (

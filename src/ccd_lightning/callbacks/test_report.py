@@ -1,4 +1,4 @@
-"""The callback that turns a test into metrics, files and pictures."""
+"""Callback that evaluates a test and writes metrics, predictions, figures and the report."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ from ccd_lightning.writing import atomic_write
 
 
 class TestReport(Callback):
-    """Writes metrics.json, predictions.csv, pixels.npz, report.html, model_card.md and figures/ into the run's folder.
+    """Writes metrics.json, predictions.csv, pixels.npz, report.html, model_card.md and figures/ to the run's folder.
 
-    Metrics and figures also go to TensorBoard.
+    Metrics and figures are also written to TensorBoard.
 
-    The module's test step returns `scores` (B,) and, from a detector, `maps` (B, H, W); its `threshold` and
-    `normal_scores` come from held-out normal images. This is the one place that reads labels and masks.
+    The module's test step returns `scores` (B,) and, for a detector, `maps` (B, H, W). Its `threshold` and
+    `normal_scores` come from held-out normal images. Only this callback reads labels and masks.
     """
 
-    __test__ = False  # not one of pytest's
+    __test__ = False  # not a test class of pytest
 
     def __init__(self) -> None:
         self.metrics = DetectionMetrics()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forgets an earlier test."""
+        """Resets the metrics of an earlier test."""
         self.metrics = DetectionMetrics(float(getattr(pl_module, "pixel_threshold", math.nan)))
 
     def on_test_batch_end(
@@ -89,7 +89,7 @@ class TestReport(Callback):
         self.metrics.update(batch, outputs["scores"], outputs.get("maps"))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluates, writes and prints, on one rank for all."""
+        """Evaluates the test, and writes and prints the results, on the first rank."""
         states = gather_ranks(self.metrics.state())
         folder = Path(str(trainer.log_dir))  # on every rank: Lightning broadcasts it
         if not trainer.is_global_zero:
@@ -155,7 +155,7 @@ class TestReport(Callback):
 
     @staticmethod
     def _cases(trainer: Trainer, module: OneClassDetector, paths: list[str]) -> list[Case]:
-        """Scores a few images once more, so that no map has to be kept for all of them."""
+        """Scores a few images again, so that maps need not be kept for all images."""
         dataset = anomaly_data(trainer).datasets["test"]
         indices = {str(row.path): index for index, row in enumerate(dataset.rows)}
         items = [dataset[EpochIndex(0, indices[path])] for path in paths]
@@ -178,9 +178,9 @@ class TestReport(Callback):
 
 
 def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]) -> dict[str, Any]:
-    """Where the test images are, how many they are, and a digest of their names, labels and preprocessing."""
+    """Returns the location and numbers of the test images, and a digest of their names, labels and preprocessing."""
     root = datamodule.root
-    base = datamodule.split.root if datamodule.split else root  # a table's folder, where the root is a table
+    base = datamodule.split.root if datamodule.split else root  # the folder of the table, if the root is a table
     names = [f"{os.path.relpath(record.path, base)} {record.label}" for record in records]
     digest = hashlib.sha256(os.fsencode("\n".join([datamodule.preprocessing.key, *names]))).hexdigest()
     return {
@@ -196,7 +196,7 @@ def describe_split(datamodule: AnomalyDataModule, records: Sequence[ImageRecord]
 
 
 def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dict[str, Any]:
-    """What was tested, whence its thresholds, and how the bootstrap resampled; None where there is none."""
+    """Describes the tested model, the source of its thresholds, and the bootstrap; missing values are None."""
     thresholds = {
         name: float(torch.as_tensor(getattr(module, name, math.nan))) for name in ("threshold", "pixel_threshold")
     }
@@ -221,7 +221,7 @@ def describe_run(module: LightningModule, records: Sequence[ImageRecord]) -> dic
 
 
 def config_of(trainer: Trainer, folder: Path) -> str:
-    """The run's config as YAML, else that which came with the checkpoint, else nothing."""
+    """Returns the run's config as YAML, otherwise the one in the checkpoint, otherwise an empty string."""
     file = folder / CONFIG
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return read_text(file)
@@ -230,12 +230,12 @@ def config_of(trainer: Trainer, folder: Path) -> str:
 
 
 def save_figures(folder: Path, figures: dict[str, Figure], logger: Any) -> None:
-    """Writes the figures as PNG files, and to TensorBoard under "test/"; removes those of an earlier test."""
+    """Writes figures as PNG files and to TensorBoard under "test/"; removes old files of an earlier test."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in FIGURES.keys() - figures.keys():
         (folder / name).unlink(missing_ok=True)
     for name, figure in figures.items():
-        pixels = rendered(figure)  # once for both, which takes most of a small test's time
+        pixels = rendered(figure)  # once for both: this takes most of the time of a small test
         with atomic_write(folder / name) as partial:
             Image.fromarray(pixels).save(partial, format="PNG", dpi=(DPI, DPI))
         if isinstance(logger, TensorBoardLogger):
@@ -243,7 +243,7 @@ def save_figures(folder: Path, figures: dict[str, Figure], logger: Any) -> None:
 
 
 def rendered(figure: Figure) -> NDArray[np.uint8]:
-    """Draws a figure at `DPI`: (H, W, 3) in 0..255."""
+    """Renders a figure at `DPI` dots per inch: (H, W, 3) in 0..255."""
     figure.set_dpi(DPI)
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()

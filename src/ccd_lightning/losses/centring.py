@@ -1,4 +1,4 @@
-"""PMSACL's fixed centres of classes."""
+"""PMSACL's centring loss, with fixed class centres."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from torch import Tensor
 
 
 def centred(features: Tensor, centres: Tensor, classes: Tensor) -> Tensor:
-    """What is left of features without the centres of their classes: f(a_n(x)) - c_n.
+    """Subtracts the centres of their classes from features: f(a_n(x)) - c_n.
 
-    Normalised, as the contrastive loss does, it is PMSACL's f~_n(x) (Tian et al., MedIA 2023, as it is summarised in
-    public).
+    Normalised, as in the contrastive loss, this is PMSACL's f~_n(x) (Tian et al., MedIA 2023, according to its public
+    summary).
 
     Args:
-        features: (N, D) of images under strong augmentations.
-        centres: (K, D) of the classes.
-        classes: (N,) in 0..K - 1, which strong augmentation each image got.
+        features: Features of images under strong augmentations, (N, D).
+        centres: Centres of the classes, (K, D).
+        classes: Strong augmentation of each image, (N,) in 0..K - 1.
 
     Returns:
-        (N, D).
+        Differences (N, D).
     """
     return features - centres[classes]
 
 
 def centring_loss(features: Tensor, centres: Tensor, classes: Tensor) -> Tensor:
-    """Mean squared distance from the centres of the classes, which stay where they are.
+    """Returns the mean squared distance from the fixed centres of the classes.
 
         L_ctr = mean |f(a_n(x)) - c_n|^2
 
-    (Tian et al., MedIA 2023, as it is summarised in public.)
+    (Tian et al., MedIA 2023, according to its public summary.)
 
     Args:
-        features: (N, D) of images under strong augmentations.
-        centres: (K, D) of the classes.
-        classes: (N,) in 0..K - 1.
+        features: Features of images under strong augmentations, (N, D).
+        centres: Centres of the classes, (K, D).
+        classes: Strong augmentation of each image, (N,) in 0..K - 1.
 
     Returns:
         Scalar >= 0; the squares are summed over D.

@@ -1,4 +1,4 @@
-"""The terms of IGD, the interpolated Gaussian descriptor (Chen, Tian et al., AAAI 2022)."""
+"""Loss terms and scores of IGD, the interpolated Gaussian descriptor (Chen, Tian et al., AAAI 2022)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ccd_lightning.losses.ssim import dissimilarity_map, mean_within, ms_ssim, similarity_pyramid
 
-DATA_RANGE = 4.7579  # R, between the darkest and the brightest pixel after ImageNet's normalisation
+DATA_RANGE = 4.7579  # R, the range of pixel values after ImageNet normalisation
 WINDOW = 11
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 STRUCTURE = 0.85
-BEYOND = 0.001  # how steeply scores rise where the published one is 1: a pixel's error counts more
+BEYOND = 0.001  # slope of scores where the published one is 1; small compared with the reconstruction error of a pixel
 
 
 def reconstruction_errors(
@@ -27,20 +27,20 @@ def reconstruction_errors(
     data_range: float = DATA_RANGE,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """How far images are from their reconstructions, as a number and as a map.
+    """Returns reconstruction errors and maps.
 
         error = structure (1 - MS-SSIM(x, x^)) + (1 - structure) mean |x - x^| / R
 
-    The map has 1 - SSIM of each level, weighted as in MS-SSIM and brought to the image's size, and |x - x^| / R of each
-    pixel, both averaged over the channels, in the place of the two terms.
+    In the map, the two terms are replaced by 1 - SSIM of each level, weighted as in MS-SSIM and resized to the image,
+    and by |x - x^| / R of each pixel, both averaged over the channels.
 
     Args:
-        images: x, (B, C, H, W), normalised pixels.
-        reconstructions: x^, as the images.
-        window: Side of the windows of similarity in pixels.
-        weights: Of the levels of similarity.
-        structure: Share of the similarity, in [0, 1].
-        data_range: R, the range of the pixels.
+        images: Normalised images x, (B, C, H, W).
+        reconstructions: Reconstructions x^, (B, C, H, W).
+        window: Side of the SSIM windows in pixels.
+        weights: Weights of the levels of MS-SSIM.
+        structure: Share of MS-SSIM in the error, in [0, 1].
+        data_range: Range R of the pixel values.
         mask: Pixels that count in the errors, (B, H, W) bool; None for all.
 
     Returns:
@@ -57,40 +57,41 @@ def reconstruction_errors(
 
 
 def reconstruction_loss(images: Tensor, reconstructions: Tensor, **settings: Any) -> Tensor:
-    """The mean over a batch of `reconstruction_errors`, whose arguments it takes."""
+    """Returns the mean of `reconstruction_errors` over a batch; the arguments are the same."""
     return reconstruction_errors(images, reconstructions, **settings)[0].mean()
 
 
 def gaussian_score(latent: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
-    """How far latents are from the normal ones; its mean is the loss of the Gaussian classifier.
+    """Returns the scores of the Gaussian classifier; their mean is its loss.
 
         s(z) = 1 - exp(-|z - c|^2 / sigma)
 
     Args:
-        latent: z, (N, D).
-        centre: c, (D,).
-        scale: sigma, a scalar > 0.
+        latent: Latents z, (N, D).
+        centre: Centre c, (D,).
+        scale: Scale sigma, a scalar > 0.
 
     Returns:
-        (N,) in [0, 1].
+        Scores (N,) in [0, 1].
     """
     return -torch.expm1(-_relative_distance(latent, centre, scale))
 
 
 def ranking_score(latent: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
-    """The same as `gaussian_score` up to where rounding makes that 1, and rising beyond: far latents do not tie.
+    """Returns `gaussian_score`, extended such that distant latents are not tied.
 
-    With d = |z - c|^2 / sigma, and t = 17.3 in float32, 37.4 in float64, from where on s is 1:
+    Rounding makes s(z) = 1 if d = |z - c|^2 / sigma exceeds t = 17.3 in float32, or 37.4 in float64. From there on, the
+    score continues to increase:
 
         s(z) + 0.001 log(max(1, d / t))
 
     Args:
-        latent: z, (N, D).
-        centre: c, (D,).
-        scale: sigma, a scalar > 0.
+        latent: Latents z, (N, D).
+        centre: Centre c, (D,).
+        scale: Scale sigma, a scalar > 0.
 
     Returns:
-        (N,) in [0, 1.1).
+        Scores (N,) in [0, 1.1).
     """
     distance = _relative_distance(latent, centre, scale)
     limits = torch.finfo(distance.dtype)
@@ -103,32 +104,32 @@ def _relative_distance(latent: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
 
 
 def interpolate_latents(latent: Tensor, partner: Tensor, alpha: Tensor) -> Tensor:
-    """Latents between those of two images: z' = alpha z + (1 - alpha) z_partner.
+    """Interpolates between the latents of two images: z' = alpha z + (1 - alpha) z_partner.
 
     Args:
-        latent: (N, D).
-        partner: (N, D), those of other images.
-        alpha: (N,) in [0, 0.5].
+        latent: Latents z, (N, D).
+        partner: Latents of other images, (N, D).
+        alpha: Interpolation weights in [0, 0.5], (N,).
     """
     return alpha[:, None] * latent + (1 - alpha[:, None]) * partner
 
 
 def interpolation_loss(criticised: Tensor) -> Tensor:
-    """What the decoder pays for interpolations that the critic knows: mean(D(G(z'))^2).
+    """Returns the decoder's loss for interpolations that the critic recognises: mean(D(G(z'))^2).
 
     Args:
-        criticised: D(G(z')), (N,): the critic's guess of alpha, 0 for a real image.
+        criticised: The critic's predictions D(G(z')) of alpha, (N,); 0 for a real image.
     """
     return criticised.square().mean()
 
 
 def critic_loss(criticised: Tensor, alpha: Tensor, blended: Tensor | None = None) -> Tensor:
-    """What the critic pays: mean((D(G(z')) - alpha)^2) + mean(D(x^ + 0.2 (x - x^))^2).
+    """Returns the critic's loss: mean((D(G(z')) - alpha)^2) + mean(D(x^ + 0.2 (x - x^))^2).
 
     Args:
-        criticised: D(G(z')), (N,).
-        alpha: Of the interpolations, (N,).
-        blended: D of reconstructions with a fifth of the image, (N,); None leaves out the second term.
+        criticised: The critic's predictions D(G(z')), (N,).
+        alpha: Interpolation weights, (N,).
+        blended: Predictions D for reconstructions blended with a fifth of the image, (N,); None omits the second term.
     """
     loss = (criticised - alpha).square().mean()
     return loss if blended is None else loss + blended.square().mean()

@@ -1,8 +1,8 @@
 """Structural similarity, as a number and as maps.
 
-One pyramid serves IGD's loss and its maps. `pytorch-msssim`, against which this is tested, gives no maps and refuses
-images of 32 px, the published size of IGD's windows. Other libraries give the similarity of one level, not its factor
-of contrast, of which all levels but the last are made.
+The same pyramid is used for IGD's loss and maps. `pytorch-msssim`, against which this is tested, returns no maps and
+rejects images of 32 px, the published size of IGD's windows. Other libraries return the similarity of one level, but
+not its contrast factor, which MS-SSIM needs for all levels but the last.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from ccd_lightning.grids import IMAGE, pooled, resample
 
-LEAST = 0.05  # the mean similarity of a level below which gradients are not its own
+LEAST = 0.05  # below this mean similarity of a level, gradients are replaced
 
 
 class Similarity(NamedTuple):
-    """Maps (B, C, H, W) of one level: of structural similarity, and of its factor of contrast and structure."""
+    """Maps (B, C, H, W) of one level: structural similarity, and its contrast-structure factor."""
 
     whole: Tensor
     contrast: Tensor
@@ -30,20 +30,19 @@ class Similarity(NamedTuple):
 def similarity_pyramid(
     first: Tensor, second: Tensor, levels: int, window: int, data_range: float
 ) -> tuple[Similarity, ...]:
-    """Similarity maps of two batches of images and of their halvings (Wang et al., Asilomar 2003).
+    """Returns similarity maps of two batches of images at several resolutions (Wang et al., Asilomar 2003).
 
-    Windows are Gaussian with a deviation of 1.5 px. Those at the border are cut off there, and their weights
-    normalised.
+    Windows are Gaussian with a standard deviation of 1.5 px. They are cut off at the border and renormalised there.
 
     Args:
-        first: (B, C, H, W), H and W divisible by 2 ** (levels - 1).
-        second: As the first.
-        levels: How many: the last one is smaller by 2 ** (levels - 1).
-        window: Side of the windows in pixels, odd, at most that of the last level.
-        data_range: Difference of the largest and the smallest value that pixels can have.
+        first: First images, (B, C, H, W), with H and W divisible by 2 ** (levels - 1).
+        second: Second images, (B, C, H, W).
+        levels: Number of levels; each has half the resolution of the one before.
+        window: Side of the windows in pixels, odd, at most the side of the last level.
+        data_range: Difference between the largest and the smallest possible pixel value.
 
     Returns:
-        A pair of maps a level, values in [-1, 1].
+        Two maps per level, with values in [-1, 1].
 
     Raises:
         ValueError: If the images are too small for the levels or the window.
@@ -60,24 +59,24 @@ def similarity_pyramid(
 
 
 def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int, mask: Tensor | None = None) -> Tensor:
-    """Multi-scale structural similarity (Wang et al., Asilomar 2003, eq. 7).
+    """Returns multi-scale structural similarity (Wang et al., Asilomar 2003, eq. 7).
 
         MS-SSIM = mean over channels of  S_M^w_M  prod_{j < M} C_j^w_j
 
-    with S_M the mean of the last level's similarity and C_j that of level j's contrast and structure, both over the
-    windows that lie within the image, and not below 0. A mean below 0 makes the product 0, and its gradient with it: a
-    decoder that begins with the opposite of an image at one level could not learn from it. So gradients there are those
-    of a small positive number, while the value is as published.
+    S_M is the mean similarity of the last level and C_j the mean contrast-structure factor of level j, both over the
+    windows inside the image and clipped at 0. A negative mean makes the product and its gradient 0, so a decoder that
+    starts with an inverted image at one level could not learn. Therefore, gradients are those of a small positive
+    number there, while the value is as published.
 
     Args:
-        pyramid: What `similarity_pyramid` gives.
-        weights: w_j, one a level.
-        window: That of the pyramid.
-        mask: Pixels that count, (B, H, W) bool: the means are then over the windows of each level of which at least
-            half of the middle pixel counts, those at the border included. None for all.
+        pyramid: Result of `similarity_pyramid`.
+        weights: Weights w_j of the levels.
+        window: Side of the windows of the pyramid in pixels.
+        mask: Pixels that count, (B, H, W) bool. Means are then taken over the windows, including those at the border,
+            of which at least half of the central pixel counts at that level. None for all.
 
     Returns:
-        (B,) in [0, 1].
+        Similarities (B,) in [0, 1].
     """
     levels = [level.contrast for level in pyramid[:-1]] + [pyramid[-1].whole]
     inside = slice(window // 2, -(window // 2) or None)
@@ -87,19 +86,19 @@ def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int
         means = torch.stack([mean_within(level, _halved(mask, power)) for power, level in enumerate(levels)])
     powers = torch.tensor(weights, dtype=means.dtype, device=means.device).view(-1, 1, 1)
     value = (means.relu() ** powers).prod(dim=0).detach()
-    small = LEAST * torch.exp(means.clamp(max=LEAST) / LEAST - 1)  # touches the identity at LEAST
+    small = LEAST * torch.exp(means.clamp(max=LEAST) / LEAST - 1)  # tangent to the identity at LEAST
     passing = (torch.where(means > LEAST, means, small) ** powers).prod(dim=0)
     return (value + (passing - passing.detach())).mean(dim=1)
 
 
 def mean_within(values: Tensor, mask: Tensor) -> Tensor:
-    """Means of values (B, H, W) or (B, C, H, W) over the pixels that a mask (B, H, W) keeps; 0 where it keeps none."""
+    """Averages values (B, H, W) or (B, C, H, W) over the pixels of a mask (B, H, W); 0 if the mask is empty."""
     kept = mask if values.ndim == mask.ndim else mask[:, None]
     return torch.where(kept, values, 0).sum(dim=(-2, -1)) / kept.sum(dim=(-2, -1)).clamp(min=1)
 
 
 def _halved(mask: Tensor, times: int) -> Tensor:
-    """A mask at half of the resolution, so many times: where at least half of the pixels counts, or else any."""
+    """Downsamples a mask by 2 ** times: True where at least half of the pixels count, or if nowhere, where any do."""
     share = functional.avg_pool2d(mask.float()[:, None], 2**times)[:, 0]
     most = share >= 0.5
     none = ~most.any(dim=2, keepdim=True).any(dim=1, keepdim=True)
@@ -107,7 +106,7 @@ def _halved(mask: Tensor, times: int) -> Tensor:
 
 
 def dissimilarity_map(pyramid: Sequence[Similarity], weights: Sequence[float]) -> Tensor:
-    """The weighted sum over levels of 1 - SSIM, each brought to the first one's size: (B, H, W), mean over channels."""
+    """Returns the weighted sum over levels of 1 - SSIM, resized to the first level: (B, H, W), mean over channels."""
     size = pyramid[0].whole.shape[-2:]
     maps = [1 - level.whole.mean(dim=1, keepdim=True) for level in pyramid]
     resized = [resample(one, pooled(2**level), IMAGE, size) for level, one in enumerate(maps)]
@@ -117,18 +116,18 @@ def dissimilarity_map(pyramid: Sequence[Similarity], weights: Sequence[float]) -
 def _similarity(first: Tensor, second: Tensor, window: int, data_range: float) -> Similarity:
     rows, columns = (_blur_matrix(side, window, first.dtype, first.device) for side in first.shape[-2:])
     stack = torch.stack([first, second, first * first, second * second, first * second])
-    mean1, mean2, square1, square2, product = rows @ stack @ columns.T  # several times as fast as convolutions on CPUs
+    mean1, mean2, square1, square2, product = rows @ stack @ columns.T  # much faster than convolutions on CPUs
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     contrast = (2 * (product - mean1 * mean2) + c2) / (square1 - mean1**2 + square2 - mean2**2 + c2)
     luminance = (2 * mean1 * mean2 + c1) / (mean1**2 + mean2**2 + c1)
-    contrast, luminance = contrast.clamp(max=1), luminance.clamp(max=1)  # by rounding more, where images are flat
+    contrast, luminance = contrast.clamp(max=1), luminance.clamp(max=1)  # rounding may exceed 1 in flat regions
     return Similarity(luminance * contrast, contrast)
 
 
 @lru_cache(maxsize=64)
 def _blur_matrix(side: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(side, side): a row a position, with the weights of the window around it."""
-    with torch.inference_mode(False):  # what is made once in a test must serve a training as well
+    """Returns (side, side): one row per position, with the weights of the window around it."""
+    with torch.inference_mode(False):  # the cached matrix must also be usable in training
         distance = torch.arange(side).view(-1, 1) - torch.arange(side)
         weights = torch.exp(-(distance**2) / (2 * 1.5**2)) * (distance.abs() <= window // 2)
         return (weights / weights.sum(dim=1, keepdim=True)).to(device, dtype)

@@ -1,1 +1,1 @@
-"""What scores and anomaly maps say about a detector: metrics, thresholds and intervals."""
+"""Metrics, thresholds and confidence intervals of scores and anomaly maps."""

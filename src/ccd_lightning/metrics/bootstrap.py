@@ -1,4 +1,4 @@
-"""The stratified bootstrap: how metrics vary when other images of the same sort had been tested."""
+"""Stratified bootstrap: estimates how metrics vary between test sets from the same population."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ccd_lightning.metrics.types import Floats, Integers
 
 RESAMPLES = 2000
 SEED = 0
-CHUNK = 100  # resamples that are in memory at once
+CHUNK = 100  # resamples in memory at a time
 
 
 def units(records: Sequence[ImageRecord]) -> Integers:
-    """Which images are drawn together: (N,) the number of an image's group, or its own where no group is known."""
+    """Returns the resampling unit of each image, (N,): its group, or the image itself if it has no group."""
     names = [("group", row.group) if row.group else ("image", row.path) for row in records]
     numbers = {name: index for index, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64)
 
 
 def is_grouped(records: Sequence[ImageRecord]) -> bool:
-    """Whether some images belong together, so that they say less than as many independent ones."""
+    """Returns whether some images share a group and are therefore not independent."""
     return len(set(units(records).tolist())) < len(records)
 
 
 def smaller_class(records: Sequence[ImageRecord]) -> int:
-    """How many units (images or groups) the class has that has fewer, 0 where there is but one class."""
+    """Returns the number of units (images or groups) in the smaller class; 0 if there is only one class."""
     numbers = units(records).tolist()
     return min(
         len({number for number, row in zip(numbers, records, strict=True) if row.label == label}) for label in (0, 1)
@@ -42,19 +42,19 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> dict[str, Floats]:
-    """Evaluates resamples of the images.
+    """Evaluates metrics on resamples of the images.
 
-    Units (images, or groups where they are known) are drawn with replacement among those with normal images only, those
-    with abnormal ones only, and those with both, so that no resample lacks a class.
+    Units (groups if they are known, otherwise images) are drawn with replacement, separately from those with only
+    normal images, only abnormal images, and both. So every resample contains both classes.
 
     Args:
         records: N images.
-        evaluate: From how often each image was drawn, (R, N), to each metric's values (R,).
-        resamples: How many.
-        seed: The draws depend on nothing else.
+        evaluate: Function from the number of times each image was drawn, (R, N), to the values (R,) of each metric.
+        resamples: Number of resamples.
+        seed: Seed of the draws.
 
     Returns:
-        Each metric's values, (resamples,).
+        Values (resamples,) of each metric.
     """
     rng = np.random.default_rng(seed)
     members, labels = units(records), np.array([row.label for row in records])
@@ -73,17 +73,17 @@ def bootstrap(
 
 
 def bootstrap_interval(values: Floats, estimate: float, trials: int) -> tuple[float, float]:
-    """95% interval around a metric, on the logit scale with the error that its values on resamples have.
+    """Returns the 95% interval of a metric, on the logit scale with the bootstrap standard error.
 
-    Average precision and the best of all thresholds come out too high on resamples, where images are drawn twice: the
-    middle 95% of the values would be too high with them. `benchmarks/interval_coverage.py` compares intervals with the
-    truth.
+    Percentile intervals would be too high for average precision and metrics at the best threshold: these are biased
+    upwards on resamples, which contain images several times. `benchmarks/interval_coverage.py` measures the coverage.
 
     Args:
-        values: (R,), in [0, 1]; NaN, and left out, where a resample does not define the metric.
-        estimate: The metric itself.
-        trials: Number of units in the smaller class. A metric of 0 or 1, or one that no resample changes, is not
-            certain: its interval is that of a proportion of so many trials, and holds the middle 95% of the values.
+        values: Values of the metric on R resamples, in [0, 1], (R,). NaN values, where the metric is undefined, are
+            ignored.
+        estimate: Value of the metric on the test set.
+        trials: Number of units in the smaller class. It is used if the metric is 0 or 1, or equal on all resamples: the
+            interval is then that of a proportion of this many trials, widened to the middle 95% of the values.
     """
     values = values[~np.isnan(values)]
     error = float(values.std())
@@ -91,5 +91,5 @@ def bootstrap_interval(values: Floats, estimate: float, trials: int) -> tuple[fl
         low, high = wilson_interval(round(estimate * trials), trials)
         ends = np.quantile(values, (0.025, 0.975))
         return min(low, float(ends[0])), max(high, float(ends[1]))
-    half = Z * error / (estimate * (1 - estimate))  # delta method, as for DeLong's
+    half = Z * error / (estimate * (1 - estimate))  # delta method, as in `delong_interval`
     return float(expit(logit(estimate) - half)), float(expit(logit(estimate) + half))

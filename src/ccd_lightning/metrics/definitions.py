@@ -1,4 +1,4 @@
-"""What each metric is called, and what it says, in words that need no glossary."""
+"""Titles and plain-language explanations of all metrics."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """A metric in plain words.
+    """A metric in plain language.
 
     Attributes:
-        title: What it is called.
-        meaning: What its value says.
-        optimistic: Whether its threshold is chosen on the test images themselves.
+        title: Name of the metric.
+        meaning: Explanation of its value.
+        optimistic: Whether its threshold is chosen on the test images.
     """
 
     title: str
@@ -97,7 +97,7 @@ MEASURES = {
     "pretext/uniformity": Measure("Uniformity", "0 if all images collapse to one point, lower if they are spread out."),
 }
 
-# Tables of metrics, by how the names of their metrics begin.
+# Titles of the tables of metrics, by the prefix of the metrics' names.
 GROUPS = {
     "image/": "Whole images",
     "pixel/mean_": "Localisation, averaged over images",

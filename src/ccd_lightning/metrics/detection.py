@@ -1,7 +1,7 @@
 """Image and pixel metrics of a tested detector, with 95% intervals.
 
-One rule everywhere: the higher the score the more abnormal, and an image is called abnormal when ``score > threshold``.
-A metric that the test set cannot define is absent, with the reason in its place; it is never 0.
+Higher scores are always more abnormal, and an image is called abnormal if ``score > threshold``. If a metric is
+undefined for the test set, it is left out and the reason is recorded; it is never set to 0.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from ccd_lightning.metrics.records import NO_ABNORMAL, Evaluation, ImageRecord
 __all__ = ["DetectionMetrics", "Evaluation", "ImageRecord"]
 
 SIZES = ("size_small", "size_medium", "size_large")
-TAKEN = re.compile(rf"(kind_)*({'|'.join(SIZES)})")  # kinds by these names get "kind_" before them
+TAKEN = re.compile(rf"(kind_)*({'|'.join(SIZES)})")  # kinds with these names get the prefix "kind_"
 SUBSET_METRICS = ("image/auroc", "image/sensitivity", "pixel/auroc", "pixel/aupro")
 
 
 def part_of(anomaly_type: str) -> str:
-    r"""What the part of a kind's images is called: as the kind, or `kind_size_small` where a size is called so.
+    r"""Returns the name of the subset with one kind: the kind, with the prefix `kind_` if it equals the name of a size.
 
-    A folder's name that is not UTF-8 is written with `\udcff` and the like, as logs take no other names.
+    Bytes of a folder's name that are not UTF-8 are escaped as `\udcff` and the like, because logs need valid text.
     """
     name = anomaly_type.encode(errors="backslashreplace").decode()
     return f"kind_{name}" if TAKEN.fullmatch(name) else name
 
 
 class DetectionMetrics:
-    """Collects a test set and evaluates it: one record per image, and one of its pixels.
+    """Collects and evaluates a test set: one record per image, and one for its pixels.
 
-    With several ranks, gather each rank's `state()` and evaluate `DetectionMetrics.merged(states)`: the numbers are
-    those of one rank, whatever the order.
+    With several ranks, gather each rank's `state()` and evaluate `DetectionMetrics.merged(states)`. The results equal
+    those of one rank, in any order.
 
     Args:
-        pixel_threshold: Pixels above it are called abnormal; NaN where none was set.
+        pixel_threshold: Pixels with higher values are called abnormal; NaN if there is no threshold.
     """
 
     def __init__(self, pixel_threshold: float = math.nan) -> None:
@@ -55,7 +55,7 @@ class DetectionMetrics:
 
     @property
     def records(self) -> list[ImageRecord]:
-        """The images seen so far, sorted by path so that nothing depends on the order of loading."""
+        """Images added so far, sorted by path so that results do not depend on the order of loading."""
         return sorted(self._records)
 
     def update(self, batch: dict[str, Any], scores: Tensor, maps: Tensor | None = None) -> None:
@@ -63,10 +63,10 @@ class DetectionMetrics:
 
         Args:
             batch: `label` (B,) 0 or 1, `anomaly_type`, `path` and `group` (B names each), `mask` (B, H, W) bool,
-                `has_mask` (B,), and perhaps `content` (B, 4), the boxes (top, left, bottom, right) outside of which
+                `has_mask` (B,), and optionally `content` (B, 4), boxes (top, left, bottom, right) outside of which
                 pixels do not count.
             scores: Image scores (B,), finite.
-            maps: Anomaly maps (B, H, W), finite and not negative; None from what scores whole images only.
+            maps: Anomaly maps (B, H, W), finite and not negative; None if there are only image scores.
 
         Raises:
             ValueError: If a score or a map is not finite.
@@ -89,7 +89,7 @@ class DetectionMetrics:
                 self._pixels.append(record_pixels(path, anomaly_map, mask, self.pixel_threshold))
 
     def state(self) -> dict[str, Any]:
-        """Everything collected, small enough to gather."""
+        """Returns all collected data, which is small enough to gather."""
         return {
             "records": self.records,
             "pixels": self._pixels,
@@ -99,10 +99,10 @@ class DetectionMetrics:
 
     @classmethod
     def merged(cls, states: Iterable[dict[str, Any]]) -> DetectionMetrics:
-        """The sum of what several ranks collected, from their `state()`.
+        """Merges the data of several ranks, given as their `state()`.
 
         Raises:
-            ValueError: If an image was tested twice.
+            ValueError: If an image was tested more than once.
         """
         total = cls()
         for state in states:
@@ -116,15 +116,16 @@ class DetectionMetrics:
         return total
 
     def compute(self, threshold: float) -> Evaluation:
-        """Evaluates everything collected.
+        """Evaluates the collected images.
 
         Args:
-            threshold: Images that score above it are called abnormal; NaN where none was set.
+            threshold: Images with higher scores are called abnormal; NaN if there is no threshold.
 
         Returns:
-            IMAGE_METRICS and PIXEL_METRICS; SUBSET_METRICS also as `<name>/<kind>` (see `part_of`) where there is more
-            than one kind of abnormality, and as `<name>/<size>` for the thirds of the abnormal images by the area of
-            their masks, each against all normal images. Pixel metrics are over the images whose ground truth is known.
+            IMAGE_METRICS and PIXEL_METRICS. SUBSET_METRICS are also computed as `<name>/<kind>` (see `part_of`) if
+            there is more than one kind of abnormality, and as `<name>/<size>` for the thirds of the abnormal images by
+            the area of their masks, each against all normal images. Pixel metrics use the images with known ground
+            truth.
         """
         abnormal = [record for record in self.records if record.label]
         result = self._evaluate(abnormal, threshold, (*IMAGE_METRICS, *PIXEL_METRICS))
@@ -144,13 +145,13 @@ class DetectionMetrics:
         return result
 
     def pixel_table(self) -> PixelTable | None:
-        """The pixels of the images whose ground truth is known, sorted by path; None if a sort of pixels is missing."""
+        """Returns the pixels of images with known ground truth, sorted by path; None if a class has no pixels."""
         pixels = sorted(self._pixels, key=lambda record: record.path)
         counts = pooled(pixels)
         return coarse(pixels, counts) if counts[0].any() and counts[1].any() else None
 
     def size_bounds(self) -> tuple[float, float] | None:
-        """The terciles of the masks' areas, as shares of the image; None where they do not make three parts."""
+        """Returns the terciles of the mask areas, as shares of the image; None if they do not form three groups."""
         areas = [record.area for record in self._records if record.area]
         if len(areas) < len(SIZES):
             return None
@@ -158,7 +159,7 @@ class DetectionMetrics:
         return (low, high) if min(areas) <= low < high < max(areas) else None
 
     def _evaluate(self, abnormal: Sequence[ImageRecord], threshold: float, names: Sequence[str]) -> Evaluation:
-        """Evaluates some of the abnormal images against all normal ones."""
+        """Evaluates a subset of the abnormal images against all normal images."""
         rows = [*(record for record in self.records if not record.label), *abnormal]
         result = image_metrics(rows, threshold, [name for name in names if name in IMAGE_METRICS])
         wanted = [name for name in names if name in PIXEL_METRICS]

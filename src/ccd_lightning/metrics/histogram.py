@@ -1,7 +1,8 @@
-"""Counting values of any range in bins whose width is relative.
+"""Histograms of values of any range, with bins of constant relative width.
 
-The bits of a non-negative float32, read as an integer, grow with its value. The top 20 of them number the bin: no range
-has to be known beforehand, and counts are integers, which add exactly over batches and ranks.
+The bits of a non-negative float32, read as an integer, increase with its value. The 20 bits after the sign bit are the
+index of the bin. So the range need not be known in advance, and counts are integers, which add up exactly over batches
+and ranks.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ BINS = 1 << BITS
 
 
 def float_bins(values: Tensor) -> Tensor:
-    """The bin of each value, int64 in [0, BINS), of the same shape.
+    """Returns the bin of each value, int64 in [0, BINS), in the same shape.
 
     Args:
-        values: Finite and not negative, of any shape and floating type.
+        values: Finite, non-negative values of any shape and floating-point type.
 
     Raises:
         ValueError: If a value is negative, infinite or not a number.
@@ -32,12 +33,12 @@ def float_bins(values: Tensor) -> Tensor:
 
 
 def count_values(values: Tensor) -> Tensor:
-    """How many of the values fall into each bin: (BINS,) int64, 8 MiB whatever their number. See `float_bins`."""
+    """Returns the number of values in each bin of `float_bins`: (BINS,) int64, always 8 MiB."""
     return torch.bincount(float_bins(values).flatten(), minlength=BINS)
 
 
 def concatenated(parts: Iterable[Tensor], most: int = 1 << 24) -> Iterator[Tensor]:
-    """Parts (N,) one after the other, several of them in one as long as they hold no more than `most` values."""
+    """Yields the parts (N,), concatenating consecutive ones as long as they have at most `most` values together."""
     waiting: list[Tensor] = []
     for part in parts:
         if waiting and sum(map(len, waiting)) + len(part) > most:
@@ -49,14 +50,14 @@ def concatenated(parts: Iterable[Tensor], most: int = 1 << 24) -> Iterator[Tenso
 
 
 def binned_quantile(counts: Tensor, share: float) -> float:
-    """The smallest upper end of a bin that at least a share of the values do not exceed.
+    """Returns a quantile of a histogram: the upper end of the first bin up to which the share of values is reached.
 
     Args:
-        counts: (BINS,), from `count_values`.
-        share: In (0, 1].
+        counts: Counts (BINS,) from `count_values`.
+        share: Share of the values, in (0, 1].
 
     Returns:
-        A float32 number, above the quantile itself by less than one part in 4096; NaN where nothing was counted.
+        A float32 number that exceeds the exact quantile by less than one part in 4096; NaN if the histogram is empty.
     """
     reached = counts.cumsum(0)
     if not reached[-1]:

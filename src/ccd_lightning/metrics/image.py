@@ -1,4 +1,4 @@
-"""Metrics of image scores, each with its interval or the reason why it is undefined."""
+"""Metrics of image scores, with their intervals or the reasons why they are undefined."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccd_lightning.metrics.intervals import delong_interval, wilson_interval
 from ccd_lightning.metrics.records import NO_ABNORMAL, NO_NORMAL, Evaluation, ImageRecord
 from ccd_lightning.metrics.types import Floats, Integers
 
-# Of counts of normal and abnormal scores, (R, K) each.
+# Functions of the counts of normal and abnormal scores, (R, K) each.
 CURVES: dict[str, Callable[[Floats, Floats], Floats]] = {
     "image/auroc": curves.partial_auc,
     "image/average_precision": curves.average_precision,
@@ -37,9 +37,9 @@ def image_metrics(
 
     Args:
         records: The images.
-        threshold: Images that score above it are called abnormal; NaN where none was set.
-        names: Which metrics.
-        resamples: Of the bootstrap; 0 leaves its intervals out.
+        threshold: Images with higher scores are called abnormal; NaN if there is no threshold.
+        names: Names of the metrics to compute.
+        resamples: Number of bootstrap resamples; 0 omits bootstrap intervals.
     """
     result = Evaluation()
     normal, abnormal = (sum(row.label == label for row in records) for label in (0, 1))
@@ -51,7 +51,7 @@ def image_metrics(
         return result
     scores, labels = _columns(records)
     found = image_values(defined, np.ones((1, len(records))), labels, scores, threshold)
-    result.metrics = {name: round(float(values[0]), 6) for name, values in found.items()}  # digits of earlier versions
+    result.metrics = {name: round(float(values[0]), 6) for name, values in found.items()}  # as in earlier versions
     result.intervals = _intervals(records, threshold, result.metrics, resamples)
     return result
 
@@ -62,7 +62,7 @@ def _columns(records: Sequence[ImageRecord]) -> tuple[Floats, Integers]:
 
 def _undefined(name: str, normal: int, abnormal: int, threshold: float) -> str:
     if name in DECISIONS and math.isnan(threshold):
-        return "no threshold"  # nothing exceeds NaN, so the metric would claim that nothing was found
+        return "no threshold"  # no score exceeds NaN, so the metric would wrongly report no detections
     if not abnormal and name != "image/specificity":
         return NO_ABNORMAL
     return NO_NORMAL if not normal and name != "image/sensitivity" else ""
@@ -71,23 +71,23 @@ def _undefined(name: str, normal: int, abnormal: int, threshold: float) -> str:
 def image_values(
     names: Iterable[str], drawn: Floats, labels: Integers, scores: Floats, threshold: float
 ) -> dict[str, Floats]:
-    """Metrics of R resamples of the images; one that draws each image once gives the metrics themselves.
+    """Computes metrics on R resamples of the images; a resample with each image once gives those of the test set.
 
     Args:
-        names: Which of IMAGE_METRICS.
-        drawn: (R, N) how often each image was drawn.
-        labels: (N,) 0 or 1.
-        scores: (N,), higher is more abnormal.
-        threshold: Images that score above it are called abnormal.
+        names: Names of the metrics, from IMAGE_METRICS.
+        drawn: Number of times each image was drawn, (R, N).
+        labels: Labels 0 or 1, (N,).
+        scores: Scores, (N,); higher is more abnormal.
+        threshold: Images with higher scores are called abnormal.
 
     Returns:
-        (R,) each; NaN where no drawn image is of the class in question.
+        Values (R,) of each metric; NaN if no image of a needed class was drawn.
     """
     normal, abnormal = curves.tied_counts(drawn, labels, scores)
     called = scores > threshold
     found, false = drawn @ ((labels == 1) & called), drawn @ ((labels == 0) & called)
     negatives, positives = normal.sum(axis=-1), abnormal.sum(axis=-1)
-    with np.errstate(invalid="ignore"):  # where a class is empty its metrics are not asked for
+    with np.errstate(invalid="ignore"):  # metrics of an empty class are not requested
         decided = {
             "image/accuracy": (found + negatives - false) / (negatives + positives),
             "image/f1": 2 * found / (found + false + positives),
@@ -100,7 +100,7 @@ def image_values(
 def _intervals(
     records: Sequence[ImageRecord], threshold: float, metrics: dict[str, float], resamples: int
 ) -> dict[str, tuple[float, float]]:
-    """DeLong's and Wilson's where images are independent, the bootstrap's for everything else."""
+    """Returns DeLong and Wilson intervals if images are independent, and bootstrap intervals otherwise."""
     scores, labels = _columns(records)
     normal, abnormal = scores[labels == 0], scores[labels == 1]
     found, cleared = int((abnormal > threshold).sum()), int((normal <= threshold).sum())

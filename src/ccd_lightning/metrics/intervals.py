@@ -1,6 +1,6 @@
-"""Closed forms of uncertainty, all at 95%.
+"""Closed-form 95% intervals and tests.
 
-DeLong's for areas and their difference, Wilson's for proportions, and that of order statistics for thresholds.
+DeLong's for AUROCs and their differences, Wilson's for proportions, and those of order statistics for thresholds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Z = float(norm.ppf(0.975))
 
 
 class DeLongTest(NamedTuple):
-    """Two detectors on the same images: difference of the AUROCs (first minus second), 95% interval, two-sided p."""
+    """Result for two detectors on the same images: AUROC difference (first - second), 95% interval, two-sided p."""
 
     difference: float
     low: float
@@ -30,14 +30,14 @@ def delong_test(labels: Integers, first: Floats, second: Floats, units: Integers
     """Compares the AUROCs of two detectors on the same images (DeLong et al., Biometrics 1988, paired, two-sided).
 
     Args:
-        labels: (N,), 0 (normal) or 1 (abnormal), of at least two units each.
-        first: (N,) scores of one detector, higher is more abnormal.
-        second: (N,) scores of the other one, of the same images in the same order.
-        units: (N,) which images belong together, as `bootstrap.units` numbers them; by default each is on its own.
+        labels: Labels 0 (normal) or 1 (abnormal), (N,), with at least two units each.
+        first: Scores of one detector, (N,); higher is more abnormal.
+        second: Scores of the other detector for the same images in the same order, (N,).
+        units: Resampling unit of each image as returned by `bootstrap.units`, (N,); by default each image is its own.
 
     Returns:
-        Difference, interval on the plain scale, and p. Where neither area varies, nothing can be estimated: the
-        interval is the difference alone, and p is 1 without a difference and 0 with one.
+        Difference, interval (without the logit transform), and p. If the estimated variance is 0, the interval
+        contains only the difference, and p is 1 if the difference is 0 and 0 otherwise.
 
     Raises:
         ValueError: If lengths differ or a class has fewer than two units.
@@ -52,7 +52,7 @@ def delong_test(labels: Integers, first: Floats, second: Floats, units: Integers
     difference = float(areas[0] - areas[1])
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     error = float(np.sqrt(max(variance, 0.0)))
-    if error < 1e-12:  # of rounding: areas are shares of whole numbers
+    if error < 1e-12:  # only a rounding error, because areas are ratios of integers
         return DeLongTest(difference, difference, difference, float(difference == 0))
     p = 2 * float(norm.sf(abs(difference) / error))
     return DeLongTest(difference, difference - Z * error, difference + Z * error, p)
@@ -61,27 +61,26 @@ def delong_test(labels: Integers, first: Floats, second: Floats, units: Integers
 def delong_covariance(
     normal: Sequence[Floats], abnormal: Sequence[Floats], units: tuple[Integers, Integers] | None = None
 ) -> tuple[Floats, Floats]:
-    """AUROCs of K detectors on the same images, and their covariance (DeLong et al., Biometrics 1988, equation 5).
+    """Returns AUROCs of K detectors on the same images and their covariance (DeLong et al., Biometrics 1988, eq. 5).
 
-    Where images belong together it is Obuchowski's for clustered data (Biometrics 1997): structural components are
-    summed over each unit, and normal and abnormal images of one unit count as dependent too. With units of one image it
-    is DeLong's to the digit: sums over u units have the factor u / (u - 1), as variances of u values do.
+    If images are grouped, it is Obuchowski's covariance for clustered data (Biometrics 1997): structural components
+    are summed over each unit, and normal and abnormal images of one unit are treated as dependent too. With one image
+    per unit it equals DeLong's exactly: sums over u units have the factor u / (u - 1), like the variance of u values.
 
     Args:
-        normal: K times the (M,) scores of normal images, of at least two units.
-        abnormal: K times the (N,) scores of abnormal images, of at least two units.
-        units: Numbers >= 0 of the units of the normal (M,) and of the abnormal images (N,); by default each is on its
-            own.
+        normal: For each of K detectors, scores (M,) of normal images from at least two units.
+        abnormal: For each of K detectors, scores (N,) of abnormal images from at least two units.
+        units: Unit numbers >= 0 of the normal (M,) and the abnormal images (N,); by default each image is its own unit.
 
     Returns:
-        Areas (K,) and covariance (K, K).
+        AUROCs (K,) and covariance (K, K).
     """
     below = np.stack([placements(low, high) for low, high in zip(normal, abnormal, strict=True)])  # (K, N)
     above = np.stack([1 - placements(high, low) for low, high in zip(normal, abnormal, strict=True)])  # (K, M)
     areas, single = below.mean(axis=1), np.arange(above.shape[1] + below.shape[1])
     members = units or (single[: above.shape[1]], single[above.shape[1] :])
     size = int(np.concatenate(members).max()) + 1
-    sums = [  # over the images of each unit, (K, size) for each class
+    sums = [  # sums over the images of each unit, (K, size) for each class
         np.stack([np.bincount(own, row, size) for row in (components - areas[:, None]) / len(own)])
         for components, own in zip((above, below), members, strict=True)
     ]
@@ -93,15 +92,15 @@ def delong_covariance(
 
 
 def delong_interval(normal: Floats, abnormal: Floats) -> tuple[float, float]:
-    """95% interval of the AUROC (DeLong et al., Biometrics 1988), on the logit scale so that it stays in [0, 1].
+    """Returns the 95% interval of the AUROC (DeLong et al., Biometrics 1988), on the logit scale to stay in [0, 1].
 
     Args:
-        normal: (M,) scores of normal images, M >= 2.
-        abnormal: (N,) scores of abnormal images, N >= 2.
+        normal: Scores of normal images, (M,), M >= 2.
+        abnormal: Scores of abnormal images, (N,), N >= 2.
 
     Returns:
-        Low and high end. An AUROC of 0 or 1 has no estimated variance; its interval is that of a proportion of
-        min(M, N) trials.
+        Low and high end. For an AUROC of 0 or 1 the estimated variance is 0, and the interval is that of a proportion
+        of min(M, N) trials.
     """
     areas, covariance = delong_covariance([normal], [abnormal])
     auroc = float(areas[0])
@@ -114,33 +113,33 @@ def delong_interval(normal: Floats, abnormal: Floats) -> tuple[float, float]:
 
 
 def placements(reference: Floats, scores: Floats) -> Floats:
-    """For each score the share of the reference below it, ties counting half: DeLong's structural components."""
+    """Returns DeLong's structural components: the share of the reference below each score, with ties counted half."""
     joint = rankdata(np.concatenate([scores, reference]))[: len(scores)]
     components: Floats = (joint - rankdata(scores)) / len(reference)
     return components
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson, JASA 1927).
+    """Returns the 95% interval of a proportion (Wilson, JASA 1927).
 
     Args:
-        successes: How many of the trials succeeded.
-        count: The number of trials, > 0.
+        successes: Number of successes.
+        count: Number of trials, > 0.
     """
     low, high = binomtest(successes, count).proportion_ci(0.95, method="wilson")
     return float(low), float(high)
 
 
 def false_positive_interval(count: int, quantile: float) -> tuple[float, float]:
-    """What share of normal images lies above a quantile of the scores of a few of them.
+    """Returns the 95% interval of the false positive rate at a threshold: a quantile of n held-out normal scores.
 
-    The share above the k-th smallest of n independent scores has the distribution Beta(n - k + 1, k), whatever that of
-    the scores is. The quantile lies between two such scores: the interval reaches from the low end of the upper one to
-    the high end of the lower one, so it is somewhat too wide.
+    For independent scores of any distribution, the share of normal images above the k-th smallest of n scores has the
+    distribution Beta(n - k + 1, k). The quantile lies between two such scores. The interval extends from the low end
+    for the upper score to the high end for the lower score, so it is slightly too wide.
 
     Args:
-        count: n, how many images were held out, at least 1.
-        quantile: In (0, 1), interpolated linearly, as numpy and torch do by default.
+        count: Number n of held-out images, at least 1.
+        quantile: Quantile in (0, 1), interpolated linearly, as numpy and torch do by default.
 
     Returns:
         Low and high end of the 95% interval, in [0, 1].

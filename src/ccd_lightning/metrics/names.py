@@ -1,4 +1,4 @@
-"""Which metrics a terminal shows; all of them are in metrics.json."""
+"""Main metrics, which are shown in the terminal. All metrics are in metrics.json."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAIN = (
 
 
 def partly_masked(data: Mapping[str, Any]) -> str:
-    """Which images pixel metrics are of, in a sentence; empty where all abnormal images have a mask, or none has.
+    """Returns a sentence on the images used for pixel metrics; empty if all abnormal images have a mask, or none has.
 
     Args:
-        data: As in metrics.json.
+        data: Content of metrics.json.
     """
     masks, abnormal = data.get("masks", 0), data.get("abnormal", 0)
     if not 0 < masks < abnormal:

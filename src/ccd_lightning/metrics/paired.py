@@ -1,4 +1,4 @@
-"""Differences of two detectors on the same images: the paired bootstrap, and p values of several comparisons."""
+"""Differences between two detectors on the same images: paired bootstrap, and correction for multiple tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccd_lightning.metrics.pixel_table import PixelTable
 from ccd_lightning.metrics.records import ImageRecord
 from ccd_lightning.metrics.types import Floats
 
-# Of counts of normal and abnormal scores; the area has a test of its own, `intervals.delong_test`.
+# Functions of the counts of normal and abnormal scores; the AUROC has its own test, `intervals.delong_test`.
 PAIRED = {name: CURVES[name] for name in ("image/average_precision", "image/sensitivity_at_specificity_95")}
 
 
@@ -25,22 +25,23 @@ def paired_differences(
     metrics: Mapping[str, Callable[[Floats, Floats], Floats]] = PAIRED,
     resamples: int = RESAMPLES,
 ) -> dict[str, tuple[float, float, float]]:
-    """Metrics of one detector minus those of another, with 95% intervals from resamples that both share.
+    """Returns differences of metrics between two detectors, with 95% intervals from shared resamples.
 
-    Groups of images are drawn whole. With few images, such as 30 of one class, intervals hold the truth in about 90% of
-    cases where the metric is average precision.
+    Groups of images are drawn as a whole. With few images, such as 30 of one class, the intervals of average precision
+    cover the true value in about 90% of cases.
 
     Args:
-        images: N images with label and group, of at least two groups (or images without one) of each class; their own
-            scores do not matter.
-        first: (N,) scores of one detector, higher is more abnormal.
-        second: (N,) scores of the other one, of the same images in the same order.
-        metrics: By name; each takes counts as in `curves`.
-        resamples: How many.
+        images: N images with label and group, with at least two groups (or images without group) per class. Their
+            scores are not used.
+        first: Scores of one detector, (N,); higher is more abnormal.
+        second: Scores of the other detector for the same images in the same order, (N,).
+        metrics: Metrics by name; each takes counts as in `threshold_metrics`.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        Difference, low and high end of each metric. An interval is the difference plus or minus 1.96 times the standard
-        deviation that it has on resamples, whose own bias, the same for both detectors, is not in it.
+        Difference (first minus second), low and high end for each metric. The interval is the difference plus or minus
+        1.96 times its standard deviation over resamples. So it does not contain the bias of resampling, which is the
+        same for both detectors.
     """
     labels = np.array([image.label for image in images], dtype=np.int64)
 
@@ -59,17 +60,17 @@ def paired_pixels(
     found: Mapping[str, float],
     resamples: int = RESAMPLES,
 ) -> dict[str, tuple[float, float, float]]:
-    """Pixel metrics of one detector minus those of another, with 95% intervals from resamples that both share.
+    """Returns differences of pixel metrics between two detectors, with 95% intervals from shared resamples.
 
     Args:
-        images: N images whose ground truth is known, as in `paired_differences`.
-        first: The pixels of one detector's maps of them, in the same order.
-        second: Those of the other one.
-        found: The differences themselves by the metric's name, which bins know less exactly.
-        resamples: How many.
+        images: N images with known ground truth, as in `paired_differences`.
+        first: Pixels of one detector's maps of these images, in the same order.
+        second: Pixels of the other detector's maps.
+        found: Exact differences by the metric's name; those computed from bins are less exact.
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        As `paired_differences`.
+        Same as `paired_differences`.
     """
     evaluators = [table.evaluator(found) for table in (first, second)]
 
@@ -81,13 +82,13 @@ def paired_pixels(
 
 
 def _intervals(found: Mapping[str, float], resampled: Mapping[str, Floats]) -> dict[str, tuple[float, float, float]]:
-    """Differences with the ends of their intervals; resamples that do not define a metric (NaN) do not count."""
+    """Returns differences with their intervals; resamples on which a metric is undefined (NaN) are ignored."""
     errors = {name: float(np.nanstd(values)) for name, values in resampled.items()}
     return {name: (value, value - Z * errors[name], value + Z * errors[name]) for name, value in found.items()}
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """P values corrected for their number (Holm, Scandinavian Journal of Statistics 1979), in the same order."""
+    """Returns p-values corrected for multiple tests (Holm, Scandinavian Journal of Statistics 1979), in order."""
     corrected, least = [0.0] * len(values), 0.0
     for rank, index in enumerate(np.argsort(values, kind="stable")):
         least = max(least, min(1.0, (len(values) - rank) * values[index]))

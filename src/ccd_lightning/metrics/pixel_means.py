@@ -1,6 +1,6 @@
-"""Pixel metrics of each image alone, averaged over the abnormal images, as many papers report them.
+"""Pixel metrics per image, averaged over the abnormal images, as reported in many papers.
 
-An image counts that has abnormal pixels, and as much as any other, whatever the size of its lesions.
+Only images with abnormal pixels count. All of them have the same weight, whatever the size of their lesions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ AT_THRESHOLD = ("pixel/mean_dice", "pixel/mean_iou")
 AT_BEST = ("pixel/mean_dice_best", "pixel/mean_iou_best")
 MEAN_METRICS = ("pixel/mean_auroc", *AT_THRESHOLD, *AT_BEST)
 
-Counted = tuple[NDArray[np.int32], NDArray[np.integer] | Floats]  # bins, rising, and how many pixels each holds
+Counted = tuple[NDArray[np.int32], NDArray[np.integer] | Floats]  # bins in ascending order, and pixels per bin
 
 
 def image_auroc(normal: Counted, abnormal: Counted) -> float:
-    """AUROC of one image's pixels, those of a bin count as equal; NaN if all are normal or all abnormal."""
+    """Returns the AUROC of one image's pixels, with pixels of a bin as ties; NaN if all are normal or all abnormal."""
     if not (len(normal[0]) and len(abnormal[0])):
         return float("nan")
     _, (false, true) = _joined(normal, abnormal)
@@ -29,30 +29,30 @@ def image_auroc(normal: Counted, abnormal: Counted) -> float:
 
 
 def overlaps(name: str, false: Floats, true: Floats, abnormal: Floats) -> Floats:
-    """Dice, or intersection over union, of each image alone.
+    """Returns Dice or intersection over union of each image.
 
     Args:
-        name: Which of AT_THRESHOLD or AT_BEST.
-        false: (N, T) how many normal pixels exceed each of T thresholds that all images share.
-        true: (N, T) the same of abnormal pixels.
-        abnormal: (N,) how many abnormal pixels there are.
+        name: Name of the metric, from AT_THRESHOLD or AT_BEST.
+        false: Number of normal pixels above each of T thresholds that all images share, (N, T).
+        true: Number of abnormal pixels above them, (N, T).
+        abnormal: Number of abnormal pixels, (N,).
 
     Returns:
-        (N, T); NaN for an image that does not count.
+        Values (N, T); NaN for images without abnormal pixels.
     """
     dice = curves.dice(false, true, np.where(abnormal > 0, abnormal, np.nan)[:, None])
     return curves.dice_to_iou(dice) if "iou" in name else dice
 
 
 def mean_over_images(drawn: Floats, values: Floats) -> Floats:
-    """The mean over the images that count, at the threshold that makes it highest.
+    """Returns the mean over the images that count, at the threshold with the highest mean.
 
     Args:
-        drawn: (R, N) how often each image was drawn.
-        values: (N, T) of each image alone, at T thresholds that all images share; NaN where an image does not count.
+        drawn: Number of times each image was drawn, (R, N).
+        values: Values per image at T thresholds that all images share, (N, T); NaN for images that do not count.
 
     Returns:
-        (R,), NaN where no image was drawn that counts.
+        Means (R,); NaN if no image was drawn that counts.
     """
     known = ~np.isnan(values[:, 0])
     weights = drawn[:, known]
@@ -62,16 +62,16 @@ def mean_over_images(drawn: Floats, values: Floats) -> Floats:
 
 
 def above_best(images: Sequence[tuple[Counted, Counted]], length: int) -> dict[str, Floats]:
-    """How many pixels of each image exceed the threshold that is best for all of them, for each of AT_BEST.
+    """Counts the pixels of each image above the threshold with the highest mean over images, for each of AT_BEST.
 
     Args:
-        images: N times the normal and the abnormal pixels, in bins below `length` that all images share.
+        images: Normal and abnormal pixels of N images, in bins below `length` that all images share.
         length: Number of bins.
 
     Returns:
-        (N, 2) each, normal and abnormal pixels.
+        Numbers of normal and abnormal pixels (N, 2) for each metric.
     """
-    rises = np.zeros((len(AT_BEST), length))  # of the sum over images, as the threshold falls to each bin
+    rises = np.zeros((len(AT_BEST), length))  # of the sum over images when the threshold falls to each bin
     for normal, abnormal in images:
         if len(abnormal[0]):
             bins, counts = _joined(normal, abnormal)
@@ -80,14 +80,14 @@ def above_best(images: Sequence[tuple[Counted, Counted]], length: int) -> dict[s
             rises[:, bins[::-1]] += np.diff([dice, curves.dice_to_iou(dice)])
     found = {}
     for name, rise in zip(AT_BEST, rises, strict=True):
-        lowest = length - 1 - int(rise[::-1].cumsum().argmax())  # of the bins that are called abnormal
+        lowest = length - 1 - int(rise[::-1].cumsum().argmax())  # lowest bin that is called abnormal
         rows = [[counts[bins >= lowest].sum() for bins, counts in image] for image in images]
         found[name] = np.array(rows, dtype=np.float64)
     return found
 
 
 def _joined(normal: Counted, abnormal: Counted) -> tuple[Integers, tuple[Floats, Floats]]:
-    """The bins of both, rising, and how many normal and abnormal pixels each holds."""
+    """Returns the bins of both in ascending order, and the numbers of normal and abnormal pixels in each."""
     bins, places = np.unique(np.concatenate([normal[0], abnormal[0]]), return_inverse=True)
     parts = places[: len(normal[0])], places[len(normal[0]) :]
     counts = [

@@ -1,4 +1,4 @@
-"""The pixels of a test set in few bins: small enough to resample, to keep, and to compare with another run's."""
+"""Pixels of a test set in few bins: small enough to resample, to store, and to compare with another run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ccd_lightning.runs import how_to_test
 from ccd_lightning.writing import atomic_write
 
 PIXELS = "pixels.npz"
-AUPRO_LIMIT = 0.3  # of the false-positive rate, as Bergmann et al. integrate to
+AUPRO_LIMIT = 0.3  # maximum false positive rate, as in Bergmann et al.
 
-# Of counts of normal pixels, of abnormal pixels, and of abnormal pixels each as a share of its region.
+# Functions of the counts of normal and abnormal pixels, and of abnormal pixels weighted by 1 / size of their region.
 CURVES: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
     "pixel/auroc": lambda normal, abnormal, _: curves.partial_auc(normal, abnormal),
     "pixel/average_precision": lambda normal, abnormal, _: curves.average_precision(normal, abnormal),
@@ -35,12 +35,12 @@ PIXEL_METRICS = (*POOLED_METRICS, *MEAN_METRICS)
 
 
 def pooled_values(names: Iterable[str], counts: Sequence[Floats], above: Floats) -> dict[str, Floats]:
-    """Metrics of all pixels of R test sets, (R,) each.
+    """Computes metrics over all pixels of R test sets, (R,) each.
 
     Args:
-        names: Which of POOLED_METRICS.
-        counts: Three times (R, K), as CURVES take them.
-        above: (R, 2) how many normal and how many abnormal pixels exceed the pixel threshold.
+        names: Names of the metrics, from POOLED_METRICS.
+        counts: The three arguments of the functions in CURVES, (R, K) each.
+        above: Numbers of normal and abnormal pixels above the pixel threshold, (R, 2).
     """
     false, true = above.T
     dice = curves.dice(false, true, counts[1].sum(axis=-1))
@@ -49,15 +49,15 @@ def pooled_values(names: Iterable[str], counts: Sequence[Floats], above: Floats)
 
 
 class PixelTable(NamedTuple):
-    """The pixels of N images whose ground truth is known, in K bins that all images share.
+    """Pixels of N images with known ground truth, in K bins that all images share.
 
     Attributes:
-        paths: The images, as in predictions.csv.
-        normal: (N, K) how many normal pixels each bin holds, bins in rising order.
-        abnormal: (N, K) the same of abnormal pixels.
-        regions: (N, K) the abnormal pixels, each as a share of the region that it belongs to.
-        above: (N, 2) how many normal and how many abnormal pixels exceed the pixel threshold.
-        aurocs: (N,) the AUROC of each image's own pixels; NaN where all are normal or all abnormal.
+        paths: Paths of the images, as in predictions.csv.
+        normal: Number of normal pixels per bin, (N, K); bins are in ascending order.
+        abnormal: Number of abnormal pixels per bin, (N, K).
+        regions: Abnormal pixels per bin, each counted as a share of its region, (N, K).
+        above: Numbers of normal and abnormal pixels above the pixel threshold, (N, 2).
+        aurocs: Pixel AUROC within each image, (N,); NaN if all pixels are normal or all abnormal.
     """
 
     paths: list[str]
@@ -68,23 +68,24 @@ class PixelTable(NamedTuple):
     aurocs: Floats
 
     def evaluator(self, names: Collection[str]) -> Callable[[Floats], dict[str, Floats]]:
-        """What evaluates resamples: (R, N) how often each image was drawn, to (R,) for each of the names.
+        """Returns a function that evaluates resamples.
 
-        Metrics are NaN where no abnormal pixels were drawn.
+        It maps the number of times each image was drawn, (R, N), to values (R,) of each named metric. Values are NaN if
+        no abnormal pixels were drawn.
         """
         pooled = [name for name in names if name in POOLED_METRICS]
         images = {name: self._of_images(name) for name in names if name in MEAN_METRICS}
 
         def evaluate(drawn: Floats) -> dict[str, Floats]:
             counts = [drawn @ count for count in (self.normal, self.abnormal, self.regions)]
-            with np.errstate(invalid="ignore"):  # of resamples that drew images with empty masks only
+            with np.errstate(invalid="ignore"):  # for resamples without abnormal pixels
                 found = pooled_values(pooled, counts, drawn @ self.above)
             return found | {name: mean_over_images(drawn, values) for name, values in images.items()}
 
         return evaluate
 
     def _of_images(self, name: str) -> Floats:
-        """A metric of each image alone, (N, T), as `mean_over_images` takes it."""
+        """Returns a metric of each image, (N, T), as input of `mean_over_images`."""
         if name == "pixel/mean_auroc":
             return self.aurocs[:, None]
         if name in AT_BEST:
@@ -94,14 +95,14 @@ class PixelTable(NamedTuple):
         return overlaps(name, false, true, self.abnormal.sum(axis=1))
 
     def take(self, indices: Integers) -> PixelTable:
-        """Some of the images, in the order asked for."""
+        """Selects images by index, in the given order."""
         return PixelTable([self.paths[index] for index in indices], *(array[indices] for array in self[1:]))
 
 
 def write_pixels(file: Path, table: PixelTable | None) -> None:
-    """Writes a table as compressed NumPy arrays; without one, removes that of an earlier test.
+    """Writes a table as compressed NumPy arrays; for None, removes the file of an earlier test.
 
-    Counts are stored in as few bytes as hold them, shares of regions and areas as float32.
+    Counts are stored in the smallest integer type that holds them, region shares and AUROCs as float32.
     """
     if table is None:
         file.unlink(missing_ok=True)
@@ -114,7 +115,7 @@ def write_pixels(file: Path, table: PixelTable | None) -> None:
 
 
 def read_pixels(run: Path) -> PixelTable:
-    """Reads what a test of a run wrote.
+    """Reads the table that `ccd test` wrote into a run.
 
     Raises:
         UserError: If the file is missing or damaged.
@@ -124,7 +125,7 @@ def read_pixels(run: Path) -> PixelTable:
         raise UserError(f"{file}: not there; an older version did not write it. {again}")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            unknown = {"aurocs": np.full(len(stored["paths"]), np.nan)}  # to earlier tests, whose metrics need none
+            unknown = {"aurocs": np.full(len(stored["paths"]), np.nan)}  # missing in files of earlier versions
             arrays = [(unknown | dict(stored))[name].astype(np.float64) for name in PixelTable._fields[1:]]
             table = PixelTable(stored["paths"].tolist(), *arrays)
     except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:

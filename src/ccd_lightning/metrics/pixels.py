@@ -1,4 +1,4 @@
-"""Pixel metrics from what is kept of each image: a few kilobytes, whatever its size."""
+"""Pixel metrics from a compact record per image, which takes a few kilobytes for images of any size."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from ccd_lightning.metrics.pixel_table import DECISIONS, PIXEL_METRICS, POOLED_M
 from ccd_lightning.metrics.records import Evaluation, ImageRecord
 from ccd_lightning.metrics.types import Floats
 
-LIMIT = 4096  # occupied bins of an image; with more its bins are merged in pairs until it has no more
-GRID = 512  # at most so many bins, shared by all images, for resamples
+LIMIT = 4096  # maximum number of occupied bins of an image; if it has more, bins are merged in pairs
+GRID = 512  # maximum number of bins, shared by all images, for resamples
 EIGHT_NEIGHBOURS = np.ones((3, 3))
 
 
 class PixelRecord(NamedTuple):
-    """The pixels of one image whose ground truth is known.
+    """Pixels of one image with known ground truth.
 
     Attributes:
-        path: The image file.
-        shift: The bins are those of `float_bins`, 2**shift of them merged into one.
-        normal: Bins that hold normal pixels (A,) int32, rising, and how many (A,) int32.
-        abnormal: The same of abnormal pixels, (B,) each.
-        regions: (B,) the bins' abnormal pixels, each as a share of the region (8-connected) that it belongs to.
-        above: How many normal and how many abnormal pixels exceed the pixel threshold.
-        auroc: AUROC of the image's own pixels, NaN if all are normal or all abnormal.
+        path: Path of the image file.
+        shift: Bins are those of `float_bins`, with 2**shift of them merged into one.
+        normal: Bins with normal pixels (A,) int32 in ascending order, and their number of pixels (A,) int32.
+        abnormal: The same for abnormal pixels, (B,) each.
+        regions: Abnormal pixels per bin, each counted as a share of its 8-connected region, (B,).
+        above: Numbers of normal and abnormal pixels above the pixel threshold.
+        auroc: AUROC of the image's pixels; NaN if all are normal or all abnormal.
     """
 
     path: str
@@ -55,13 +55,13 @@ class PixelRecord(NamedTuple):
 
 
 def record_pixels(path: str, anomaly_map: Tensor, mask: Tensor, threshold: float = math.nan) -> PixelRecord:
-    """Sums up one image.
+    """Creates the record of one image.
 
     Args:
-        path: The image file.
-        anomaly_map: (H, W), finite and not negative, of any floating type.
-        mask: (H, W) bool, True where a pixel is abnormal.
-        threshold: Pixels above it are called abnormal; NaN where none was set.
+        path: Path of the image file.
+        anomaly_map: Anomaly map (H, W), finite and not negative, of any floating-point type.
+        mask: Mask (H, W) bool, True for abnormal pixels.
+        threshold: Pixels with higher values are called abnormal; NaN if there is no threshold.
 
     Raises:
         ValueError: If shapes differ, or a value is negative, infinite or not a number.
@@ -84,7 +84,7 @@ def record_pixels(path: str, anomaly_map: Tensor, mask: Tensor, threshold: float
         shift,
         normal,
         abnormal,
-        np.bincount(inverse, weights=shares, minlength=len(level)).astype(np.float64),  # of nothing it counts integers
+        np.bincount(inverse, weights=shares, minlength=len(level)).astype(np.float64),  # integers if empty
         (int((over & ~truth).sum()), int((over & truth).sum())),
         image_auroc(normal, abnormal),
     )
@@ -101,14 +101,14 @@ def pixel_metrics(
     names: Sequence[str] = PIXEL_METRICS,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Evaluates maps; each of the images has its pixels in the same place.
+    """Evaluates anomaly maps.
 
     Args:
-        images: The images whose ground truth is known.
-        pixels: Their pixels.
-        threshold: The pixel threshold that they were recorded with.
-        names: Which metrics.
-        resamples: Of the bootstrap; 0 leaves the intervals out.
+        images: Images with known ground truth.
+        pixels: Pixel records of these images, in the same order.
+        threshold: Pixel threshold with which they were recorded.
+        names: Names of the metrics to compute.
+        resamples: Number of bootstrap resamples; 0 omits the intervals.
     """
     result, counts = Evaluation(), pooled(pixels)
     result.undefined = _undefined(pixels, threshold, names)
@@ -141,7 +141,7 @@ def _undefined(pixels: Sequence[PixelRecord], threshold: float, names: Sequence[
 
 
 def _means(pixels: Sequence[PixelRecord], names: Sequence[str]) -> dict[str, Floats]:
-    """MEAN_METRICS of one test set, (1,) each; the best threshold is one of the coarsest image's bins."""
+    """Computes MEAN_METRICS of one test set, (1,) each; the best threshold is a bin of the coarsest image."""
     above = dict.fromkeys(AT_THRESHOLD, _above(pixels))
     if set(names) & set(AT_BEST):
         coarsest = max(record.shift for record in pixels)
@@ -153,7 +153,7 @@ def _means(pixels: Sequence[PixelRecord], names: Sequence[str]) -> dict[str, Flo
 
 
 def pooled(pixels: Sequence[PixelRecord]) -> list[Floats]:
-    """Counts of normal, of abnormal, and shares of abnormal pixels of all images, at the coarsest one's bins."""
+    """Returns counts of normal and abnormal pixels, and region shares, of all images in the coarsest image's bins."""
     shift = max((record.shift for record in pixels), default=0)
     totals = [np.zeros(BINS >> shift) for _ in range(3)]
     for record in pixels:
@@ -163,11 +163,13 @@ def pooled(pixels: Sequence[PixelRecord]) -> list[Floats]:
 
 
 def coarse(pixels: Sequence[PixelRecord], counts: Sequence[Floats]) -> PixelTable:
-    """The pixels of each image, in at most GRID bins, none of more than 2/GRID of a class's pixels unless they tie.
+    """Returns the pixels of each image in at most GRID shared bins.
+
+    A bin has at most 2/GRID of the pixels of a class, unless they are ties.
 
     Args:
-        pixels: N images.
-        counts: What `pooled` returns of them; normal and abnormal pixels are there.
+        pixels: Records of N images.
+        counts: Result of `pooled` for them, with both normal and abnormal pixels.
     """
     shift = max(record.shift for record in pixels)
     shares = [np.cumsum(count) / count.sum() for count in counts[:2]]
@@ -183,7 +185,7 @@ def coarse(pixels: Sequence[PixelRecord], counts: Sequence[Floats]) -> PixelTabl
 
 
 def _parts(record: PixelRecord, shift: int) -> tuple[Counted, Counted, Counted]:
-    """The bins, so many more bits wide, and the counts of normal pixels, of abnormal ones, and shares of regions."""
+    """Returns bins merged by `shift` more bits, with counts of normal and abnormal pixels, and region shares."""
     normal, abnormal = record.normal[0] >> shift, record.abnormal[0] >> shift
     return (normal, record.normal[1]), (abnormal, record.abnormal[1]), (abnormal, record.regions)
 

@@ -1,4 +1,4 @@
-"""What is kept of a tested image, and what a test finds."""
+"""Records of tested images, and results of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class ImageRecord(NamedTuple):
     """One tested image.
 
     Attributes:
-        path: The image file.
-        label: 0 (normal), 1 (abnormal), or -1 where nobody looked.
-        anomaly_type: The sort of abnormality.
-        score: Higher is more abnormal.
-        group: Patient or video; "" where not known.
-        area: Share of the image that its mask covers, in [0, 1]; None where there is no mask.
+        path: Path of the image file.
+        label: 0 (normal), 1 (abnormal), or -1 (unlabelled).
+        anomaly_type: Kind of abnormality.
+        score: Image score; higher is more abnormal.
+        group: Patient or video; "" if unknown.
+        area: Share of the image that is covered by its mask, in [0, 1]; None without a mask.
     """
 
     path: str
@@ -39,12 +39,12 @@ class Evaluation:
     undefined: dict[str, str] = field(default_factory=dict)
 
     def include(self, other: Evaluation, subset: str = "") -> None:
-        """Adds what another evaluation says, as `<name>/<subset>` where it is about a part of the images."""
+        """Adds the results of another evaluation; those of a subset of the images are named `<name>/<subset>`."""
         end = f"/{subset}" if subset else ""
         self.metrics |= {f"{name}{end}": value for name, value in other.metrics.items()}
         self.intervals |= {f"{name}{end}": ends for name, ends in other.intervals.items()}
         self.undefined |= {f"{name}{end}": reason for name, reason in other.undefined.items()}
 
     def undefine(self, names: Iterable[str], reason: str) -> None:
-        """Gives metrics the reason why they are absent."""
+        """Marks metrics as undefined for the given reason."""
         self.undefined |= dict.fromkeys(names, reason)

@@ -1,4 +1,4 @@
-"""Metrics of several seeds: intervals over seeds, and paired tests over seeds and test images together."""
+"""Metrics over several seeds: intervals over seeds, and paired tests over seeds and test images."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scipy.stats import t as student
 from ccd_lightning.metrics.intervals import delong_covariance
 from ccd_lightning.metrics.types import Floats, Integers
 
-NOTHING = 1e-12  # a standard error that is rounding alone: areas are shares of whole numbers
+NOTHING = 1e-12  # smaller standard errors are rounding errors, because areas are ratios of integers
 
 
 class SeedTest(NamedTuple):
-    """Two methods with the same seeds, on the same images.
+    """Result for two methods with the same seeds on the same images.
 
     Attributes:
-        difference: Mean AUROC of the first minus that of the second.
+        difference: Mean AUROC of the first method minus that of the second.
         low: Low end of the 95% interval.
-        high: Its high end.
-        p: Two-sided.
+        high: High end of the 95% interval.
+        p: Two-sided p-value.
     """
 
     difference: float
@@ -31,7 +31,7 @@ class SeedTest(NamedTuple):
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95% interval of the mean of a few values by Student's t; None where they are fewer than two, or all equal."""
+    """Returns the 95% interval of a mean by Student's t; None if there are fewer than two values, or all are equal."""
     if len(values) < 2 or max(values) - min(values) < NOTHING:
         return None
     mean = float(np.mean(values))
@@ -42,21 +42,21 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 def seeds_test(labels: Integers, first: Floats, second: Floats, units: Integers | None = None) -> SeedTest:
     """Compares the AUROCs of two methods over seeds and test images (Obuchowski and Rockette, Comm. Stat. 1995).
 
-    In studies of readers, both readers and cases are drawn from a population; here seeds take the place of readers.
-    With d_s the difference of the areas with seed s, of S seeds,
+    In multi-reader studies, both readers and cases are samples of a population; here seeds take the place of readers.
+    With S seeds and the difference d_s of the AUROCs for seed s,
 
         var(mean d) = var(d_s) / S + max(cov, 0)
 
-    where cov is the mean covariance of d_s and d_t of two different seeds on resampled images, from DeLong's
+    where cov is the mean covariance, over test images, of d_s and d_t for two different seeds, from DeLong's
     covariances. The statistic has Student's distribution with Hillis' degrees of freedom (Statistics in Medicine 2007),
-    (S - 1) (var(mean d) / (var(d_s) / S))^2. One seed leaves DeLong's test, of test images alone; so do seeds that
-    change nothing.
+    (S - 1) (var(mean d) / (var(d_s) / S))^2. With one seed, or if seeds have no effect, this is DeLong's test over test
+    images.
 
     Args:
-        labels: (N,), 0 (normal) or 1 (abnormal), of at least two units each.
-        first: (S, N) scores of one method by seed, higher is more abnormal.
-        second: (S, N) those of the other one, with the same seeds.
-        units: (N,) which images belong together, as `bootstrap.units` numbers them; by default each is on its own.
+        labels: Labels 0 (normal) or 1 (abnormal), (N,), with at least two units each.
+        first: Scores of one method for each seed, (S, N); higher is more abnormal.
+        second: Scores of the other method with the same seeds, (S, N).
+        units: Resampling unit of each image as returned by `bootstrap.units`, (N,); by default each image is its own.
 
     Raises:
         ValueError: If shapes differ or a class has fewer than two units.
@@ -70,7 +70,7 @@ def seeds_test(labels: Integers, first: Floats, second: Floats, units: Integers 
     count = len(first)
     normal, abnormal = ([*first[:, side], *second[:, side]] for side in sides)
     areas, covariance = delong_covariance(normal, abnormal, (units[sides[0]], units[sides[1]]))
-    contrast = np.hstack([np.eye(count), -np.eye(count)])  # (S, 2S), to the differences by seed
+    contrast = np.hstack([np.eye(count), -np.eye(count)])  # (S, 2S), maps areas to differences per seed
     differences, within = contrast @ areas, contrast @ covariance @ contrast.T  # (S,), (S, S)
     of_seeds = float(differences.var(ddof=1)) / count if count > 1 else 0.0
     of_images = (within.sum() - np.trace(within)) / (count * (count - 1)) if count > 1 else within[0, 0]
@@ -81,7 +81,7 @@ def _student(difference: float, of_seeds: float, of_images: float, count: int) -
     error = float(np.sqrt(of_seeds + of_images))
     if error < NOTHING:
         return SeedTest(difference, difference, difference, float(abs(difference) < NOTHING))
-    # Seeds that change nothing: the normal distribution, as DeLong's.
+    # If seeds have no effect, use the normal distribution, as in DeLong's test.
     degrees = np.inf if np.sqrt(of_seeds) < NOTHING else (count - 1) * ((of_seeds + of_images) / of_seeds) ** 2
     half = float(student.ppf(0.975, degrees)) * error
     p = 2 * float(student.sf(abs(difference) / error, degrees))

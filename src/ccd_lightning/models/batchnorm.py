@@ -1,8 +1,9 @@
-"""Batch normalisation between views, patches and whole images.
+"""Batch normalisation statistics of views, patches and whole images.
 
-Pretraining normalises views and patches by the statistics of their own batch. The running statistics, a mixture of
-both, fit neither, and whole images least of all: so held-out views are measured as the training views are, and the
-running statistics are taken anew from whole images, which is what detectors show the encoder.
+In pretraining, views and patches are normalised with the statistics of their own batch. The running statistics mix
+both and fit neither, and whole images even less. Therefore held-out views are evaluated with batch statistics, as
+training views are, and the running statistics are recomputed from whole images, which are what detectors pass to the
+encoder.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from ccd_lightning.models.means import AddUp, Batches
 
 
 def find_norms(module: nn.Module, keep: Collection[nn.Module] = ()) -> list[_BatchNorm]:
-    """The batch norms of a module, in the order in which they are registered, without those to keep as they are."""
+    """Returns the batch norm layers of a module in the order of registration, except those in `keep`."""
     return [part for part in module.modules() if isinstance(part, _BatchNorm) and part not in keep]
 
 
 def synchronise(module: nn.Module) -> None:
-    """Has the batch norms of a module see the images of all GPUs, those of timm with an activation too."""
+    """Converts the batch norm layers of a module, including timm's fused ones, to synchronised batch norm."""
     from timm.layers.norm_act import convert_sync_batchnorm
 
     convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
@@ -31,11 +32,11 @@ def synchronise(module: nn.Module) -> None:
 
 @contextmanager
 def batch_statistics(module: nn.Module, keep: Collection[nn.Module] = ()) -> Iterator[None]:
-    """Normalises by the statistics of each batch, as in training, but leaves the running ones alone.
+    """Normalises with batch statistics, as in training, without updating the running statistics.
 
     Args:
-        module: Its norms are changed for a while.
-        keep: Norms that stay as they are.
+        module: Module whose batch norm layers are changed inside the context.
+        keep: Batch norm layers that are left unchanged.
     """
     norms = find_norms(module, keep)
     modes = [norm.training for norm in norms]
@@ -55,17 +56,17 @@ def calibrate(
     add_up: AddUp = lambda total: total,
     keep: Collection[nn.Module] = (),
 ) -> None:
-    """Replaces the running statistics by the mean and the unbiased variance over all images at once.
+    """Replaces the running statistics by the mean and the unbiased variance over all images.
 
-    Layer by layer: each sees the images as the layers before it, calibrated already, normalise them. So neither the
-    order of the images nor the size of the batches matters. Modes and weights stay as they are.
+    Layers are calibrated one after another: each sees images that the calibrated layers before it have normalised. So
+    the result depends neither on the order of the images nor on the batch size. Modes and weights do not change.
 
     Args:
-        module: Its norms are registered in the order in which images reach them.
-        batches: Gives batches of this process's images, the same each time; they are gone through once for each norm,
-            up to this norm. A process may have none.
-        add_up: Adds a tensor of sums to those of the other processes.
-        keep: Norms whose statistics stay as they are.
+        module: Module whose batch norm layers are registered in the order in which images pass through them.
+        batches: Returns an iterator over the batches of this process's images, the same each time. It is called once
+            per batch norm layer, and the forward pass stops at that layer. A process may have no batches.
+        add_up: Sums a tensor over all processes.
+        keep: Batch norm layers whose statistics do not change.
     """
     norms = find_norms(module)
     modes = [norm.training for norm in norms]
@@ -80,15 +81,15 @@ def calibrate(
 
 
 class _ReachedError(Exception):
-    """Ends a forward pass where its result is not needed."""
+    """Stops a forward pass whose result is not needed."""
 
 
 def _calibrate_one(norm: _BatchNorm, module: nn.Module, batches: Batches, add_up: AddUp) -> None:
-    """Sets one norm's statistics, by a pass that ends at it."""
+    """Sets the statistics of one batch norm layer, using a forward pass that stops at it."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     exact = norm.running_mean.to("cpu" if norm.running_mean.device.type == "mps" else None, torch.float64)
-    sums = torch.cat([exact.new_zeros(2, len(exact)).flatten(), exact.new_zeros(1)])  # of values, squares, and how many
+    sums = torch.cat([exact.new_zeros(2, len(exact)).flatten(), exact.new_zeros(1)])  # values, squares, count
 
     def collect(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values = inputs[0].transpose(0, 1).flatten(1)  # (C, N)

@@ -1,4 +1,4 @@
-"""How features of an image are compared with a memory bank: position by position, or as one vector."""
+"""Compares the features of an image with a memory bank: position by position, or as one vector."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ccd_lightning.models.content import masked_mean
 from ccd_lightning.models.memory_bank import MemoryBank, nearest, search_terms
 from ccd_lightning.models.pooled import PositionMeans
 
-AT_ONCE = 2**24  # so many numbers are brought together at a time, which bounds memory ...
-USUAL_BATCH = 32  # ... for batches of so many images
+AT_ONCE = 2**24  # numbers per intermediate tensor, which limits memory ...
+USUAL_BATCH = 32  # ... for batches of this many images
 
 
 class Comparison(nn.Module, ABC):
-    """Collects features of normal images, and compares those of others with them.
+    """Base class: collects the features of normal images and compares those of other images with them.
 
     Args:
-        size: The most features that are kept.
+        size: Maximum number of features that are kept; None keeps all.
     """
 
     def __init__(self, size: int | None) -> None:
@@ -31,39 +31,40 @@ class Comparison(nn.Module, ABC):
         """Adds the features of normal images.
 
         Args:
-            features: (B, D, h, w).
-            mask: Which positions are content, (B, h, w) bool; None for all.
+            features: Features, (B, D, h, w).
+            mask: Positions that are content, (B, h, w) bool; None for all.
         """
 
     def fit(self) -> None:
-        """Turns what was added into what scoring needs."""
+        """Fits the comparison to the features that were added."""
         self.bank.fit()
 
     @abstractmethod
     def known(self, height: int, width: int) -> Tensor | None:
-        """Which of h x w positions can be compared with something, (h, w) bool; None if all can."""
+        """Returns which of the h x w positions have features to compare with, (h, w) bool; None if all have."""
 
     @abstractmethod
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Compares the features of images.
+        """Compares the features of images with those of normal images.
 
         Args:
-            features: (B, D, h, w).
-            mask: Which positions count, (B, h, w) bool; None for all. The distances at others mean nothing.
+            features: Features, (B, D, h, w).
+            mask: Positions that count, (B, h, w) bool; None for all. Distances at other positions are meaningless.
 
         Returns:
-            Distances at the positions (B, h, w), and for each image what its score is multiplied by, or is, or None.
+            Distances at the positions, (B, h, w); and (B,) or None, which depends on the comparison: a weight that
+            multiplies the score of each image, or the score itself.
         """
 
 
 class PatchComparison(Comparison):
-    """Each position with the nearest feature that is kept of positions around it, or of all (Roth et al., CVPR 2022).
+    """Compares each position with the nearest feature in its neighbourhood, or in the bank (Roth et al., CVPR 2022).
 
     Args:
-        size: The most features that are kept, of all positions together.
-        window: How many positions away, along both axes, a feature may be that is compared with; None for any.
-        reweight: b, how many neighbours of the nearest feature say how far the score of an image is trusted, by
-            equation 7 of the paper; 0 leaves it out.
+        size: Maximum number of features that are kept, over all positions; None keeps all.
+        window: Maximum distance of a compared feature along each axis, in positions; None compares with all positions.
+        reweight: Number b of neighbours of the nearest feature that are used to reweight the image score by equation 7
+            of the paper; 0 disables the reweighting.
     """
 
     def __init__(self, size: int | None, window: int | None, reweight: int) -> None:
@@ -81,14 +82,14 @@ class PatchComparison(Comparison):
             self.bank.update((positions.flatten(0, 1) if kept is None else positions[kept])[None])
 
     def known(self, height: int, width: int) -> Tensor | None:
-        """Where some feature is within the window."""
+        """Returns the positions with at least one feature within the window."""
         if self.window is None or self.bank.filled is None or len(self.bank.features) != height * width:
             return None
         found = ~self.bank.filled.all(dim=1)  # (P,)
         return found[neighbourhood(height, width, self.window)[0].to(found.device)].any(dim=1).view(height, width)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Distances at the positions, and the weight of each image's score."""
+        """Returns the distances at the positions, and the weights of the image scores (None without reweighting)."""
         images, _, height, width = features.shape
         queries = features.flatten(2).permute(2, 0, 1)  # (P, B, D)
         if self.window is None:
@@ -103,12 +104,12 @@ class PatchComparison(Comparison):
 
     def _search_all(self, queries: Tensor, height: int) -> tuple[Tensor, Tensor, Tensor]:
         bank, rows, filled = self._whole(), queries.view(height, -1, *queries.shape[1:]), self._all_filled()
-        found = [nearest(row.flatten(0, 1)[None], bank, 1, filled) for row in rows]  # row by row, which bounds memory
+        found = [nearest(row.flatten(0, 1)[None], bank, 1, filled) for row in rows]  # row by row to limit memory
         distances, chosen = (torch.cat(parts, dim=1).view(queries.shape[:2]) for parts in zip(*found, strict=True))
         return distances, chosen // self.bank.features.shape[1], chosen % self.bank.features.shape[1]
 
     def _whole(self) -> Tensor:
-        """The bank as one group, (1, G k, D)."""
+        """Returns the bank as one group, (1, G k, D)."""
         return self.bank.features.flatten(0, 1)[None]
 
     def _all_filled(self) -> Tensor | None:
@@ -123,7 +124,7 @@ class PatchComparison(Comparison):
         around, inside = (part.to(queries.device) for part in neighbourhood(height, width, window))  # (P, n)
         places, opposite = around.shape[1], torch.arange(around.shape[1] - 1, -1, -1, device=queries.device)
         least, chosen = self._search_groups(queries, around)
-        # Position p is the neighbour of p + d, in its direction -d: the last but as many as d is in p's.
+        # Position p is the neighbour of p + d in direction -d. Opposite directions have mirrored indices.
         least = least[around, opposite].masked_fill(~inside[:, :, None], torch.inf)  # (P, n, B)
         direction = least.argmin(dim=1)  # (P, B)
         groups = around.gather(1, direction)
@@ -132,12 +133,16 @@ class PatchComparison(Comparison):
         return (queries - bank[groups, chosen]).norm(dim=2), groups, chosen
 
     def _search_groups(self, queries: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest feature of each group to each of the queries (P, B, D) around it (P, n).
+        """Finds the nearest feature in each group for the queries at the positions around it.
 
-        Queries are brought to the groups, not groups to the queries: the bank, which is larger, is read only once.
+        The queries are gathered for each group instead of the groups for each query, so the larger bank is read once.
+
+        Args:
+            queries: Features of the images, (P, B, D).
+            around: Indices of the positions around each group, (P, n).
 
         Returns:
-            Squared distances, without the queries' squared lengths, and indices in the groups, both (P, n, B).
+            Squared distances without the squared norms of the queries, and indices in the groups, both (P, n, B).
         """
         bank, lengths = search_terms(self.bank.features, self.bank.filled)
         at_once = max(1, AT_ONCE // (around.shape[1] * USUAL_BATCH * max(bank.shape[1:])))
@@ -151,13 +156,26 @@ class PatchComparison(Comparison):
         return least, chosen
 
     def _weights(self, queries: Tensor, distances: Tensor, groups: Tensor, chosen: Tensor) -> Tensor:
-        """1 - exp d(q, m) / sum of exp d(q, m') over the b neighbours m' of m, with m nearest to the farthest q."""
+        """Computes the score weights of equation 7.
+
+        The weight is 1 - exp d(q, m) / sum of exp d(q, m') over the b neighbours m' of m, where q is the query with the
+        largest distance and m its nearest feature.
+
+        Args:
+            queries: Features of the images, (P, B, D).
+            distances: Distances to the nearest features, (P, B).
+            groups: Groups of the nearest features, (P, B).
+            chosen: Indices of the nearest features in their groups, (P, B).
+
+        Returns:
+            Weights (B,).
+        """
         farthest, bank = distances.argmax(dim=0)[None], self.bank.features  # (1, B)
         query = queries.gather(0, farthest[:, :, None].expand(-1, -1, queries.shape[2]))[0]  # (B, D)
         group, index = groups.gather(0, farthest)[0], chosen.gather(0, farthest)[0]  # (B,)
         match = bank[group, index]  # (B, D)
         if self.bank.filled is not None:
-            match = match.nan_to_num(posinf=0.0)  # of an image whose positions all mean nothing
+            match = match.nan_to_num(posinf=0.0)  # for an image in which no position counts
         if self.window is None:
             whole, filled = self._whole(), self._all_filled()
             support = whole[0][nearest(match[None], whole, self.reweight, filled)[1][0]]  # (B, b, D), itself first
@@ -174,13 +192,13 @@ class PatchComparison(Comparison):
 
 
 class PooledComparison(Comparison):
-    """The mean of an image's features with those of the nearest normal images.
+    """Compares the mean of an image's features with the means of the nearest normal images.
 
-    The map says what each position adds to the difference from the mean of these.
+    The map shows how much each position contributes to the difference from the average of these means.
 
     Args:
-        size: The most images that are kept.
-        neighbours: k, over how many nearest images the distance is averaged.
+        size: Maximum number of images that are kept; None keeps all.
+        neighbours: Number k of nearest images over which the distance is averaged.
     """
 
     def __init__(self, size: int | None, neighbours: int) -> None:
@@ -194,16 +212,16 @@ class PooledComparison(Comparison):
         self.positions.update(features, mask)
 
     def known(self, height: int, width: int) -> Tensor | None:
-        """Where normal images have a mean."""
+        """Returns the positions for which normal images have a mean."""
         return self.positions.known
 
     def fit(self) -> None:
-        """Turns what was added into what scoring needs."""
+        """Fits the comparison to the features that were added."""
         super().fit()
         self.positions.fit()
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """What the positions add, and the distance of each image."""
+        """Returns the contributions of the positions (B, h, w), and the distances of the images (B,)."""
         vectors = masked_mean(features, mask)  # (B, D)
         distances, indices = nearest(vectors[None], self.bank.features, self.neighbours)  # (1, B, k)
         direction = vectors - self.bank.features[0][indices[0]].mean(dim=1)
@@ -212,18 +230,20 @@ class PooledComparison(Comparison):
 
 
 def neighbourhood(height: int, width: int, window: int) -> tuple[Tensor, Tensor]:
-    """For each position of a grid, those around it, in directions that lie opposite each other from both ends.
+    """Returns the neighbours of each position of a grid.
+
+    Neighbours are ordered such that directions i and n - 1 - i are opposite.
 
     Args:
-        height: h.
-        width: w.
-        window: How far away along each axis.
+        height: Number of rows h.
+        width: Number of columns w.
+        window: Maximum distance along each axis, in positions.
 
     Returns:
-        Indices (h w, n), n being (2 window + 1)^2, or less where that reaches every position; and which of them there
-        are, of the same shape, bool: beyond the border, indices are those at the border once more.
+        Indices (h w, n) with n = (2 window + 1)^2, or fewer if a smaller window already covers the grid; and a bool
+        tensor of the same shape that is False beyond the border, where border indices are repeated.
     """
-    window = min(window, max(height, width) - 1)  # which reaches every position
+    window = min(window, max(height, width) - 1)  # this already covers the grid
     steps = torch.arange(-window, window + 1)
     places = [torch.arange(length)[:, None] + steps for length in (height, width)]  # (h, s), (w, s)
     inside = [(place >= 0) & (place < length) for place, length in zip(places, (height, width), strict=True)]

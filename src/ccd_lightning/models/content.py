@@ -1,8 +1,8 @@
-"""Which positions and pixels of a working image show the image itself, and not the margin that it was fitted into.
+"""Tells content from padding: which positions and pixels of a working image belong to the original image.
 
-A content box is (top, left, bottom, right) in whole pixels of the working image; what lies outside of it was added, and
-says nothing of whether the image is normal. A box whose bottom is not below its top, or whose right is not right of its
-left, holds nothing. Everywhere in the models, `None` in the place of boxes or masks means that all is content.
+A content box is (top, left, bottom, right) in whole pixels of the working image. Everything outside of it is padding
+and does not affect whether the image is normal. A box is empty if bottom <= top or right <= left. Throughout the
+models, `None` instead of boxes or masks means that everything is content.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ccd_lightning.grids import IMAGE, Grid, Grids, resample
 
 
 class Counted(NamedTuple):
-    """What takes part in an image's score and map; None for all.
+    """Positions and pixels that count in the scores and maps of images; None for all.
 
     Attributes:
-        positions: (B, h, w) bool.
-        pixels: (B, H, W) bool.
+        positions: Mask of the positions, (B, h, w) bool.
+        pixels: Mask of the pixels, (B, H, W) bool.
     """
 
     positions: Tensor | None = None
@@ -34,14 +34,14 @@ ALL = Counted()
 def counted(
     content: Tensor | None, known: Tensor | None, grid: Grids, size: Sequence[int], image: Sequence[int]
 ) -> Counted:
-    """What takes part: content at positions that normal images have shown.
+    """Returns what counts: content at positions at which the detector has seen normal images.
 
     Args:
-        content: Boxes, (B, 4) int64; None where all is content.
-        known: Positions that a detector knows normal images of, (h, w) bool; None for all.
-        grid: Where the positions are.
-        size: Their numbers h, w.
-        image: Height and width H, W of the working images, in pixels.
+        content: Content boxes, (B, 4) int64; None if everything is content.
+        known: Positions at which the detector has seen normal images, (h, w) bool; None for all.
+        grid: Grid of the positions in the image.
+        size: Number of rows and columns of positions (h, w).
+        image: Height and width (H, W) of the working images in pixels.
     """
     if content is None and known is None:
         return ALL
@@ -54,19 +54,19 @@ def counted(
 
 
 def within(content: Tensor, grid: Grids, size: Sequence[int], image: Sequence[int]) -> Tensor:
-    """Which units of a map are content: those whose centres lie in the box.
+    """Returns which units of a feature map are content: those with centres inside the box.
 
-    Along an axis where a box that is not empty holds no centre, the unit that is nearest to its middle is content, so
-    that a thin image has features too.
+    If a non-empty box contains no centre along an axis, the unit nearest to the middle of the box is content. So thin
+    images have features too.
 
     Args:
-        content: Boxes, (B, 4) int64.
-        grid: Where the units are.
-        size: Height and width h, w of the map.
-        image: Height and width H, W of the working images, in pixels.
+        content: Content boxes, (B, 4) int64.
+        grid: Grid of the units in the image.
+        size: Height and width (h, w) of the feature map.
+        image: Height and width (H, W) of the working images in pixels.
 
     Returns:
-        (B, h, w) bool.
+        Mask (B, h, w) bool.
     """
     rows, columns = (grid, grid) if isinstance(grid, Grid) else grid
     top, left, bottom, right = content.unbind(dim=1)
@@ -76,19 +76,19 @@ def within(content: Tensor, grid: Grids, size: Sequence[int], image: Sequence[in
 
 
 def pixels_within(content: Tensor, size: Sequence[int]) -> Tensor:
-    """Which pixels (B, H, W) bool of images of size H, W are content."""
+    """Returns which pixels of images of size (H, W) are content, (B, H, W) bool."""
     return within(content, IMAGE, size, size)
 
 
 def whole(count: int, size: Sequence[int], device: torch.device) -> Tensor:
-    """Boxes (B, 4) of images that are content all over."""
+    """Returns the boxes (B, 4) of images without padding."""
     return torch.tensor([[0, 0, size[0], size[1]]], device=device).expand(count, -1)
 
 
 def unless_whole(content: Tensor | None, size: Sequence[int]) -> Tensor | None:
-    """The same boxes, or None if all of them are those of whole images: then nothing has to be left out.
+    """Returns None if every box covers its whole image, so that no masking is needed; otherwise the boxes.
 
-    A graph that is exported keeps the boxes, as it cannot tell.
+    During an export the boxes are always kept, because a traced graph cannot depend on their values.
     """
     if content is None or torch.compiler.is_exporting():
         return content
@@ -98,15 +98,15 @@ def unless_whole(content: Tensor | None, size: Sequence[int]) -> Tensor | None:
 
 
 def mirrored_boxes(content: Tensor, width: int) -> Tensor:
-    """Boxes (B, 4) of images of a width in pixels that are mirrored from left to right."""
+    """Returns the content boxes (B, 4) of images of a given width in pixels after a horizontal flip."""
     top, left, bottom, right = content.unbind(dim=1)
     return torch.stack([top, width - right, bottom, width - left], dim=1)
 
 
 def _along(start: Tensor, stop: Tensor, grid: Grid, length: int, pixels: int) -> Tensor:
-    """Which units of an axis lie between `start` and `stop`, (B,) each in pixels: (B, length) bool."""
+    """Returns which units of an axis lie between `start` and `stop` (both (B,), in pixels), as (B, length) bool."""
     units = torch.arange(length, device=start.device, dtype=torch.float32)
-    # Kernels may look past the border, and what they see there is the image's border.
+    # The centre of a kernel may lie beyond the border; it then counts as the border pixel.
     centres = (grid.offset + grid.stride * units).clamp(0, pixels - 1)
     start, stop = start[:, None], stop[:, None]
     inside = (centres >= start - 0.5) & (centres < stop - 0.5)
@@ -116,14 +116,14 @@ def _along(start: Tensor, stop: Tensor, grid: Grid, length: int, pixels: int) ->
 
 
 def masked_mean(features: Tensor, mask: Tensor | None) -> Tensor:
-    """Means over the content of each image.
+    """Averages features over the content of each image.
 
     Args:
-        features: (B, D, h, w).
-        mask: What is content, (B, h, w) bool; None for all.
+        features: Features, (B, D, h, w).
+        mask: Positions that are content, (B, h, w) bool; None for all.
 
     Returns:
-        (B, D); 0 for an image without content.
+        Means (B, D); 0 for an image without content.
     """
     if mask is None:
         return features.mean(dim=(2, 3))
@@ -132,7 +132,7 @@ def masked_mean(features: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Where both masks hold; None where both are None."""
+    """Returns the logical and of two masks, where None means all; None if both are None."""
     if first is None or second is None:
         return second if first is None else first
     return first & second

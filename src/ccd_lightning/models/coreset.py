@@ -5,29 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-PROJECTED = 128  # dimensions in which a coreset is chosen
-LAST = -1e30  # below every distance, rounding included
-PAIRED = 4096  # groups up to this size are chosen from by the distances of all pairs, larger ones block by block
-PAIRS = 2**24  # so many of these are held at a time
-BLOCK = 1024  # features of a large group whose distances are brought up to date together
-CENTRES = 4096  # that they are compared with at a time
+PROJECTED = 128  # dimensions of the random projection in which a coreset is chosen
+LAST = -1e30  # lower than any distance, even after rounding
+PAIRED = 4096  # groups up to this size use the distances of all pairs, larger ones are processed in blocks
+PAIRS = 2**24  # pairwise distances held in memory at a time
+BLOCK = 1024  # features of a large group that are updated together
+CENTRES = 4096  # chosen features that they are compared with at a time
 
 
 @torch.no_grad()
 def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED, filled: Tensor | None = None) -> Tensor:
-    """Chooses features by k-center greedy.
+    """Selects a coreset with the k-center greedy algorithm.
 
-    Each next one is that which is farthest from all chosen ones; the first is farthest from the mean. Distances are
-    those of a random projection, always the same, where that has fewer dimensions.
+    The first feature is the one farthest from the mean. Each next feature is the one farthest from all chosen ones. If
+    features have more than `dimensions` dimensions, distances are computed in a fixed random projection.
 
     Args:
-        features: (G, N, D), of G groups, each of which is chosen from by itself.
-        count: k, how many to choose of each group; not more than N.
-        dimensions: Of the projection.
-        filled: Rows that are no features, (G, N) bool, which are chosen when nothing else is left; None for none.
+        features: Features of G groups, (G, N, D). Each group is processed independently.
+        count: Number k of features to choose from each group, at most N.
+        dimensions: Number of dimensions of the projection.
+        filled: Padding rows that are not features, (G, N) bool. They are chosen only after all others. None if there
+            are none.
 
     Returns:
-        Indices (G, k), in the order in which they were chosen.
+        Indices (G, k) in the order of selection.
     """
     if filled is not None:
         features = torch.where(filled[:, :, None], 0, features)
@@ -51,26 +52,46 @@ def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED, fi
 
 
 def _by_pairs(features: Tensor, nearest: Tensor, first: Tensor, count: int) -> Tensor:
-    """Chooses from groups (G, N, d), given each feature's distance to the nearest chosen one (G, N), by all pairs."""
+    """Selects from groups using the distances of all pairs.
+
+    Args:
+        features: Features, (G, N, d).
+        nearest: Squared distance of each feature to the nearest chosen one, (G, N).
+        first: Index of the first chosen feature of each group, (G,).
+        count: Number k of features to choose.
+
+    Returns:
+        Indices (G, k).
+    """
     pairs = squared_distances(features, features)  # (G, N, N)
     rows, chosen = torch.arange(len(features), device=features.device), [first]
     for _ in range(count - 1):
         last = chosen[-1]
         nearest = torch.minimum(nearest, pairs[rows, last])
-        nearest[rows, last] = -torch.inf  # rounding must not choose one twice
+        nearest[rows, last] = -torch.inf  # so that rounding errors cannot choose a feature twice
         chosen.append(nearest.argmax(dim=1))
     return torch.stack(chosen, dim=1)
 
 
 def _by_blocks(features: Tensor, bound: Tensor, first: Tensor, count: int) -> Tensor:
-    """The same for one large group (N, d), without comparing every feature with every chosen one.
+    """Selects from one large group (N, d) without comparing every feature with every chosen one.
 
-    What a feature's distance to the nearest chosen one was, is an upper bound of what it is. So only the features with
-    the highest bounds have to be compared with those that were chosen since, a block of them at once, and one of the
-    block is the farthest of all as long as it is farther than the highest bound outside of the block.
+    An earlier distance of a feature to the nearest chosen one is an upper bound of the current distance. So only the
+    block of features with the highest bounds has to be compared with the features chosen since then. The farthest
+    feature of the block is the farthest overall as long as its distance is at least the highest bound outside the
+    block.
+
+    Args:
+        features: Features, (N, d).
+        bound: Upper bounds of the squared distances to the nearest chosen feature, (N,).
+        first: Index of the first chosen feature.
+        count: Number k of features to choose.
+
+    Returns:
+        Indices (k,).
     """
     chosen = torch.empty(count, dtype=torch.long, device=features.device)
-    known = torch.zeros(len(features), dtype=torch.long, device=features.device)  # chosen ones that bounds account for
+    known = torch.zeros(len(features), dtype=torch.long, device=features.device)  # chosen ones included in bounds
     chosen[0], number = first, 1
     bound = torch.minimum(bound, squared_distances(features, features[chosen[:1]])[:, 0])
     bound[first], known[:] = -torch.inf, 1
@@ -96,6 +117,9 @@ def _by_blocks(features: Tensor, bound: Tensor, first: Tensor, count: int) -> Te
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Between features (..., N, d) and (..., M, d): (..., N, M), with rounding that may leave less than 0."""
+    """Returns squared Euclidean distances (..., N, M) between features (..., N, d) and (..., M, d).
+
+    Rounding errors may make them slightly negative.
+    """
     products = second.square().sum(dim=-1)[..., None, :] - 2 * first @ second.transpose(-2, -1)
     return products.add_(first.square().sum(dim=-1)[..., :, None])

@@ -1,4 +1,4 @@
-"""The encoder that pretraining learns and detectors use: any network of timm that gives feature maps."""
+"""The encoder that pretraining trains and detectors use: any timm network that returns feature maps."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from ccd_lightning.models.networks import create_network, levels_of, patch_size
 from ccd_lightning.models.unit_grids import Size, trace_grid
 
 DEFAULT = "resnet18"
-# Taken before the default by weights "auto", if their ImageNet weights are on this machine.
+# Weights "auto" prefers these to the default if their ImageNet weights are on this machine.
 PREFERRED: tuple[str, ...] = ("tf_efficientnet_lite0",)
 
 
 class Encoder(nn.Module):
-    """A network of timm without its classifier, on images in [0, 1].
+    """A timm network without its classifier, for images in [0, 1].
 
-    Normalisation is part of it, with the mean and standard deviation that timm's configuration of the network names,
-    so that a checkpoint needs nothing beside it. Weights are random until `load_state_dict` replaces them.
+    Images are normalised inside the encoder, with the mean and standard deviation from timm's configuration of the
+    network. So checkpoints are self-contained. Weights are random until `load_state_dict` replaces them.
 
-    Levels are numbered from 0 as timm does. For residual networks and EfficientNets, level 0 is the stem (stride 2),
-    level 1 has stride 4, and so on; for ConvNeXt and Swin level 0 has stride 4; for vision transformers each block is a
-    level of the patch size's stride.
+    Levels are numbered from 0 as in timm. For residual networks and EfficientNets, level 0 is the stem (stride 2),
+    level 1 has stride 4, and so on. For ConvNeXt and Swin, level 0 has stride 4. For vision transformers, each block is
+    a level with a stride of the patch size.
 
     Args:
         name: The network's name in timm, with or without the tag of pretrained weights, such as "resnet18",
-            "resnet50.a1_in1k" or "vit_small_patch14_dinov2". It gives the architecture alone.
+            "resnet50.a1_in1k" or "vit_small_patch14_dinov2". It selects only the architecture.
 
     Attributes:
-        channels: Of each level.
-        strides: Pixels from one unit of each level to the next.
-        features_size: F, the length of an image's vector.
-        default_levels: The levels that a detector uses unless it is told others: those of stride 4, 8 and 16, or for
-            networks of one stride, those after a quarter, a half and three quarters of the depth.
+        channels: Number of channels of each level.
+        strides: Stride of each level in pixels.
+        features_size: Length F of an image's feature vector.
+        default_levels: Levels that a detector uses by default: those of stride 4, 8 and 16, or for networks with one
+            stride, those after a quarter, a half and three quarters of the depth.
 
     Raises:
-        UserError: If timm has no such network, or it gives no feature maps.
+        UserError: If timm has no such network, or the network returns no feature maps.
     """
 
     mean: Tensor
@@ -74,41 +74,42 @@ class Encoder(nn.Module):
         return found or (len(self.strides) - 1,)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Brings images (B, 3, H, W) from [0, 1] to the mean and deviation that the network expects."""
+        """Normalises images (B, 3, H, W) in [0, 1] with the mean and standard deviation that the network expects."""
         return (images - self.mean) / self.std
 
     def features(self, images: Tensor) -> Tensor:
-        """One vector per image: (B, 3, H, W), or (B, 1, H, W) for grey images, in [0, 1] to (B, F)."""
+        """Returns feature vectors (B, F) of images in [0, 1]: (B, 3, H, W), or (B, 1, H, W) for grey images."""
         vectors: Tensor = self.network(self._prepared(images))
         return vectors
 
     def forward(self, images: Tensor) -> Tensor:
-        """The same as `features`."""
+        """Same as `features`."""
         return self.features(images)
 
     def maps(self, images: Tensor, levels: Sequence[int] | None = None) -> list[Tensor]:
-        """Feature maps of some levels.
+        """Returns the feature maps of the given levels.
 
         Args:
-            images: (B, 3, H, W), or (B, 1, H, W) for grey images, in [0, 1].
-            levels: Their numbers, rising; None for `default_levels`.
+            images: Images in [0, 1]: (B, 3, H, W), or (B, 1, H, W) for grey images.
+            levels: Level numbers in ascending order; None for `default_levels`.
 
         Returns:
-            For each level (B, C, h, w), with C from `channels`; `grids` tells where in the image its units look.
+            One tensor (B, C, h, w) per level, with C from `channels`. `grids` returns the positions of the units in the
+            image.
         """
         chosen = list(self.default_levels if levels is None else levels)
         forward: Any = self.network.forward_intermediates
         maps: list[Tensor] = forward(
             self._prepared(images),
             indices=chosen,
-            norm=self.is_transformer,  # whose blocks add to one sum, which only the last norm brings to a common scale
+            norm=self.is_transformer,  # blocks add to one residual stream, which only the final norm rescales
             stop_early=True,
             intermediates_only=True,
         )
         return maps
 
     def grids(self, size: Size, levels: Sequence[int] | None = None) -> list[tuple[Grid, Grid]]:
-        """Where the units of levels look, along rows and columns, in images of a size (H, W)."""
+        """Returns the grids (rows, columns) of the units of each level in images of the given size (H, W)."""
         chosen = self.default_levels if levels is None else levels
         if missing := [level for level in chosen if (size, level) not in self._grids]:
             shapes = copy.deepcopy(self.network).to("meta")
@@ -123,22 +124,22 @@ class Encoder(nn.Module):
         return [self._grids[size, level] for level in chosen]
 
     def load_network(self, state: Mapping[str, Tensor]) -> None:
-        """Loads weights of the network, by timm's names; all of them."""
+        """Loads all weights of the network; `state` uses timm's names."""
         self.load_state_dict({"mean": self.mean, "std": self.std} | {f"network.{name}": state[name] for name in state})
 
     def check_size(self, size: int | Size, option: str = "data.size") -> None:
-        """Refuses images of a size, in pixels, that the network cannot take.
+        """Checks that the network accepts images of the given size.
 
         Args:
-            size: Height and width, or the side of a square.
-            option: That sets it, for the message.
+            size: Height and width in pixels, or the side of a square.
+            option: Name of the option that sets the size, used in error messages.
 
         Raises:
-            UserError: If the network cannot take them.
+            UserError: If the network does not accept images of this size.
         """
         height, width = (size, size) if isinstance(size, int) else size
         try:
-            self.grids((height, width), [*self.default_levels, len(self.channels) - 1])  # all of the network
+            self.grids((height, width), [*self.default_levels, len(self.channels) - 1])  # the whole network
         except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
@@ -148,16 +149,16 @@ class Encoder(nn.Module):
             ) from error
 
     def settings(self) -> dict[str, str]:
-        """What a checkpoint has to say so that the encoder can be built again."""
+        """Returns the settings that a checkpoint stores to rebuild the encoder."""
         return {"name": self.name}
 
     def parameters_up_to(self, level: int) -> list[nn.Parameter]:
-        """The parameters that the map of a level depends on, which are those of the stem and of all levels up to it."""
+        """Returns the parameters that the map of a level depends on: those of the stem and of all levels up to it."""
         config: Any = self.network.pretrained_cfg
         image = torch.zeros(1, *config.get("input_size", (3, 64, 64)), device=self.mean.device)
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         forward: Any = self.network.forward_intermediates
-        with torch.enable_grad(), _evaluating(self):  # without the norm after the last level, which is shared by all
+        with torch.enable_grad(), _evaluating(self):  # without the final norm, which all levels share
             total = forward(image, indices=[level], norm=False, stop_early=True, intermediates_only=True)[0].sum()
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         return [own for own, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
@@ -170,23 +171,23 @@ class Encoder(nn.Module):
             images = functional.interpolate(images, wanted, mode="bilinear", align_corners=False)
         images = self.normalise(images)
         if images.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
-            return images.contiguous(memory_format=torch.channels_last)  # convolutions without gradients gain a third
+            return images.contiguous(memory_format=torch.channels_last)  # convolutions run a third faster
         return images
 
     def _network_size(self, size: Size) -> Size:
-        """The next size that patches fill."""
+        """Rounds the size up to a multiple of the patch size."""
         rows, columns = (-(-length // self._multiple) * self._multiple for length in size)
         return rows, columns
 
 
 def _forget_grids(encoder: Encoder, _: Any) -> None:
-    """Drops what depended on the weights before."""
+    """Clears the cached grids, which depend on the weights."""
     encoder._grids.clear()
 
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode for a while, each part back into its own afterwards."""
+    """Puts a module into evaluation mode inside the context and restores the mode of each submodule afterwards."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:

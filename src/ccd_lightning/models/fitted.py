@@ -1,4 +1,4 @@
-"""Modules that are fitted to images, and whose buffers get their sizes from that."""
+"""Modules with buffers whose sizes are determined when they are fitted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class FittedModule(nn.Module):
-    """A module whose buffers are empty until it is fitted, and then have a size that depends on the images.
+    """Base class of modules with buffers that are empty until they are fitted; their sizes then depend on the images.
 
-    A checkpoint decides: on loading, every buffer that it has is made as large as there, whatever its size was.
+    When a checkpoint is loaded, each buffer is resized to its size in the checkpoint.
     """
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:

@@ -1,4 +1,4 @@
-"""Gaussians of normal features, accumulated batch by batch."""
+"""Gaussian distributions of normal features, accumulated batch by batch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from ccd_lightning.models.fitted import FittedModule
 
-AT_ONCE = 256  # so many matrices are factorised at a time, which bounds memory
+AT_ONCE = 256  # matrices that are factorised at a time, which limits memory
 
 
 class Sums(NamedTuple):
-    """What is known of the features x of each of P positions, all float64.
+    """Sums over the features x of each of P positions, all float64.
 
     Attributes:
-        number: n, how many, (P,); an image counts at the positions that are its content.
-        mean: mu, (P, D).
-        scatter: S, the sum of (x - mu) (x - mu)^T, (P, D, D).
-        third: The sum of |x - mu|^2 (x - mu), (P, D).
-        fourth: The sum of |x - mu|^4, (P,).
+        number: Number n of features, (P,). An image counts at the positions that are its content.
+        mean: Mean mu, (P, D).
+        scatter: Scatter matrix S, the sum of (x - mu) (x - mu)^T, (P, D, D).
+        third: Sum of |x - mu|^2 (x - mu), (P, D).
+        fourth: Sum of |x - mu|^4, (P,).
     """
 
     number: Tensor
@@ -32,7 +32,7 @@ class Sums(NamedTuple):
     fourth: Tensor
 
     def about(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The sums `third` and `fourth` about other means (P, D)."""
+        """Returns the sums `third` and `fourth` about other means (P, D)."""
         shift = (self.mean - mean)[:, :, None]  # a, with x - mean = (x - mu) + a
         square, number = shift.square().sum(dim=1), self.number[:, None]  # (P, 1)
         trace = self.scatter.diagonal(dim1=1, dim2=2).sum(dim=1, keepdim=True)  # (P, 1)
@@ -44,21 +44,21 @@ class Sums(NamedTuple):
 
 
 class PatchGaussian(FittedModule):
-    """One Gaussian a position, as PaDiM uses them (Defard et al., ICPR 2020, section III-B).
+    """One Gaussian per position, as in PaDiM (Defard et al., ICPR 2020, section III-B).
 
-    Count, mean and scatter matrix are merged batch by batch in float64 (Chan et al., 1979), so that memory does not
-    grow with the number of images, and neither the order nor the size of the batches matters. They are not kept in
-    checkpoints; what `fit` makes of them is. The number of positions P and the length D of an embedding are those of
-    the first batch, or of the state that is loaded.
+    Count, mean and scatter matrix are merged batch by batch in float64 (Chan et al., 1979). So memory does not grow
+    with the number of images, and the result depends neither on the order nor on the size of the batches. Checkpoints
+    do not store these sums, only the result of `fit`. The number of positions P and the embedding size D are taken from
+    the first batch, or from the loaded state.
 
-    A position that is content of fewer than two images has no Gaussian: its whitening matrix is 0, and so is every
-    distance there.
+    A position that is content of fewer than two images has no Gaussian. Its whitening matrix and all distances there
+    are 0.
 
     Args:
-        ridge: Added to the diagonal of the covariance.
-        dtype: Of the fitted Gaussian; float32 halves the checkpoint.
-        shrinkage: Whether the covariance is drawn towards a multiple of the identity, by the share that Ledoit and Wolf
-            (2004) estimate from the features: the fewer there are for their number of channels, the more.
+        ridge: Value added to the diagonal of the covariance.
+        dtype: Data type of the fitted Gaussian; float32 halves the checkpoint.
+        shrinkage: Whether the covariance is shrunk towards a multiple of the identity, with the Ledoit-Wolf (2004)
+            estimate of the shrinkage. It is stronger the fewer features there are per channel.
     """
 
     mean: Tensor
@@ -68,7 +68,7 @@ class PatchGaussian(FittedModule):
         super().__init__()
         self.ridge = ridge
         self.shrinkage = shrinkage
-        # Scoring needs these two, and only these.
+        # Scoring needs only these two.
         self.register_buffer("mean", torch.empty(0, 0, dtype=dtype))  # (P, D)
         self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=dtype))  # (P, D, D)
         self._sums: Sums | None = None
@@ -77,11 +77,11 @@ class PatchGaussian(FittedModule):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         rows, columns = torch.tril_indices(*self.whitening.shape[1:], device=self.whitening.device)
-        destination[prefix + "whitening"] = self.whitening[:, rows, columns]  # the others are 0: half of the size
+        destination[prefix + "whitening"] = self.whitening[:, rows, columns]  # the others are 0: halves the size
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         packed = state_dict.get(prefix + "whitening")
-        if packed is not None and packed.ndim == 2:  # else of a version that kept all of them
+        if packed is not None and packed.ndim == 2:  # earlier versions stored full matrices
             state_dict[prefix + "whitening"] = _unpacked(packed)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._complete = bool(self._found().all())
@@ -91,7 +91,7 @@ class PatchGaussian(FittedModule):
 
     @property
     def known(self) -> Tensor | None:
-        """Which positions have a Gaussian, (P,) bool; None if all have."""
+        """Positions that have a Gaussian, (P,) bool; None if all have one."""
         return None if self._complete else self._found()
 
     @torch.no_grad()
@@ -99,13 +99,13 @@ class PatchGaussian(FittedModule):
         """Adds the embeddings of normal images.
 
         Args:
-            embeddings: (B, D, P) or (B, D, H, W).
-            mask: Which of them count, (B, P) or (B, H, W) bool; None for all.
+            embeddings: Embeddings, (B, D, P) or (B, D, H, W).
+            mask: Positions that count, (B, P) or (B, H, W) bool; None for all.
         """
         exact = "cpu" if embeddings.device.type == "mps" else embeddings.device  # MPS has no float64
         places, images, channels = embeddings[0, 0].numel(), embeddings.shape[0], embeddings.shape[1]
         rows = torch.empty(places, images + 1, channels, dtype=torch.float64, device=exact)
-        batch = rows[:, :images].copy_(by_position(embeddings))  # (P, B, D); the last row is for the shift of the mean
+        batch = rows[:, :images].copy_(by_position(embeddings))  # (P, B, D); the last row is for the shift of means
         counts = None if mask is None else mask.flatten(1).T.to(exact)[:, :, None]  # (P, B, 1)
         if counts is None:
             number = torch.full_like(batch[:, 0, 0], images)  # (P,)
@@ -130,7 +130,7 @@ class PatchGaussian(FittedModule):
             self._sums = Sums(*(part.clone() for part in new))
             return
         self._add(new.number, new.mean, torch.empty_like(new.mean)[:, None], new.about)
-        self._sums.scatter.add_(new.scatter)  # afterwards: the moments about the new means are those without it
+        self._sums.scatter.add_(new.scatter)  # only now, because `_add` computes moments from the old scatter
 
     def _add(
         self, number: Tensor, mean: Tensor, rows: Tensor, about: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -138,11 +138,11 @@ class PatchGaussian(FittedModule):
         """Adds images to the sums.
 
         Args:
-            number: How many at each position, (P,).
-            mean: Theirs, (P, D).
-            rows: Their features less these means, (P, R, D), which are not in the scatter yet; the last row is for the
-                shift of the mean, and written here.
-            about: From other means to the sums `third` and `fourth` about these.
+            number: Number of images at each position, (P,).
+            mean: Mean features of these images, (P, D).
+            rows: Features minus these means, (P, R, D), to add to the scatter. The last row is overwritten with the
+                term for the shift of the mean.
+            about: Function from other means to the sums `third` and `fourth` of these images about them.
         """
         old = self._sums or _nothing(mean)
         total = (old.number + number).clamp(min=1)
@@ -152,44 +152,44 @@ class PatchGaussian(FittedModule):
         if self.shrinkage:
             third, fourth = (one + other for one, other in zip(old.about(merged), about(merged), strict=True))
         rows[:, -1] = delta * (old.number * number / total).sqrt()[:, None]
-        scatter = old.scatter.baddbmm_(rows.transpose(1, 2), rows)  # in place: it is large
+        scatter = old.scatter.baddbmm_(rows.transpose(1, 2), rows)  # in place, because it is large
         self._sums = Sums(old.number + number, merged, scatter, third, fourth)
 
     @property
     def is_collecting(self) -> bool:
-        """Whether something was seen since the last fit."""
+        """Whether embeddings were added since the last fit."""
         return self._sums is not None
 
     @property
     def sums(self) -> Sums:
-        """What was seen since the last fit.
+        """Sums since the last fit.
 
         Raises:
-            ValueError: If nothing was.
+            ValueError: If no embeddings were added.
         """
         if self._sums is None:
             raise ValueError("No embeddings were seen")
         return self._sums
 
     def clear(self) -> None:
-        """Forgets what was seen since the last fit."""
+        """Discards the sums since the last fit."""
         self._sums = None
 
     @torch.no_grad()
     def merge_ranks(self, ranks: Iterable[Sums]) -> None:
-        """Replaces this rank's sums by those of all ranks."""
+        """Replaces this rank's sums with the merged sums of all ranks."""
         self._sums = None
         for sums in ranks:
             self._merge(sums)
 
     @torch.no_grad()
     def fit(self) -> None:
-        """Turns the accumulated sums into mean and whitening matrix, and releases them.
+        """Computes means and whitening matrices from the accumulated sums, and releases the sums.
 
         With the unbiased covariance S and S + ridge I = L L^T, the whitening matrix is L^-1.
 
         Raises:
-            ValueError: If no position was content of two images.
+            ValueError: If no position is content of at least two images.
         """
         sums = self.sums
         found = sums.number >= 2
@@ -204,7 +204,7 @@ class PatchGaussian(FittedModule):
         self._sums = None
 
     def _inverse_factors(self, sums: Sums) -> Tensor:
-        """L^-1 of some positions, (P, D, D) float64; 0 where there is no Gaussian."""
+        """Returns L^-1 of some positions, (P, D, D) float64; 0 for positions without a Gaussian."""
         unknown = sums.number < 2
         number = (sums.number - 1).clamp(min=1)[:, None, None]
         covariance = shrunk_covariance(sums) if self.shrinkage else sums.scatter / number
@@ -218,16 +218,16 @@ class PatchGaussian(FittedModule):
         return known
 
     def whiten(self, embeddings: Tensor) -> Tensor:
-        """Differences from the means, of variance 1 in every direction where the embeddings are normal.
+        """Whitens embeddings: normal embeddings get mean 0 and variance 1 in every direction.
 
         Args:
-            embeddings: (B, D, P) or (B, D, H, W).
+            embeddings: Embeddings, (B, D, P) or (B, D, H, W).
 
         Returns:
-            (P, B, D); their lengths are the Mahalanobis distances.
+            Whitened embeddings (P, B, D); their norms are the Mahalanobis distances.
 
         Raises:
-            ValueError: If there are other positions or channels than those of the fit.
+            ValueError: If the number of positions or channels differs from that of the fit.
         """
         batch = by_position(embeddings).to(self.mean.dtype)  # (P, B, D)
         if (batch.shape[0], batch.shape[2]) != tuple(self.mean.shape):
@@ -238,27 +238,27 @@ class PatchGaussian(FittedModule):
         return (batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)
 
     def mahalanobis(self, embeddings: Tensor) -> Tensor:
-        """Distances from the Gaussians; arguments and errors are those of `whiten`.
+        """Returns the Mahalanobis distances; arguments and errors are those of `whiten`.
 
         Returns:
-            (B, P) or (B, H, W), >= 0.
+            Distances (B, P) or (B, H, W), >= 0.
         """
         distance: Tensor = self.whiten(embeddings).norm(dim=2)  # (P, B)
         return distance.T.reshape(embeddings.shape[0], *embeddings.shape[2:])
 
 
 def _nothing(mean: Tensor) -> Sums:
-    """The sums of no images, for means (P, D)."""
+    """Returns the sums of zero images, with the shape and dtype of means (P, D)."""
     places, channels = mean.shape
     scatter = mean.new_zeros(places, channels, channels)
     return Sums(mean.new_zeros(places), torch.zeros_like(mean), scatter, torch.zeros_like(mean), mean.new_zeros(places))
 
 
 def _unpacked(packed: Tensor) -> Tensor:
-    """Lower triangles (P, D (D + 1) / 2), row by row, as matrices (P, D, D).
+    """Unpacks lower triangles (P, D (D + 1) / 2), stored row by row, into matrices (P, D, D).
 
     Raises:
-        RuntimeError: If a row is as long as no triangle, as of buffers of another size.
+        RuntimeError: If the length is not that of a triangle.
     """
     channels = (math.isqrt(8 * packed.shape[1] + 1) - 1) // 2
     if channels * (channels + 1) // 2 != packed.shape[1]:
@@ -270,26 +270,26 @@ def _unpacked(packed: Tensor) -> Tensor:
 
 
 def by_position(embeddings: Tensor) -> Tensor:
-    """(B, D, P) or (B, D, H, W) to (P, B, D)."""
+    """Rearranges embeddings (B, D, P) or (B, D, H, W) to (P, B, D)."""
     return embeddings.flatten(2).permute(2, 0, 1)
 
 
 def shrunk_covariance(sums: Sums) -> Tensor:
-    """Covariances (1 - a) S / n + a m I with Ledoit and Wolf's share a (J. Multivariate Analysis, 2004, section 3.3).
+    """Returns covariances with Ledoit-Wolf shrinkage (J. Multivariate Analysis, 2004, section 3.3).
 
-    m is the mean variance of a channel.
+    They are (1 - a) S / n + a m I, with the shrinkage a and the mean variance m of the channels.
 
     Args:
-        sums: Of n images, with all moments; where n < 2, the result means nothing.
+        sums: Sums of n images, with all moments. For n < 2 the result is meaningless.
 
     Returns:
-        (P, D, D).
+        Covariances (P, D, D).
     """
     channels, number = sums.mean.shape[1], sums.number.clamp(min=1)
     covariance = sums.scatter / number[:, None, None]
     variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)  # (P,)
     squares = covariance.square().sum(dim=(1, 2))
-    distance = squares - channels * variance.square()  # from the multiple of the identity; both are D times those there
+    distance = squares - channels * variance.square()  # from m I; this and the error are D times those of the paper
     error = (sums.fourth / number - squares) / number
     share = (error.clamp(min=0).minimum(distance) / distance.clamp(min=torch.finfo(distance.dtype).tiny))[:, None]
     covariance.mul_(1 - share[:, :, None]).diagonal(dim1=1, dim2=2).add_(share * variance[:, None])

@@ -1,4 +1,4 @@
-"""The three heads of pretraining; all of them are discarded afterwards."""
+"""The three heads of pretraining, which are discarded afterwards."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 
 class ProjectionHead(nn.Sequential):
-    """MLP 512-512-128 with batch normalisation, to the space in which distributions are contrasted.
+    """MLP 512-512-128 with batch normalisation, which projects features to the space of the contrastive loss.
 
-    Without the normalisation all projections of a network that starts from random weights become one point within
-    some steps, and stay there.
+    Without batch normalisation, the projections of a network that starts from random weights collapse to one point
+    within a few steps and stay there.
 
     Args:
-        inputs: Features.
-        hidden: Units of the hidden layer.
-        outputs: Dimensions of the projections.
-        last_norm: Whether the projections are normalised too.
+        inputs: Number of features.
+        hidden: Number of hidden units.
+        outputs: Number of dimensions of the projections.
+        last_norm: Whether the projections are batch-normalised too.
     """
 
     OUTPUTS = 128
@@ -32,30 +32,30 @@ class ProjectionHead(nn.Sequential):
 
 
 class AugmentationHead(nn.Linear):
-    """Linear head on the features (B, 512) that tells which strong augmentation was applied: logits (B, K)."""
+    """Linear head on features (B, 512) that predicts the strong augmentation that was applied: logits (B, K)."""
 
 
 class PositionHead(nn.Module):
-    """MLP 512-128-8 on the difference of two patches' features: logits (B, 8) of where the second one lies."""
+    """MLP 512-128-8 on the difference of two patches' features that predicts their relative position: logits (B, 8)."""
 
     def __init__(self, inputs: int = 512, hidden: int = 128, positions: int = 8) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, positions))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Takes the features (B, 512) of the first and second patches."""
+        """Returns logits (B, 8) from the features (B, 512) of the first and second patches."""
         logits: Tensor = self.layers(first - second)
         return logits
 
 
 def feature_std(features: Tensor) -> Tensor:
-    """How far normalised features, or projections, are from being one point.
+    """Returns the spread of normalised features or projections, a measure of collapse.
 
-    The mean over dimensions of the standard deviation of z / |z|, times sqrt(D): about 1 when z fills the sphere, 0
-    when all are one point.
+    It is the standard deviation of z / |z|, averaged over dimensions, times sqrt(D): about 1 when z covers the sphere,
+    0 when all z / |z| are the same.
 
     Args:
-        features: (N, D).
+        features: Features z, (N, D).
 
     Returns:
         Scalar >= 0.

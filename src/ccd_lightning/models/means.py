@@ -12,13 +12,13 @@ AddUp = Callable[[Tensor], Tensor]
 
 
 def mean_over(batches: Batches, total: AddUp, like: Tensor, add_up: AddUp) -> Tensor:
-    """A mean over the rows of all processes, in float64 where the device has it.
+    """Computes a mean over the rows of all processes, in float64 if the device supports it.
 
     Args:
-        batches: Gives batches (N, D) of this process; there may be none.
-        total: Sums up over the rows of a batch what the mean is of.
-        like: Of the shape that `total` gives, on the batches' device.
-        add_up: Adds a tensor of sums to those of the other processes.
+        batches: Returns an iterator over the batches (N, D) of this process; there may be none.
+        total: Returns the sum over the rows of a batch of the quantity to average.
+        like: Tensor with the shape of the result of `total`, on the device of the batches.
+        add_up: Sums a tensor over all processes.
     """
     exact = torch.float32 if like.device.type == "mps" else torch.float64
     sums, count = torch.zeros_like(like, dtype=exact), 0
@@ -29,10 +29,10 @@ def mean_over(batches: Batches, total: AddUp, like: Tensor, add_up: AddUp) -> Te
 
 
 def weighted_means(batches: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Means of named values over all rows of some batches, of each of which the number of rows and the means are known.
+    """Averages named values over batches, weighted by the number of rows.
 
     Args:
-        batches: The same names in each; there may be none.
+        batches: Number of rows and means of each batch, with the same names in each; there may be none.
     """
     total = sum(count for count, _ in batches)
     names = batches[0][1] if batches else ()

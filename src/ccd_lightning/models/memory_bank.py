@@ -1,4 +1,4 @@
-"""Memory banks: normal features that are kept, and the distance to the nearest of them."""
+"""Memory banks: stored normal features, and the distances to the nearest ones."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from torch import Tensor
 from ccd_lightning.models.coreset import greedy_coreset
 from ccd_lightning.models.fitted import FittedModule
 
-SLACK = 2  # so many times the size of the bank is collected before it is reduced
+SLACK = 2  # features are collected up to this multiple of the bank's size before they are reduced
 
 
 class MemoryBank(FittedModule):
-    """Normal features, by groups: the positions of an image, or one group of all (PatchCore, Roth et al., CVPR 2022).
+    """Memory bank of normal features, in groups (PatchCore, Roth et al., CVPR 2022).
 
-    Features are added batch by batch. Whenever a group holds `SLACK` times as many as it may keep, it is reduced to a
-    greedy coreset. So memory is bounded, and where no more than `size` features are seen, all are kept.
+    There is one group per position of an image, or a single group for all positions.
 
-    Groups may see different numbers of features, as the positions of images of different shapes do. Rows of infinity
-    then fill the smaller groups; no search finds them.
+    Features are added batch by batch. When a group exceeds `SLACK` times its capacity, it is reduced to a greedy
+    coreset. So memory is bounded, and if no more than `size` features are added, all are kept.
+
+    Groups may have different numbers of features, for example if images have different shapes. Smaller groups are then
+    padded with rows of infinity, which no search returns.
 
     Args:
-        size: G k, the most features that are kept, in all groups together; None keeps every one.
+        size: Maximum number G k of features over all groups; None keeps all.
 
     Attributes:
-        features: (G, k, D), once fitted; all that scoring needs.
+        features: Features (G, k, D) after fitting; scoring needs nothing else.
     """
 
     features: Tensor
@@ -44,7 +46,7 @@ class MemoryBank(FittedModule):
 
     @property
     def filled(self) -> Tensor | None:
-        """Which rows only fill up their group, (G, k) bool; None if none do."""
+        """Rows that only pad their group, (G, k) bool; None if there are none."""
         return None if self._complete else self._filled(self.features)
 
     @staticmethod
@@ -53,11 +55,11 @@ class MemoryBank(FittedModule):
 
     @property
     def is_collecting(self) -> bool:
-        """Whether something was added since the last fit."""
+        """Whether features were added since the last fit."""
         return bool(self._collected)
 
     def capacity(self, groups: int) -> int | None:
-        """k, the most features that each of the groups keeps, at least 1; None where there is no limit."""
+        """Returns the maximum number k >= 1 of features per group; None if there is no limit."""
         return None if self.size is None else max(1, self.size // groups)
 
     @torch.no_grad()
@@ -65,8 +67,8 @@ class MemoryBank(FittedModule):
         """Adds normal features.
 
         Args:
-            features: (G, N, D).
-            mask: Which of them to add, (G, N) bool; None for all.
+            features: Features, (G, N, D).
+            mask: Features to add, (G, N) bool; None for all.
         """
         added = features.clone() if mask is None else torch.where(mask[:, :, None], features, torch.inf)
         self._collected.append(added)
@@ -75,10 +77,10 @@ class MemoryBank(FittedModule):
             self._collected = [self.collected()]
 
     def collected(self) -> Tensor:
-        """What was added since the last fit, (G, n, D), reduced to as many as may be kept.
+        """Returns the features (G, n, D) added since the last fit, reduced to the capacity.
 
         Raises:
-            ValueError: If nothing was.
+            ValueError: If no features were added.
         """
         if not self._collected:
             raise ValueError("No features were added")
@@ -93,54 +95,54 @@ class MemoryBank(FittedModule):
         return _rows(features, chosen)
 
     def replace(self, features: Tensor) -> None:
-        """Puts features (G, n, D) in the place of those that were added, as those of all ranks."""
+        """Replaces the added features with the features (G, n, D), for example those of all ranks."""
         self._collected = [features]
 
     @torch.no_grad()
     def fit(self) -> None:
-        """Turns what was added into the bank, and releases it."""
+        """Builds the bank from the added features, and releases them."""
         self.features = self.collected().to(self.features).contiguous()
         self._complete = not bool(self._filled(self.features).any())
         self._collected = []
 
 
 def _rows(features: Tensor, indices: Tensor) -> Tensor:
-    """The rows (G, n, D) of features (G, k, D) at indices (G, n)."""
+    """Returns the rows (G, n, D) of features (G, k, D) at indices (G, n)."""
     return features.gather(1, indices[:, :, None].expand(-1, -1, features.shape[2]))
 
 
 def _compact(features: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
-    """Puts the rows that only fill up last, and leaves out those that no group needs."""
+    """Moves the padding rows to the end, and drops those that no group needs."""
     most = int((~filled).sum(dim=1).max())
     order = filled.to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
     return _rows(features, order), filled.gather(1, order)
 
 
 def nearest(queries: Tensor, bank: Tensor, count: int = 1, filled: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The nearest features of a bank, group by group.
+    """Finds the nearest features of a bank, group by group.
 
     Args:
-        queries: (G, B, D).
-        bank: (G, k, D), k > 0.
-        count: n, how many; as many as there are where there are fewer.
-        filled: Rows of the bank that are no features, (G, k) bool; None for none.
+        queries: Query features, (G, B, D).
+        bank: Features of the bank, (G, k, D), k > 0.
+        count: Number n of nearest features, reduced to k if it is larger.
+        filled: Padding rows of the bank, (G, k) bool; None if there are none.
 
     Returns:
-        Euclidean distances, rising, and indices in the bank; both (G, B, n). Where there are too few features, the
-        distances are infinite.
+        Euclidean distances in ascending order, and indices in the bank; both (G, B, n). If a group has fewer than n
+        features, the remaining distances are infinite.
     """
     count = min(count, bank.shape[1])
     finite, squares = search_terms(bank, filled)
     products = torch.baddbmm(squares[:, None], queries, finite.transpose(1, 2), alpha=-2)  # (G, B, k)
     indices = products.topk(count, dim=2, largest=False).indices if count > 1 else products.argmin(dim=2, keepdim=True)
-    # Anew, from differences: those of the squares' expansion lose half of the digits near 0.
+    # Recomputed from differences, because the expanded squares lose half of the digits near 0.
     found = bank.gather(1, indices.flatten(1)[:, :, None].expand(-1, -1, bank.shape[2])).view(*indices.shape, -1)
     distances = (queries[:, :, None] - found).norm(dim=3)
     return distances, indices
 
 
 def search_terms(bank: Tensor, filled: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Features (G, k, D) that are finite, and their squared lengths (G, k), infinite where they only fill up."""
+    """Returns finite features (G, k, D), and their squared norms (G, k), which are infinite for padding rows."""
     if filled is None:
         return bank, bank.square().sum(dim=2)
     finite = torch.where(filled[:, :, None], 0, bank)

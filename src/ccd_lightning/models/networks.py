@@ -1,4 +1,4 @@
-"""Networks of timm, by their names."""
+"""Creates timm networks by name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import nn
 
 from ccd_lightning.errors import UserError
 
-# Options with which networks take images of any size, or start as torchvision's do: without them, the last norm of each
-# residual block starts at 0, and untrained features are those of the shortcuts alone.
+# The first two let networks accept images of any size. The last one initialises residual networks as torchvision does:
+# otherwise the last norm of each block starts at 0, and untrained features come from the shortcuts only.
 _OPTIONS: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},
     {"strict_img_size": False},
@@ -19,20 +19,20 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
 
 
 def architecture(name: str) -> str:
-    """A network's name without the tag of its pretrained weights."""
+    """Returns a network's name without the tag of its pretrained weights."""
     return name.partition(".")[0]
 
 
 def create_network(name: str) -> nn.Module:
-    """Makes a network of timm without its classifier and with random weights, for images of any size where it can be.
+    """Creates a timm network without its classifier, with random weights, for images of any size if possible.
 
     Args:
-        name: In timm, with or without a tag.
+        name: Name of the network in timm, with or without a tag.
 
     Raises:
-        UserError: If timm has no such network, or it gives no feature maps.
+        UserError: If timm has no such network, or the network returns no feature maps.
     """
-    import timm  # which takes seconds: commands that make no network do not wait for it
+    import timm  # imported here because it takes seconds, and not every command creates a network
 
     if not timm.is_model(name):
         known = timm.list_models()
@@ -48,13 +48,13 @@ def create_network(name: str) -> nn.Module:
 
 
 def _with_free_size(name: str) -> nn.Module:
-    """Makes a network with the first of `_OPTIONS` that its architecture has."""
+    """Creates a network with the first of `_OPTIONS` that its architecture accepts."""
     import timm
 
     for options in (*_OPTIONS, {}):
         try:
             network: nn.Module = timm.create_model(name, num_classes=0, **options)
-        except TypeError:  # it has no such option
+        except TypeError:  # the architecture has no such option
             if not options:
                 raise
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -65,13 +65,13 @@ def _with_free_size(name: str) -> nn.Module:
 
 
 def levels_of(network: nn.Module) -> list[dict[str, Any]]:
-    """What timm says of a network's levels: `num_chs`, `reduction` and more."""
+    """Returns timm's description of a network's levels: `num_chs`, `reduction` and more."""
     info: Any = network.feature_info
     levels: list[dict[str, Any]] = getattr(info, "info", info)
     return levels
 
 
 def patch_size(network: nn.Module) -> int:
-    """What the sides of images must be a multiple of; 1 where they need not."""
+    """Returns the number that image sides must be a multiple of; 1 if there is no restriction."""
     size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
     return int(max(size) if isinstance(size, (tuple, list)) else size)

@@ -1,4 +1,4 @@
-"""What detectors compare: an encoder's features of each position of an image."""
+"""Patch features: an encoder's features at each position of an image, which detectors compare."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ class FeatureConfig:
 
 
 class PatchFeatures:
-    """Brings levels of an encoder to one grid of positions.
+    """Resamples levels of an encoder to one grid of positions and concatenates them.
 
     Args:
-        encoder: Gives the levels. It stays a part of whoever made this.
-        config: Which features; or its values by name, as a checkpoint has them.
+        encoder: Encoder that computes the feature maps. It is not registered as a submodule.
+        config: Feature options, or a mapping of their values as stored in a checkpoint.
 
     Attributes:
-        config: The same, with the levels that are used.
-        channels: D, how many features a position has.
+        config: Feature options, with the levels that are used.
+        channels: Number D of features per position.
 
     Raises:
-        UserError: If a value is impossible.
+        UserError: If a value is invalid.
     """
 
     def __init__(self, encoder: Encoder, config: FeatureConfig | Mapping[str, Any]) -> None:
@@ -71,7 +71,7 @@ class PatchFeatures:
         self.channels = sum(encoder.channels[layer] for layer in layers)
 
     def positions(self, height: int, width: int) -> tuple[int, int]:
-        """How many rows and columns of positions there are in images of a size, in pixels."""
+        """Returns the number of rows and columns of positions in images of a given size in pixels."""
         if not self.config.positions:
             stride = self._encoder.strides[self.layers[0]]
             return math.ceil(height / stride), math.ceil(width / stride)
@@ -79,14 +79,14 @@ class PatchFeatures:
         return round(height / cell), round(width / cell)
 
     def within(self, content: Tensor | None, size: Sequence[int]) -> Tensor | None:
-        """Which positions are content.
+        """Returns which positions are content.
 
         Args:
-            content: Boxes, (B, 4); None where all is content.
-            size: Height and width of the images, in pixels.
+            content: Content boxes, (B, 4); None if everything is content.
+            size: Height and width of the images in pixels.
 
         Returns:
-            (B, h, w) bool; None for all.
+            Mask (B, h, w) bool; None for all.
         """
         if content is None:
             return None
@@ -94,12 +94,12 @@ class PatchFeatures:
         return within(content, self.grid(height, width), self.positions(height, width), size)
 
     def counted(self, content: Tensor | None, known: Tensor | None, size: Sequence[int]) -> Counted:
-        """Which positions and pixels take part in score and map.
+        """Returns which positions and pixels count in scores and maps.
 
         Args:
-            content: Boxes, (B, 4); None where all is content.
-            known: Positions that normal images are known of, (P,) or (h, w) bool; None for all.
-            size: Height and width of the images, in pixels.
+            content: Content boxes, (B, 4); None if everything is content.
+            known: Positions at which the detector has seen normal images, (P,) or (h, w) bool; None for all.
+            size: Height and width of the images in pixels.
         """
         height, width = size
         units = self.positions(height, width)
@@ -107,25 +107,25 @@ class PatchFeatures:
         return counted(content, known, self.grid(height, width), units, size)
 
     def settings(self) -> dict[str, Any]:
-        """The config as plain values, for a checkpoint."""
+        """Returns the options as plain values, for a checkpoint."""
         return asdict(self.config)
 
     def grid(self, height: int, width: int) -> Grids:
-        """Where the positions are in images of a size, along rows and along columns."""
+        """Returns the grids (rows, columns) of the positions in images of a given size in pixels."""
         if self.config.positions == 0:
             return self._encoder.grids((height, width), self.layers)[0]
         rows, columns = self.positions(height, width)
         return _centred(height, rows), _centred(width, columns)
 
     def __call__(self, images: Tensor, channels: Sequence[Tensor] | None = None) -> Tensor:
-        """Features of the positions of images.
+        """Computes the features of the positions of images.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
-            channels: Those of each level that are wanted, as `by_level` gives them; None for all D.
+            images: Images in [0, 1], (B, 3, H, W).
+            channels: Selected channels of each level, as returned by `by_level`; None for all D.
 
         Returns:
-            (B, d, h, w).
+            Features (B, d, h, w).
         """
         height, width = images.shape[-2:]
         levels, target = self._encoder.maps(images, self.layers), self.grid(height, width)
@@ -134,27 +134,34 @@ class PatchFeatures:
         brought = []
         for index, (level, grid) in enumerate(zip(levels, grids, strict=True)):
             wanted = None if channels is None else channels[index]
-            if not self.config.normalise:  # by the length of all features; else what is not wanted is left out now
+            if not self.config.normalise:  # normalising needs all channels; otherwise select early
                 level, wanted = _chosen(level, wanted), None
             level = resample(self._averaged(level), grid, target, size)
             brought.append(_chosen(unit_length(level) if self.config.normalise else level, wanted))
         return torch.cat(brought, dim=1)
 
     def by_level(self, channels: Tensor) -> list[Tensor]:
-        """Divides channels, rising numbers (d,) from 0 to D - 1, by level: each one's numbers within its level."""
+        """Splits channel indices by level.
+
+        Args:
+            channels: Indices from 0 to D - 1 in ascending order, (d,).
+
+        Returns:
+            For each level, the indices of its channels within the level.
+        """
         counts = [0, *itertools.accumulate(self._encoder.channels[layer] for layer in self.layers)]
         return [
             channels[(channels >= first) & (channels < after)] - first for first, after in itertools.pairwise(counts)
         ]
 
     def _averaged(self, level: Tensor) -> Tensor:
-        """A level (B, C, h, w) averaged over windows; at the border, over the part of a window that there is."""
+        """Averages a level (B, C, h, w) over windows; at the border, over the part of the window inside the map."""
         window = self.config.window
         return functional.avg_pool2d(level, window, 1, window // 2, count_include_pad=False) if window > 1 else level
 
 
 def _chosen(maps: Tensor, channels: Tensor | None) -> Tensor:
-    """Some channels (d,) of maps (B, C, h, w), or all; they lie side by side in memory where those of the maps do."""
+    """Selects channels (d,) of maps (B, C, h, w), or all of them for None; keeps the channels-last memory format."""
     if channels is None:
         return maps
     if are_channels_last(maps):
@@ -163,21 +170,21 @@ def _chosen(maps: Tensor, channels: Tensor | None) -> Tensor:
 
 
 def unit_length(features: Tensor) -> Tensor:
-    """Features (B, C, ...) divided by their root mean square over the channels."""
+    """Divides features (B, C, ...) by their root mean square over the channels."""
     directions: Tensor = functional.normalize(features, dim=1)
     return directions * math.sqrt(features.shape[1])
 
 
 def _centred(length: int, count: int) -> Grid:
-    """The middles of as many parts as a length is divided into."""
+    """Returns the grid of the centres of `count` equal parts of a length in pixels."""
     return Grid(length / count, (length / count - 1) / 2)
 
 
 def _checked_layers(layers: Any, encoder: Encoder) -> tuple[int, ...]:
-    """The levels to use.
+    """Returns the levels to use.
 
     Raises:
-        UserError: If the encoder has not all of them.
+        UserError: If the encoder lacks one of them, or they are not in ascending order.
     """
     if layers is None:
         return encoder.default_levels

@@ -1,4 +1,4 @@
-"""What each position of an image adds to a distance that is one of the image as a whole."""
+"""Contributions of the positions of an image to a distance of the whole image."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ccd_lightning.models.fitted import FittedModule
 
 
 class Sums(NamedTuple):
-    """What is known of the features of normal images at each position.
+    """Sums over the features of normal images at each position.
 
     Attributes:
-        number: Of images, (h, w) int64.
+        number: Number of images, (h, w) int64.
         total: Sum of their features, (D, h, w).
     """
 
@@ -24,18 +24,19 @@ class Sums(NamedTuple):
 
 
 class PositionMeans(FittedModule):
-    """The mean features of normal images at each position, accumulated batch by batch.
+    """Mean features of normal images at each position, accumulated batch by batch.
 
-    An image's vector f is the mean of its features f_p over the positions, mu that of mu_p. Along a direction v,
+    An image's vector f is the mean of its features f_p over the positions p, and mu is the mean of mu_p. Along a
+    direction v,
 
         (f - mu) v = mean over p of (f_p - mu_p) v,
 
-    so that the right-hand side is a map of which the left-hand side is the mean. With v = S^-1 (f - mu) / d, the
-    left-hand side is the Mahalanobis distance d. Means are those of content: where images differ in what of them is
-    content, the two sides are only about equal.
+    so the terms on the right form a map whose mean is the left-hand side. With v = S^-1 (f - mu) / d, the left-hand
+    side is the Mahalanobis distance d. Means are taken over content only. If the content differs between images, the
+    two sides are only approximately equal.
 
     Attributes:
-        means: mu_p, (D, h, w), once fitted; infinite at positions that were content of no image.
+        means: Means mu_p after fitting, (D, h, w); infinite at positions that are content of no image.
     """
 
     means: Tensor
@@ -55,15 +56,15 @@ class PositionMeans(FittedModule):
 
     @property
     def known(self) -> Tensor | None:
-        """Which positions have a mean, (h, w) bool; None if all have."""
+        """Positions that have a mean, (h, w) bool; None if all have one."""
         return None if self._complete else self._found()
 
     @property
     def sums(self) -> Sums:
-        """Numbers and sums of the images since the last fit.
+        """Sums since the last fit.
 
         Raises:
-            ValueError: If there were none.
+            ValueError: If no features were added.
         """
         if self._sums is None:
             raise ValueError("No features were seen")
@@ -83,14 +84,14 @@ class PositionMeans(FittedModule):
         self._sums = new if old is None else Sums(old.number + new.number, old.total + new.total)
 
     def merge_ranks(self, ranks: Iterable[Sums]) -> None:
-        """Replaces this rank's sums by those of all ranks."""
+        """Replaces this rank's sums with the sums of all ranks."""
         device, self._sums = self.sums.total.device, None
         for sums in ranks:
             self._add(Sums(*(part.to(device) for part in sums)))
 
     @torch.no_grad()
     def fit(self) -> None:
-        """Turns the sums into means, and releases them."""
+        """Computes the means from the sums, and releases the sums."""
         count, total = self.sums
         self._complete = bool((count > 0).all())
         means = total / count
@@ -98,17 +99,17 @@ class PositionMeans(FittedModule):
         self._sums = None
 
     def contributions(self, features: Tensor, direction: Tensor) -> Tensor:
-        """What positions add along a direction.
+        """Returns the contributions (f_p - mu_p) v of the positions along a direction.
 
         Args:
-            features: f_p, (B, D, h, w).
-            direction: v, (B, D).
+            features: Features f_p, (B, D, h, w).
+            direction: Direction v, (B, D).
 
         Returns:
-            (B, h, w), of either sign; 0 at positions without a mean.
+            Contributions (B, h, w) of either sign; 0 at positions without a mean.
 
         Raises:
-            ValueError: If these are not the positions of the fit.
+            ValueError: If the shape of the features differs from that of the fit.
         """
         if features.shape[1:] != self.means.shape:
             raise ValueError(f"expected features {tuple(self.means.shape)}, got {tuple(features.shape[1:])}")

@@ -1,4 +1,4 @@
-"""How well an encoder describes normal images, measured without a detector."""
+"""Measures how well an encoder describes normal images, without a detector."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from ccd_lightning.models.gaussian import PatchGaussian, Sums
 
 
 class FeatureProbe:
-    """How far an image's features are from one Gaussian of normal images' features.
+    """Computes the Mahalanobis distance of an image's features from one Gaussian of normal features.
 
-    A measure of an encoder that needs no detector (Lee et al., NeurIPS 2018). Features are brought to a root mean
-    square of 1 first, so that the ridge means the same for every encoder. It is fitted when it is needed: no
-    module, and no part of a checkpoint.
+    It evaluates an encoder without a detector (Lee et al., NeurIPS 2018). Features are first scaled to a root mean
+    square of 1, so that the ridge has the same effect for every encoder. The probe is fitted when needed. It is not a
+    module and not part of a checkpoint.
 
     Args:
-        ridge: Added to the diagonal of the covariance, of which the features' mean square is 1.
+        ridge: Value added to the diagonal of the covariance of the scaled features.
     """
 
     def __init__(self, ridge: float = 0.01) -> None:
         self._gaussian = PatchGaussian(ridge, torch.float64)
 
     def update(self, features: Tensor) -> None:
-        """Adds the features (N, D) of normal images; what is kept does not grow with their number."""
+        """Adds the features (N, D) of normal images; memory does not grow with their number."""
         self._gaussian.update(self._scale(features))
 
     def fit(self, gather: Callable[[Sums | None], list[Sums | None]] = lambda sums: [sums]) -> bool:
         """Fits the Gaussian to all features since the last fit.
 
         Args:
-            gather: From this process's sums (None where it saw no image), on the CPU, to those of all processes.
+            gather: Function from this process's sums, on the CPU (None if it saw no image), to those of all processes.
 
         Returns:
-            Whether all features were numbers; if not, the Gaussian stays as it was.
+            Whether all features were finite; if not, the Gaussian does not change.
         """
         own = Sums(*(part.cpu() for part in self._gaussian.sums)) if self._gaussian.is_collecting else None
         self._gaussian.merge_ranks(sums for sums in gather(own) if sums)
@@ -48,8 +48,8 @@ class FeatureProbe:
         return True
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Distances (N,) of features (N, D)."""
-        fitted = features.to(self._gaussian.mean.device)  # the CPU: this is no module, which a device is told of
+        """Returns the distances (N,) of features (N, D)."""
+        fitted = features.to(self._gaussian.mean.device)  # the CPU, because the probe is not a module and never moves
         return self._gaussian.mahalanobis(self._scale(fitted))[:, 0].to(features.device, torch.float32)
 
     @staticmethod
@@ -58,17 +58,18 @@ class FeatureProbe:
 
 
 def separation(distances: Tensor, abnormal: Tensor) -> dict[str, float]:
-    """How well a probe's distances tell two kinds of images apart.
+    """Measures how well a probe's distances separate two kinds of images.
 
     Args:
-        distances: (N,), positive.
-        abnormal: (N,) bool, which of them should be the larger ones; there are some of either kind.
+        distances: Distances, (N,), positive.
+        abnormal: Images that should have the larger distances, (N,) bool. Both kinds must occur.
 
     Returns:
-        `auroc`, and `separation`, how many nats the means of their logarithms lie apart.
+        `auroc`, and `separation`: the difference of the mean log distances, in nats.
     """
     nats = distances.log()
     return {
-        "auroc": float(binary_auroc(distances / distances.max(), abnormal.long())),  # beyond 1 it squashes
+        # Scaled to [0, 1], because torchmetrics applies a sigmoid to larger values.
+        "auroc": float(binary_auroc(distances / distances.max(), abnormal.long())),
         "separation": float(nats[abnormal].mean() - nats[~abnormal].mean()),
     }

@@ -1,8 +1,8 @@
-"""Scoring large images tile by tile: what is in memory at once follows the tile, not the image.
+"""Scores large images tile by tile, so that memory depends on the size of a tile and not of the image.
 
-Tiles are square, overlap, and cover an image evenly: the first begins at its upper left corner, the last ends at its
-lower right one, and the others lie at equal steps between them. Each is scored as an image of its own. The maps are
-averaged with weights that fall towards a tile's border and add up to 1 at each pixel, so that there are no seams.
+Tiles are square, overlap, and cover an image evenly: the first starts at the upper left corner, the last ends at the
+lower right corner, and the others are equally spaced between them. Each tile is scored as a separate image. The maps
+are averaged with weights that decrease towards the border of a tile and sum to 1 at each pixel, which avoids seams.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.models.anomaly_map import image_scores
 from ccd_lightning.models.content import unless_whole
 
-AT_ONCE = 1 << 20  # pixels of tiles that are scored together: 16 of 256 px
+AT_ONCE = 1 << 20  # pixels that are scored at a time: 16 tiles of 256 px
 
 Score = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where tiles lie along one side of an image.
+    """Positions of the tiles along one side of an image.
 
     Args:
-        length: Of the image's side, in pixels.
-        side: Of a tile, in pixels.
-        overlap: Pixels that neighbours have in common at least, less than the side.
+        length: Length of the image's side in pixels.
+        side: Side of a tile in pixels.
+        overlap: Minimum overlap of neighbouring tiles in pixels, less than the side.
 
     Raises:
         UserError: If the image is smaller than a tile.
@@ -51,9 +51,9 @@ class Axis:
         starts = [round(number * room / max(count - 1, 1)) for number in range(count)]
         object.__setattr__(self, "starts", starts)
 
-    # In NumPy: an export would take what torch computes here for part of the graph.
+    # Uses NumPy, because an export would record operations of torch as part of the graph.
     def weights(self) -> npt.NDArray[np.float32]:
-        """How much each tile counts at its own pixels, (n, side); where tiles overlap, they add up to 1."""
+        """Returns the weight of each tile at its pixels, (n, side); the weights of all tiles sum to 1 at each pixel."""
         pixels = np.arange(self.side)
         rising = np.minimum(pixels + 1, self.side - pixels)  # 1 at both ends
         total = np.zeros(self.length)
@@ -62,12 +62,15 @@ class Axis:
         return np.stack([rising / total[start : start + self.side] for start in self.starts]).astype(np.float32)
 
     def indices(self) -> npt.NDArray[np.int64]:
-        """The pixels of all tiles, one tile after the other, (n side,)."""
+        """Returns the pixels of all tiles, tile by tile, (n side,)."""
         pixels: npt.NDArray[np.int64] = (np.array(self.starts)[:, None] + np.arange(self.side)).ravel()
         return pixels
 
     def gathering(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """For each pixel, where among `indices` the tiles show it, and their weights: both (most tiles, length)."""
+        """Returns for each pixel its places in `indices`, and their weights.
+
+        Both are (m, length), where m is the maximum number of tiles that cover a pixel. Unused entries have weight 0.
+        """
         pixels, flat = self.indices(), self.weights().ravel()
         order = np.argsort(pixels, kind="stable")
         counts = np.bincount(pixels, minlength=self.length)
@@ -79,13 +82,13 @@ class Axis:
 
 
 class Tiling:
-    """Divides images of one size into tiles, and puts what is found in these together.
+    """Splits images of one size into tiles, and merges the scores and maps of the tiles.
 
     Args:
-        size: Height and width H, W of the images, in pixels.
-        side: s, of a tile, in pixels.
-        overlap: Pixels that neighbours have in common at least, less than the side.
-        top: Share of the highest scores of tiles whose mean is an image's: 0 takes the maximum.
+        size: Height and width (H, W) of the images in pixels.
+        side: Side s of a tile in pixels.
+        overlap: Minimum overlap of neighbouring tiles in pixels, less than the side.
+        top: Share of the highest tile scores that are averaged to the score of an image: 0 takes the maximum.
 
     Raises:
         UserError: If images are smaller than a tile.
@@ -99,14 +102,15 @@ class Tiling:
     def tiles(
         self, images: Tensor, content: Tensor | None
     ) -> Iterator[tuple[list[tuple[int, int]], Tensor, Tensor | None]]:
-        """The tiles that hold content, a few at a time.
+        """Iterates over the tiles that have content, a few at a time.
 
         Args:
-            images: (B, C, H, W).
-            content: Their boxes (B, 4); None where all is content.
+            images: Images, (B, C, H, W).
+            content: Content boxes of the images, (B, 4); None if everything is content.
 
         Yields:
-            Image and tile of each, as numbers; tiles (n, C, s, s); and their boxes (n, 4), or None.
+            Indices of image and tile for each of n tiles; the tiles (n, C, s, s); and their content boxes (n, 4), or
+            None.
         """
         boxes = None if content is None else self._boxes(content)  # (B, T, 4)
         if boxes is None:
@@ -124,15 +128,17 @@ class Tiling:
             yield some, torch.stack(cut), unless_whole(own, (self.side, self.side))
 
     def score(self, score: Score, images: Tensor, content: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scores images by their tiles.
+        """Scores images tile by tile.
 
         Args:
-            score: From tiles (n, C, s, s) and their boxes, or None, to scores (n,) and maps (n, s, s), both >= 0.
-            images: (B, C, H, W).
-            content: Their boxes (B, 4); None where all is content. Tiles without content are not scored.
+            score: Function from tiles (n, C, s, s) and their content boxes, or None, to scores (n,) and maps (n, s, s),
+                both >= 0.
+            images: Images, (B, C, H, W).
+            content: Content boxes of the images, (B, 4); None if everything is content. Tiles without content are not
+                scored.
 
         Returns:
-            Scores (B,), and maps (B, H, W).
+            Scores (B,) and maps (B, H, W).
         """
         if torch.compiler.is_exporting():
             return self._score_at_once(score, images, content)
@@ -149,7 +155,7 @@ class Tiling:
         return image_scores(found[:, None], self.top, scored[:, None]), maps
 
     def _score_at_once(self, score: Score, images: Tensor, content: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The same for a graph, which cannot tell how many tiles a batch has: all of them together."""
+        """Scores all tiles at once, for an export: the graph cannot depend on the number of tiles with content."""
         (rows, columns), side = (len(axis.starts) for axis in (self.rows, self.columns)), self.side
         wide = images
         for dimension, axis in ((2, self.rows), (3, self.columns)):
@@ -168,19 +174,19 @@ class Tiling:
         return image_scores(found[:, None], self.top, None if held is None else held[:, None]), maps
 
     def _boxes(self, content: Tensor) -> Tensor:
-        """The boxes (B, T, 4) within each tile of boxes (B, 4)."""
+        """Clips content boxes (B, 4) to each tile and returns them in its coordinates, (B, T, 4)."""
         corners = torch.tensor(self.corners, device=content.device).repeat(1, 2)  # (T, 4)
         return (content[:, None] - corners).clamp(0, self.side)
 
 
 def _hold(boxes: Tensor) -> Tensor:
-    """Whether boxes (..., 4) hold anything."""
+    """Returns which boxes (..., 4) are not empty, (...) bool."""
     top, left, bottom, right = boxes.unbind(dim=-1)
     return (bottom > top) & (right > left)
 
 
 def _gathered(maps: Tensor, dimension: int, axis: Axis) -> Tensor:
-    """Puts tiles that lie one after the other along a dimension back into their places."""
+    """Merges tiles that are concatenated along a dimension into an image, using the weights of the axis."""
     shape = [1] * maps.ndim
     shape[dimension] = axis.length
     joined: Tensor | None = None

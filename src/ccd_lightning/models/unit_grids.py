@@ -1,14 +1,14 @@
-"""Where in the image the units of a network's levels look.
+"""Finds the positions in the image of the units of a network's levels.
 
-A convolution or pooling of stride s over k pixels, of which p are padding before the first one, centres its unit j on
-pixel s j + (k - 1) / 2 - p of its input, if its kernel weighs all sides alike. Kernels need not: those that were
-trained with TensorFlow's padding, which adds the odd pixel after the last one, look as far up and left as it moves them
-down and right. So the centre of the kernels' energy counts. With ImageNet weights of EfficientNet-Lite0, units of
-stride 8 and 16 look 3.7 and 5.5 px before the middle of their fields, as blobs on photographs show; energies say 3.7
-and 5.9.
+In a convolution or pooling layer of stride s and kernel size k with p pixels of padding before the first pixel, unit j
+is centred on pixel s j + (k - 1) / 2 - p of the input if the kernel is balanced. Kernels need not be: those trained
+with TensorFlow's padding, which adds the odd pixel after the last one, lean up and left by as much as the padding moves
+them down and right. So the centre of the kernels' energy is used. With ImageNet weights of EfficientNet-Lite0, units of
+stride 8 and 16 respond 3.7 and 5.5 px before the middle of their receptive fields, measured with blobs on photographs;
+the energies give 3.7 and 5.9 px.
 
-What lies between two resolutions in a network is found by running it on shapes alone. As padding may depend on the size
-of the input, this is done for each size.
+The layers between two resolutions are found by running the network on the meta device. This is done for each input
+size, because padding may depend on it.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from torch.nn.modules.utils import _pair as pair
 from ccd_lightning.grids import Grid
 
 Size = tuple[int, int]  # height, width
-NEGLIGIBLE = 1 / 8  # of a cell: kernels of random weights lean by less, to no side in particular
+NEGLIGIBLE = 1 / 8  # of a cell: random kernels lean by less, in random directions
 
 
 class _Step(NamedTuple):
-    """One layer along an axis: from `before` to `after` units, and where it looks from the first of its pixels."""
+    """One layer along an axis, from `before` to `after` units; its first unit is centred on input pixel `offset`."""
 
     before: int
     after: int
     stride: int
     offset: float
-    lean: float  # of its kernel's energy, from the kernel's middle
+    lean: float  # distance of the centre of the kernel's energy from the kernel's middle
 
 
 def trace_grid(
     network: nn.Module, shapes: nn.Module, size: Size, level: int, norm: bool = False
 ) -> tuple[tuple[Grid, Grid], int]:
-    """The grid of a level of a network, and how many channels its maps have.
+    """Returns the grid of a level of a network, and the number of channels of its maps.
 
     Args:
-        network: Of timm, with the weights that count.
-        shapes: The same network on the meta device.
-        size: Height and width of the images.
-        level: Its number.
-        norm: Whether maps are normalised as the last one is.
+        network: Network of timm with its weights.
+        shapes: Copy of the network on the meta device.
+        size: Height and width of the images in pixels.
+        level: Number of the level.
+        norm: Whether the network's final norm is applied to the maps.
 
     Returns:
-        The grids along rows and along columns; and the channels.
+        The grids along rows and along columns; and the number of channels.
     """
     forward: Any = shapes.forward_intermediates
     with _recorded(shapes.eval(), network) as steps, torch.no_grad():
@@ -62,7 +62,7 @@ def trace_grid(
 
 @contextmanager
 def _recorded(shapes: nn.Module, network: nn.Module) -> Iterator[tuple[list[_Step], list[_Step]]]:
-    """Records the layers that look at several pixels, along rows and along columns."""
+    """Records the layers with spatial kernels, separately for rows and columns."""
     steps: tuple[list[_Step], list[_Step]] = [], []
     weights = {name: getattr(part, "weight", None) for name, part in network.named_modules()}
 
@@ -90,7 +90,7 @@ def _recorded(shapes: nn.Module, network: nn.Module) -> Iterator[tuple[list[_Ste
 
 
 def _looks_around(layer: Any) -> bool:
-    """Whether a layer may see several pixels by itself; others that have a stride hand it on to their parts."""
+    """Returns whether a layer has a spatial kernel itself; other modules with a stride pass it on to their children."""
     along = isinstance(getattr(layer, "stride", None), (int, tuple, list)) and hasattr(layer, "kernel_size")
     known = hasattr(layer, "padding") or type(layer).__name__.endswith("Same")
     return along and known and len(pair(layer.stride)) == 2
@@ -98,12 +98,12 @@ def _looks_around(layer: Any) -> bool:
 
 @torch.no_grad()
 def _leans(weight: Tensor | None) -> tuple[float, float]:
-    """How far the energy of kernels (C, c, k, k) lies below and to the right of their middle, in their pixels."""
+    """Returns how far the centre of energy of kernels (C, c, k, k) is below and right of their middle, in pixels."""
     if weight is None or weight.ndim != 4 or weight.is_meta:
         return 0.0, 0.0
     energy = weight.double().square().sum(dim=(0, 1))
     total = float(energy.sum())
-    if not 0 < total < float("inf"):  # nothing was learned, or training broke down
+    if not 0 < total < float("inf"):  # weights that are all 0, or not finite
         return 0.0, 0.0
     centres = (energy.sum(dim=1 - axis) @ torch.arange(energy.shape[axis]).to(energy) / total for axis in (0, 1))
     down, right = (float(centre) - (length - 1) / 2 for centre, length in zip(centres, energy.shape, strict=True))
@@ -111,17 +111,17 @@ def _leans(weight: Tensor | None) -> tuple[float, float]:
 
 
 def _padding_before(layer: Any, axis: int, before: int, after: int, stride: int, reach: int) -> int:
-    """How many pixels a layer adds before the first one."""
+    """Returns the number of pixels of padding before the first one."""
     if type(layer).__name__.endswith("Same"):  # TensorFlow's padding: the odd pixel comes after the last one
         return max((after - 1) * stride + reach + 1 - before, 0) // 2
     return int(pair(layer.padding)[axis])
 
 
 def _grid(steps: list[_Step], length: int, units: int) -> Grid:
-    """Follows the steps from an image's pixels to a level with a number of units.
+    """Follows the steps from the pixels of an image to a level with `units` units.
 
-    Branches beside each other, such as a block's shortcut, may look at places half a pixel apart: their mean counts.
-    Where no layer is known to reduce the resolution, as when patches are merged, cells are taken together.
+    Parallel branches, such as the shortcut of a block, may be centred half a pixel apart: their mean is used. If no
+    recorded layer reduces the resolution, for example in patch merging, neighbouring cells are assumed to be merged.
     """
     stride, offset, lean = 1.0, 0.0, 0.0
     while length > units:
@@ -143,5 +143,5 @@ def _grid(steps: list[_Step], length: int, units: int) -> Grid:
 
 
 def _lean_within(steps: list[_Step], length: int) -> float:
-    """What the layers add up to that leave the resolution as it is."""
+    """Returns the sum of the leans of the layers that keep the resolution."""
     return sum(step.lean for step in steps if step.before == step.after == length)

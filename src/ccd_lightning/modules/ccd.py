@@ -1,4 +1,4 @@
-"""CCD, the pretraining of an encoder on normal images alone."""
+"""CCD: pretraining of an encoder on normal images only."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class CCD(EncoderPretraining):
 
         L = w_con L_con + w_cla L_cla + w_pos L_pos
 
-    Batches hold what `PretextViews` draws: `views` (B, 2, K, 3, S, S), `augmentation` (B, K), `patches`
-    (B, 2, N, 3, P, P) and `position` (B, N), images in [0, 1] or uint8. The last three are needed only by the task that
-    learns from them: a task of weight 0 is left out of everything, and costs nothing.
+    Batches contain the output of `PretextViews`: `views` (B, 2, K, 3, S, S), `augmentation` (B, K), `patches`
+    (B, 2, N, 3, P, P) and `position` (B, N), with images in [0, 1] or uint8. The last three are needed only for their
+    tasks. A task of weight 0 is not computed at all.
 
-    With one distribution (`transforms.strong.Identity`) and without both tasks, what remains is SimCLR (Chen et al.,
-    ICML 2020).
+    With one distribution (`transforms.strong.Identity`) and without both tasks, this is SimCLR (Chen et al., ICML
+    2020).
 
-    A plain DataLoader of such batches is enough (`Trainer.fit(CCD(...), DataLoader(...))`); `EncoderPretraining` says
-    what is left out then.
+    Training also works with a plain DataLoader of such batches (`Trainer.fit(CCD(...), DataLoader(...))`).
+    `EncoderPretraining` describes what is omitted then.
 
     Args:
         encoder: The encoder's initial weights, and how they are fine-tuned.
@@ -80,14 +80,15 @@ class CCD(EncoderPretraining):
         self.position = PositionHead(self.encoder.features_size).requires_grad_("position" in self.weights)
 
     def take_data(self, data: NormalImages, stage: str) -> None:
-        """Makes the augmentation head for as many strong augmentations as the data have.
+        """Creates the augmentation head for the number of strong augmentations of the data.
 
         Args:
             data: The data module.
-            stage: Of Lightning. Only a fit needs exactly the number that was given: in a test, a class may be unused.
+            stage: Stage of Lightning. A fit needs exactly the given number of augmentations; in a test, some classes
+                may be unused.
 
         Raises:
-            UserError: If another number was given, or no patches are drawn and positions are to be learned.
+            UserError: If the given number differs, or positions are to be learned but no patches are drawn.
         """
         if data.position_pairs == 0 and "position" in self.weights:
             raise UserError(
@@ -105,10 +106,10 @@ class CCD(EncoderPretraining):
         self._make_head(given or count)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes the augmentation head as large as the checkpoint's.
+        """Creates the augmentation head with the size that it has in the checkpoint.
 
         Raises:
-            UserError: If the data have another number of strong augmentations.
+            UserError: If the number of strong augmentations of the data differs.
         """
         super().on_load_checkpoint(checkpoint)
         rename_tensors(checkpoint["state_dict"])
@@ -122,7 +123,7 @@ class CCD(EncoderPretraining):
         self._make_head(kept)
 
     def _make_head(self, count: int) -> None:
-        """Makes the augmentation head anew, unless it is of this size already."""
+        """Creates the augmentation head, unless it already has this size."""
         at_least("model.distributions", count, 1)
         self.hparams["distributions"] = count
         if not hasattr(self, "augmentation") or self.augmentation.out_features != count:
@@ -130,26 +131,26 @@ class CCD(EncoderPretraining):
             self.augmentation = head.requires_grad_("augmentation" in self.weights)
 
     def losses(self, batch: dict[str, Tensor], across_ranks: bool = False) -> dict[str, Tensor]:
-        """The losses, the accuracies, and what tells of collapse.
+        """Computes the losses, the accuracies, and the measures of collapse.
 
         Args:
-            batch: What `PretextViews` draws, in [0, 1].
-            across_ranks: Whether instances are contrasted with those of all ranks, every one of which must then call
-                this. The mean over ranks of each loss, and of its gradient, is that of one process with all of the
-                images: its own share counts by how many there are.
+            batch: Batch of `PretextViews`, with images in [0, 1].
+            across_ranks: Whether instances are contrasted with those of all ranks; then every rank must call this
+                method. Losses are weighted by the rank's share of the images, so that the mean over ranks of each loss,
+                and of its gradient, equals that of one process with all images.
 
         Returns:
-            Scalars; of a task of weight 0 neither loss nor accuracy.
+            Scalars by name. Tasks of weight 0 have neither loss nor accuracy.
         """
         views = batch["views"].transpose(0, 1)  # (2, B, K, 3, S, S)
         features = self.encoder.features(views.flatten(0, 2))  # (2BK, F): batch norm sees all views
         projections = self.project(features, batch)  # (2BK, 128)
         own = torch.cat(self.contrasted(projections, batch).chunk(2), dim=1)  # (BK, 2 * 128): both views of an instance
-        own = own.to(torch.promote_types(own.dtype, torch.float32))  # gradients are summed over ranks in this
+        own = own.to(torch.promote_types(own.dtype, torch.float32))  # dtype in which ranks sum gradients
         instances = gather_rows(own) if across_ranks else own
         share = len(own) * (world_size() if across_ranks else 1) / len(instances)
         first, second = instances.chunk(2, dim=1)
-        answers: dict[str, tuple[Tensor, Tensor]] = {}  # of each task: logits and classes
+        answers: dict[str, tuple[Tensor, Tensor]] = {}  # logits and classes of each task
         if "augmentation" in self.weights:
             answers["augmentation"] = self.augmentation(features), view_classes(batch)  # (2BK, K), (2BK,)
         if "position" in self.weights:
@@ -167,32 +168,32 @@ class CCD(EncoderPretraining):
         }
 
     def project(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Projections (2BK, 128) of all views' features (2BK, F)."""
+        """Returns the projections (2BK, 128) of the features (2BK, F) of all views."""
         return cast(Tensor, self.projection(features))
 
     def contrasted(self, projections: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """What is contrasted of projections (2BK, 128), of the same shape: here they themselves."""
+        """Returns the vectors to contrast, from projections (2BK, 128) of the same shape; here the projections."""
         return projections
 
     def contrast(self, first: Tensor, second: Tensor, batch: dict[str, Tensor], across_ranks: bool) -> Tensor:
-        """The contrastive loss of both views of all instances, or of those of all ranks, (N, 128) each."""
+        """Returns the contrastive loss of the first and second views (N, 128) of the instances of this or all ranks."""
         return nt_xent(first, second, self.temperature)
 
     def constraints(self, features: Tensor, projections: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Further losses by name, means over this process's views, of features (2BK, F) and projections (2BK, 128)."""
+        """Returns additional losses by name: means over this process's features (2BK, F) or projections (2BK, 128)."""
         return {}
 
     @property
     def needs_classes(self) -> bool:
-        """Whether a batch has to say which strong augmentation each instance got."""
+        """Whether batches must contain the strong augmentation of each instance."""
         return "augmentation" in self.weights
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step of pretraining.
+        """Performs one training step.
 
         Raises:
-            UserError: If the first batch of an epoch lacks what is learned from, or has a class that the augmentation
-                head has not.
+            UserError: If the first batch of an epoch lacks a tensor that is needed, or has an augmentation class
+                outside the range of the augmentation head.
         """
         if batch_idx == 0:
             self._check_batch(batch)
@@ -215,10 +216,10 @@ class CCD(EncoderPretraining):
 
 
 def view_classes(batch: dict[str, Tensor]) -> Tensor:
-    """Which strong augmentation each view got, (2BK,), in the order of their features: view, image, distribution."""
+    """Returns the strong augmentation of each view, (2BK,), in the order of the features: view, image, distribution."""
     return batch["augmentation"].flatten().repeat(2)
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
-    """Share of the rows of logits (N, C) whose largest entry is at the target (N,)."""
+    """Returns the accuracy: the share of rows of logits (N, C) with their maximum at the target (N,)."""
     return (logits.argmax(dim=1) == target).float().mean()

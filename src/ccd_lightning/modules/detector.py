@@ -1,4 +1,4 @@
-"""What all one-class detectors share: the encoder, one evaluation step, and the threshold."""
+"""Base class of all one-class detectors: encoder, evaluation step and thresholds."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from ccd_lightning.renamed import rename_tensors
 
 
 class OneClassDetector(LightningModule, ABC):
-    """Scores images by how far they are from normal ones.
+    """Base class of detectors, which score images by their distance from normal images.
 
-    Validation sees held-out normal images alone: a quantile of their scores becomes the threshold, and one of their
-    maps' pixels the pixel threshold. Some of them are scored once more with pseudo-lesions (`PseudoLesions`); what that
-    gives is logged and changes nothing. Test and predict give scores and maps; labels are read by none of the steps
-    here.
+    Validation uses only held-out normal images: a quantile of their scores becomes the threshold, and a quantile of
+    their map values the pixel threshold. Some of them are scored again with pseudo-lesions (`PseudoLesions`); these
+    results are only logged. Test and predict return scores and maps. No step of this class reads labels.
 
     Args:
-        encoder: Where the encoder's weights come from; None for a detector without an encoder of its own.
-        quantile: Share of the held-out normal images whose score is at most the threshold, in (0, 1).
+        encoder: Source of the encoder's weights; None for a detector without its own encoder.
+        quantile: Share of held-out normal images that score at most the threshold, in (0, 1).
 
     Attributes:
-        threshold: A scalar: an image is abnormal whose score is above it. NaN where nothing was held out.
-        normal_scores: Of the held-out images, rising, (N,).
-        normal_maxima: Of their maps, rising, (N,); empty where an older version fitted the detector.
-        preprocessing: Size, crop and range of the images that it was fitted to, as `load` found it in the checkpoint.
-        score_settings: Options on which scores and maps depend, and which can be changed after a fit.
-        changed: Those of them that are not as in the checkpoint, with their values.
+        threshold: Scalar; images with a higher score are abnormal. NaN if no images were held out.
+        normal_scores: Scores of the held-out images in ascending order, (N,).
+        normal_maxima: Maxima of their maps in ascending order, (N,); empty if an older version fitted the detector.
+        preprocessing: Size, crop and window of the images that the detector was fitted to, read from the checkpoint by
+            `load`.
+        score_settings: Options that affect scores and maps and can be changed after a fit.
+        changed: Options that differ from the checkpoint, with their current values.
     """
 
     score_settings: ClassVar[tuple[str, ...]] = ()
@@ -65,44 +65,45 @@ class OneClassDetector(LightningModule, ABC):
         if encoder is not None:
             self.encoder_config, self.encoder = build_encoder(encoder)
         self.changed: dict[str, Any] = {}
-        # All are part of the decision, so all are in the checkpoint.
+        # All of these affect decisions, so all are stored in the checkpoint.
         self.register_buffer("threshold", torch.tensor(float("nan")))
         self.register_buffer("pixel_threshold", torch.tensor(float("nan")))
         self.register_buffer("normal_scores", torch.empty(0))
         self.register_buffer("normal_maxima", torch.empty(0))
-        # What maps of normal images look like: their median, and the quantile of their maxima.
+        # Range of the maps of normal images: their median, and the quantile of their maxima.
         self.register_buffer("map_limits", torch.full((2,), float("nan")))
         self._held_out = HeldOut()
         self._pseudo = PseudoLesions()
 
     @abstractmethod
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scores images, or tiles of images, as they are.
+        """Scores images, or tiles of images, without tiling them further.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
-            content: Their boxes (B, 4) int64, of which none is empty (`models.content`); None where all is content.
+            images: Images in [0, 1], (B, 3, H, W).
+            content: Non-empty content boxes of the images (see `models.content`), (B, 4) int64; None if everything is
+                content.
 
         Returns:
-            Image scores (B,) and anomaly maps (B, H, W), both >= 0 and higher where less normal. What is no content
-            counts in neither, and is 0 in the maps.
+            Image scores (B,) and anomaly maps (B, H, W), both >= 0 and higher for less normal images. Padding does not
+            affect them, and maps are 0 there.
         """
 
     @property
     def encoders(self) -> list[Encoder]:
-        """The encoders that a score depends on."""
+        """Encoders that the scores depend on."""
         return [self.encoder]
 
     def check_images(self, preprocessing: Preprocessing, device: torch.device, processes: int) -> None:
-        """Refuses images that the detector cannot be fitted to.
+        """Checks that the detector can be fitted to the images.
 
         Args:
-            preprocessing: What brings them to working size, and cuts them.
-            device: Where the detector is fitted.
-            processes: That fit it together on this machine.
+            preprocessing: Preprocessing of the images, including tiling.
+            device: Device on which the detector is fitted.
+            processes: Number of processes that fit it on this machine.
 
         Raises:
-            UserError: If the encoder does not take them, or its statistics do not leave room for them.
+            UserError: If the encoder does not accept images of this size, or memory is too small.
         """
         tiles = preprocessing.tiling
         size = (tiles.side, tiles.side) if tiles else preprocessing.shape
@@ -110,38 +111,51 @@ class OneClassDetector(LightningModule, ABC):
         self.check_memory(size, device, processes)
 
     def check_size(self, size: tuple[int, int], option: str) -> None:
-        """Refuses, with a `UserError`, a height and width in pixels that it cannot take; `option` sets them."""
+        """Checks that the detector accepts images of a size.
+
+        Args:
+            size: Height and width in pixels.
+            option: Name of the option that sets the size, used in error messages.
+
+        Raises:
+            UserError: If the detector does not accept images of this size.
+        """
         self.encoder.check_size(size, option)
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
-        """Refuses images, or tiles, of a height and width that the detector's statistics do not leave room for.
+        """Checks that memory is large enough to fit the detector to images, or tiles, of a size.
+
+        Args:
+            size: Height and width in pixels.
+            device: Device on which the detector is fitted.
+            processes: Number of processes that fit it on this machine.
 
         Raises:
-            UserError: If memory does not suffice, by `check_images`' device and processes.
+            UserError: If memory is too small.
         """
 
     def forward(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Scores working images, tile by tile where they are to be cut (`data.tiles`).
+        """Scores working images, tile by tile if tiling is enabled (`data.tiles`).
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
-            content: Top, left, bottom and right of what of each is the image and not its letterbox's margin, in pixels,
-                (B, 4) int64; None where all of it is.
+            images: Images in [0, 1], (B, 3, H, W).
+            content: Content boxes without the letterbox padding: top, left, bottom and right in pixels, (B, 4) int64.
+                None if everything is content.
 
         Returns:
-            Image scores (B,) and anomaly maps (B, H, W), which are 0 in the margin.
+            Image scores (B,) and anomaly maps (B, H, W). Maps are 0 in the padding.
         """
         return self.score_whole(images, unless_whole(content, images.shape[-2:]), self.tiles)
 
     def score_whole(self, images: Tensor, content: Tensor | None, tiles: Tiles | None) -> tuple[Tensor, Tensor]:
-        """The same, for tiles that are given; None scores whole images."""
+        """Scores images with the given tiling; None scores whole images. See `forward`."""
         if tiles is None:
             return self.score(images) if content is None else self.score(images, content)
         tiling = Tiling((images.shape[-2], images.shape[-1]), tiles.side, tiles.shared, tiles.top)
         return tiling.score(lambda cut, own: self.score_whole(cut, own, None), images, content)
 
     def shown(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """What the detector takes for images, with its content: those of a batch, or tiles, some at once."""
+        """Yields what the detector is fitted to: the images of a batch or their tiles, a few at a time, and content."""
         images, content = batch["image"], unless_whole(batch.get("content"), batch["image"].shape[-2:])
         if not (tiles := self.tiles):
             yield images, content
@@ -151,29 +165,31 @@ class OneClassDetector(LightningModule, ABC):
 
     @property
     def tiles(self) -> Tiles | None:
-        """How images are cut, as the checkpoint or the trainer's data module says; None where they are not."""
+        """Tiling of the images, from the checkpoint or the trainer's data module; None without tiling."""
         data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         preprocessing = self.preprocessing or getattr(data, "preprocessing", None)
         return preprocessing.tiling if preprocessing else None
 
     def read_placed(self, *files: str | Path) -> ImageBatch:
-        """Reads image files as this detector wants them, cropped and resized as in training.
+        """Reads image files with the preprocessing of the fit.
 
         Returns:
-            Pixels (B, 3, H, W) in [0, 1] and content (B, 4), on the detector's device: the arguments of a call.
+            Pixels (B, 3, H, W) in [0, 1] and content boxes (B, 4), on the detector's device. These are the arguments of
+            a call.
 
         Raises:
-            UserError: If a file cannot be decoded, or the detector was not loaded from a run that says their size.
+            UserError: If a file cannot be decoded, or the detector was not loaded from a run with a known image size.
         """
         if self.preprocessing is None:
             raise UserError("This detector knows no size of images; open one of a run with ccd_lightning.load.")
         return read_batch(files, self.preprocessing, self.device)
 
     def read(self, *files: str | Path) -> Tensor:
-        """The pixels of `read_placed` alone.
+        """Reads image files like `read_placed`, but returns only the pixels.
 
         Raises:
-            UserError: As there, and if images are letterboxed: pixels do not tell which of them are the margin.
+            UserError: As in `read_placed`, or if images are letterboxed, because the pixels alone do not show which are
+                padding.
         """
         if self.preprocessing and self.preprocessing.fit == "letterbox":
             raise UserError(
@@ -184,29 +200,29 @@ class OneClassDetector(LightningModule, ABC):
 
     @torch.no_grad()
     def score_files(self, *files: str | Path) -> tuple[Tensor, Tensor]:
-        """Scores and maps of image files, as a call gives them; arguments and errors are those of `read_placed`."""
+        """Returns scores and maps of image files, as in `forward`; arguments and errors are those of `read_placed`."""
         found: tuple[Tensor, Tensor] = self(*self.read_placed(*files))
         return found
 
     def setup(self, stage: str) -> None:
-        """Takes over the encoder. A detector that is loaded instead of fitted brings its own and reads nothing."""
+        """Initialises the encoder for a fit. A loaded detector has its encoder's weights in the checkpoint."""
         if stage == "fit":
             self.encoder_sources = {"encoder": initialise_encoder(self.encoder, self.encoder_config)}
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The one step of validation, test and predict: `scores` (B,) and `maps` (B, H, W)."""
+        """Scores a batch in validation, test and predict; returns `scores` (B,) and `maps` (B, H, W)."""
         with self.full_precision():
             scores, maps = self(batch["image"], batch.get("content"))
         return {"scores": scores, "maps": maps}
 
     def full_precision(self) -> torch.autocast:
-        """Turns a trainer's mixed precision off: half of the digits would blur distances, and save little."""
+        """Returns a context that disables mixed precision, which would make distances inexact and save little."""
         return torch.autocast(self.device.type, enabled=False)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Scores held-out normal images."""
         if self.trainer.sanity_checking:
-            return  # nothing is fitted yet
+            return  # the detector is not fitted yet
         output, content = self.evaluate(batch), batch.get("content")
         self._held_out.add(output["scores"], output["maps"], content)
         self._pseudo.add(batch["image"], content)
@@ -220,7 +236,7 @@ class OneClassDetector(LightningModule, ABC):
         return require_numbers(self.evaluate(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Sets the thresholds of scores and pixels, and the colours of maps, alike on all ranks."""
+        """Sets the thresholds and the other statistics of the held-out images, the same on all ranks."""
         if self.trainer.sanity_checking:
             return
         for name, value in self._held_out.limits(self.quantile)._asdict().items():
@@ -234,12 +250,12 @@ class OneClassDetector(LightningModule, ABC):
         return self.evaluate({"image": images.to(self.device), "content": content.to(self.device)})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Says which network the encoder is, if the constructor can be told."""
+        """Stores the settings of the encoder, if the constructor has an argument for them."""
         if "encoder" in inspect.signature(type(self).__init__).parameters:
             checkpoint.setdefault("hyper_parameters", {})["encoder"] = self.encoder.settings()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Makes room for as many held-out scores as the checkpoint holds; an older file lacks other buffers."""
+        """Resizes the buffers to those of the checkpoint, adds buffers that older files lack, and adapts thresholds."""
         state = checkpoint["state_dict"]
         rename_tensors(state)
         state.setdefault("pixel_threshold", self.pixel_threshold)

@@ -1,4 +1,4 @@
-"""Several fitted detectors as one."""
+"""An ensemble of fitted detectors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ccd_lightning.modules.rebuilding import known_detector, make_detector, rebu
 from ccd_lightning.modules.statistics import StatisticsDetector
 from ccd_lightning.runs import find_checkpoint
 
-MEMBERS = "ensemble"  # in checkpoints: what each member has to be built from
+MEMBERS = "ensemble"  # key in checkpoints: class and settings of each member
 
 
 class Ensemble(StatisticsDetector):
@@ -48,7 +48,7 @@ class Ensemble(StatisticsDetector):
 
     @property
     def encoders(self) -> list[Encoder]:
-        """The encoders that a score depends on."""
+        """Encoders that the scores depend on."""
         return [encoder for member in self._members for encoder in member.encoders]
 
     @property
@@ -56,7 +56,7 @@ class Ensemble(StatisticsDetector):
         return [member for member in self.members if isinstance(member, OneClassDetector)]
 
     def check_images(self, preprocessing: Preprocessing, device: torch.device, processes: int) -> None:
-        """Refuses images of another size, or other tiles, than the members'."""
+        """Checks that the images have the size and tiling of the members."""
         self._open()
         for name, member in zip(self.detectors, self._members, strict=True):
             if (own := member.preprocessing) is None:
@@ -66,22 +66,22 @@ class Ensemble(StatisticsDetector):
                     f"{name}: this detector is of images of {own.size_in_words} px, but data.size is"
                     f" {preprocessing.size_in_words}. The members of an ensemble have to see the same images."
                 )
-            _refuse_other(name, own, replace(preprocessing, window=own.window))  # which may not be measured yet
+            _refuse_other(name, own, replace(preprocessing, window=own.window))  # may not be measured yet
 
     def on_fit_start(self) -> None:
-        """Refuses other grey values than the members', which are known now."""
+        """Checks that the window of grey values, which is known now, is that of the members."""
         preprocessing = getattr(getattr(self.trainer, "datamodule", None), "preprocessing", None)
         for name, member in zip(self.detectors, self._members, strict=True):
             if member.preprocessing and preprocessing:
                 _refuse_other(name, member.preprocessing, preprocessing)
 
     def setup(self, stage: str) -> None:
-        """Opens the members where a fit begins."""
+        """Loads the members for a fit."""
         if stage == "fit":
             self._open()
 
     def _open(self) -> None:
-        """Reads the members, if they are not here yet.
+        """Loads the members, unless they are loaded already.
 
         Raises:
             UserError: If they cannot be combined.
@@ -105,30 +105,30 @@ class Ensemble(StatisticsDetector):
             )
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean rank of the scores, and mean of the maps on one scale."""
+        """Returns the mean rank of the scores, and the mean of the rescaled maps."""
         return self.score_whole(images, content, None)
 
     def score_whole(self, images: Tensor, content: Tensor | None, tiles: Tiles | None) -> tuple[Tensor, Tensor]:
-        """The same; each member puts its own tiles together, as its scale is that of whole images."""
+        """Scores images with the given tiling. Each member merges its own tiles, as its ranks are of whole images."""
         scores, maps = [], []
         for member in self._members:
             own, own_maps = member.score_whole(images, content, tiles)
             low, high = member.map_limits
             scores.append(rank_scores(own, member.normal_scores))
-            maps.append(((own_maps - low) / (high - low).clamp(min=1e-12)).clamp(min=0))  # where they are 0, 0
+            maps.append(((own_maps - low) / (high - low).clamp(min=1e-12)).clamp(min=0))  # 0 stays 0
         return torch.stack(scores).mean(dim=0), torch.stack(maps).mean(dim=0)
 
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
-        """Collects nothing: the members are fitted."""
+        """Does nothing, because the members are already fitted."""
 
     def merge_ranks(self) -> None:
-        """Merges nothing."""
+        """Does nothing."""
 
     def fit_statistics(self) -> None:
-        """Fits nothing."""
+        """Does nothing."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Says what each member has to be built from."""
+        """Stores the class and settings of each member."""
         kept = []
         for member in self._members:
             own: dict[str, Any] = {"hyper_parameters": dict(member.hparams)}
@@ -137,10 +137,10 @@ class Ensemble(StatisticsDetector):
         checkpoint[MEMBERS] = kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Builds the members anew.
+        """Rebuilds the members.
 
         Raises:
-            UserError: If one is of a class that is not known.
+            UserError: If the class of a member is unknown.
         """
         self.members = nn.ModuleList()
         for index, own in enumerate(checkpoint.get(MEMBERS, [])):
@@ -152,7 +152,7 @@ class Ensemble(StatisticsDetector):
 
 
 def _refuse_other(name: str, own: Preprocessing, preprocessing: Preprocessing) -> None:
-    """Refuses images that are not brought to working size as a member's were."""
+    """Raises a `UserError` if the preprocessing differs from that of a member."""
     for option, (fitted, given) in own.differences(preprocessing).items():
         raise UserError(
             f"{name}: this detector was fitted with {option} {fitted}, but here it is {given}. The members of an"

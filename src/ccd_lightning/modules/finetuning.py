@@ -1,4 +1,4 @@
-"""How far pretraining may change the weights that it starts from."""
+"""Limits how far pretraining may change the initial weights of the encoder."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.modules.schedule import build_optimizer
 from ccd_lightning.ranges import above, at_least, within
 
-START_KEY = "ccd_start"  # under which a checkpoint carries the encoder's initial parameters, with L2-SP
+START_KEY = "ccd_start"  # key in checkpoints: the encoder's initial parameters, for L2-SP
 
 
 def limit_training(encoder: Encoder, config: TrainedEncoderConfig) -> None:
-    """Leaves out of training what a config says, once it is seen to be possible.
+    """Freezes the parts of an encoder that are not trained, after checking the options.
 
     Args:
-        encoder: Its frozen levels need no gradient afterwards, and they and the norms that are kept are in eval mode.
-        config: What to freeze and to keep.
+        encoder: Encoder to change. The frozen levels no longer require gradients; they and the batch norm layers with
+            fixed statistics are set to eval mode.
+        config: Options of the encoder.
 
     Raises:
-        UserError: If the config is impossible.
+        UserError: If an option is invalid.
     """
     _check(encoder, config)
     for parameter in encoder.parameters_up_to(config.freeze - 1) if config.freeze else []:
@@ -37,28 +38,31 @@ def limit_training(encoder: Encoder, config: TrainedEncoderConfig) -> None:
 
 
 def frozen_parts(encoder: Encoder) -> list[nn.Module]:
-    """The parts none of whose parameters is trained, with what has none inside of them, such as stochastic depth."""
+    """Returns the submodules with parameters of which none is trained.
+
+    Modules without parameters inside of them, such as stochastic depth, follow their parents' mode.
+    """
     own = {part: list(part.parameters()) for part in encoder.modules()}
     return [part for part, found in own.items() if found and not any(one.requires_grad for one in found)]
 
 
 def kept_norms(encoder: Encoder, config: TrainedEncoderConfig) -> set[nn.Module]:
-    """The batch norms that go by the running statistics of the weights: all, or those of the frozen levels."""
+    """Returns the batch norm layers that keep their running statistics: all, or those of the frozen levels."""
     parts = [encoder] if config.batch_norm == "keep" else frozen_parts(encoder)
     return {norm for part in parts for norm in find_norms(part)}
 
 
 def make_optimizer(make: OptimizerCallable, module: nn.Module, encoder: Encoder, config: TrainedEncoderConfig) -> Any:
-    """The optimiser of all parameters that are trained, in groups where the encoder's differ from the heads'.
+    """Creates the optimiser of all trained parameters, with separate groups if encoder and heads need other options.
 
     Args:
-        make: Makes it from the parameters, or from the groups "encoder" and "heads".
-        module: All that is trained.
-        encoder: A part of it.
-        config: Says the encoder's learning rate, and whether L2-SP takes the place of its weight decay.
+        make: Creates the optimiser from the parameters, or from the groups "encoder" and "heads".
+        module: Module with all trained parameters.
+        encoder: The encoder in this module.
+        config: Options of the encoder: its learning rate, and whether L2-SP replaces its weight decay.
 
     Raises:
-        UserError: If the optimiser refuses its options, such as a rate below 0.
+        UserError: If the optimiser rejects its options, such as a negative learning rate.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if config.lr_scale == 1 and not config.l2_sp:
@@ -74,12 +78,13 @@ def make_optimizer(make: OptimizerCallable, module: nn.Module, encoder: Encoder,
 
 
 class StartingPoint:
-    """The parameters that an encoder is trained from, which L2-SP keeps it near to (Li et al., ICML 2018, eq. 3).
+    """Initial parameters of an encoder, for the L2-SP penalty (Li et al., ICML 2018, eq. 3).
 
-    They are no buffers, which distributed training would send around in every step, but an entry of the checkpoint.
+    They are stored as an entry of the checkpoint and not as buffers, which distributed training would broadcast in
+    every step.
 
     Args:
-        encoder: Those of its parameters that are trained, as they are now, are copied.
+        encoder: Encoder with the initial parameters. Those that are trained are copied.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -87,23 +92,23 @@ class StartingPoint:
         self._values = {name: parameter.detach().clone() for name, parameter in trained}
 
     def distance(self, encoder: Encoder) -> Tensor:
-        """Half of the sum of the squared differences from the encoder's parameters, a scalar with their gradient."""
+        """Returns half the sum of squared differences from the encoder's parameters, as a differentiable scalar."""
         parts = []
         for name, start in self._values.items():
             parameter = encoder.get_parameter(name)
-            self._values[name] = start = start.to(parameter)  # once, after the encoder has been moved
+            self._values[name] = start = start.to(parameter)  # copies only once, after the encoder was moved
             parts.append((parameter - start).square().sum())
         return torch.stack(parts).sum() / 2
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """Writes the values into a checkpoint."""
+        """Stores the parameters in a checkpoint."""
         checkpoint[START_KEY] = dict(self._values)
 
     def load(self, checkpoint: Mapping[str, Any]) -> None:
-        """Takes over the values of a run that is resumed.
+        """Restores the parameters from the checkpoint of a run that is resumed.
 
         Raises:
-            UserError: If the run had none, or others.
+            UserError: If the checkpoint has none, or those of other layers.
         """
         kept = checkpoint.get(START_KEY)
         if not isinstance(kept, Mapping) or kept.keys() != self._values.keys():

@@ -1,4 +1,4 @@
-"""Scores that are no numbers are never written."""
+"""Checks that scores are finite before they are written."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ccd_lightning.errors import UserError
 
 
 def require_numbers(output: dict[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The output of a test or a prediction as it is, if its scores are finite.
+    """Returns the output of a test or prediction step unchanged if its scores and maps are finite.
 
     Args:
-        output: `scores` (B,), and perhaps `maps` (B, H, W).
-        batch: May name the images' files as `path`.
+        output: `scores` (B,), and optionally `maps` (B, H, W).
+        batch: The batch, which may contain the files of the images as `path`.
 
     Raises:
-        UserError: If a score or a value of a map is NaN or infinite; it names the image.
+        UserError: If a score or a value of a map is NaN or infinite. The message names the image.
     """
     sound = output["scores"].isfinite()
     if "maps" in output:

@@ -1,4 +1,4 @@
-"""IGD, a detector that reconstructs, at two scales."""
+"""IGD: a reconstruction-based detector with two scales."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from ccd_lightning.ranges import at_least
 class IGD(OneClassDetector):
     """Interpolated Gaussian descriptor (Chen, Tian et al., AAAI 2022) on CCD's encoders.
 
-    The global scale looks at whole images, the local one through windows; both are trained and scored side by side.
+    The global scale uses whole images, the local scale uses windows. Both are trained and scored together:
 
         score = w_global ((1 - g) error + g s) + w_local max over windows ((1 - g') error' + g' s')
 
-    with the error of the reconstruction and s of the Gaussian classifier (`losses.igd`), which rises a little beyond 1
-    where the published one is 1 by rounding.
+    with the reconstruction error and the score s of the Gaussian classifier (`losses.igd`). s slightly exceeds 1 where
+    the published score is 1 because of rounding.
 
     Args:
         encoder: Weights of the global scale's encoder.
@@ -75,7 +75,7 @@ class IGD(OneClassDetector):
     ) -> None:
         super().__init__(encoder, quantile)
         self.save_hyperparameters(ignore=["encoder", "local_encoder", "optimizer"])
-        # Copies, and plain values from a checkpoint, which is what `load` gives.
+        # Copies the settings; `load` passes plain values from a checkpoint instead.
         self.global_scale = Scale(**plain(global_scale))
         self.local_scale = WindowScale(**plain(local_scale))
         self.training_settings = Training(**plain(training))
@@ -102,7 +102,7 @@ class IGD(OneClassDetector):
         self.train()
 
     def setup(self, stage: str) -> None:
-        """Takes over the encoders, and leaves out of training what is not to be trained."""
+        """Initialises the encoders for a fit, and freezes everything that is not trained."""
         if stage != "fit":
             return
         self.requires_grad_(False)
@@ -120,18 +120,18 @@ class IGD(OneClassDetector):
             descriptor.critic.requires_grad_(self.training_settings.interpolation > 0)
 
     def _scales(self) -> Iterator[tuple[Descriptor, Encoder]]:
-        """The scales that are used, with their encoders."""
+        """Yields the scales with a positive weight, with their encoders."""
         for pair in ((self.whole, self.encoder), (self.local, self.local_encoder)):
             if pair[0].settings.weight:
                 yield pair
 
     @property
     def encoders(self) -> list[Encoder]:
-        """Those of the scales that are used."""
+        """Encoders of the scales that are used."""
         return [encoder for _, encoder in self._scales()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to use a scale that was not trained."""
+        """Raises a `UserError` if a scale with a positive weight was not trained."""
         super().on_load_checkpoint(checkpoint)
         for name, descriptor in (("whole", self.whole), ("local", self.local)):
             if descriptor.settings.weight and checkpoint["state_dict"][f"{name}.gaussian.scale"].isnan():
@@ -141,14 +141,14 @@ class IGD(OneClassDetector):
                 )
 
     def train(self, mode: bool = True) -> IGD:
-        """Keeps the encoders' batch normalisation as pretraining left it."""
+        """Keeps the encoders in eval mode, so that their batch normalisation statistics do not change."""
         super().train(mode)
         self.encoder.eval()
         self.local_encoder.eval()
         return self
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The weighted sums of both scales' scores and maps."""
+        """Returns the weighted sums of the scores and maps of both scales."""
         check_image_size(images.shape[-2:], self.global_scale)
         scores, maps = images.new_zeros(images.shape[0]), torch.zeros_like(images[:, 0])
         for descriptor, encoder in self._scales():
@@ -157,26 +157,26 @@ class IGD(OneClassDetector):
         return scores, maps
 
     def check_images(self, preprocessing: Preprocessing, device: torch.device, processes: int) -> None:
-        """Refuses tiles as well: a step of training would see all tiles of its images at once."""
+        """Checks the images, and rejects tiling: a training step would process all tiles of its images at once."""
         if preprocessing.tiling:
             raise UserError("IGD does not learn from tiles: leave out data.tiles, or fit PaDiM or Neighbours with it.")
         super().check_images(preprocessing, device, processes)
 
     def check_size(self, size: tuple[int, int], option: str) -> None:
-        """Refuses images that are not of the global scale's size, and sizes that an encoder cannot take."""
+        """Checks that images have the size of the global scale, and that the encoders accept the scales' sizes."""
         check_image_size(size, self.global_scale)
         for descriptor, encoder in self._scales():
             encoder.check_size(descriptor.settings.size, f"model.{descriptor.name}.size")
 
     def on_train_epoch_start(self) -> None:
-        """Estimates centre and scale of the latents, every so many epochs."""
+        """Estimates centre and scale of the latents every `estimate_every` epochs."""
         if self.current_epoch % self.training_settings.estimate_every == 0:
             for descriptor, encoder in self._scales():
                 self._estimate(descriptor, encoder)
 
     @torch.no_grad()
     def _estimate(self, descriptor: Descriptor, encoder: Encoder) -> None:
-        """Fits the latents' Gaussian to the training images, or all of their windows, which the ranks share."""
+        """Fits the Gaussian of the latents to the training images or all their windows, divided among the ranks."""
 
         def features() -> Iterator[Tensor]:
             for images, content in self._data.normal_images(self.device, self.global_rank, self.trainer.world_size)[0]:
@@ -189,12 +189,12 @@ class IGD(OneClassDetector):
             rank_zero_warn(warning)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step of all nets of both scales."""
+        """Performs one training step of the networks of both scales."""
         images = batch["image"]
         check_image_size(images.shape[-2:], self.global_scale)
         content = unless_whole(batch.get("content"), images.shape[-2:])
         total, own = batch_places(images)
-        # What is drawn depends on an image's place in the batch of all ranks, and on nothing that came before.
+        # Random draws depend only on the image's index in the batch of all ranks, not on earlier draws.
         rng = np.random.default_rng((self._data.seed, self.current_epoch, batch_idx))
         if self.training_settings.mirror:
             mirrored = torch.from_numpy(rng.random(total) < 0.5).to(images.device)[own]
@@ -211,11 +211,11 @@ class IGD(OneClassDetector):
             interpolate = alpha if self.training_settings.interpolation else None
             losses = descriptor.losses(encoder, views, interpolate, partial(partners, own=own))
             terms |= {f"{descriptor.name}/{name}": value for name, value in losses.items()}
-        share = len(own) * self.trainer.world_size / total  # the mean over ranks is that of all images
+        share = len(own) * self.trainer.world_size / total  # makes the mean over ranks that of all images
         loss = share * torch.stack([self._weights[name.split("/")[1]] * term for name, term in terms.items()]).sum()
         means = self._reduce(torch.stack([loss.detach(), *(share * term.detach() for term in terms.values())]), "mean")
         self.log_dict(dict(zip((f"train/{name}" for name in ("loss", *terms)), means, strict=True)), batch_size=1)
-        in_bar = self.device.type == "cpu"  # which a GPU would have to wait for
+        in_bar = self.device.type == "cpu"  # on a GPU, reading the value would force a synchronisation
         self.log("train_loss", means[0], batch_size=1, prog_bar=in_bar, logger=False)
         return loss
 
@@ -237,7 +237,10 @@ class IGD(OneClassDetector):
         return require_normal_images(self.trainer, "IGD")
 
     def configure_optimizers(self) -> Any:
-        """One optimiser with two groups, as good as two by what `Descriptor.losses` says, and the polynomial."""
+        """Creates one optimiser with two groups and the polynomial schedule.
+
+        One optimiser is equivalent to two here, because of how `Descriptor.losses` separates the gradients.
+        """
         trained = {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
         critics = [parameter for name, parameter in trained.items() if ".critic." in name]
         others = [parameter for name, parameter in trained.items() if ".critic." not in name]

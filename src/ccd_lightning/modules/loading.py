@@ -1,4 +1,4 @@
-"""Opening a fitted detector from Python."""
+"""Loads a fitted detector in Python."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ DETECTORS: tuple[type[OneClassDetector], ...] = (PaDiM, Neighbours, Mahalanobis,
 
 
 def load(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:
-    """Opens a detector for scoring; nothing but its checkpoint is read.
+    """Loads a detector for scoring. Only its checkpoint is read.
 
     Args:
-        run_or_file: A run's folder, a folder of runs (then its newest finished one), or a checkpoint file.
-        trust: Whether to import the detector's class where the checkpoint names, which runs that module's code. Without
-            it, the project's detectors work, and your own if their class is imported already.
+        run_or_file: Folder of a run, a folder of runs (its newest finished run is used), or a checkpoint file.
+        trust: Whether to import the detector's class from the module that the checkpoint names, which runs that
+            module's code. Otherwise, only the detectors of this package and classes that are already imported work.
 
     Returns:
-        The detector in evaluation mode, on the CPU: `detector(images)` takes (B, 3, H, W) in [0, 1] and returns scores
-        (B,) and anomaly maps (B, H, W); `detector.threshold` separates the scores, and `detector.read(*files)` makes
-        such images of files.
+        The detector in evaluation mode, on the CPU. `detector(images)` takes images (B, 3, H, W) in [0, 1] and returns
+        scores (B,) and anomaly maps (B, H, W). Images that score above `detector.threshold` are abnormal.
+        `detector.read(*files)` reads such images from files.
 
     Raises:
         UserError: If there is no such run, it is not a detector's, or its class is unknown and not trusted.

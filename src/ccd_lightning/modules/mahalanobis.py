@@ -1,4 +1,4 @@
-"""One Gaussian of images' features, a detector without gradients."""
+"""Mahalanobis distance: a detector without gradient training, with one Gaussian of image features."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ccd_lightning.modules.statistics import StatisticsDetector
 class Mahalanobis(StatisticsDetector):
     """Mahalanobis distance of an image's features, averaged over its positions (Rippel et al., ICPR 2021).
 
-    One Gaussian describes the vectors of all normal images; its covariance is estimated as by Ledoit and Wolf (2004),
-    so that there may be fewer images than channels. It finds what changes an image as a whole, and asks for no
-    alignment between images. The map says how much each position adds to the distance: the map's mean, before what
-    is negative is set to 0 and before it is smoothed, is the score.
+    One Gaussian describes the feature vectors of all normal images. Its covariance is estimated by the method of Ledoit
+    and Wolf (2004), so there may be fewer images than channels. The detector finds abnormalities that change an image
+    as a whole, and images need not be aligned. The map shows the contribution of each position to the distance: its
+    mean, before negative values are set to 0 and before smoothing, is the score.
 
     Args:
         encoder: The encoder's weights.
@@ -48,7 +48,10 @@ class Mahalanobis(StatisticsDetector):
         self.positions = pooled.PositionMeans()
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Distances as scores, and what the positions add to them as map; 0 where no training image had content."""
+        """Returns distances as scores, and the contributions of the positions to them as maps.
+
+        Maps are 0 at positions where no training image had content.
+        """
         features, (height, width) = self.features(images), images.shape[-2:]
         shown = self.features.within(content, (height, width))
         with self.expecting_size(images):
@@ -68,7 +71,7 @@ class Mahalanobis(StatisticsDetector):
         self.positions.update(features, shown)
 
     def merge_ranks(self) -> None:
-        """Adds up the sums of all ranks."""
+        """Merges the sums of all ranks."""
         own = Sums(*(part.cpu() for part in self.gaussian.sums))
         means = pooled.Sums(*(part.cpu() for part in self.positions.sums))
         shares = gather_ranks((own, means))
@@ -76,6 +79,6 @@ class Mahalanobis(StatisticsDetector):
         self.positions.merge_ranks(sums for _, sums in shares)
 
     def fit_statistics(self) -> None:
-        """Fits the Gaussian, and the means of the positions."""
+        """Fits the Gaussian and the means of the positions."""
         self.gaussian.fit()
         self.positions.fit()

@@ -1,4 +1,4 @@
-"""Nearest neighbours of normal features, a detector without gradients."""
+"""Nearest neighbours: a detector without gradient training, with a memory bank of normal features."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ccd_lightning.ranges import at_least
 class Neighbours(StatisticsDetector):
     """Distance to the nearest normal features (PatchCore, Roth et al., CVPR 2022).
 
-    Fitting takes one epoch over the normal images. Features are kept as they are; beyond `bank_size`, a greedy coreset
-    of them is. As long as no coreset has to be chosen, neither the order of the images nor the number of processes
-    matters; a coreset is one of the coresets of parts, which depend on both.
+    Fitting takes one epoch over the normal images. All features are kept; if there are more than `bank_size`, they are
+    reduced to a greedy coreset. Without a coreset, the result depends neither on the order of the images nor on the
+    number of processes. With a coreset it depends on both, because coresets of parts of the images are combined.
 
     Args:
         encoder: The encoder's weights.
@@ -32,8 +32,8 @@ class Neighbours(StatisticsDetector):
             features of all positions, as published.
         bank_size: Maximum number of features in the memory bank, over all positions (of images, if `pooled`). None
             keeps all.
-        reweight: b, the number of neighbours of the nearest feature that reweight the score, by equation 7 of the
-            paper. 0 turns reweighting off.
+        reweight: Number b of neighbours of the nearest feature that are used to reweight the score, by equation 7 of
+            the paper. 0 turns reweighting off.
         pooled: Whether to compare the mean feature of an image instead of the feature of each position. The score is
             then the mean distance to the 3 nearest images, and the map shows the contribution of each position.
         blur: Standard deviation of the Gaussian that smooths the map, in pixels of a 256 px image.
@@ -69,9 +69,10 @@ class Neighbours(StatisticsDetector):
         )
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Distances as map; as score that of the whole image, or the mean of the highest.
+        """Returns scores and maps of distances.
 
-        Where there is no normal feature within the window, the map is 0.
+        Scores are the mean of the highest distances, or with `pooled` the distance of the whole image. Maps are 0 at
+        positions without a normal feature within the window.
         """
         height, width = images.shape[-2:]
         with self.expecting_size(images):
@@ -88,7 +89,7 @@ class Neighbours(StatisticsDetector):
 
     @property
     def pooled(self) -> bool:
-        """Whether images are compared as one vector each."""
+        """Whether each image is compared as one vector."""
         return isinstance(self.comparison, PooledComparison)
 
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
@@ -97,7 +98,7 @@ class Neighbours(StatisticsDetector):
         self.comparison.update(self.features(images), self.features.within(content, images.shape[-2:]))
 
     def merge_ranks(self) -> None:
-        """Gathers the features of all ranks, a coreset of each one's where there are too many."""
+        """Gathers the features of all ranks; a rank with too many features reduces them to a coreset first."""
         bank = self.comparison.bank
         parts = gather_ranks(bank.collected().cpu())
         bank.replace(torch.cat(parts, dim=1).to(self.device))
@@ -106,11 +107,11 @@ class Neighbours(StatisticsDetector):
             self.comparison.positions.merge_ranks(gather_ranks(own))
 
     def fit_statistics(self) -> None:
-        """Makes the bank."""
+        """Builds the memory bank."""
         self.comparison.fit()
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
-        """Refuses a bank that does not fit while it is collected; one without a limit is not known before."""
+        """Checks that the bank fits into memory while it is collected, unless its size is unlimited."""
         needed = (SLACK + 1) * (self.comparison.bank.size or 0) * self.features.channels * 4
         available = available_memory() / processes
         if device.type == "cuda":

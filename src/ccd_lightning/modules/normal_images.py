@@ -1,4 +1,4 @@
-"""What modules ask of a data module: normal images, beside the batches that the trainer gives."""
+"""Access of modules to the normal images of a data module, in addition to the trainer's batches."""
 
 from __future__ import annotations
 
@@ -16,59 +16,59 @@ from ccd_lightning.errors import UserError
 
 @runtime_checkable
 class NormalImages(Protocol):
-    """A data module that gives normal images whenever a module asks for them; `AnomalyDataModule` is one.
+    """Protocol of a data module that provides normal images on request, such as `AnomalyDataModule`.
 
     Attributes:
-        seed: Decides everything that is drawn.
+        seed: Seed of all random draws.
     """
 
     seed: int
 
     @property
     def tile(self) -> int:
-        """Side of the tiles that views are drawn from, in pixels; 0 where they are drawn from whole images."""
+        """Side of the tiles that views are drawn from, in pixels; 0 if they are drawn from whole images."""
         ...
 
     @property
     def distributions(self) -> int | None:
-        """How many strong augmentations the views have; None where they have no family."""
+        """Number of strong augmentations of the views; None if they have no family."""
         ...
 
     @property
     def position_pairs(self) -> int | None:
-        """How many pairs of patches are drawn of an image; None where the views do not say."""
+        """Number of patch pairs per image; None if the views do not define it."""
         ...
 
     def normal_images(
         self, device: torch.device, rank: int = 0, ranks: int = 1, at_most: int | None = None
     ) -> tuple[Iterator[ImageBatch], Iterator[ImageBatch]]:
-        """Batches of the training and of the held-out images.
+        """Returns iterators over batches of the training images and of the held-out images.
 
         Args:
-            device: Where they are put.
-            rank: Which of the shares of the batches to give.
-            ranks: Into how many shares they are dealt out; 1 gives all of them, the same on every rank.
-            at_most: About how many images of each to give, evenly spaced, the same each time; None gives all.
+            device: Device to which the batches are moved.
+            rank: Index of the share of the batches to return.
+            ranks: Number of shares into which the batches are divided; 1 returns all batches, the same on every rank.
+            at_most: Approximate number of images of each kind, evenly spaced and the same each time; None returns all.
         """
         ...
 
     def held_out_distributions(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Held-out images (N, 3, H, W) in [0, 1] under each strong augmentation, and the index (N,) of each one's."""
+        """Yields held-out images (N, 3, H, W) in [0, 1] under each strong augmentation, and its index (N,)."""
         ...
 
 
 def find_normal_images(trainer: Trainer | None) -> NormalImages | None:
-    """The data module of a trainer, if it gives normal images; None with plain loaders, or without a trainer."""
+    """Returns the data module of a trainer if it provides normal images; None with plain loaders or no trainer."""
     data = getattr(trainer, "datamodule", None)
     return data if isinstance(data, NormalImages) else None
 
 
 def require_normal_images(trainer: Trainer | None, purpose: str) -> NormalImages:
-    """The same, where it is needed.
+    """Returns the data module of a trainer, which must provide normal images.
 
     Args:
-        trainer: Of the module.
-        purpose: What needs the images, for the message: "IGD", for example.
+        trainer: Trainer of the module.
+        purpose: What needs the images, such as "IGD", used in the error message.
 
     Raises:
         UserError: If the trainer has no such data module.
@@ -82,10 +82,10 @@ def require_normal_images(trainer: Trainer | None, purpose: str) -> NormalImages
 
 
 def anomaly_data(trainer: Trainer) -> AnomalyDataModule:
-    """The data module of a trainer that tests or fits one of the project's runs.
+    """Returns the data module of a trainer, which must be one of this package's.
 
     Raises:
-        UserError: If the trainer has another one, or none.
+        UserError: If the trainer has no data module, or another one.
     """
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, AnomalyDataModule):

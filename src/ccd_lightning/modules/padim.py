@@ -1,4 +1,4 @@
-"""PaDiM, a detector without gradients."""
+"""PaDiM: a detector without gradient training, with one Gaussian per position."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
 from ccd_lightning.modules.statistics import StatisticsDetector
 from ccd_lightning.ranges import above, at_least
 
-ALIGNED = "features_aligned"  # in checkpoints: that the layers were stacked where their units look
+ALIGNED = "features_aligned"  # key in checkpoints: layers were aligned by the positions of their units
 
 
 class PaDiM(StatisticsDetector):
@@ -28,8 +28,8 @@ class PaDiM(StatisticsDetector):
 
     Args:
         encoder: The encoder's weights.
-        features: Which of its features describe a position. Published are layers 1 to 3 as they are, at the resolution
-            of the first.
+        features: Which encoder features describe a position. The paper uses layers 1 to 3 without averaging, at the
+            resolution of the first.
         channels: d, the number of feature channels that are used (all, if there are fewer), drawn at random by the
             seed.
         ridge: Added to the diagonal of every covariance. It must be above 0, or with shrinkage at least 0.
@@ -70,20 +70,20 @@ class PaDiM(StatisticsDetector):
         self.blur, self.top = blur, top
 
     def embed(self, images: Tensor) -> Tensor:
-        """The chosen features: (B, 3, H, W) to (B, d, h, w)."""
+        """Returns the selected features (B, d, h, w) of images (B, 3, H, W)."""
         return self.features(images, [self.get_buffer(f"selected_{index}") for index in range(self._levels)])
 
     def _divide_selected(self, _: Any = None) -> None:
-        """Keeps the chosen features by level, where they move with the module and are constants of an export."""
+        """Stores the selected channels of each level as buffers: they move with the module, and export as constants."""
         parts = self.features.by_level(self.selected)
         self._levels = len(parts)
         for index, part in enumerate(parts):
             self.register_buffer(f"selected_{index}", part, persistent=False)
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Smoothed Mahalanobis distances as map, the mean of its highest values as score.
+        """Returns smoothed Mahalanobis distances as maps, and the mean of their highest values as scores.
 
-        Where a position has no Gaussian, because it was content of fewer than two training images, the map is 0.
+        Maps are 0 at positions without a Gaussian, which were content of fewer than two training images.
         """
         height, width = images.shape[-2:]
         with self.expecting_size(images):
@@ -93,12 +93,12 @@ class PaDiM(StatisticsDetector):
         return image_scores(maps, self.top, count.pixels), maps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Says that the Gaussians are those of aligned features."""
+        """Marks the Gaussians as fitted to aligned features."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[ALIGNED] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses Gaussians of features that an older version stacked otherwise: scores would be wrong."""
+        """Rejects checkpoints of older versions, which aligned features differently: their scores would be wrong."""
         super().on_load_checkpoint(checkpoint)
         if not checkpoint.get(ALIGNED):
             raise UserError(
@@ -107,20 +107,20 @@ class PaDiM(StatisticsDetector):
             )
 
     def memory(self, size: tuple[int, int], processes: int = 1) -> tuple[int, int]:
-        """Bytes that fitting takes in a process at most, and those that the checkpoint takes.
+        """Returns the maximum number of bytes for fitting in one process, and the size of the checkpoint in bytes.
 
         Args:
-            size: Height and width of the images, in pixels.
-            processes: That fit together, and gather the sums of all.
+            size: Height and width of the images in pixels.
+            processes: Number of processes that fit together; each gathers the sums of all.
         """
         positions, matrix = math.prod(self.features.positions(*size)), self.selected.numel() ** 2
-        # Sums in float64 and what is made of them, some at a time, in float32; or the sums of all processes.
+        # Either the sums in float64 with the result in float32 and AT_ONCE matrices, or the sums of all processes.
         fitting = positions * (8 + 4) + min(positions, AT_ONCE) * 3 * 8
         gathering = (processes + 2) * positions * 8 if processes > 1 else 0
         return matrix * max(fitting, gathering), (matrix + self.selected.numel()) // 2 * positions * 4
 
     def check_memory(self, size: tuple[int, int], device: torch.device, processes: int) -> None:
-        """Refuses what does not fit, with the number of channels that does."""
+        """Checks that memory is large enough; the error suggests a number of channels that fits."""
         needed, stored = self.memory(size, processes)
         available, where = available_memory(), "memory"
         if device.type == "cuda":
@@ -135,7 +135,7 @@ class PaDiM(StatisticsDetector):
         require(needed, available, f"{what}, {where}", f"{channels} a smaller --data.size{others}.")
 
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
-        """Accumulates the sums of one batch."""
+        """Adds one batch to the sums."""
         super().collect(images, content)
         self.gaussian.update(self.embed(images), self.features.within(content, images.shape[-2:]))
 

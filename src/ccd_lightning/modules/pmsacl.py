@@ -1,4 +1,4 @@
-"""PMSACL, the pretraining that follows CCD: pseudo-lesions as classes, each with a centre of its own."""
+"""PMSACL, the successor of CCD: pretraining with pseudo-lesions as classes, each with its own centre."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from ccd_lightning.ranges import above, at_least
 
 @dataclass
 class Centring:
-    """What the centres of the classes are of, and what they are used for.
+    """How the centres of the classes are computed and used.
 
-    The paper was not available, and the public summary of it does not say which of these it has.
+    The paper was not available, and its public summary does not say which of these variants it uses.
 
     Attributes:
         space: Whether centres are computed on the encoder's "features" or on their "projection". The projection head
@@ -53,24 +53,24 @@ class PMSACL(CCD):
 
         L = w_con L_con + w_cla L_cla + w_pos L_pos + w_ctr L_ctr
 
-    Its strong family is `transforms.medmix.MedMix`, whose classes are numbers of pseudo-lesions. Each class has a
-    centre: the mean of its training views' features, computed once, when a fit begins, with the encoder that it
-    starts from, and kept in the checkpoint. L_ctr pulls the features of a class towards its centre
-    (`losses.centring`). L_con contrasts what is left without it, instances of one class less than those of different
-    ones (`losses.contrastive`). The rest is CCD's.
+    Its strong family is `transforms.medmix.MedMix`, with the number of pseudo-lesions as class. Each class has a
+    centre: the mean feature of its training views, computed once at the start of a fit with the initial encoder, and
+    stored in the checkpoint. L_ctr pulls the features of a class towards its centre (`losses.centring`). L_con is
+    computed after subtracting the centres, and contrasts instances of the same class less than those of different
+    classes (`losses.contrastive`). Everything else is as in CCD.
 
-    The paper was not available, only a public summary of it. What the summary leaves open is an option, whose default
-    is our own choice: alpha, the temperature, and all of `centring`.
+    The paper was not available, only a public summary of it. Everything that the summary does not specify is an option
+    with our own default: alpha, the temperature, and all of `centring`.
 
     Args:
         alpha: Factor of the temperature for two views of the same class. Above 1, these are contrasted less.
         centring_weight: Weight w_ctr of the centring loss. 0 turns it off.
         centring: How centres are computed and used.
-        options: Those of `CCD`.
+        options: Options of `CCD`.
 
     Attributes:
-        centres: (K, D); NaN until a fit has begun.
-        centre_spread: A scalar, the mean squared distance of the initial features from them.
+        centres: Centres of the classes, (K, D); NaN before the first fit.
+        centre_spread: Mean squared distance of the initial features from their centres, a scalar.
     """
 
     centres: Tensor
@@ -95,7 +95,7 @@ class PMSACL(CCD):
             self.projection = ProjectionHead(self.encoder.features_size, last_norm=False)
 
     def _make_head(self, count: int) -> None:
-        """Makes the augmentation head, and room for as many centres."""
+        """Creates the augmentation head and the buffers for the centres of its classes."""
         super()._make_head(count)
         size = self.encoder.features_size if self.centring.space == "features" else ProjectionHead.OUTPUTS
         if not hasattr(self, "centres") or len(self.centres) != count:
@@ -104,16 +104,16 @@ class PMSACL(CCD):
 
     @property
     def needs_classes(self) -> bool:
-        """Always: each class has its centre."""
+        """Whether batches must contain the strong augmentation: always, because each class has its own centre."""
         return True
 
     def project(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Projections (2BK, 128) of all views' features (2BK, F), of which centres of features are subtracted first."""
+        """Returns the projections (2BK, 128) of the features (2BK, F), after subtracting centres of features."""
         of_features = self.centring.space == "features"
         return super().project(self._without_centres(features, batch) if of_features else features, batch)
 
     def contrasted(self, projections: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Projections (2BK, 128) without centres of projections."""
+        """Returns the projections (2BK, 128) after subtracting centres of projections."""
         return projections if self.centring.space == "features" else self._without_centres(projections, batch)
 
     def _without_centres(self, vectors: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -124,14 +124,14 @@ class PMSACL(CCD):
         return centred(vectors, self.centres, classes if own else torch.zeros_like(classes))
 
     def contrast(self, first: Tensor, second: Tensor, batch: dict[str, Tensor], across_ranks: bool) -> Tensor:
-        """The contrastive loss weighted by class, of both views of all instances, or of those of all ranks."""
+        """Returns the class-weighted contrastive loss of the first and second views (N, 128); see `CCD.contrast`."""
         classes = batch["augmentation"].flatten()
         if across_ranks:
             classes = gather_rows(classes[:, None].to(first.dtype))[:, 0]
         return nt_xent(first, second, self.temperature, classes, self.alpha)
 
     def constraints(self, features: Tensor, projections: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The centring loss, unless its weight is 0, of features (2BK, F) or projections (2BK, 128)."""
+        """Returns the centring loss of features (2BK, F) or projections (2BK, 128), unless its weight is 0."""
         if "centring" not in self.weights:
             return {}
         vectors = features if self.centring.space == "features" else projections
@@ -139,10 +139,10 @@ class PMSACL(CCD):
         return {"centring": loss / self.centre_spread if self.centring.relative else loss}
 
     def on_fit_start(self) -> None:
-        """Computes the centres, unless a run is resumed, which has its own.
+        """Computes the centres, unless a resumed run already has them.
 
         Raises:
-            UserError: If a batch lacks what is needed, or features are not numbers.
+            UserError: If a batch lacks a tensor that is needed, or features are not finite.
         """
         if bool(self.centres.isfinite().all()):
             return
@@ -161,18 +161,18 @@ class PMSACL(CCD):
         self.centre_spread.copy_(spread.clamp(min=1e-12))
 
     def _training_batches(self) -> Iterator[dict[str, Tensor]]:
-        """This rank's batches of the first epoch, as they are when they are learned from."""
+        """Yields this rank's batches of the first epoch, the same as in training."""
         self.trainer.fit_loop.setup_data()
         loader, count = copy(self.trainer.train_dataloader), self.trainer.num_training_batches
-        assert loader is not None  # Lightning has refused to fit without one
+        assert loader is not None  # Lightning does not fit without one
         if isinstance(loader, DataLoader):
-            loader._iterator = None  # workers that persist would be those that the first epoch is waiting for
+            loader._iterator = None  # otherwise the copy would share persistent workers with the first epoch
         for batch in itertools.islice(loader, None if math.isinf(count) else int(count)):
             moved = self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             yield unit_range_batch(self.trainer.precision_plugin.convert_input(moved))
 
     def _sum_up(self, batches: Iterator[dict[str, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """How many views each class has (K,), sums of their vectors and of the squares, (K, D) each, on the CPU."""
+        """Returns the number of views per class (K,), and the sums of vectors and of squares (K, D), on the CPU."""
         total = torch.zeros(self.centres.shape, dtype=torch.float64)
         squares, seen = torch.zeros_like(total), torch.zeros(len(total), dtype=torch.float64)
         for number, batch in enumerate(batches):

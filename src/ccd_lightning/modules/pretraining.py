@@ -1,4 +1,4 @@
-"""What every pretraining of an encoder shares; what it learns from is up to its losses."""
+"""Base class of encoder pretraining; subclasses define the losses."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from ccd_lightning.modules.schedule import check_optimizer, warmup_cosine
 from ccd_lightning.ranges import at_least
 from ccd_lightning.transforms.patches import tiles
 
-CALIBRATED = 256  # images: means and variances of all of their pixels are known well, and each norm takes a pass
+CALIBRATED = 256  # images for calibration: enough for means and variances over pixels; each norm needs a pass
 
 
 class EncoderPretraining(LightningModule, ABC):
-    """Trains an encoder on normal images; a subclass adds heads, and the losses that these and the encoder learn.
+    """Trains an encoder on normal images; subclasses add heads and losses.
 
-    With a data module that gives normal images (`NormalImages`), every validation calibrates the encoder's batch norm
-    on training images and probes its features, and the encoder can be tested. Without one, in
+    With a data module that provides normal images (`NormalImages`), each validation calibrates the encoder's batch norm
+    on training images and probes its features, and the encoder can be tested. Without one, as in
     `Trainer.fit(module, DataLoader(...))`, neither is done: batch norm keeps the running statistics of the views. Then
-    call `calibrate` after the fit, with whole images, which are what detectors show the encoder.
+    call `calibrate` after the fit with whole images, which are what detectors pass to the encoder.
 
     Args:
         encoder: The encoder's initial weights, and how they are fine-tuned.
-        weights: The weight of each loss that is minimised, by its name.
+        weights: Weights of the losses that are minimised, by name.
         optimizer: Creates the optimiser from the parameters.
         warmup_steps: Optimiser steps over which the learning rate rises. Without warm-up, random weights may collapse.
         schedule: Whether the cosine schedule is updated every "step" or, as published, every "epoch".
 
     Attributes:
-        probe: A Gaussian of the training images' features, fitted when it is needed.
-        normal_scores: Distances from it of the held-out images, (N,), once a test has begun.
-        threshold: Their quantile of 95%.
+        probe: Gaussian of the training images' features, fitted when needed.
+        normal_scores: Distances of the held-out images from it, (N,), set when a test starts.
+        threshold: 95% quantile of these distances.
     """
 
     normal_scores: Tensor
@@ -81,26 +81,26 @@ class EncoderPretraining(LightningModule, ABC):
 
     @abstractmethod
     def losses(self, batch: dict[str, Tensor], across_ranks: bool = False) -> dict[str, Tensor]:
-        """Losses and whatever else is worth logging, by name.
+        """Computes the losses, and other values to log, by name.
 
         Args:
-            batch: What the data module or the loader gives, images and views in [0, 1].
-            across_ranks: Whether images are related to those of all ranks, every one of which must then call this. The
-                mean over ranks of each loss, and of its gradient, is to be that of one process with all of the images.
+            batch: Batch of the data module or the loader, with images and views in [0, 1].
+            across_ranks: Whether images are compared with those of all ranks; then every rank must call this method.
+                The mean over ranks of each loss, and of its gradient, must equal that of one process with all images.
 
         Returns:
-            Scalars; every name in `weights` is among them.
+            Scalars by name, including every name in `weights`.
         """
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum that is minimised."""
+        """Returns the weighted sum of the losses, which is minimised."""
         return torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
 
     def check_images(self, preprocessing: Preprocessing) -> None:
-        """Refuses tiles, which are what detectors see; pretraining has its own.
+        """Checks that `data.tiles` is not set: it is for detectors, and pretraining has its own option.
 
         Raises:
-            UserError: If images are to be cut into tiles.
+            UserError: If it is set.
         """
         if preprocessing.tiling:
             raise UserError(
@@ -109,10 +109,10 @@ class EncoderPretraining(LightningModule, ABC):
             )
 
     def take_data(self, data: NormalImages, stage: str) -> None:
-        """Takes over what a subclass has to know of the data before a stage of Lightning begins, or raises."""
+        """Adapts the module to the data before a stage of Lightning begins; subclasses may override this."""
 
     def setup(self, stage: str) -> None:
-        """Takes over what the data say and the weights to start from, and has batch norm see all GPUs' images."""
+        """Adapts to the data, initialises the encoder, and synchronises batch norm across GPUs."""
         if data := find_normal_images(self._trainer):
             self.take_data(data, stage)
         if stage != "fit":
@@ -127,7 +127,7 @@ class EncoderPretraining(LightningModule, ABC):
             rank_zero_warn("Off the GPU, batch normalisation sees each process's own images, not those of all.")
 
     def train(self, mode: bool = True) -> Self:
-        """Keeps the parts of the encoder that are not trained, and the batch norms that are kept, in eval mode."""
+        """Sets the mode, but keeps frozen parts and batch norm layers with fixed statistics in eval mode."""
         super().train(mode)
         for part in (*frozen_parts(self.encoder), *self._kept_norms()):
             part.eval()
@@ -137,49 +137,49 @@ class EncoderPretraining(LightningModule, ABC):
         return kept_norms(self.encoder, self.encoder_config)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, features_size) of images (B, 3, H, W) in [0, 1]."""
+        """Returns the features (B, features_size) of images (B, 3, H, W) in [0, 1]."""
         return self.encoder.features(images)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Stores the encoder's settings, and what L2-SP keeps the encoder near to."""
+        """Stores the encoder's settings, and with L2-SP its initial parameters."""
         checkpoint.setdefault("hyper_parameters", {})["encoder"] = self.encoder.settings()
         if self._start:
             self._start.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over, when a run is resumed, what L2-SP keeps the encoder near to."""
+        """Restores the initial parameters for L2-SP when a run is resumed."""
         if self._start:
             self._start.load(checkpoint)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step of pretraining."""
+        """Performs one training step."""
         return self._step(batch, "train")
 
     def on_validation_epoch_start(self) -> None:
-        """Calibrates the encoder for whole images, or tiles, so that every checkpoint's is ready to use."""
+        """Calibrates the encoder's batch norm on whole images or tiles, so that every checkpoint is ready to use."""
         if self.trainer.state.fn == "fit" and find_normal_images(self.trainer):
             self.calibrate(lambda: self._train_images(CALIBRATED))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """The same quantities on held-out normal images, whose views are the same every time."""
+        """Computes the losses on held-out normal images, with the same views each time."""
         with batch_statistics(self, self._kept_norms()):
             self._step(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
-        """Probes how well the features tell held-out images from what stands for abnormal ones."""
+        """Logs how well the features separate held-out images from artificially abnormal ones."""
         if self.trainer.state.fn == "fit" and (data := find_normal_images(self.trainer)):
             probed = {f"val/probe_{name}": value for name, value in self._probe_held_out(data).items()}
             self.log_dict(probed, sync_dist=True)
 
     @torch.no_grad()
     def _probe_held_out(self, data: NormalImages) -> dict[str, float]:
-        """How well the probe tells held-out images from what stands for abnormal ones; {} if training broke down."""
+        """Measures how well the probe separates held-out from artificially abnormal images; {} if training failed."""
         if not self._fit_probe():
             return {}
         return probe_held_out(self._distances, lambda shown: self.probe(self(shown)), data, self.device)
 
     def on_test_start(self) -> None:
-        """Fits the probe: a Gaussian of the training images' features, its threshold from the held-out ones."""
+        """Fits the probe to the training images, and sets its threshold from the held-out images."""
         self._tested.clear()
         if not self._fit_probe():
             raise UserError("This run's features are not numbers: its training broke down. Fit it again, more slowly.")
@@ -188,7 +188,7 @@ class EncoderPretraining(LightningModule, ABC):
         self.threshold = torch.quantile(self.normal_scores, 0.95)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """The losses on the normal test images, and the probe's scores of all of them."""
+        """Computes the losses on the normal test images, and the probe's scores of all test images."""
         normal = batch["label"] == 0
         if normal.any():
             shown = {name: value[normal] for name, value in batch.items() if isinstance(value, Tensor)}
@@ -199,12 +199,12 @@ class EncoderPretraining(LightningModule, ABC):
             return require_numbers({"scores": self._distances(batch["image"])}, batch)
 
     def on_test_epoch_end(self) -> None:
-        """Averages the losses over all ranks' normal images, of which a rank may have had none."""
+        """Averages the losses over the normal images of all ranks; a rank may have none."""
         seen = [batch for share in gather_ranks(self._tested) for batch in share]
         self.log_dict({f"test/{name}": mean for name, mean in weighted_means(seen).items()}, sync_dist=True)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Refuses: an encoder alone decides nothing about an image."""
+        """Raises a `UserError`, because an encoder alone does not score images."""
         raise UserError(
             "This run pretrained an encoder, which scores no images. Fit a detector on it: ccd fit --config"
             " padim_folder --data.root DIR --model.encoder.weights RUN"
@@ -215,21 +215,21 @@ class EncoderPretraining(LightningModule, ABC):
         return require_normal_images(self.trainer, "The test of an encoder")
 
     def _shown(self, images: Tensor) -> Tensor:
-        """What the encoder is for: the images (B, 3, H, W), or all of their tiles."""
+        """Returns the encoder's input: the images (B, 3, H, W), or all their tiles."""
         side = self._data.tile
         return tiles(images, side) if side else images
 
     def _train_images(self, at_most: int | None = None) -> Iterator[Tensor]:
-        """This rank's share of the training images, or of their tiles, batch by batch."""
+        """Yields this rank's share of the training images, or of their tiles, batch by batch."""
         ranks = self.global_rank, self.trainer.world_size
         return (self._shown(images) for images, _ in self._data.normal_images(self.device, *ranks, at_most)[0])
 
     def calibrate(self, batches: Batches) -> None:
-        """Takes the running statistics of the encoder's batch norm from images, but for norms that are kept.
+        """Recomputes the running statistics of the encoder's batch norm from images, except for fixed layers.
 
         Args:
-            batches: Gives batches (B, 3, H, W) in [0, 1] of this process's images, on the module's device, the same
-                each time.
+            batches: Returns an iterator over batches (B, 3, H, W) in [0, 1] of this process's images, on the module's
+                device, the same each time.
         """
         calibrate(self.encoder, batches, self._add_up, self._kept_norms())
 
@@ -238,19 +238,20 @@ class EncoderPretraining(LightningModule, ABC):
 
     @torch.no_grad()
     def _fit_probe(self) -> bool:
-        """Fits the probe to the training images, unless training has broken down and their features are no numbers."""
+        """Fits the probe to the training images; returns False if training failed and features are not finite."""
         for images in self._train_images():
             self.probe.update(self(images))
         return self.probe.fit(gather_ranks)
 
     def _distances(self, images: Tensor) -> Tensor:
-        """The probe's scores (B,) of images (B, 3, H, W): where there are tiles, that of the farthest one."""
+        """Returns the probe's scores (B,) of images (B, 3, H, W); with tiles, the maximum over the tiles."""
         return self.probe(self(self._shown(images))).view(len(images), -1).amax(dim=1)
 
     def _step(self, batch: dict[str, Tensor], stage: str) -> Tensor:
         losses = self.losses(unit_range_batch(batch), across_ranks=True)
         loss = self.total(losses)
-        if self._start and stage == "train":  # the loss of validation chooses the checkpoint, and not an early one
+        # Not in validation, whose loss selects the checkpoint: with the penalty it would favour early ones.
+        if self._start and stage == "train":
             losses["l2_sp"] = self._start.distance(self.encoder)
             loss = loss + self.encoder_config.l2_sp * losses["l2_sp"]
         names, values = zip(*{"loss": loss, **losses}.items(), strict=True)
@@ -258,13 +259,13 @@ class EncoderPretraining(LightningModule, ABC):
         means = torch.as_tensor(self.trainer.strategy.reduce(own, reduce_op="mean"))  # over ranks, all at once
         named = {f"{stage}/{name}": mean for name, mean in zip(names, means, strict=True)}
         self.log_dict(named, batch_size=1, on_step=stage == "train", on_epoch=stage != "train")
-        # Each number in the bar is read off the device in each step, for which a GPU would have to wait.
+        # Values in the progress bar are read from the device in each step, which would synchronise a GPU.
         in_bar = stage != "train" or self.device.type == "cpu"
         self.log(f"{stage}_loss", named[f"{stage}/loss"], batch_size=1, prog_bar=in_bar, logger=False)
         return loss
 
     def configure_optimizers(self) -> Any:
-        """The optimiser with warm-up and cosine; the encoder may have a rate of its own."""
+        """Creates the optimiser and its schedule with warm-up and cosine; the encoder may have its own rate."""
         optimizer = make_optimizer(self.make_optimizer, self, self.encoder, self.encoder_config)
         schedule = warmup_cosine(optimizer, self.trainer, self.warmup_steps, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,4 +1,4 @@
-"""What an encoder's probe is asked in validation: would it notice what is not normal? No label is read for it."""
+"""Validates an encoder's probe: does it detect images that are not normal? No labels are used."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ccd_lightning.models.probe import separation
 from ccd_lightning.modules.normal_images import NormalImages
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, auroc
 
-AT_MOST = 256  # held-out images, about, that those with pseudo-lesions are compared with
+AT_MOST = 256  # approximate number of held-out images that those with pseudo-lesions are compared with
 
 Distances = Callable[[Tensor], Tensor]
 
 
 def probe_held_out(whole: Distances, part: Distances, data: NormalImages, device: torch.device) -> dict[str, float]:
-    """How far what stands for abnormal images is from normal ones, compared with held-out images.
+    """Compares the distances of artificially abnormal images with those of held-out normal images.
 
     Args:
-        whole: From whole images (N, 3, H, W) in [0, 1] to their distances (N,).
-        part: From what the encoder is shown of them, the images themselves or their tiles.
-        data: Gives the held-out images, the same on every rank.
-        device: Where images are put.
+        whole: Function from whole images (N, 3, H, W) in [0, 1] to distances (N,).
+        part: The same for the encoder's inputs: the images themselves or their tiles.
+        data: Data module with the held-out images, the same on every rank.
+        device: Device to which images are moved.
 
     Returns:
-        `pseudo_auroc`, of the same images with pseudo-lesions, where any are held out; `auroc` and `separation`, of
-        the same images strongly augmented, where the data have a family of strong augmentations.
+        `pseudo_auroc` for images with pseudo-lesions, if images are held out; `auroc` and `separation` for strongly
+        augmented images, if the data have a family of strong augmentations.
     """
     found = _probe_pseudo_lesions(whole, data, device)
     if data.distributions in (None, 1):

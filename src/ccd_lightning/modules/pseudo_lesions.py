@@ -1,4 +1,4 @@
-"""How well held-out normal images are told from the same images with pseudo-lesions; no label is read for it."""
+"""Measures how well held-out normal images are separated from copies with pseudo-lesions. No labels are used."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ccd_lightning.transforms.lesions import LEAST
 from ccd_lightning.transforms.medmix import paste_lesions
 
 Evaluate = Callable[[Tensor, Tensor], dict[str, Tensor]]
-Pasted = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), where their lesions are (N, H, W), and their boxes (N, 4)
+Pasted = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), lesion masks (N, H, W), and content boxes (N, 4)
 
-MOST = 100  # images with pseudo-lesions in a validation, about; more would cost time and change the AUROC little
-MOST_PIXELS = MOST << 20  # of all of them together: of images beyond 1024 px fewer are kept
-PER_IMAGE = 8  # of them are of one image, where few are held out: a validation takes nine times as long at most
-DIGESTED = 32  # rows and columns, at least where there are so many, that an image's digest is of
+MOST = 100  # approximate number of images with pseudo-lesions per validation; more would hardly change the AUROC
+MOST_PIXELS = MOST << 20  # in all of these images: fewer are kept if they are larger than 1024 px
+PER_IMAGE = 8  # maximum copies of one image, if few are held out: a validation takes at most nine times as long
+DIGESTED = 32  # minimum number of rows and columns that enter an image's digest (all, if there are fewer)
 
 
 class _Kept(NamedTuple):
-    """An image (3, H, W) uint8 of the sample, with its digest and its box."""
+    """An image (3, H, W) uint8 of the sample, with its digest and content box."""
 
     digest: int
     image: Tensor
@@ -38,14 +38,14 @@ class _Kept(NamedTuple):
 
 
 class PseudoLesions:
-    """Pastes pseudo-lesions into a sample of the held-out images: the same ones in every validation.
+    """Pastes pseudo-lesions into a sample of the held-out images, the same in every validation.
 
-    Which images are in the sample, and what is pasted into each, is a function of the seed and of the image's pixels.
-    It depends neither on batches nor on ranks, nor on a loader that would have to number its images.
+    The sample and its lesions are a function of the seed and of the pixels of the images. They depend neither on
+    batches nor on ranks, and the loader does not have to number its images.
 
     Args:
-        gather: From what this rank holds to what all ranks hold. It leaves out the other ranks where all of them see
-            the same images.
+        gather: Function from this rank's value to a list of the values of all ranks. If all ranks see the same images,
+            pass a function that returns only this rank's value.
     """
 
     def __init__(self, gather: Callable[[Any], list[Any]] = gather_ranks) -> None:
@@ -55,7 +55,7 @@ class PseudoLesions:
         self._most = MOST
 
     def add(self, images: Tensor, content: Tensor | None = None) -> None:
-        """Adds held-out images (B, 3, H, W) in [0, 1], of which few are kept, on the CPU; and their boxes (B, 4)."""
+        """Adds held-out images (B, 3, H, W) in [0, 1] and their content boxes (B, 4); few are kept, on the CPU."""
         height, width = images.shape[-2:]
         content = whole(len(images), (height, width), images.device) if content is None else content
         self._batch, self._most = max(self._batch, len(images)), max(1, min(MOST, MOST_PIXELS // (height * width)))
@@ -67,16 +67,16 @@ class PseudoLesions:
         self._kept = sorted(self._kept, key=lambda kept: kept.digest)[: self._most]
 
     def paste(self, seed: int) -> Iterator[Pasted]:
-        """This rank's share of the images with lesions, on the CPU; forgets the images.
+        """Yields this rank's share of the images with lesions, on the CPU, and discards the sample.
 
         Yields:
-            Images (N, 3, H, W), no more than in the batches that were added, where their lesions are, (N, H, W) bool,
-            and their boxes (N, 4). Lesions are within these.
+            Images (N, 3, H, W), at most as many as in the largest batch that was added; masks of their lesions
+            (N, H, W) bool; and their content boxes (N, 4), which contain the lesions.
         """
         yield from _batches(self._pasted(seed), self._batch)
 
     def _pasted(self, seed: int) -> Iterator[Pasted]:
-        """The same, image by image."""
+        """Yields the copies of one image at a time."""
         kept, self._kept = self._kept, []
         everyone = sorted(digest for share in self._gather([one.digest for one in kept]) for digest in share)
         chosen = everyone[: self._most]
@@ -93,17 +93,17 @@ class PseudoLesions:
                 yield pasted, masks, boxes
 
     def measure(self, evaluate: Evaluate, normal: Tensor, seed: int) -> dict[str, float]:
-        """Tells images with lesions from images without; every rank must call it.
+        """Measures the separation of images with and without lesions. Every rank must call this method.
 
         Args:
-            evaluate: From images (N, 3, H, W) and boxes (N, 4), on the CPU, to their `scores` (N,) and `maps`
-                (N, H, W), >= 0.
-            normal: All ranks' scores (M,) of the held-out images as they are.
-            seed: Of the lesions.
+            evaluate: Function from images (N, 3, H, W) and content boxes (N, 4), on the CPU, to `scores` (N,) and
+                `maps` (N, H, W), both >= 0.
+            normal: Scores of the unchanged held-out images of all ranks, (M,).
+            seed: Seed of the lesions.
 
         Returns:
-            `pseudo_auroc` of the scores, and `pseudo_pixel_auroc` of the maps' pixels within lesions and outside of
-            them, of what is content; NaN where scores or maps are no numbers.
+            `pseudo_auroc` of the scores, and `pseudo_pixel_auroc` of the map values inside and outside the lesions,
+            within the content. NaN if scores or maps are not finite.
         """
         scores, counts = [torch.empty(0)], torch.zeros(2, BINS, dtype=torch.int64)
         for images, masks, content in self.paste(seed):
@@ -120,7 +120,7 @@ class PseudoLesions:
 
 
 def _batches(parts: Iterator[Pasted], size: int) -> Iterator[Pasted]:
-    """Joins tensors (n, ...), and cuts them into batches of a size, the last of which may be smaller."""
+    """Regroups tensors (n, ...) into batches of the given size; the last batch may be smaller."""
     waiting: list[Pasted] = []
     for part in parts:
         waiting.append(part)
@@ -134,7 +134,7 @@ def _batches(parts: Iterator[Pasted], size: int) -> Iterator[Pasted]:
 
 
 def auroc(normal: Tensor, abnormal: Tensor) -> float:
-    """How often an abnormal score (N,) exceeds a normal one (M,), ties counting half; NaN where one is no number."""
+    """Returns the AUROC of normal (M,) and abnormal (N,) scores, with ties counted half; NaN if one is not finite."""
     scores = torch.cat([normal.float().cpu(), abnormal.float().cpu()])
     if not bool(scores.isfinite().all()):
         return math.nan
@@ -143,7 +143,7 @@ def auroc(normal: Tensor, abnormal: Tensor) -> float:
 
 
 def pseudo_seed(trainer: Trainer) -> int:
-    """The seed of the trainer's data module; 0 with plain loaders."""
+    """Returns the seed of the trainer's data module; 0 with plain loaders."""
     return int(getattr(getattr(trainer, "datamodule", None), "seed", 0))
 
 
@@ -152,17 +152,17 @@ def _area(normal: Floats, abnormal: Floats) -> float:
 
 
 def _count(values: Tensor) -> Tensor:
-    """Counts of values (N,), none where training has broken them."""
+    """Returns the histogram of values (N,); all 0 if a value is not finite because training failed."""
     return count_values(values) if bool(values.isfinite().all()) else torch.zeros(BINS, dtype=torch.int64)
 
 
 def _digests(images: Tensor) -> list[int]:
-    """A number in [0, 2^64) for each image, by some of its pixels in whole grey levels."""
+    """Returns a hash in [0, 2^64) of each image, from a subset of its pixels in 8-bit grey levels."""
     step = max(1, min(images.shape[-2:]) // DIGESTED)
     levels = _grey_levels(images[:, :, ::step, ::step]).cpu().numpy()
     return [int.from_bytes(hashlib.blake2b(level.tobytes(), digest_size=8).digest(), "big") for level in levels]
 
 
 def _grey_levels(images: Tensor) -> Tensor:
-    """Images in [0, 1] as they were in their files, of 8 bits: a quarter of the memory."""
+    """Converts images in [0, 1] to 8 bits, which takes a quarter of the memory."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)

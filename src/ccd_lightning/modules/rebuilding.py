@@ -1,4 +1,4 @@
-"""Building a fitted detector from its checkpoint."""
+"""Rebuilds a fitted detector from its checkpoint."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from ccd_lightning.runs import find_checkpoint
 
 
 def open_detector(run_or_file: str | Path, trust: bool = False) -> OneClassDetector:
-    """Opens a detector of a class that is imported; arguments, value and errors are those of `loading.load`."""
+    """Loads a detector of an imported class; arguments, result and errors are those of `loading.load`."""
     file = find_checkpoint(Path(run_or_file))
     return rebuild_detector(read_checkpoint(file), file, trust)
 
 
 def rebuild_detector(checkpoint: dict[str, Any], file: Path, trust: bool = False) -> OneClassDetector:
-    """The same, of a checkpoint that is read already.
+    """Rebuilds a detector from a checkpoint that was already read.
 
     Args:
-        checkpoint: Its content.
-        file: Where it was read from, for messages.
-        trust: Whether to import the detector's class where the checkpoint names.
+        checkpoint: Content of the checkpoint.
+        file: Path of the checkpoint, used in error messages.
+        trust: Whether to import the detector's class from the module that the checkpoint names.
+
+    Raises:
+        UserError: If the checkpoint is not a detector's, or its class is unknown and not trusted.
     """
     kind = _class_of(checkpoint, file, trust)
     try:
@@ -45,7 +48,7 @@ def rebuild_detector(checkpoint: dict[str, Any], file: Path, trust: bool = False
 
 
 def make_detector(kind: type[Any], checkpoint: dict[str, Any]) -> OneClassDetector:
-    """A detector of a class with a checkpoint's settings, and room for its tensors."""
+    """Creates a detector with the settings of a checkpoint, and buffers of the sizes of its tensors."""
     settings = current_hyperparameters(checkpoint.get("hyper_parameters", {}))
     detector: OneClassDetector = kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
     detector.on_load_checkpoint(checkpoint)
@@ -53,7 +56,7 @@ def make_detector(kind: type[Any], checkpoint: dict[str, Any]) -> OneClassDetect
 
 
 def _class_of(checkpoint: dict[str, Any], file: Path, trust: bool) -> type[OneClassDetector]:
-    """The detector's class, which without trust is looked up, not imported.
+    """Returns the detector's class; without trust, it must already be imported.
 
     Raises:
         UserError: If there is no such detector.
@@ -76,14 +79,14 @@ def _class_of(checkpoint: dict[str, Any], file: Path, trust: bool) -> type[OneCl
 
 
 def known_detector(name: str, file: Path) -> type[Any]:
-    """The class of a detector by its import path, if it is imported.
+    """Returns the class of a detector by its import path. Nothing is imported.
 
     Args:
-        name: The path.
-        file: Where it is named, for the message.
+        name: Import path of the class.
+        file: File that names the class, used in the error message.
 
     Raises:
-        UserError: If there is none; nothing is imported.
+        UserError: If no imported class has this path.
     """
     if name in (known := _known()):
         return known[name]
@@ -99,7 +102,7 @@ def _known() -> dict[str, type[OneClassDetector]]:
 
 
 def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
-    """All classes below one that are imported."""
+    """Yields all imported subclasses of a class, recursively."""
     for kind in base.__subclasses__():
         yield kind
         yield from _subclasses(kind)

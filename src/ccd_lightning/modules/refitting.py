@@ -1,4 +1,4 @@
-"""What a detector's checkpoint says is brought to the settings that it is opened with."""
+"""Adapts the thresholds of a checkpoint to changed settings."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ def adapt_thresholds(
     quantile: float,
     images: Mapping[str, tuple[Any, Any]],
 ) -> dict[str, Any]:
-    """Leaves out, or finds anew, what other settings than those of the fit make wrong.
+    """Removes or recomputes thresholds that do not apply to the current settings.
 
-    With another quantile, the threshold and the maps' upper limit are found anew among the held-out images; the pixel
-    threshold has its own quantile, which is always the same.
+    If an option that affects scores has changed, the thresholds are removed. If only the quantile has changed, the
+    threshold and the upper limit of the maps are recomputed from the held-out images. The pixel threshold has its own
+    fixed quantile.
 
     Args:
-        state: Of a detector; it is changed.
-        fitted: Its settings in the fit.
-        now: Its settings now.
-        names: Dotted names of those on which scores depend.
-        quantile: The one to use.
-        images: Options that say what images are like, and are not as in the fit: their values in the fit, and now.
+        state: State dict of the detector, modified in place.
+        fitted: Settings of the detector in the fit.
+        now: Current settings of the detector.
+        names: Dotted names of the options that affect scores.
+        quantile: Current quantile.
+        images: Preprocessing options that differ from the fit: their values in the fit and now.
 
     Returns:
-        The options that are not as in the fit, with their values now.
+        The options that differ from the fit, with their current values.
     """
     pairs = {f"model.{name}": (_at(fitted, name), _at(now, name)) for name in names}
     changed = {name: pair for name, pair in pairs.items() if pair[0] not in (None, pair[1])} | dict(images)
@@ -61,9 +62,10 @@ def adapt_thresholds(
 
 
 def other_images(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The options of the data in the fit and now, where images are scored that are brought to size otherwise.
+    """Returns preprocessing options that differ from the fit, with their values in the fit and now.
 
-    Another size counts with tiles alone: without, detectors refuse it themselves.
+    During a fit, nothing is returned. A different size is only returned with tiling: without it, the detector itself
+    rejects other sizes.
     """
     if trainer is None or trainer.state.fn == TrainerFn.FITTING:
         return {}
@@ -76,7 +78,7 @@ def other_images(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> dict
 
 
 def _at(settings: Mapping[str, Any], name: str) -> Any:
-    """The setting of a dotted name, or None."""
+    """Returns the setting with a dotted name, or None."""
     found: Any = settings
     for part in name.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None

@@ -1,7 +1,7 @@
-"""The learning rate over time, as factors for torch's LambdaLR.
+"""Learning rate schedules, as factors for torch's LambdaLR.
 
-torch's own PolynomialLR and CosineAnnealingLR keep their length in a checkpoint: a run resumed with more epochs would
-stay at the final rate. And SequentialLR has the cosine begin after the warm-up, where it falls during it here.
+torch's PolynomialLR and CosineAnnealingLR store their length in the checkpoint, so a run resumed with more epochs would
+stay at the final rate. And with SequentialLR, the cosine starts after the warm-up, whereas here it starts with it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from torch.optim.lr_scheduler import LambdaLR
 from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import refuse
 
-RANGES = {"betas": "from 0 to less than 1, each", "rho": "from 0 to 1"}  # others: 0 or more
-NAMES = {"learning rate": "lr", "learning_rate": "lr", "epsilon": "eps", "beta": "betas"}  # as torch calls options
+RANGES = {"betas": "from 0 to less than 1, each", "rho": "from 0 to 1"}  # all other options: 0 or more
+# Names in the optimisers' error messages, and the options that they refer to.
+NAMES = {"learning rate": "lr", "learning_rate": "lr", "epsilon": "eps", "beta": "betas"}
 
 
 def build_optimizer(make: OptimizerCallable, parameters: Any) -> Optimizer:
-    """Makes an optimiser from parameters, or groups of them.
+    """Creates an optimiser from parameters or parameter groups.
 
     Raises:
-        UserError: If it refuses its options, such as a rate below 0, or one of them is infinite.
+        UserError: If the optimiser rejects its options, such as a negative learning rate, or one of them is infinite.
     """
     try:
         optimizer = make(parameters)
@@ -43,7 +44,7 @@ def build_optimizer(make: OptimizerCallable, parameters: Any) -> Optimizer:
 
 
 def check_optimizer(make: OptimizerCallable) -> None:
-    """Tries the options of an optimiser on a parameter of its own, so that a mistake is told before anything is read.
+    """Checks the options of an optimiser with a dummy parameter, so that mistakes are reported before data are read.
 
     Raises:
         UserError: As in `build_optimizer`.
@@ -58,19 +59,21 @@ def _refuse_infinite(optimizer: Optimizer) -> None:
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e-3, every: int = 1) -> float:
-    """Factor of the learning rate: linear over the warm-up, then half a cosine down to `final`.
+    """Returns the factor of the learning rate: half a cosine down to `final`, with a linear warm-up.
 
         final + (1 - final) (1 + cos(pi step / total)) / 2
 
+    During the warm-up, this is multiplied by (step + 1) / (warmup + 1).
+
     Args:
-        step: Steps (or epochs) done, from 0.
-        total: Their number.
-        warmup: How many of them to rise over.
-        final: The factor at the end; the published schedule's is 1e-3.
-        every: Steps for which the cosine stays as it is; the published schedule's are those of an epoch.
+        step: Number of completed steps (or epochs), from 0.
+        total: Total number of steps.
+        warmup: Number of warm-up steps.
+        final: Factor at the end; 1e-3 in the published schedule.
+        every: Number of steps after which the cosine is updated; those of an epoch in the published schedule.
 
     Returns:
-        A factor in (0, 1].
+        Factor in (0, 1].
     """
     done = min(step // every * every, total)
     cosine = final + (1 - final) * (1 + math.cos(math.pi * done / total)) / 2
@@ -78,21 +81,21 @@ def cosine_with_warmup(step: int, total: int, warmup: int = 0, final: float = 1e
 
 
 def polynomial(step: int, total: int, power: float = 0.9) -> float:
-    """Factor of the learning rate that falls from 1 to 0: (1 - step / total) ** power.
+    """Returns the factor of the learning rate, which decreases from 1 to 0: (1 - step / total) ** power.
 
     Args:
-        step: Steps done, from 0.
-        total: Their number; afterwards the factor stays 0.
-        power: The published one of IGD is 0.9.
+        step: Number of completed steps, from 0.
+        total: Total number of steps; after them the factor stays 0.
+        power: Exponent; 0.9 is published for IGD.
     """
     return float((1 - min(step, total) / total) ** power)
 
 
 def planned_steps(trainer: Trainer) -> int:
-    """How many optimiser steps a fit will take.
+    """Returns the number of optimiser steps of a fit.
 
     Raises:
-        UserError: If it has no end.
+        UserError: If the fit has no limit.
     """
     total = trainer.estimated_stepping_batches
     if not math.isfinite(total):
@@ -101,19 +104,19 @@ def planned_steps(trainer: Trainer) -> int:
 
 
 def warmup_cosine(optimizer: Optimizer, trainer: Trainer, warmup: int, falls: Literal["step", "epoch"]) -> LambdaLR:
-    """The schedule of `cosine_with_warmup` over a fit, of all of the optimiser's groups, to be stepped with it.
+    """Creates the schedule of `cosine_with_warmup` for all parameter groups, to be updated every optimiser step.
 
     Args:
-        optimizer: Its learning rates are those at the height.
-        trainer: Of the fit.
-        warmup: Optimiser steps to rise over.
-        falls: Whether the cosine falls with each step or each epoch.
+        optimizer: Optimiser with the peak learning rates.
+        trainer: Trainer of the fit.
+        warmup: Number of warm-up steps.
+        falls: Whether the cosine is updated every step or every epoch.
 
     Raises:
-        UserError: If the fit has no end.
+        UserError: If the fit has no limit.
     """
     total, every = planned_steps(trainer), 1
     if falls == "epoch":
-        trainer.fit_loop.setup_data()  # which tells how many batches an epoch has
+        trainer.fit_loop.setup_data()  # determines the number of batches per epoch
         every = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
     return LambdaLR(optimizer, lambda step: cosine_with_warmup(step, total, warmup, every=every))

@@ -1,4 +1,4 @@
-"""What detectors without gradients share: statistics of normal images, taken in one pass."""
+"""Base class of detectors without gradient training, which collect statistics of normal images in one pass."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ from ccd_lightning.encoder_config import EncoderConfig
 from ccd_lightning.errors import UserError
 from ccd_lightning.modules.detector import OneClassDetector
 
-IMAGE_SIZE = "image_size"  # in checkpoints: height and width of the images of the fit
+IMAGE_SIZE = "image_size"  # key in checkpoints: height and width of the images of the fit
 
 
 class StatisticsDetector(OneClassDetector):
-    """A detector that is fitted by one pass over the training images, with the encoder as it is.
+    """A detector that is fitted in one pass over the training images, with a fixed encoder.
 
-    A subclass says what is collected of a batch, how the collections of several processes become one, and what is made
-    of the result. It may collect what it likes, of a size that depends on the images or not; what scoring needs has to
-    be in buffers in the end. Where their sizes are known only then, they belong into a `FittedModule`, which takes them
-    over from a checkpoint.
+    Subclasses define what is collected from a batch, how the collected values of several processes are merged, and how
+    the detector is fitted to the result. The size of the collected values may depend on the images. Everything that
+    scoring needs must be in buffers in the end. Buffers with sizes that are known only after the fit belong in a
+    `FittedModule`, which resizes them when a checkpoint is loaded.
 
     Args:
-        encoder: Where the encoder's weights come from; None for a detector without an encoder of its own.
-        quantile: Share of the held-out normal images whose score is at most the threshold, in (0, 1).
+        encoder: Source of the encoder's weights; None for a detector without its own encoder.
+        quantile: Share of held-out normal images that score at most the threshold, in (0, 1).
     """
 
     def __init__(self, encoder: EncoderConfig | None, quantile: float) -> None:
         super().__init__(encoder, quantile)
-        self.automatic_optimization = False  # there is nothing to optimise, and Lightning may not look for a loss
-        self._collecting = False  # whether something was collected since the last fit
-        self._image_size: tuple[int, int] | None = None  # of the fit, where a subclass says it
+        self.automatic_optimization = False  # there is no loss to optimise
+        self._collecting = False  # whether anything was collected since the last fit
+        self._image_size: tuple[int, int] | None = None  # height and width in the fit, if `collect` sets it
 
     @abstractmethod
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
-        """Adds a batch of normal images, or of tiles of them; there is no gradient, and precision is full.
+        """Collects a batch of normal images or tiles; called without gradients and in full precision.
 
-        This one only remembers the images' size, for `expecting_size`.
+        This implementation only stores the size of the images for `expecting_size`.
 
         Args:
-            images: (B, 3, H, W) in [0, 1].
-            content: Their boxes (B, 4) int64, of which none is empty (`models.content`); None where all is content.
+            images: Images in [0, 1], (B, 3, H, W).
+            content: Non-empty content boxes of the images (see `models.content`), (B, 4) int64; None if everything is
+                content.
         """
         self._image_size = images.shape[-2], images.shape[-1]
 
     @contextmanager
     def expecting_size(self, images: Tensor) -> Iterator[None]:
-        """Refuses images (B, 3, H, W) of another size than those of the fit, in what is scored within.
+        """Checks that images (B, 3, H, W) have the size of the fit, for code inside the context.
 
         Raises:
-            UserError: If their size is another one, or a ValueError says that the statistics do not fit to them.
+            UserError: If the size differs, or code inside the context raises a ValueError.
         """
         height, width = images.shape[-2:]
         refused = f"Images of {width} x {height} px do not go with this detector"
@@ -68,29 +69,29 @@ class StatisticsDetector(OneClassDetector):
             raise UserError(f"{refused}: it was not fitted, or at another --data.size ({error}).") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Says how large the images of the fit were."""
+        """Stores the image size of the fit."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[IMAGE_SIZE] = self._image_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over how large they were, which older checkpoints do not say."""
+        """Restores the image size of the fit, which older checkpoints do not contain."""
         super().on_load_checkpoint(checkpoint)
         size = checkpoint.get(IMAGE_SIZE)
         self._image_size = (int(size[0]), int(size[1])) if size else None
 
     @abstractmethod
     def merge_ranks(self) -> None:
-        """Replaces what this rank has collected by what all have; only called with several, and then on each of them.
+        """Replaces this rank's collected values with those of all ranks; called on each rank if there are several.
 
-        For tensors of one shape there is `self.all_gather`, for others `distributed.gather_rows` and `gather_ranks`.
+        Use `self.all_gather` for tensors of the same shape, and `distributed.gather_rows` or `gather_ranks` for others.
         """
 
     @abstractmethod
     def fit_statistics(self) -> None:
-        """Turns what was collected into the buffers that scoring needs, and releases it."""
+        """Computes the buffers that scoring needs from the collected values, and releases these."""
 
     def on_train_epoch_start(self) -> None:
-        """Keeps encoders as pretraining left them."""
+        """Sets the encoders to eval mode, so that their batch norm statistics do not change."""
         for encoder in self.encoders:
             encoder.eval()
 
@@ -101,16 +102,16 @@ class StatisticsDetector(OneClassDetector):
                 self.collect(images) if content is None else self.collect(images, content)
         self._collecting = True
         optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)  # Lightning's own, as there is none
-        optimizer.step()  # does nothing but count the step, without which nothing is saved
+        assert isinstance(optimizer, LightningOptimizer)  # Lightning's dummy optimiser
+        optimizer.step()  # only counts the step, because Lightning saves no checkpoint without steps
 
     def on_validation_epoch_start(self) -> None:
-        """Fits, so that validation can score."""
+        """Fits the detector, so that validation can score images."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._fit()
 
     def on_train_epoch_end(self) -> None:
-        """Fits here when nothing was validated."""
+        """Fits the detector if there was no validation."""
         if self._collecting:
             self._fit()
 
@@ -121,4 +122,4 @@ class StatisticsDetector(OneClassDetector):
         self._collecting = False
 
     def configure_optimizers(self) -> None:
-        """There is nothing to optimise."""
+        """Returns no optimiser."""

@@ -1,4 +1,4 @@
-"""How pseudo-lesions are drawn: their size, outline and distortion, and where they are cut from and pasted to."""
+"""Random pseudo-lesions: size, outline, distortion, source and target position."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ccd_lightning.ranges import FAMILY, at_least, rising, within
 from ccd_lightning.transforms.strong import draw
 from ccd_lightning.transforms.weak_batched import adjust_hue, adjust_saturation
 
-LEAST = 4  # pixels: side of the smallest lesion, whose edges leave four pixels or more
-BLACK = 0.05  # what is darker in all channels is taken for background
-ATTEMPTS = 8  # at a place that shows more than background
-HARMONICS = (2.0, 3.0, 5.0)  # of the outline
+LEAST = 4  # px, side of the smallest lesion: with soft edges, it still changes at least four pixels
+BLACK = 0.05  # pixels below this value in all channels are background
+ATTEMPTS = 8  # number of attempts to find a box that is not mostly background
+HARMONICS = (2.0, 3.0, 5.0)  # frequencies of the outline
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,15 @@ class LesionSettings:
 
     Attributes:
         size: Smallest and largest side of a lesion, as shares of the image's shorter side, in (0, 1].
-        strength: Smallest and largest strength, in (0, 1]. It is a lesion's opacity, and a factor of the other three.
-        jitter: Largest change of brightness, contrast and saturation, as a share; of the hue, a fifth of it in turns.
-        noise: Largest standard deviation of the Gaussian noise, on images in [0, 1].
-        warp: Of the fisheye, whose radii are raised to a power between 2^-warp and 2^warp, and of the horizontal
-            wave, whose largest amplitude is this times 0.15 of the lesion's side.
+        strength: Smallest and largest strength, in (0, 1]. It is the opacity of a lesion and scales the other three.
+        jitter: Largest relative change of brightness, contrast and saturation. The hue changes by up to a fifth of it,
+            in turns.
+        noise: Largest standard deviation of the Gaussian noise, for images in [0, 1].
+        warp: Strength of the distortions. The fisheye raises radii to a power between 2^-warp and 2^warp. The
+            horizontal wave has an amplitude of up to warp times 0.15 of the lesion's side.
 
     Raises:
-        ValueError: If one of them is impossible.
+        ValueError: If a value is out of range.
     """
 
     size: tuple[float, float] = (0.1, 0.3)
@@ -50,10 +51,10 @@ class LesionSettings:
         at_least(f"{FAMILY}.warp", self.warp, 0)
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
-        """Smallest and largest side in pixels of lesions in an image.
+        """Returns the smallest and largest side of lesions, in pixels, for images of a given size.
 
         Raises:
-            ValueError: If the image is too small for any.
+            ValueError: If the image is too small for lesions.
         """
         shorter = min(height, width)
         if shorter < LEAST:
@@ -64,17 +65,18 @@ class LesionSettings:
 
 @dataclass
 class Lesions:
-    """What L lesions of each of B images are, all (B, L, ...) on the images' device.
+    """Parameters of L lesions for each of B images, on the images' device.
 
     Attributes:
-        side: Of the box that a lesion lies in, (B, L), whole pixels.
-        source: Row and column of the upper left pixel of the box that it is cut from, (B, L, 2).
-        target: The same of the box that it is pasted into.
-        window: The same of a window of P x P pixels within the image that the target lies in.
-        strength: (B, L).
-        uniform: (B, L, 18) in [0, 1): all else that was drawn.
-        grain: (B, L, 1, P, P) standard normal, alike for all channels.
-        settings: Of the distortions.
+        side: Side of the lesion's box in whole pixels, (B, L).
+        source: Row and column of the upper left pixel of the box that the lesion is cut from, (B, L, 2).
+        target: Row and column of the upper left pixel of the box that it is pasted into, (B, L, 2).
+        window: Row and column of the upper left pixel of a P x P window in the image that contains the target,
+            (B, L, 2).
+        strength: Strength, (B, L).
+        uniform: All other random parameters, in [0, 1), (B, L, 18).
+        grain: Standard normal noise, the same for all channels, (B, L, 1, P, P).
+        settings: Settings of the lesions.
     """
 
     side: Tensor
@@ -102,14 +104,14 @@ class Lesions:
         return cls(side, source, target, target.minimum(last), strength, share[..., 2:20], grain, settings)
 
     def pixels(self, height: int, width: int) -> Tensor:
-        """Where in a flattened image the pixels of each window are, (B, L, P P)."""
+        """Returns the indices of each window's pixels in the flattened image, (B, L, P P)."""
         rows, columns = (self.window[..., axis, None] + self._line() for axis in range(2))  # (B, L, P) each
         return (rows[..., :, None] * width + columns[..., None, :]).flatten(2)
 
     def opacity(self) -> Tensor:
-        """How much of each lesion is seen at the pixels of its window, (B, L, P, P) in [0, 1]; 0 outside of its box.
+        """Returns the opacity of each lesion at the pixels of its window, (B, L, P, P) in [0, 1]; 0 outside its box.
 
-        An ellipse whose outline is dented by some harmonics, and whose edges are soft.
+        The shape is an ellipse with soft edges, whose outline is dented by a few harmonics.
         """
         angle, squash, *dents = self.uniform[..., :8, None, None].unbind(dim=2)  # (B, L, 1, 1) each
         feather = self.uniform[..., 8, None, None]
@@ -117,7 +119,7 @@ class Lesions:
         cosine, sine = (angle * torch.pi).cos(), (angle * torch.pi).sin()
         along, across = x * cosine + y * sine, (y * cosine - x * sine) / (0.6 + 0.4 * squash)
         direction = torch.atan2(across, along)
-        outline = torch.ones_like(along)  # at most 1, so that nothing is outside of the box
+        outline = torch.ones_like(along)  # at most 1, so that the lesion stays in the box
         for depth, phase, harmonic in zip(dents[:3], dents[3:], HARMONICS, strict=True):
             outline = outline - 0.05 * depth * (1 + (harmonic * direction + 2 * math.pi * phase).cos())
         depth = (outline - torch.hypot(along, across)) / (outline * (0.2 + 0.4 * feather))
@@ -125,7 +127,7 @@ class Lesions:
         return depth.square() * (3 - 2 * depth) * self.strength[..., None, None]
 
     def cut(self, images: Tensor) -> Tensor:
-        """Patches of images (B, C, H, W), seen through a fisheye or with horizontal waves: (B, L, C, P, P)."""
+        """Cuts patches (B, L, C, P, P) from images (B, C, H, W), with a fisheye or wave distortion."""
         kind, amount, frequency, phase = self.uniform[..., 9:13, None, None].unbind(dim=2)  # (B, L, 1, 1) each
         strength = self.settings.warp * self.strength[..., None, None]
         x, y = self._within()
@@ -139,14 +141,14 @@ class Lesions:
             (2 * self.source[..., axis, None, None] + side * (place + 1)) / images.shape[2 + axis] - 1
             for axis, place in ((1, warped[0]), (0, warped[1]))
         ]
-        places = torch.stack(grid, dim=-1).flatten(1, 2)  # (B, L P, P, 2): an image's patches below each other
+        places = torch.stack(grid, dim=-1).flatten(1, 2)  # (B, L P, P, 2): patches of an image are stacked
         patches = functional.grid_sample(images, places, padding_mode="border", align_corners=False)
         return patches.view(*images.shape[:2], -1, *self.grain.shape[-2:]).transpose(1, 2)
 
     def distort(self, patches: Tensor) -> Tensor:
-        """Changes colours of patches (B, L, C, P, P) and adds noise; of grey ones all channels stay alike."""
+        """Changes the colours of patches (B, L, C, P, P) and adds noise; grey patches stay grey."""
         flat, strength = patches.flatten(0, 1), self.strength.flatten()
-        signed = 2 * self.uniform[..., 13:17] - 1  # more or less, by half of the largest change or more
+        signed = 2 * self.uniform[..., 13:17] - 1  # in either direction, by at least half of the largest change
         change = (signed.sign() * (0.5 + 0.5 * signed.abs()) * self.settings.jitter).flatten(0, 1)
         change = change * strength[:, None]
         brightness, contrast, saturation, hue = (part.view(-1, 1, 1, 1) for part in change.unbind(dim=1))
@@ -161,22 +163,23 @@ class Lesions:
         return torch.arange(self.grain.shape[-1], device=self.side.device)
 
     def _within(self) -> tuple[Tensor, Tensor]:
-        """Columns (B, L, 1, P) and rows (B, L, P, 1) of a window's pixels, from -1 to 1 within the target."""
+        """Returns x (B, L, 1, P) and y (B, L, P, 1) of a window's pixels; the target extends from -1 to 1."""
         begin = (self.window - self.target)[..., None] + self._line() + 0.5  # (B, L, 2, P)
         rows, columns = (2 * begin / self.side[..., None, None] - 1).unbind(dim=2)
         return columns[..., None, :], rows[..., :, None]
 
 
 def _place(images: Tensor, side: Tensor, share: Tensor) -> Tensor:
-    """Of several boxes in an image, the first that shows more than background: mostly pixels that are not black.
+    """Selects the first of M candidate boxes in which at least half of the pixels are not background.
 
     Args:
-        images: (B, C, H, W) in [0, 1].
-        side: Of the boxes, (B, L).
-        share: Of the way that each of M boxes can be moved down and to the right, (B, L, M, 2) in [0, 1).
+        images: Images in [0, 1], (B, C, H, W).
+        side: Sides of the boxes, (B, L).
+        share: Positions of the M boxes, as shares of the available room down and right, (B, L, M, 2) in [0, 1).
 
     Returns:
-        Row and column of the upper left pixel, (B, L, 2) int64; of the box that shows most, where none shows enough.
+        Row and column of the upper left pixel, (B, L, 2) int64. If no box has enough foreground, it is the box with the
+        most.
     """
     height, width = images.shape[-2:]
     room = torch.tensor([height, width], device=images.device) - side[..., None, None] + 1
@@ -186,10 +189,10 @@ def _place(images: Tensor, side: Tensor, share: Tensor) -> Tensor:
     length = side.long()[..., None]
 
     def above(down: Tensor | int, right: Tensor | int) -> Tensor:
-        """How many pixels above and to the left of these corners are not black, (B, L, M)."""
+        """Counts the foreground pixels above and to the left of the shifted corners, (B, L, M)."""
         place = (corners[..., 0] + down) * (width + 1) + corners[..., 1] + right
         return shown.gather(1, place.flatten(1)).view_as(place)
 
     inside = above(length, length) - above(0, length) - above(length, 0) + above(0, 0)
-    best = (2 * inside).minimum(length * length).argmax(dim=-1)[..., None, None]  # the first one of equals
+    best = (2 * inside).minimum(length * length).argmax(dim=-1)[..., None, None]  # the first maximum
     return corners.gather(2, best.expand(-1, -1, 1, 2)).squeeze(2)

@@ -1,8 +1,8 @@
-"""Pseudo-lesions: patches of an image, distorted, and pasted elsewhere into the same image with soft edges.
+"""Pseudo-lesions: distorted patches of an image that are pasted elsewhere into the same image with soft edges.
 
-MedMix (Tian et al., MedIA 2023, arXiv 2109.01303) is the strong family of them. The paper was not available, only a
-summary of it: its patch sizes and the strengths of its distortions are unknown. They are options here, with defaults of
-our own; the soft, irregular edges are ours as well.
+MedMix (Tian et al., MedIA 2023, arXiv 2109.01303) is the strong augmentation family with them. The paper was not
+available, only a summary of it: its patch sizes and the strengths of its distortions are unknown. They are options here
+with our own defaults; the soft, irregular edges are also our choice.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Generator, Tensor, nn
 from ccd_lightning.transforms.lesions import Lesions, LesionSettings
 from ccd_lightning.transforms.strong import draw
 
-VISIBLE = 0.1  # mean difference, before opacity, from what a lesion covers: a lesion is never just what was there
+VISIBLE = 0.1  # minimum mean difference, before opacity, between a lesion and the pixels that it covers
 WIDE = LesionSettings(size=(1 / 16, 1 / 3), strength=(0.15, 1.0))
 
 
 class MedMix(nn.Module):
-    """Pastes as many pseudo-lesions as the index says; they may overlap. Grey images stay grey.
+    """Pastes `index` pseudo-lesions into an image; they may overlap. Grey images stay grey.
 
-    The published sizes and strengths are not known here; all of them are options. `LesionSettings` describes them.
+    The published sizes and strengths are unknown; all of them are options, which `LesionSettings` describes.
 
     Args:
         size: Smallest and largest side of a lesion, as shares of the image's shorter side, in (0, 1].
@@ -30,7 +30,7 @@ class MedMix(nn.Module):
         warp: Strength of the fisheye and wave distortions.
 
     Raises:
-        ValueError: If one of them is impossible.
+        ValueError: If a value is out of range.
     """
 
     count = 4
@@ -49,7 +49,7 @@ class MedMix(nn.Module):
         self.settings = LesionSettings(size, strength, jitter, noise, warp)
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
-        """Applies to each image, in [0, 1] or uint8, the number of lesions that its index names."""
+        """Pastes the number of lesions given by `index` (B,) into images in [0, 1] or uint8."""
         wanted = torch.arange(self.count - 1, device=images.device) < index.to(images.device)[:, None]  # (B, K - 1)
         return _paste(images, wanted, self.settings, generator)
 
@@ -57,17 +57,16 @@ class MedMix(nn.Module):
 def paste_lesions(
     images: Tensor, generator: Generator | None = None, most: int = 1, settings: LesionSettings = WIDE
 ) -> tuple[Tensor, Tensor]:
-    """Pastes pseudo-lesions of widely different sizes and strengths, from faint to obvious, into every image.
+    """Pastes pseudo-lesions into every image; by default sizes and strengths vary widely, from faint to obvious.
 
     Args:
-        images: (B, C, H, W), in [0, 1] or uint8.
-        generator: Source of all randomness.
-        most: An image gets 1 to this many.
-        settings: Of the lesions.
+        images: Images in [0, 1] or uint8, (B, C, H, W).
+        generator: Random generator.
+        most: Maximum number of lesions per image; the minimum is 1.
+        settings: Settings of the lesions.
 
     Returns:
-        New images of the same shape and type, and which of their pixels differ from before, (B, H, W) bool; some in
-        every image.
+        New images of the same shape and dtype, and a mask of the changed pixels, (B, H, W) bool. Every image has some.
 
     Raises:
         ValueError: If the images are smaller than a lesion, or `most` is not positive.
@@ -80,7 +79,7 @@ def paste_lesions(
 
 
 def _paste(images: Tensor, wanted: Tensor, settings: LesionSettings, generator: Generator | None) -> Tensor:
-    """Pastes of L lesions of each image (B, C, H, W) those that are wanted (B, L), one after the other."""
+    """Draws L lesions for each image (B, C, H, W) and pastes those selected by `wanted` (B, L), one after another."""
     whole = images.dtype == torch.uint8
     clean = images.float() / 255 if whole else images
     lesions = Lesions.draw(clean, wanted.shape[1], settings, generator)
@@ -91,14 +90,14 @@ def _paste(images: Tensor, wanted: Tensor, settings: LesionSettings, generator: 
     for patch, share, place in zip(*(part.unbind(dim=1) for part in (patches, opacity, places)), strict=True):
         covered = flat.gather(2, place).view_as(patch)
         patch = _visible(patch, covered, share[:, None])
-        mixed = covered + share[:, None] * (patch - covered)  # exactly what was there, where the share is 0
+        mixed = covered + share[:, None] * (patch - covered)  # unchanged where the share is 0
         flat = flat.scatter(2, place, mixed.flatten(2))
     pasted = flat.view_as(clean)
     return (pasted * 255).round().to(torch.uint8) if whole else pasted
 
 
 def _visible(patch: Tensor, covered: Tensor, share: Tensor) -> Tensor:
-    """Makes a patch (B, C, P, P) that differs too little from what it covers brighter, or darker if that is bright."""
+    """Makes patches (B, C, P, P) too similar to what they cover brighter, or darker on bright pixels."""
     weight = share / share.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)  # (B, 1, P, P)
     difference = ((patch - covered).mean(dim=1, keepdim=True) * weight).sum(dim=(2, 3), keepdim=True)
     gap = ((patch - covered).abs().mean(dim=1, keepdim=True) * weight).sum(dim=(2, 3), keepdim=True)

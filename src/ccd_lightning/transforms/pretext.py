@@ -1,4 +1,4 @@
-"""What pretraining sees of one image: distributions, their views, and a position pair."""
+"""Training inputs of pretraining for one image: distributions, their views, and position pairs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 class PretextViews:
     """Draws the K strongly augmented versions of an image, weak views of each, and two neighbouring patches.
 
-    Everything drawn is a function of (seed, epoch, index): it depends neither on the number of workers, nor on the
-    batch that an image is in, nor on what was drawn before.
+    All random draws are a function of (seed, epoch, index). They depend neither on the number of workers, nor on the
+    batch of an image, nor on earlier draws.
 
-    Weak views follow the strong augmentation, but for those that would turn one of its classes into another
-    (`weak_first`, such as the mirror before a rotation). These are drawn for each view before the family acts on it;
-    what the family draws itself is the same for both views of an instance.
+    Weak augmentations are applied after the strong augmentation, except for those that would turn one of its classes
+    into another (`weak_first`, such as a flip with rotations). These are applied to each view before the strong
+    augmentation, whose random draws are the same for both views of an instance.
 
     Args:
         family: The strong augmentations: a class of `transforms.strong`, or your own class with the same interface.
@@ -48,7 +48,7 @@ class PretextViews:
             its workers, and is not faster on a CPU. The views differ, but follow the same distribution.
 
     Raises:
-        ValueError: If the settings of the weak views, the number of pairs or the family's attributes are impossible.
+        ValueError: If the settings of the weak views, the number of pairs or the family's attributes are invalid.
     """
 
     def __init__(
@@ -80,25 +80,25 @@ class PretextViews:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Sides of what is drawn, in pixels, by the names of the options that set them."""
+        """Sides of views, tiles and patches in pixels, by the names of the options that set them."""
         sizes = {"size": self.settings.size, "tile": self.tile, "patch_size": self.patch_size * bool(self.pairs)}
         return {name: side for name, side in sizes.items() if side}
 
     def __call__(self, image: Tensor, seed: tuple[int, int, int]) -> dict[str, Any]:
-        """Draws everything that pretraining sees of one image.
+        """Draws the training inputs of one image.
 
         Args:
-            image: (3, H, W) uint8.
+            image: Image (3, H, W) uint8.
             seed: Seed of the run, epoch, and index of the image.
 
         Returns:
-            `views` (2, K, 3, size, size) uint8, `augmentation` (K,) the class of each distribution (K = 1 when one is
-            drawn), `patches` (2, N, 3, patch_size, patch_size) uint8 and `position` (N,) in 0..7, N = pairs; neither of
-            the two where N is 0. Where views are made on the device, `draws` says in their place what `complete` is to
-            make them of.
+            `views` (2, K, 3, size, size) uint8; `augmentation` (K,), the class of each distribution (K = 1 if one is
+            drawn); `patches` (2, N, 3, patch_size, patch_size) uint8 and `position` (N,) in 0..7 with N = pairs, unless
+            N is 0. If views are computed on the device, `draws` replaces `views`: the parameters from which `complete`
+            computes them.
 
         Raises:
-            ValueError: If the image's size does not go with the tile, the patches or the family.
+            ValueError: If the size of the image is not compatible with the tile, the patches or the family.
         """
         weak_seed, torch_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(2))
         generator = torch.Generator().manual_seed(torch_seed)
@@ -107,26 +107,26 @@ class PretextViews:
         if self.pairs:
             first, second, position = position_pairs(image.expand(self.pairs, -1, -1, -1), self.patch_size, generator)
             item |= {"patches": torch.stack([first, second]), "position": position}
-        # The tile is drawn after the patches, which hence are the same without.
+        # The tile is drawn after the patches, so that patches are the same with and without tiles.
         corner = draw_tile(image.shape[1], image.shape[2], self.tile, generator) if self.tile else (0, 0)
         if self.augment_on == "cpu":
             return item | {"views": self._views(self._part(image[None], [corner])[0], index, generator, weak_seed)}
         item |= {"draws": self._draws(image, len(index), corner, weak_seed)}
-        if not self._tried:  # a mistake is told here and now, and not in the middle of the first step
+        if not self._tried:  # reports errors here, and not during the first training step
             self.complete({"image": image[None], "draws": [item["draws"]], "augmentation": index[None]})
             self._tried = True
         return item
 
     @torch.no_grad()
     def complete(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Makes the views of a batch of which nothing but `draws` are there; another batch is returned as it is.
+        """Computes the views of a batch that contains `draws`; other batches are returned unchanged.
 
         Args:
             batch: Collated items with their `image` (B, 3, H, W) uint8, on any device.
 
         Returns:
-            The batch without `draws` and with `views` (B, 2, K, 3, size, size) in [0, 1], on the images' device, which
-            is given work and never waited for.
+            The batch with `views` (B, 2, K, 3, size, size) in [0, 1] instead of `draws`, on the images' device. It is
+            computed asynchronously, without synchronisation.
         """
         if "draws" not in batch:
             return batch
@@ -138,7 +138,7 @@ class PretextViews:
         return {name: value for name, value in batch.items() if name != "draws"} | {"views": views}
 
     def _finish(self, images: Tensor, index: Tensor, seeds: list[int], draws: Records) -> Tensor:
-        """The views (B K, 2, 3, S, S) of images (B, 3, H, W), index (B, K), of draws (B, 2K), two of each instance."""
+        """Computes views (B K, 2, 3, S, S) of images (B, 3, H, W), from the index (B, K), seeds and draws (B, 2K)."""
         size, count = self.settings.size, index.shape[1]
         if not self.first:
             strong = self._strong(images[:, None].expand(-1, count, -1, -1, -1), index, seeds)
@@ -150,11 +150,11 @@ class PretextViews:
         return weak_views(strong, draws.reshape(-1, 1), size, done=self.first).view(-1, 2, 3, size, size)
 
     def _part(self, images: Tensor, corners: list[tuple[int, int]]) -> Tensor:
-        """The tile of each image (B, 3, H, W) that begins at its corner, or all of it."""
+        """Returns the tile of each image (B, 3, H, W) at the given corner, or without tiles the whole images."""
         return cut(images, corners, self.tile) if self.tile else images
 
     def _views(self, image: Tensor, index: Tensor, generator: torch.Generator, seed: int) -> Tensor:
-        """Two weak views (2, K, 3, S, S) of each version, by the index (K,), of an image (3, H, W)."""
+        """Returns two weak views (2, K, 3, S, S) of each strong version, given by index (K,), of an image (3, H, W)."""
         from ccd_lightning.transforms.weak import WeakViews  # imports albumentations, which takes a second
 
         weak = self._drawn_by = self._drawn_by or WeakViews(self.settings, self.first)
@@ -163,7 +163,7 @@ class PretextViews:
         return torch.stack([_each(weak, versions) for versions in instances])
 
     def _instances(self, weak: WeakViews, image: Tensor, index: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-        """The strong versions (K, 3, h, w) of an image (3, H, W) of which the first, then the second view is drawn."""
+        """Yields the strong versions (K, 3, h, w) of an image (3, H, W) for the first view, then for the second."""
         copies, state = image.expand(len(index), -1, -1, -1), generator.get_state()
         if not self.first:
             strong = self.family(copies, index, generator)
@@ -173,13 +173,13 @@ class PretextViews:
             yield strong
 
     def _draws(self, image: Tensor, count: int, corner: tuple[int, int], seed: int) -> str:
-        """What the two views of each of `count` versions of an image (3, H, W) are made of, as text."""
+        """Draws the parameters of two views for each of `count` versions of an image (3, H, W), encoded as text."""
         rng = np.random.default_rng(seed)
         height, width = (self.tile, self.tile) if self.tile else image.shape[1:]
         return pack(int(rng.integers(2**63)), corner, draw_views(rng, 2 * count, height, width, self.settings))
 
     def _strong(self, images: Tensor, index: Tensor, seeds: list[int]) -> Tensor:
-        """Images (B, K, 3, H, W) as the distributions that the index (B, K) names: (B K, 3, H, W)."""
+        """Applies the strong augmentations given by index (B, K) to images (B, K, 3, H, W): (B K, 3, H, W)."""
         family = self.family.to(images.device)
         if not getattr(family, "random", True):
             versions: Tensor = family(images.flatten(0, 1), index.flatten())
@@ -187,22 +187,22 @@ class PretextViews:
         made = []
         for copies, which, seed in zip(
             images, index, seeds, strict=True
-        ):  # a generator each: no image knows the others
+        ):  # one generator per image, so that images do not depend on each other
             made.append(family(copies, which, torch.Generator(images.device).manual_seed(seed)))
         return torch.cat(made)
 
 
 def _each(change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]], images: Tensor) -> Tensor:
-    """Changes images (N, 3, H, W) one by one by what takes and gives arrays (H, W, 3)."""
+    """Applies a function of arrays (H, W, 3) to images (N, 3, H, W) one by one."""
     arrays = (np.ascontiguousarray(image) for image in images.permute(0, 2, 3, 1).numpy())
     return torch.from_numpy(np.stack([change(array) for array in arrays])).permute(0, 3, 1, 2)
 
 
 def _attributes(family: nn.Module) -> tuple[int, tuple[str, ...], tuple[str, ...]]:
-    """A family's count, and which weak views come before it and are left out, by their defaults where it says nothing.
+    """Returns the attributes `count`, `weak_first` and `weak_omitted` of a family, with defaults for the last two.
 
     Raises:
-        ValueError: If an attribute is missing or impossible.
+        ValueError: If `count` is missing, or an attribute is invalid.
     """
     name, count = type(family).__name__, getattr(family, "count", None)
     if not isinstance(count, int) or count < 1:

@@ -1,19 +1,19 @@
-"""Strong augmentation families: K distributions of an image, index 0 untouched. K is 4, but 1 for `Identity`.
+"""Strong augmentation families: K distributions of an image, of which index 0 is the unchanged image.
 
-A family is called with images (B, C, H, W), the index (B,) of the distribution that each image is to become one of, in
-0..K - 1, and a generator, the source of all randomness. It returns a new tensor of the images' shape and type, on their
-device. A family of one's own is any module that can be called like this. Its attributes:
+K is 4 for all families but `Identity`, which has 1. A family is called with images (B, C, H, W), the index (B,) in
+0..K - 1 of the distribution for each image, and a random generator. It returns a new tensor of the same shape and dtype
+on the same device. Your own family can be any module that can be called like this. Its attributes:
 
 - `count` is K, 1 or more.
-- `random = False` says that it draws nothing; then a whole batch of images is given to it at once.
-- `weak_first` names the weak views, of "crop" and "flip", that are drawn before the family acts, because after it they
-  would turn an image of one class into one of another: a mirrored rotation by 90 degrees is the mirror image's rotation
-  by 270. The default, ("flip",), is right for every family; () saves applying the family to each view, and may be
-  declared where the mirror image of each class is again of that class.
-- `weak_omitted` names the weak views, of "flip", "colour", "grey" and "hole", that are not drawn at all, because they
-  do what the family's classes are told by. The default is ().
+- `random = False` declares that the family uses no randomness; it is then called with a whole batch at once.
+- `weak_first` lists the weak augmentations, from "crop" and "flip", that are applied before the family because they
+  would otherwise turn one class into another: a mirrored rotation by 90 degrees is the mirror image rotated by 270. The
+  default, ("flip",), is correct for every family. () avoids applying the family to each view, and is correct if the
+  mirror image of each class belongs to the same class.
+- `weak_omitted` lists the weak augmentations, from "flip", "colour", "grey" and "hole", that are not applied at all,
+  because they imitate a class of the family. The default is ().
 
-How the weak views go with the shipped families, where "yes" means that their order makes no difference:
+Compatibility of the weak augmentations with the included families, where "yes" means that the order does not matter:
 
 | family | mirror | crop, drawn after the family | colour, grey | hole |
 | --- | --- | --- | --- | --- |
@@ -23,10 +23,9 @@ How the weak views go with the shipped families, where "yes" means that their or
 | Noise | yes, in distribution | resamples all noises alike | change all noises alike | yes |
 | MedMix (`transforms.medmix`) | yes, in distribution | may miss a lesion | yes | hides or adds one: left out |
 
-A crop that misses a seam, a hole or a lesion shows less than its label says, as any crop may miss an object. It
-exchanges no classes, though, and if it came before the family, each seam would lie in the middle of its view. It
-therefore follows the family. So does CSI (Tack et al., NeurIPS 2020), which mirrors before the family and crops after
-it.
+A crop that misses a seam, a hole or a lesion does not show its label, as any crop may miss an object. But it does not
+exchange classes, and if it came before the family, each seam would be in the middle of its view. Therefore it follows
+the family. CSI (Tack et al., NeurIPS 2020) also mirrors before the family and crops after it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from ccd_lightning.ranges import FAMILY, at_least, refuse, within
 
 
 class Identity(nn.Module):
-    """Leaves images as they are: one distribution, with which CCD's contrastive loss is SimCLR's."""
+    """Leaves images unchanged: one distribution, for which CCD's contrastive loss equals SimCLR's."""
 
     count = 1
     random = False
@@ -59,7 +58,7 @@ class Permutation(nn.Module):
     weak_first = ()
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
-        """Applies to each image, of even height and width, the swap that its index names."""
+        """Applies the swap given by `index` (B,) to each image, which must have even height and width."""
         height, width = images.shape[-2:]
         if height % 2 or width % 2:
             raise ValueError(f"Permutation needs even height and width, got {height} x {width}")
@@ -76,7 +75,7 @@ class Rotation(nn.Module):
     weak_first = ("flip",)
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
-        """Applies to each image the rotation that its index names."""
+        """Applies the rotation given by `index` (B,) to each image."""
         height, width = images.shape[-2:]
         if height != width:
             raise ValueError(f"Rotation needs square images, got {height} x {width}")
@@ -104,7 +103,7 @@ class Cutout(nn.Module):
         self.side = side
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
-        """Applies to each image the number of holes that its index names."""
+        """Cuts the number of holes given by `index` (B,) into each image."""
         count, (height, width) = len(images), images.shape[-2:]
         side = max(1, round(self.side * min(height, width)))
         share = draw(torch.rand, (2, count, self.count - 1), images, generator)
@@ -134,11 +133,11 @@ class Noise(nn.Module):
         self.amount = amount
 
     def forward(self, images: Tensor, index: Tensor, generator: Generator | None = None) -> Tensor:
-        """Applies to each image, in [0, 1] or uint8, the noise that its index names."""
+        """Adds the noise given by `index` (B,) to each image, in [0, 1] or uint8."""
         whole = images.dtype == torch.uint8
         clean = images.float() / 255 if whole else images
         normal = draw(torch.randn, clean.shape, images, generator).to(clean) * self.variance**0.5
-        grains = draw(torch.rand, (len(images), 1, *images.shape[-2:]), images, generator)  # one draw a pixel
+        grains = draw(torch.rand, (len(images), 1, *images.shape[-2:]), images, generator)  # one draw per pixel
         noisy = clean
         for place, version in enumerate((clean + normal, clean * (1 + normal), self._peppered(clean, grains)), start=1):
             noisy = torch.where(chosen(index == place, images), version, noisy)
@@ -151,17 +150,17 @@ class Noise(nn.Module):
 
 
 def chosen(which: Tensor, images: Tensor) -> Tensor:
-    """(B,) bool to (B, 1, 1, 1) on the images' device."""
+    """Reshapes a mask (B,) to (B, 1, 1, 1) and moves it to the images' device."""
     return which.to(images.device).view(-1, 1, 1, 1)
 
 
 def draw(sampler: Callable[..., Tensor], shape: Sequence[int], images: Tensor, generator: Generator | None) -> Tensor:
-    """Draws where the generator lives, and brings what was drawn to the images."""
+    """Draws random numbers on the generator's device and moves them to that of the images."""
     device = generator.device if generator is not None else images.device
     return sampler(*shape, generator=generator, device=device).to(images.device)
 
 
 def _inside(start: Tensor, length: int, size: int) -> Tensor:
-    """Which of `size` places lie in [start, start + length): (...) to (..., size)."""
+    """Returns which of `size` indices are in [start, start + length): (...) to (..., size)."""
     place = torch.arange(size, device=start.device)
     return (place >= start[..., None]) & (place < start[..., None] + length)

@@ -1,4 +1,4 @@
-"""SimCLR's weak views, drawn by albumentations."""
+"""SimCLR's weak views, computed with albumentations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
-# albumentations asks the network for a newer version when it is imported, ten seconds where there is none.
+# On import, albumentations checks the network for a newer version, which takes ten seconds without a network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
@@ -18,11 +18,11 @@ UInt8Array = npt.NDArray[np.uint8]
 
 
 class WeakViews:
-    """Random resized crop, flip, colour jitter, grey and, on request, one hole (SimCLR, Chen et al., ICML 2020).
+    """Random resized crop, flip, colour jitter, grey and optionally one hole (SimCLR, Chen et al., ICML 2020).
 
     Args:
-        settings: Their distributions.
-        first: The names of those that `before` draws and a call leaves out, of `weak_draws.GEOMETRIC`.
+        settings: Distributions of the views.
+        first: Names, from `weak_draws.GEOMETRIC`, of the augmentations that `before` applies and a call omits.
     """
 
     def __init__(self, settings: WeakSettings, first: Collection[str] = ()) -> None:
@@ -43,21 +43,21 @@ class WeakViews:
         self.compose = A.Compose([made for name, made in transforms.items() if name not in first], seed=0)
 
     def seed(self, seed: int) -> None:
-        """Makes what follows a function of this number.
+        """Seeds all following draws.
 
-        Each transform gets a stream of its own: `Compose` would give all of them the same one, so that every grey
-        view would be flipped too and a first view's brightness be told by the shape of its crop.
+        Each transform gets its own random stream. `Compose` would give the same one to all of them: every grey view
+        would also be flipped, and the crop of the first view would determine its brightness.
         """
         words = np.random.SeedSequence(seed).generate_state(len(self._all))
         for transform, word in zip(self._all, words, strict=True):
             transform.set_random_seed(int(word))
 
     def before(self, image: UInt8Array) -> UInt8Array:
-        """Draws the part of one view of an image (H, W, 3) that comes before the strong augmentation."""
+        """Applies the augmentations that come before the strong augmentation to an image (H, W, 3)."""
         view: UInt8Array = self.first(image=image)["image"]
         return view
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
-        """Draws one view (size, size, 3) of an image (H, W, 3), or what is left to draw of it."""
+        """Draws one view (size, size, 3) of an image (H, W, 3), without the augmentations that `before` applies."""
         view: UInt8Array = self.compose(image=image)["image"]
         return view

@@ -1,7 +1,7 @@
-"""SimCLR's weak views of a whole batch at once, on the device that it is on.
+"""SimCLR's weak views for a whole batch at once, on the device of the batch.
 
-The operations are those of albumentations 2.0.8 (its colours' are torchvision's), in float32 and without rounding to
-whole grey levels between them. Images are (N, 3, H, W) in [0, 1], and each has its own factor (N, 1, 1, 1).
+The operations are those of albumentations 2.0.8 (whose colour operations are torchvision's), in float32 and without
+rounding to whole grey levels between them. Images are (N, 3, H, W) in [0, 1], and each has its own factor (N, 1, 1, 1).
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from torch.nn import functional
 
 from ccd_lightning.transforms.weak_draws import GEOMETRIC, Records
 
-PART = 256  # images brought to float32 at a time: 200 MB at 256 px
+PART = 256  # images converted to float32 at a time: 200 MB at 256 px
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiplies by the factor."""
+    """Multiplies images by the factor."""
     return (images * factor).clamp(0, 1)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Moves away from the mean grey of the image as the factor says; 0 makes it this grey all over."""
+    """Scales differences from the mean grey value of each image by the factor; 0 gives a uniform grey image."""
     mean = to_grey(images).mean(dim=(1, 2, 3), keepdim=True)
     return (images * factor + mean * (1 - factor)).clamp(0, 1)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Moves away from each pixel's grey as the factor says; 0 makes the image grey."""
+    """Scales differences from the grey value of each pixel by the factor; 0 gives a grey image."""
     return (images * factor + to_grey(images) * (1 - factor)).clamp(0, 1)
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turns the hue, in HSV, by this part of the circle: 1/3 makes red green.
+    """Rotates the hue in HSV by `turn`, a fraction of the colour circle: 1/3 turns red into green.
 
     With the hue h in sixths of the circle, value v and chroma c, a channel is v - c clip(min(k, 4 - k), 0, 1), where
     k = (n + h) mod 6 and n is 5 for red, 3 for green and 1 for blue.
@@ -45,35 +45,35 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = images.chunk(3, dim=1)  # (N, 1, H, W) each
     value = images.amax(dim=1, keepdim=True)
     chroma = value - images.amin(dim=1, keepdim=True)
-    step = chroma.clamp(min=1e-8)  # a grey pixel has no hue, and any will do
+    step = chroma.clamp(min=1e-8)  # a grey pixel has no hue: any value works
     hue = torch.where(value == green, (blue - red) / step + 2, (red - green) / step + 4)
     hue = torch.where(value == red, (green - blue) / step, hue) + 6 * turn
     turned = [(hue + n) % 6 for n in (5, 3, 1)]
     return torch.cat([value - chroma * torch.minimum(k, 4 - k).clamp(0, 1) for k in turned], dim=1)
 
 
-OPERATIONS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)  # by their numbers in an order
+OPERATIONS = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)  # indexed by the numbers in `order`
 
 
 def to_grey(images: Tensor) -> Tensor:
-    """Luma (N, 1, H, W) by the weights of ITU-R BT.601."""
+    """Returns the luma (N, 1, H, W) with the weights of ITU-R BT.601."""
     red, green, blue = images.chunk(3, dim=1)  # (N, 1, H, W) each
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def crop_and_resize(images: Tensor, box: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Cuts V crops out of each image and brings them to one size, some of them mirrored.
+    """Cuts V crops out of each image, resizes them to one size, and flips some of them.
 
-    Bilinear and without smoothing, as OpenCV's INTER_LINEAR; what lies outside of the crop has no part in it.
+    Interpolation is bilinear without antialiasing, like OpenCV's INTER_LINEAR. Pixels outside the crop are not used.
 
     Args:
-        images: (M, 3, H, W) uint8.
-        box: (M, V, 4) float, top, left, height and width in pixels.
-        flip: (M, V) float, 1 to mirror from left to right and 0 not to.
+        images: Images (M, 3, H, W) uint8.
+        box: Top, left, height and width of the crops in pixels, (M, V, 4) float.
+        flip: 1 to flip a crop horizontally, 0 otherwise, (M, V) float.
         size: Side of the results in pixels.
 
     Returns:
-        (M, V, 3, size, size) in [0, 1].
+        Crops (M, V, 3, size, size) in [0, 1].
     """
     height, width = images.shape[-2:]
     top, left, rows, columns = box.unsqueeze(-2).unbind(dim=-1)  # (M, V, 1) each
@@ -81,21 +81,21 @@ def crop_and_resize(images: Tensor, box: Tensor, flip: Tensor, size: int) -> Ten
     mirrored = line + flip[..., None] * (1 - 2 * line)  # (M, V, size)
     y = _coordinate(line, top, rows, height)[..., :, None].expand(-1, -1, -1, size)
     x = _coordinate(mirrored, left, columns, width)[..., None, :].expand(-1, -1, size, -1)
-    grid = torch.stack([x, y], dim=-1).flatten(1, 2)  # (M, V * size, size, 2): an image's crops below each other
+    grid = torch.stack([x, y], dim=-1).flatten(1, 2)  # (M, V * size, size, 2): crops of an image are stacked
     parts = zip(torch.split(images, PART), torch.split(grid, PART), strict=True)
     crops = [functional.grid_sample(part.float(), places, align_corners=False) for part, places in parts]
     return torch.cat(crops).div_(255).view(len(images), 3, -1, size, size).transpose(1, 2)
 
 
 def _coordinate(line: Tensor, start: Tensor, length: Tensor, side: int) -> Tensor:
-    """Where in [-1, 1] of an image's side the places lie that `line`, in [0, 1], names within a crop."""
+    """Converts positions `line` within a crop, in [0, 1], to positions within the image, in [-1, 1]."""
     within = (line * length - 0.5).clamp(min=0)
-    pixel = start + torch.minimum(within, length - 1)  # not beyond the middles of the crop's outermost pixels
+    pixel = start + torch.minimum(within, length - 1)  # clamps to the centres of the crop's outermost pixels
     return (2 * pixel + 1) / side - 1
 
 
 def cut_hole(images: Tensor, hole: Tensor) -> Tensor:
-    """Blackens the hole (N, 4) of each image: top, left, height and width in pixels."""
+    """Sets the hole (N, 4) of each image to black; holes are top, left, height and width in pixels."""
     line = torch.arange(images.shape[-1], device=images.device)  # views are square
     begin, sides = hole[:, :2, None], hole[:, 2:, None]  # (N, 2, 1) each
     inside = (line >= begin) & (line < begin + sides)  # (N, 2, size)
@@ -103,23 +103,23 @@ def cut_hole(images: Tensor, hole: Tensor) -> Tensor:
 
 
 def first_views(images: Tensor, views: Records, size: int, first: Collection[str]) -> Tensor:
-    """Makes the part of V views of each image that comes before the strong augmentation.
+    """Applies the weak augmentations that come before the strong augmentation, for V views of each image.
 
     Args:
-        images: (M, 3, H, W) uint8.
-        views: (M, V) of `weak_draws.VIEW`, on the host.
+        images: Images (M, 3, H, W) uint8.
+        views: Parameters of the views, (M, V) of `weak_draws.VIEW`, on the host.
         size: Side of a view in pixels.
-        first: What comes before, of `weak_draws.GEOMETRIC`.
+        first: Names of these augmentations, from `weak_draws.GEOMETRIC`.
 
     Returns:
-        (M, V, 3, h, w) uint8: h = w = size where "crop" is among them, else those of the images.
+        Images (M, V, 3, h, w) uint8, with h = w = size if "crop" is in `first`, otherwise the size of the images.
     """
     placed = _place(images, Plan.of(views.ravel(), images.device), views.shape[1], size, first)
     return placed if placed.dtype == torch.uint8 else (placed * 255).round().to(torch.uint8)
 
 
 def _place(images: Tensor, plan: Plan, count: int, size: int, steps: Collection[str]) -> Tensor:
-    """Crops and mirrors, where these are among the steps, `count` views of each image; else uint8 stay uint8."""
+    """Applies "crop" and "flip", if in `steps`, to `count` views of each image; without a crop, uint8 is kept."""
     box, flip = plan.box.view(len(images), count, 4), plan.flip.view(len(images), count)
     if "crop" in steps:
         return crop_and_resize(images, box, flip if "flip" in steps else torch.zeros_like(flip), size)
@@ -128,16 +128,16 @@ def _place(images: Tensor, plan: Plan, count: int, size: int, steps: Collection[
 
 
 def weak_views(images: Tensor, views: Records, size: int, done: Collection[str] = ()) -> Tensor:
-    """Makes V views of each image.
+    """Computes V views of each image, without reading anything back from the device.
 
     Args:
-        images: (M, 3, H, W) uint8.
-        views: (M, V) of `weak_draws.VIEW`, on the host; nothing is ever read back from the device.
+        images: Images (M, 3, H, W) uint8.
+        views: Parameters of the views, (M, V) of `weak_draws.VIEW`, on the host.
         size: Side of a view in pixels.
-        done: What `first_views` did before.
+        done: Names of the augmentations that `first_views` has already applied.
 
     Returns:
-        (M, V, 3, size, size) in [0, 1].
+        Views (M, V, 3, size, size) in [0, 1].
     """
     plan = Plan.of(views.ravel(), images.device)
     made = _place(images, plan, views.shape[1], size, set(GEOMETRIC) - set(done)).flatten(0, 1)  # (N, 3, size, size)
@@ -156,15 +156,16 @@ def weak_views(images: Tensor, views: Records, size: int, done: Collection[str] 
 
 @dataclass
 class Plan:
-    """What N views are made of, on their device.
+    """Parameters of N views, on their device.
 
     Attributes:
-        box: (N, 4) top, left, height and width of the crop.
-        flip: (N,) 1 to mirror, 0 not to.
-        factors: (N, 4) of the four colour operations.
-        hole: (N, 4) top, left, height and width.
-        steps: Of the four places in an order, which views have which of the four operations there.
-        grey: Which views become grey.
+        box: Top, left, height and width of the crops, (N, 4).
+        flip: 1 to flip, 0 otherwise, (N,).
+        factors: Factors of the four colour operations, (N, 4).
+        hole: Top, left, height and width of the holes, (N, 4).
+        steps: For each of the four steps and each of the four colour operations, the indices of the views that apply
+            this operation in this step.
+        grey: Indices of the views that are converted to grey.
     """
 
     box: Tensor
@@ -176,7 +177,7 @@ class Plan:
 
     @classmethod
     def of(cls, views: Records, device: torch.device) -> Plan:
-        """Sorts (N,) of `weak_draws.VIEW` into groups and sends them over in two pieces."""
+        """Groups views (N,) of `weak_draws.VIEW` by operation, and copies them to the device in two transfers."""
         columns = (views["box"], views["flip"][:, None], views["factors"], views["hole"])
         box, flip, factors, hole = torch.split(_send(np.hstack(columns), device), [4, 1, 4, 4], dim=1)
         count = len(OPERATIONS)
@@ -188,6 +189,6 @@ class Plan:
 
 
 def _send(values: npt.NDArray[np.float32] | npt.NDArray[np.int64], device: torch.device) -> Tensor:
-    """To the device without waiting for it, which takes pinned memory."""
+    """Copies an array to the device asynchronously, using pinned memory on CUDA."""
     tensor = torch.from_numpy(values)
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

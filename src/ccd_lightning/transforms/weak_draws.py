@@ -1,7 +1,7 @@
-"""What SimCLR's weak views are made of, and drawing it: numbers only, no pixels.
+"""Random parameters of SimCLR's weak views, without pixels.
 
-`weak.py` makes the views of one image with albumentations, in the loader's workers; `weak_batched.py` makes those of a
-whole batch, wherever its tensors are, from what is drawn here.
+`weak.py` computes the views of one image with albumentations, in the workers of the loader. `weak_batched.py` computes
+those of a whole batch on any device, from the parameters drawn here.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from ccd_lightning.ranges import at_least, rising
 Records = np.ndarray[Any, np.dtype[np.void]]
 Pairs = npt.NDArray[np.float64]
 
-ATTEMPTS = 10  # at a crop that fits into the image, as torchvision and albumentations have it
-# The geometric weak views, in their order: a family of strong augmentations may ask for them to come before it.
+ATTEMPTS = 10  # attempts to draw a crop that fits into the image, as in torchvision and albumentations
+# Geometric weak augmentations in order of application. A strong family may require that they come before it.
 GEOMETRIC = ("crop", "flip")
-# The weak views that a family may have left out, and the setting that leaves each out.
+# Weak augmentations that a family may omit, with the setting that turns each off.
 OPTIONAL: dict[str, dict[str, Any]] = {
     "flip": {"flip": 0.0},
     "colour": {"jitter": 0.0},
     "grey": {"grey": 0.0},
     "hole": {"cutout_size": 0},
 }
-UNCHANGED = 4  # stands in an order of colour operations, whose numbers are 0 to 3, for doing nothing
+UNCHANGED = 4  # "no operation" in an order of colour operations, which have the numbers 0 to 3
 VIEW = np.dtype(
     [
         ("box", "f4", 4),  # top, left, height, width of the crop in pixels of the image
         ("flip", "?"),
-        ("order", "u1", 4),  # which colour operation is done first, second, third and last
-        ("factors", "f4", 4),  # of brightness, contrast, saturation, and by how much of a turn the hue changes
+        ("order", "u1", 4),  # numbers of the colour operations in order of application
+        ("factors", "f4", 4),  # factors of brightness, contrast and saturation, and change of the hue in turns
         ("grey", "?"),
-        ("hole", "f4", 4),  # top, left, height, width in pixels of the view; 0 high is none
+        ("hole", "f4", 4),  # top, left, height, width in pixels of the view; no hole if height is 0
     ]
 )
 
@@ -48,17 +48,17 @@ class WeakSettings:
 
     Attributes:
         size: Side of a view in pixels.
-        scale: Smallest and largest part of the image's area that a crop covers, in (0, 1].
+        scale: Smallest and largest share of the image's area that a crop covers, in (0, 1].
         cutout_size: Largest side of the cutout hole in pixels; 0 for none.
-        ratio: Smallest and largest width of a crop by its height; its logarithm is uniform.
-        flip: Share of the views that are flipped from left to right.
+        ratio: Smallest and largest aspect ratio (width / height) of a crop, drawn log-uniformly.
+        flip: Share of the views that are flipped horizontally.
         jitter: Share of the views whose colours are jittered.
         strength: Smallest and largest factor of brightness, contrast and saturation.
         hue: Smallest and largest change of the hue, in turns.
         grey: Share of the views that are made grey.
 
     Raises:
-        ValueError: If the size, the scale or the hole cannot be.
+        ValueError: If the size, the scale or the cutout size is out of range.
     """
 
     size: int
@@ -77,12 +77,12 @@ class WeakSettings:
         rising("data.views.scale", self.scale, 0, 1)
 
     def without(self, names: Collection[str]) -> WeakSettings:
-        """The same settings without some weak views, by their names in OPTIONAL."""
+        """Returns the settings with some weak augmentations turned off, given by their names in OPTIONAL."""
         return replace(self, **{key: value for name in names for key, value in OPTIONAL[name].items()})
 
 
 def draw_views(rng: np.random.Generator, count: int, height: int, width: int, settings: WeakSettings) -> Records:
-    """Draws all that views of an image of this height and width are made of: (count,) of VIEW."""
+    """Draws the parameters of views, (count,) of VIEW, for an image of the given height and width in pixels."""
     views = np.zeros(count, VIEW)
     views["box"] = _draw_boxes(rng, count, height, width, settings)
     views["flip"] = rng.random(count) < settings.flip
@@ -98,7 +98,7 @@ def draw_views(rng: np.random.Generator, count: int, height: int, width: int, se
 
 
 def _draw_boxes(rng: np.random.Generator, count: int, height: int, width: int, settings: WeakSettings) -> Pairs:
-    """Top, left, height and width (count, 4): the first attempt that fits, or the most that does, in the middle."""
+    """Draws top, left, height and width (count, 4): the first attempt that fits, or the largest allowed centre crop."""
     area = height * width * rng.uniform(*settings.scale, (count, ATTEMPTS))
     narrow, wide = (math.log(ratio) for ratio in settings.ratio)
     ratio = np.exp(rng.uniform(narrow, wide, (count, ATTEMPTS)))
@@ -113,37 +113,37 @@ def _draw_boxes(rng: np.random.Generator, count: int, height: int, width: int, s
 
 
 def _place(rng: np.random.Generator, outer: npt.NDArray[np.int64], sides: npt.NDArray[Any]) -> Pairs:
-    """Where something of these sides (N, 2) begins that lies anywhere within the outer sides (2,)."""
+    """Draws upper left corners (N, 2) of boxes with the given sides (N, 2) within an area with outer sides (2,)."""
     begin: Pairs = np.floor(rng.random(sides.shape) * (outer - sides + 1))
     return begin
 
 
 def pack(seed: int, corner: tuple[int, int], views: Records) -> str:
-    """Writes what was drawn for one image as text.
+    """Encodes the random parameters of one image as text.
 
-    Text is what collation, pinning and the transfer leave on the host, as they do the path. The host needs to know
-    which operation comes where, and would have to wait for the device to ask it back.
+    Text stays on the host in collation, pinning and transfer, like the path. The host needs the order of operations,
+    and reading it back from the device would require synchronisation.
 
     Args:
-        seed: Of what the strong family draws, in [0, 2^63).
+        seed: Seed of the strong family, in [0, 2^63).
         corner: Row and column of the tile's upper left pixel.
-        views: What the image's V views are made of, (V,) of VIEW.
+        views: Parameters of the image's V views, (V,) of VIEW.
 
     Returns:
-        A character a byte.
+        Text with one character per byte.
     """
     return np.array((seed, corner, views), _image(len(views))).tobytes().decode("latin-1")
 
 
 def unpack(texts: Sequence[str], count: int) -> Records:
-    """Reads what was drawn for the B images of a batch.
+    """Decodes the random parameters of the B images of a batch.
 
     Args:
-        texts: What `pack` wrote, B times.
-        count: V, the number of views of an image.
+        texts: Results of `pack` for B images.
+        count: Number V of views per image.
 
     Returns:
-        (B,) records of `seed`, `corner` (2,), and `views` (V,) of VIEW.
+        Records (B,) of `seed`, `corner` (2,), and `views` (V,) of VIEW.
     """
     return np.frombuffer("".join(texts).encode("latin-1"), _image(count))
 

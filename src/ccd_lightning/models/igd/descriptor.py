@@ -1,4 +1,4 @@
-"""One of IGD's two scales: the nets on top of an encoder, their losses, and how they score."""
+"""One of IGD's two scales: the networks on top of an encoder, their losses and scores."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ccd_lightning.models.means import AddUp, Batches
 
 
 class Descriptor(nn.Module):
-    """Latents, decoder, critic and Gaussian on top of an encoder's features (Chen, Tian et al., AAAI 2022).
+    """Latent layer, decoder, critic and Gaussian on top of an encoder's features (Chen, Tian et al., AAAI 2022).
 
     Args:
-        scale: Sizes and weights.
-        features_size: F, of the encoder's features.
-        latent_size: D.
-        name: Of the option that sets the scale, for messages.
-        whitened: Whether latents are principal components, found before training, instead of learned.
+        scale: Settings of the scale.
+        features_size: Length F of the encoder's feature vectors.
+        latent_size: Number D of latents.
+        name: Name of the option that sets the scale, used in error messages.
+        whitened: Whether latents are principal components, computed before training, instead of learned.
 
     Raises:
-        UserError: If the sizes do not go together.
+        UserError: If the sizes are not compatible.
     """
 
     def __init__(self, scale: Scale, features_size: int, latent_size: int, name: str, whitened: bool = False) -> None:
@@ -39,7 +39,7 @@ class Descriptor(nn.Module):
         self.settings = scale
         self.name = name
         self.whitened = whitened
-        last = scale.size >> (len(scale.ssim_weights) - 1)  # px, the last level's side
+        last = scale.size >> (len(scale.ssim_weights) - 1)  # px, side of the last level
         self.window = min(scale.ssim_window, (last - 1) // 2 * 2 + 1)
         try:
             self.decoder = Decoder(scale.size, scale.width, latent_size).to(memory_format=torch.channels_last)
@@ -49,45 +49,46 @@ class Descriptor(nn.Module):
         except ValueError as error:
             raise UserError(f"model.{name} does not fit together: {error}.") from error
         self.latent = nn.Linear(features_size, latent_size)
-        # The centre of whitened latents is 0, which has no sign to be moved to.
+        # The centre of whitened latents is 0. It has no sign, so there is no side to move it to.
         self.gaussian = LatentGaussian(latent_size, floor=0.0 if whitened else 0.1)
 
     @property
     def views_per_image(self) -> int:
-        """How many views of an image a training step sees."""
+        """Number of views of an image in a training step."""
         return 1
 
     def training_views(
         self, images: Tensor, rng: np.random.Generator, total: int, own: Tensor, content: Tensor | None = None
     ) -> Tensor:
-        """What a training step sees.
+        """Returns the views of a training step.
 
         Args:
-            images: (B, C, H, W).
-            rng: Source of all randomness, the same on every rank.
-            total: Images in the batch of all ranks.
-            own: Places of these images in it, (B,).
-            content: Boxes of the images, (B, 4); None where all is content.
+            images: Images, (B, C, H, W).
+            rng: Random generator in the same state on every rank.
+            total: Number of images in the batch of all ranks.
+            own: Indices of these images in that batch, (B,).
+            content: Content boxes of the images, (B, 4); None if everything is content.
 
         Returns:
-            (B V, C, size, size) for V views per image: here the images themselves.
+            Views (B V, C, size, size), V per image. This class returns the images themselves.
         """
         return images
 
     def estimation_views(self, images: Tensor, content: Tensor | None = None) -> Tensor:
-        """What the latents' Gaussian is estimated from: (B, C, H, W) to (N, C, size, size), here the same."""
+        """Returns the views (N, C, size, size) from which the Gaussian is estimated; this class returns the images."""
         return images
 
     def estimate(self, features: Batches, add_up: AddUp, again: bool = True) -> str:
-        """Finds whitened latents, if nothing was estimated before, and the latents' centre and scale.
+        """Estimates the centre and scale of the latents, and on the first call the whitening if `whitened` is set.
 
         Args:
-            features: Gives batches (N, F) of the encoder's features of this process's `estimation_views`.
-            add_up: Adds a tensor of sums to those of the other processes.
-            again: Whether features have changed since they were estimated before.
+            features: Returns an iterator over batches (N, F) of the encoder's features of this process's
+                `estimation_views`.
+            add_up: Sums a tensor over all processes.
+            again: Whether the features have changed since the last estimate.
 
         Returns:
-            A warning for the user, empty where there is nothing to warn of.
+            A warning for the user, or an empty string.
         """
         warning = ""
         if self.whitened and self.gaussian.scale.isnan():
@@ -99,7 +100,7 @@ class Descriptor(nn.Module):
         return warning
 
     def _advice(self) -> str:
-        """Says that there are more latents than images have components: then s is about the same for all of them."""
+        """Returns a warning if there are more latents than components: s is then about the same for all images."""
         found, size = int(self.latent.weight.any(dim=1).sum()), self.latent.out_features
         if found >= size:
             return ""
@@ -112,21 +113,22 @@ class Descriptor(nn.Module):
     def losses(
         self, encoder: Encoder, images: Tensor, alpha: Tensor | None, partners: Callable[[Tensor], Tensor]
     ) -> dict[str, Tensor]:
-        """The terms of the loss; `critic` reaches the critic's weights alone, the others all but these.
+        """Computes the terms of the loss.
 
-        So one backward pass does for both. They are updated at once, not in turns, as in ACAI, from which the critic
-        comes (Berthelot et al., ICLR 2019).
+        `critic` has gradients only for the critic's weights, the other terms for all other weights. So one backward
+        pass is enough for both, and they are updated together and not in turns, as in ACAI (Berthelot et al., ICLR
+        2019), which introduced the critic.
 
         Args:
-            encoder: Gives the features.
-            images: (N, 3, size, size) in [0, 1].
-            alpha: (N,) in [0, 0.5], how far to interpolate; None leaves out the terms `interpolation` and `critic`.
-            partners: From the latents (N, D) to those to interpolate with.
+            encoder: Encoder that computes the features.
+            images: Images in [0, 1], (N, 3, size, size).
+            alpha: Interpolation weights in [0, 0.5], (N,). None omits the terms `interpolation` and `critic`.
+            partners: Function from the latents (N, D) to those to interpolate with.
         """
         latent = self.latent(encoder.features(images))
         between = [] if alpha is None else [igd.interpolate_latents(latent, partners(latent), alpha)]
         made = self.decoder(torch.cat([latent, *between]))
-        with torch.autocast(images.device.type, enabled=False):  # differences of near numbers
+        with torch.autocast(images.device.type, enabled=False):  # half precision is too coarse for small differences
             target = encoder.normalise(images)
             reconstruction, *interpolated = torch.split(encoder.normalise(_exact(made)), len(images))
             terms = {
@@ -142,20 +144,20 @@ class Descriptor(nn.Module):
         return terms | {"critic": igd.critic_loss(criticised[: len(images)], alpha, criticised[len(images) :])}
 
     def reconstruct(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """What the decoder makes of images (N, 3, size, size): as many, in [0, 1]."""
+        """Returns the reconstructions of images (N, 3, size, size), in the same shape and in [0, 1]."""
         made: Tensor = self.decoder(self.latent(encoder.features(images)))
         return made
 
     def score(self, encoder: Encoder, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Scores images.
 
-        Where not all is content, reconstructions are compared within the boxes alone. The latents are those of the
-        image with its margin, as the encoder sees it.
+        With content boxes, images and reconstructions are compared only inside the boxes. The latents are still those
+        of the padded image, as the encoder sees it.
 
         Args:
-            encoder: Gives the features.
-            images: (N, 3, size, size) in [0, 1].
-            content: Their boxes, (N, 4); None where all is content.
+            encoder: Encoder that computes the features.
+            images: Images in [0, 1], (N, 3, size, size).
+            content: Content boxes of the images, (N, 4); None if everything is content.
 
         Returns:
             Scores (N,) and maps (N, size, size), both >= 0.
@@ -164,7 +166,7 @@ class Descriptor(nn.Module):
         made, mask = self.decoder(latent), None
         if content is not None:
             mask = pixels_within(content, images.shape[-2:])
-            made, images = (torch.where(mask[:, None], one, 0) for one in (made, images))  # alike across the border
+            made, images = (torch.where(mask[:, None], one, 0) for one in (made, images))  # equal outside the box
         target, reconstruction = encoder.normalise(images), encoder.normalise(made)
         errors, maps = igd.reconstruction_errors(target, reconstruction, mask=mask, **self._options)
         distance = igd.ranking_score(latent, self.gaussian.centre, self.gaussian.scale)
@@ -182,5 +184,5 @@ class Descriptor(nn.Module):
 
 
 def _exact(values: Tensor) -> Tensor:
-    """The same in float32 at least, where mixed precision made them of half as many digits."""
+    """Converts values to at least float32, which mixed precision may have computed in half precision."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Gaussians of IGD's latents, and latents that are principal components."""
+"""Gaussian of IGD's latents, and latents that are principal components."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NEGLIGIBLE = 1e-6  # share of the first component's variance
 
 
 class LatentGaussian(nn.Module):
-    """Centre and scale of normal images' latents, as IGD uses them (Chen, Tian et al., AAAI 2022).
+    """Centre and scale of the latents of normal images, as in IGD (Chen, Tian et al., AAAI 2022).
 
     Args:
-        latent_size: D.
-        floor: Entries of the centre that are nearer to 0 are moved to this distance, on their side.
+        latent_size: Number D of latents.
+        floor: Minimum absolute value of the centre's entries. Smaller entries are moved to it and keep their sign.
     """
 
     centre: Tensor
@@ -30,16 +30,16 @@ class LatentGaussian(nn.Module):
 
     @torch.no_grad()
     def fit(self, latents: Batches, add_up: AddUp = lambda total: total) -> None:
-        """Estimates both from latents that are gone through twice.
+        """Estimates centre and scale in two passes over the latents.
 
             c = mean z,   sigma = mean max(1, |z - c|^2)
 
-        The paper's text leaves open whether the maximum is taken of each distance, as here, or of their mean over a
-        batch; only the former does not depend on batches.
+        The paper does not say whether the maximum is taken of each distance, as here, or of their mean over a batch.
+        Only the former does not depend on the batches.
 
         Args:
-            latents: Gives batches (N, D) of this process's latents, the same each time.
-            add_up: Adds a tensor of sums to those of the other processes.
+            latents: Returns an iterator over the batches (N, D) of this process's latents, the same each time.
+            add_up: Sums a tensor over all processes.
         """
         centre = floor_centre(mean_over(latents, lambda z: z.sum(dim=0), self.centre, add_up), self.floor)
         scale = mean_over(latents, lambda z: (z - centre).square().sum(dim=1).clamp(min=1).sum(), self.scale, add_up)
@@ -48,22 +48,23 @@ class LatentGaussian(nn.Module):
 
 
 def floor_centre(centre: Tensor, floor: float) -> Tensor:
-    """Moves entries of (D,) that are nearer to 0 than `floor` to +-floor, on their side; 0 itself stays."""
+    """Moves entries of (D,) with an absolute value below `floor` to +-floor, keeping their sign; 0 stays 0."""
     return torch.where(centre.abs() < floor, floor * centre.sign(), centre)
 
 
 @torch.no_grad()
 def whiten(layer: nn.Linear, features: Batches, add_up: AddUp = lambda total: total) -> None:
-    """Makes a linear layer give leading principal components, each of mean 0 and variance 1.
+    """Sets the weights of a linear layer to return the leading principal components with mean 0 and variance 1.
 
-    The squared length of what it gives is the squared Mahalanobis distance within these components. Those of no
-    variance to speak of, such as those beyond the number of images, are always 0. Each component's largest weight is
-    positive, so that nothing depends on how eigenvectors are found.
+    The squared norm of the output is the squared Mahalanobis distance within these components. Components with
+    negligible variance, such as those beyond the number of images, are always 0. The largest weight of each component
+    is positive, so that the result does not depend on the signs that the eigenvalue solver returns.
 
     Args:
-        layer: From F features to D <= F components.
-        features: Gives batches (N, F) of this process's features, the same each time; they are gone through twice.
-        add_up: Adds a tensor of sums to those of the other processes.
+        layer: Linear layer from F features to D <= F components.
+        features: Returns an iterator over the batches (N, F) of this process's features, the same each time. It is
+            called twice.
+        add_up: Sums a tensor over all processes.
     """
     square = layer.weight.new_zeros(layer.in_features, layer.in_features)
     mean = mean_over(features, lambda f: f.sum(dim=0), square[0], add_up)
@@ -77,11 +78,14 @@ def whiten(layer: nn.Linear, features: Batches, add_up: AddUp = lambda total: to
 
 
 def partners(latent: Tensor, own: Tensor) -> Tensor:
-    """Of each latent in the batch of all ranks the one as far from its end.
+    """Pairs each latent with the one at the mirrored position in the batch of all ranks.
 
     Args:
-        latent: (B n, D), n of each of this rank's images.
-        own: Places of this rank's images in the batch of all ranks, (B,).
+        latent: Latents of this rank's images, n per image, (B n, D).
+        own: Indices of this rank's images in the batch of all ranks, (B,).
+
+    Returns:
+        The partners of this rank's latents, (B n, D).
     """
     everyone = gather_batch(latent.reshape(len(own), -1))[0]  # (all images, n D)
     flipped = everyone.view(-1, latent.shape[1]).flip(0).view_as(everyone)

@@ -1,6 +1,6 @@
 """IGD's decoder and critic: residual blocks that double or halve the resolution.
 
-Nothing in them is normalised over a batch, so that what they make of an image depends neither on the images beside it
+They do not use batch normalisation, so that the output for an image depends neither on the other images of the batch
 nor on the number of processes.
 """
 
@@ -9,15 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-SMALLEST = 4  # px, the resolution at which the decoder begins and the critic ends
+SMALLEST = 4  # px, lowest resolution: that of the decoder's input and the critic's output
 GROUPS = 8
 
 
 def channels(size: int, width: int) -> list[int]:
-    """Channels at 4, 8, ..., `size` px: `width` at the full resolution, twice as many at each halving, at most 8 times.
+    """Returns the number of channels at 4, 8, ..., `size` px.
+
+    It is `width` at the full resolution and doubles at each halving, up to 8 times `width`.
 
     Raises:
-        ValueError: If the size is not 4 times a power of 2, at least 8, or the width not a multiple of 8.
+        ValueError: If the size is not a power of 2 of at least 8, or the width is not a multiple of 8.
     """
     levels = (size // SMALLEST).bit_length() - 1
     if levels < 1 or SMALLEST << levels != size:
@@ -28,7 +30,7 @@ def channels(size: int, width: int) -> list[int]:
 
 
 class UpBlock(nn.Module):
-    """(B, inputs, h, w) to (B, outputs, 2h, 2w)."""
+    """Residual block from (B, inputs, h, w) to (B, outputs, 2h, 2w)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class UpBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """(B, inputs, h, w) to (B, outputs, h/2, w/2)."""
+    """Residual block from (B, inputs, h, w) to (B, outputs, h/2, w/2)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -70,12 +72,12 @@ class DownBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From latents (B, D) to images (B, 3, size, size) in [0, 1].
+    """Decodes latents (B, D) to images (B, 3, size, size) in [0, 1].
 
     Args:
-        size: Of the images in pixels, 4 times a power of 2.
-        width: Channels at the full resolution, a multiple of 8.
-        latent_size: D.
+        size: Side of the images in pixels, a power of 2 of at least 8.
+        width: Number of channels at the full resolution, a multiple of 8.
+        latent_size: Number D of latents.
     """
 
     def __init__(self, size: int, width: int, latent_size: int) -> None:
@@ -88,18 +90,18 @@ class Decoder(nn.Module):
         )
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Draws the images."""
+        """Decodes latents (B, D)."""
         grid = self.first(latent).unflatten(1, (-1, SMALLEST, SMALLEST))
         images: Tensor = self.last(self.blocks(grid))
         return images
 
 
 class Critic(nn.Module):
-    """From images (B, 3, size, size) to a number each (B,): the decoder's blocks, mirrored.
+    """Maps images (B, 3, size, size) to one number each (B,); its architecture mirrors the decoder.
 
     Args:
-        size: Of the images in pixels, 4 times a power of 2.
-        width: Channels at the full resolution, a multiple of 8.
+        size: Side of the images in pixels, a power of 2 of at least 8.
+        width: Number of channels at the full resolution, a multiple of 8.
     """
 
     def __init__(self, size: int, width: int) -> None:
@@ -110,5 +112,5 @@ class Critic(nn.Module):
         self.last = nn.Sequential(nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(last * SMALLEST**2, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Guesses how far the images are interpolated."""
+        """Predicts the interpolation weights of the images."""
         return torch.squeeze(self.last(self.blocks(self.first(images))), dim=1)

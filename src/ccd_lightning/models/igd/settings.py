@@ -1,4 +1,4 @@
-"""What IGD can be told: what its scales look at, how their scores are weighed, and how it is trained."""
+"""Settings of IGD: its two scales, the weights of their scores, and its training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ccd_lightning.ranges import at_least, refuse, within
 
 @dataclass
 class Scale:
-    """What a scale looks at, and how its score and map are weighed.
+    """Size of a scale, and weights of its score and map.
 
     Attributes:
         size: Side of the reconstructed image or window, in pixels: 8, 16, ..., 512.
@@ -38,7 +38,7 @@ class Scale:
 
 @dataclass
 class WindowScale(Scale):
-    """The local scale, which looks through windows.
+    """Settings of the local scale, which uses windows.
 
     Attributes:
         stride: Distance between neighbouring windows in scoring, in pixels.
@@ -76,10 +76,10 @@ class Training:
 
 
 def check(whole: Scale, local: WindowScale, training: Training) -> None:
-    """Refuses settings that are out of range or do not go together.
+    """Checks that settings are in range and compatible.
 
     Raises:
-        UserError: It names the option.
+        UserError: If a setting is invalid. The message names the option.
     """
     least = {"weight": 0, "windows_per_image": 1, "chunk_size": 1, "stride": 1, "ssim_window": 1}
     for name, scale in (("global_scale", whole), ("local_scale", local)):
@@ -115,14 +115,14 @@ def check(whole: Scale, local: WindowScale, training: Training) -> None:
 
 
 def check_image_size(size: Sequence[int], scale: Scale) -> None:
-    """Refuses images that are not of the global scale's size.
+    """Checks that images have the size of the global scale.
 
     Args:
-        size: Height and width, in pixels.
-        scale: The global one.
+        size: Height and width of the images in pixels.
+        scale: Settings of the global scale.
 
     Raises:
-        UserError: If they are not.
+        UserError: If the sizes differ.
     """
     height, width = size
     if height != width:
@@ -138,5 +138,5 @@ def check_image_size(size: Sequence[int], scale: Scale) -> None:
 
 
 def plain(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass, or of what it became in a checkpoint."""
+    """Returns the fields of a dataclass, or of the mapping that a checkpoint stores instead, as a dict."""
     return asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else dict(settings)

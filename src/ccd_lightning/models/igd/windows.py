@@ -1,4 +1,4 @@
-"""IGD's local scale, which takes images apart into windows and puts them together again."""
+"""IGD's local scale, which splits images into windows and merges the results."""
 
 from __future__ import annotations
 
@@ -15,53 +15,54 @@ from ccd_lightning.transforms.patches import coverage, fold_windows, windows
 
 
 class WindowDescriptor(Descriptor):
-    """A descriptor of windows, which scores an image by the least normal one.
+    """A descriptor of windows; the score of an image is that of its most abnormal window.
 
     Args:
-        scale: Sizes and weights.
-        features_size: F, of the encoder's features.
-        latent_size: D.
-        name: Of the option that sets the scale, for messages.
-        whitened: Whether latents are principal components, found before training, instead of learned.
+        scale: Settings of the scale.
+        features_size: Length F of the encoder's feature vectors.
+        latent_size: Number D of latents.
+        name: Name of the option that sets the scale, used in error messages.
+        whitened: Whether latents are principal components, computed before training, instead of learned.
     """
 
     settings: WindowScale
 
     @property
     def views_per_image(self) -> int:
-        """How many windows of an image a training step sees."""
+        """Number of windows of an image in a training step."""
         return self.settings.windows_per_image
 
     def training_views(
         self, images: Tensor, rng: np.random.Generator, total: int, own: Tensor, content: Tensor | None = None
     ) -> Tensor:
-        """Windows drawn among those that are scored: (B V, C, size, size), those of the first image first."""
+        """Draws V windows of each image from those that are scored: (B V, C, size, size), ordered by image."""
         grid = self._windows(images)
         rows, columns = grid.shape[1:3]
         chosen = rng.integers(rows * columns, size=(total, self.views_per_image))
         place = torch.from_numpy(chosen).to(images.device)[own]
-        if (shown := self._shown(images, content)) is not None:  # those of content alone, in their order
+        if (shown := self._shown(images, content)) is not None:  # only windows with content, in order
             order = (~shown.flatten(1)).to(torch.uint8).argsort(dim=1, stable=True)
             place = order.gather(1, place % shown.sum(dim=(1, 2))[:, None])
         image = torch.arange(len(images), device=images.device)[:, None]
         return grid[image, place // columns, place % columns].flatten(0, 1)
 
     def estimation_views(self, images: Tensor, content: Tensor | None = None) -> Tensor:
-        """All windows of images (B, C, H, W) that are scored, (N, C, size, size).
+        """Returns all windows of images (B, C, H, W) that are scored, (N, C, size, size).
 
-        Tiles would do with fewer, but to their Gaussian a window that lies across two of them can look abnormal.
+        Non-overlapping tiles would be fewer. But with a Gaussian estimated from tiles, a window across two of them can
+        look abnormal.
         """
         shown = self._shown(images, content)
         return self._windows(images).flatten(0, 2) if shown is None else self._windows(images)[shown]
 
     def score(self, encoder: Encoder, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The highest of the windows' scores (B,), and their maps (B, H, W) averaged where they overlap.
+        """Returns the highest score of the windows (B,), and their maps (B, H, W), averaged where windows overlap.
 
-        Windows whose middle is no content have no score. Those across its border see the margin, as the encoder does.
+        Windows whose centre is not content get no score. Windows across the border of the content include padding.
 
-        No more than `chunk_size` windows, or a row, are scored at once, but for an exported graph: of a batch whose
-        size is open it cannot tell how many chunks there are. Row by row it would hold the model once for each row of
-        the grid: at 256 px 2.4 GB instead of 0.9 for one image, and 20 times as long to export.
+        At most `chunk_size` windows, or one row, are scored at once. An exported graph scores all windows at once: with
+        a dynamic batch size the number of chunks is unknown, and row by row the graph would contain the model once per
+        row of the grid: at 256 px 2.4 GB instead of 0.9 GB for one image, and an export that takes 20 times as long.
         """
         grid = self._windows(images)
         at_once = max(1, self.settings.chunk_size // (grid.shape[1] * grid.shape[2]))
@@ -74,7 +75,7 @@ class WindowDescriptor(Descriptor):
         return torch.where(shown, found, 0).amax(dim=(1, 2)), maps
 
     def _shown(self, images: Tensor, content: Tensor | None) -> Tensor | None:
-        """Which windows have content in their middle, (B, rows, columns) bool; None for all."""
+        """Returns which windows have content at their centre, (B, rows, columns) bool; None for all."""
         if content is None:
             return None
         size, stride = self.settings.size, self.settings.stride
@@ -82,9 +83,10 @@ class WindowDescriptor(Descriptor):
         return within(content, Grid(stride, (size - 1) / 2), counts, images.shape[-2:])
 
     def _score(self, encoder: Encoder, grid: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (B, rows, columns) and sums of maps (B, H, W) of windows (B, rows, columns, C, size, size).
+        """Scores windows (B, rows, columns, C, size, size), a few rows at a time.
 
-        Some rows are scored at once.
+        Returns:
+            Scores (B, rows, columns), and the sums of the windows' maps (B, H, W).
         """
         (count, rows, columns), size, stride = grid.shape[:3], self.settings.size, self.settings.stride
         maps = grid.new_zeros(count, (rows - 1) * stride + size, (columns - 1) * stride + size)
@@ -98,19 +100,19 @@ class WindowDescriptor(Descriptor):
         return torch.cat(found, dim=1), maps
 
     def reconstruct(self, encoder: Encoder, images: Tensor) -> Tensor:
-        """What the decoder makes of the windows of images (B, 3, H, W), averaged where they overlap: as many."""
+        """Reconstructs images (B, 3, H, W) window by window; overlapping reconstructions are averaged."""
         grid = self._windows(images)
         reconstruct, parts = super().reconstruct, torch.split(grid.flatten(0, 2), self.settings.chunk_size)
         made = torch.cat([reconstruct(encoder, part) for part in parts]).view(grid.shape)
-        whole = fold_windows(made.movedim(3, 1).flatten(0, 1), self.settings.stride)  # a channel is as good as an image
+        whole = fold_windows(made.movedim(3, 1).flatten(0, 1), self.settings.stride)  # channels are folded like images
         return whole.view_as(images) / self._times(images)
 
     def _windows(self, images: Tensor) -> Tensor:
-        """(B, rows, columns, C, size, size)."""
+        """Splits images into windows (B, rows, columns, C, size, size)."""
         return windows(images, self.settings.size, self.settings.stride)
 
     def _times(self, images: Tensor) -> Tensor:
-        """How many windows each pixel lies in, (H, W)."""
+        """Returns the number of windows that cover each pixel, (H, W)."""
         size, stride = self.settings.size, self.settings.stride
         down, across = (coverage(length, size, stride).to(images) for length in images.shape[-2:])
         return down[:, None] * across
