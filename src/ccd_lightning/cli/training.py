@@ -69,7 +69,7 @@ def run_training(words: list[str]) -> int:
             raise
         except ValueError as error:
             if (told := users_mistake(error)) or "Does not validate against" in str(error):
-                raise told or UserError(explain(str(error))) from error
+                raise told or UserError(explain(str(error), error, words)) from error
             raise
 
 
