@@ -69,3 +69,7 @@ def test_a_module_that_cannot_be_found(
 def test_numbers_are_not_taken_for_modules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*fit("ccd_lightning.modules.padim")[:1], "--model", "PaDiM", "--model.quantile", "a.b"]) == 2
     assert "model.quantile is a.b, but must be a number" in capsys.readouterr().err
+
+
+def test_trust_is_not_for_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--trust is for commands that take their config from a checkpoint" in attempt(["fit", "--trust"], capsys)

@@ -63,7 +63,7 @@ def describe_class(name: str, base: type) -> str:
         classes = sorted(_classes(sys.modules[module], base))
         return f"{module} has no class {attribute}" + f"; it has {', '.join(classes)}" * bool(classes)
     if inspect.isabstract(found):
-        methods = sorted(found.__abstractmethods__)
+        methods = sorted(getattr(found, "__abstractmethods__", ()))
         return f"{name} does not define {', '.join(methods)}, as subclasses of {_definer(found, methods[0])} must"
     return ""
 

@@ -44,6 +44,8 @@ def run_training(words: list[str]) -> int:
     """
     _quieten()
     trust, words = OPTION in words, [word for word in words if word != OPTION]
+    if trust and words[0] == "fit":
+        raise UserError(f"{OPTION} is for commands that take their config from a checkpoint. Leave it out of ccd fit.")
     images = None
     if words[0] == "predict" and {"-h", "--help"} & set(words):
         print(PREDICT_HELP)
@@ -54,7 +56,7 @@ def run_training(words: list[str]) -> int:
         raise UserError(f"{option} is set by {LINKED[option]}: give that one instead.")
     with tempfile.TemporaryDirectory() as folder:
         words = _epochs_before_steps(find_configs(words))
-        words = resolve(words, Path(folder), trust)
+        words = resolve(words, Path(folder), trust, bool(images))
         _refuse_bytes(words)
         try:
             with naming_failures(_place(words)):

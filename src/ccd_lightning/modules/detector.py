@@ -211,8 +211,14 @@ class OneClassDetector(LightningModule, ABC):
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Scores a batch in validation, test and predict; returns `scores` (B,) and `maps` (B, H, W)."""
+        images = batch["image"]
         with self.full_precision():
-            scores, maps = self(batch["image"], batch.get("content"))
+            scores, maps = self(images, batch.get("content"))
+        if scores.shape != images.shape[:1] or maps.shape != (len(images), *images.shape[-2:]):
+            raise TypeError(
+                f"{type(self).__name__}.score returned scores {tuple(scores.shape)} and maps {tuple(maps.shape)} for"
+                f" images {tuple(images.shape)}; expected scores (B,) and maps (B, H, W)"
+            )
         return {"scores": scores, "maps": maps}
 
     def full_precision(self) -> torch.autocast:
