@@ -30,9 +30,9 @@ def test_a_detector_that_is_too_large_is_refused_before_an_image_is_read(
     words = ["--data.root", "images", "--model.encoder.weights", "null", "--data.size", "2048"]
     words += ["--model.channels=100", "--model.features.positions=0"]
     assert main(["fit", "--config", str(CONFIGS / "padim_folder.yaml"), *words]) == 2
-    told = capsys.readouterr().err
-    assert "PaDiM of 100 channels on images of 2048 px (checkpoint: 5.3 GB), memory: 32 GB are needed" in told
-    assert "8 GB are available. --model.channels 50 fits" in told
+    message = capsys.readouterr().err
+    assert "PaDiM of 100 channels on images of 2048 px (checkpoint: 5.3 GB), memory: 32 GB are needed" in message
+    assert "8 GB are available. --model.channels 50 fits" in message
     assert not Path("runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""Ranges of options: what is in one passes, and what is not is told with the option and the range."""
+"""Ranges of options: what is in one passes, and what is not is reported with the option and the range."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ RANGES: dict[str, tuple[Callable[..., None], tuple[Any, ...], tuple[Any, ...]]] 
 }
 
 
-@pytest.mark.parametrize("told", RANGES)
-def test_what_is_in_a_range_passes_and_what_is_not_is_told(told: str) -> None:
-    check, good, bad = RANGES[told]
+@pytest.mark.parametrize("message", RANGES)
+def test_what_is_in_a_range_passes_and_what_is_not_is_told(message: str) -> None:
+    check, good, bad = RANGES[message]
     for value in good:
         check("model.option", value)
     for value in (*bad, *NONE):
-        with pytest.raises(UserError, match=rf"^model\.option is .+, but must be {told}\.$"):
+        with pytest.raises(UserError, match=rf"^model\.option is .+, but must be {message}\.$"):
             check("model.option", value)
 
 

@@ -43,8 +43,8 @@ def newest_run(root: Path = ROOT) -> Path:
                 f" checkpoint: --ckpt_path {quote(str(runs[0]))}."
             )
         begun = newest_begun(root)
-        way_out = how_to_go_on(begun) if begun else f"Make one: {FIRST}"
-        raise UserError(f"{root}: no finished run in this folder. {way_out}")
+        advice = how_to_resume(begun) if begun else f"Make one: {FIRST}"
+        raise UserError(f"{root}: no finished run in this folder. {advice}")
     return max(finished, key=lambda run: (finished[run], str(run)))
 
 
@@ -94,15 +94,15 @@ def _recorded(root: Path) -> Iterator[Path]:
     return (path.parent for path in root.glob(f"*/*/{RECORD}") if path.parent.name != LATEST)
 
 
-def how_to_go_on(run: Path | str) -> str:
+def how_to_resume(run: Path | str) -> str:
     """Returns the advice to resume a run, with the command."""
     return f"Resume with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
 
 
-def way_out(folder: str | None) -> str:
+def resume_hint(folder: str | None) -> str:
     """Returns the advice to resume the run in a folder; empty if it has no checkpoint to resume from."""
     if folder and (Path(folder) / CHECKPOINTS / "last.ckpt").is_file():
-        return how_to_go_on(os.path.relpath(folder))
+        return how_to_resume(os.path.relpath(folder))
     return ""
 
 

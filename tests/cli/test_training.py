@@ -235,10 +235,10 @@ def test_own_images(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_fit_names_the_next_command(workspace: Path) -> None:
-    told = json.loads((workspace / "told.json").read_text())
+    outputs = json.loads((workspace / "output.json").read_text())
     following = "ccd fit --config neighbours_synthetic --data.size 64"
-    assert told["fit ccd_synthetic"].endswith(f"\nNext: {following}\n")
-    assert told["fit padim_synthetic"].endswith("\nThe run is in runs/padim_synthetic/version_0\nNext: ccd test\n")
+    assert outputs["fit ccd_synthetic"].endswith(f"\nNext: {following}\n")
+    assert outputs["fit padim_synthetic"].endswith("\nThe run is in runs/padim_synthetic/version_0\nNext: ccd test\n")
 
 
 def test_family_is_chosen_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,12 +332,12 @@ def test_some_masks_are_enough_for_pixel_metrics(workspace: Path, capsys: pytest
         (workspace / f"data/synthetic_colonoscopy/ground_truth/polyp_{kind}/0000.png").unlink()
     capsys.readouterr()
     assert main(["test", "--ckpt_path", "runs/padim_synthetic"]) == 0
-    told = "Pixel metrics are of 4 of the 6 abnormal images, those with a mask, and of all normal ones."
-    assert told in capsys.readouterr().out
+    message = "Pixel metrics are of 4 of the 6 abnormal images, those with a mask, and of all normal ones."
+    assert message in capsys.readouterr().out
     found = metrics("runs/padim_synthetic/latest")
     assert (found["data"]["masks"], found["data"]["abnormal"]) == (4, 6)
     assert found["metrics"]["image/auroc"] == whole["metrics"]["image/auroc"]
     assert 0 < found["metrics"]["pixel/auroc"] != whole["metrics"]["pixel/auroc"]
-    assert told in Path("runs/padim_synthetic/latest/report.html").read_text()
+    assert message in Path("runs/padim_synthetic/latest/report.html").read_text()
     assert main(["compare", "runs/padim_synthetic"]) == 0
-    assert told in capsys.readouterr().out
+    assert message in capsys.readouterr().out

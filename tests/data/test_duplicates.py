@@ -23,7 +23,7 @@ def manifest(root: Path, train: list[Path], test: list[Path]) -> Manifest:
 
 
 @pytest.mark.parametrize(
-    ("turn", "told"),
+    ("turn", "message"),
     [
         (None, "are the same image"),
         (Image.Transpose.FLIP_LEFT_RIGHT, "are the same image mirrored"),
@@ -33,7 +33,7 @@ def manifest(root: Path, train: list[Path], test: list[Path]) -> Manifest:
     ],
 )
 def test_copies_saved_again_mirrored_or_turned_are_found(
-    turn: Image.Transpose | None, told: str, tmp_path: Path
+    turn: Image.Transpose | None, message: str, tmp_path: Path
 ) -> None:
     for index in range(4):
         frame(index).save(tmp_path / f"{index}.png")
@@ -42,7 +42,7 @@ def test_copies_saved_again_mirrored_or_turned_are_found(
     train, test = [tmp_path / f"{index}.png" for index in (0, 1, 2)], [tmp_path / "3.png", tmp_path / "copy.jpg"]
     infos = {path: inspect(path) for path in train + test}
     (pair,) = copies(manifest(tmp_path, train, test), infos)
-    assert (pair.train, pair.test, pair.reason) == (train[2], test[1], told)
+    assert (pair.train, pair.test, pair.reason) == (train[2], test[1], message)
     assert pair.is_leak
     assert pair.similarity >= COPY
 

@@ -89,12 +89,12 @@ def test_a_manifest_of_the_inner_folder_is_found_from_the_outer_one(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("good", "there are no abnormal test images"), ("lesion", "there are no normal test images")]
+    ("kind", "message"), [("good", "there are no abnormal test images"), ("lesion", "there are no normal test images")]
 )
-def test_a_test_of_one_sort_is_told_before_the_fit(kind: str, told: str, tmp_path: Path) -> None:
+def test_a_test_of_one_sort_is_told_before_the_fit(kind: str, message: str, tmp_path: Path) -> None:
     pictures(tmp_path, train__good=8)
     pictures(tmp_path, **{f"test__{kind}": 3})
-    with pytest.warns(UserWarning, match=told):
+    with pytest.warns(UserWarning, match=message):
         Folder(str(tmp_path), size=32).setup("fit")
     (finding,) = check(read_layout(tmp_path)[0]).findings
     assert (finding.level, finding.topic) == ("warning", "test set without normal or without abnormal images")

@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["a/*"], ["a/1.png", "a/2.JPG", "a/deep/er/3.png", "a/masks/7.png"]),  # asked for, by the pattern
         (["**/*.png"], ["a/1.png", "a/deep/er/3.png", "a/masks/7.png", "b/1.png", "b/x[1].png", "ä ö/ü.png"]),
         (["b/x[1].png"], ["b/x[1].png"]),
-        (["a/notes.txt"], ["a/notes.txt"]),  # named: told to be unreadable later on
+        (["a/notes.txt"], ["a/notes.txt"]),  # named: reported as unreadable later
     ],
 )
 def test_what_is_found(place: Path, places: list[str], expected: list[str]) -> None:

@@ -160,7 +160,7 @@ def one_step_before() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"weights": "imagenet", "freeze": 5}, r"freeze is 5, but must be from 0 to 4: the last of .* 5 levels"),
         ({"weights": "imagenet", "freeze": -1}, "freeze is -1, but must be from 0 to 4"),
@@ -171,8 +171,8 @@ def one_step_before() -> dict[str, torch.Tensor]:
         ({"batch_norm": "keep"}, "batch_norm is keep, but there are no weights to keep"),
     ],
 )
-def test_impossible_settings_are_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=f"model.encoder.{told}"):
+def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"model.encoder.{message}"):
         CCD(TrainedEncoderConfig(**options))
 
 

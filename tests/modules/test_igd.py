@@ -400,7 +400,7 @@ def test_instances_share_no_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"global_scale": Scale(48, 8)}, r"model\.global_scale\.size is 48, but must be a power of 2"),
         (
@@ -439,8 +439,8 @@ def test_instances_share_no_settings() -> None:
         ({"local_scale": WindowScale(32, 8, 0.0), "global_scale": Scale(64, 8, 0.0)}, "not both be 0"),
     ],
 )
-def test_settings_that_do_not_go_together(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_settings_that_do_not_go_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         small(**changes)
 
 

@@ -51,7 +51,7 @@ class Case:
 
 
 def check(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    """Runs the command of a case, and sees that the mistake is told as it has to be.
+    """Runs the command of a case, and checks that the error is reported as it should be.
 
     The exit code is right, the message has at most two sentences, which name the culprit and the way out, nothing else
     fills the screen, it takes seconds, and there is nothing new that a later command would read.

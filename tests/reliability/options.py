@@ -224,8 +224,10 @@ OTHERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 def _said(option: str, value: str) -> tuple[str, ...]:
     shown = value.strip("'").replace(".nan", "nan").replace(".inf", "inf")
-    told = shown.startswith(("[", "{")) or option.startswith("trainer.")  # which Lightning checks, or in another form
-    return (option,) if told else (option, shown)
+    reworded = shown.startswith(("[", "{")) or option.startswith(
+        "trainer."
+    )  # which Lightning checks, or in another form
+    return (option,) if reworded else (option, shown)
 
 
 def _case(kind: str, option: str, value: str, place: int) -> Case:

@@ -52,8 +52,8 @@ def test_a_kind_that_is_no_name_of_a_folder(
     monkeypatch.chdir(here)
     file = table(folder, kind.format(tmp_path))
     before = set(tmp_path.rglob("*"))
-    told = attempt(["data", "prepare", "--root", str(file), "--copy", "copied", "--output", "o.csv"], capsys)
-    assert "cannot be the name of a folder" in told
+    message = attempt(["data", "prepare", "--root", str(file), "--copy", "copied", "--output", "o.csv"], capsys)
+    assert "cannot be the name of a folder" in message
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -130,8 +130,8 @@ def test_what_is_no_regular_file_is_never_waited_for(
     Path(path).unlink(missing_ok=True)
     SPECIAL[kind](Path(path))
     codes = (0, 2) if kind == "folder" and place != "config" else codes  # a folder is no image, and no mask
-    told = attempt(words, capsys, codes)
-    assert "Traceback" not in told
+    message = attempt(words, capsys, codes)
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "manifest.csv"])
@@ -257,9 +257,9 @@ DOCTORED: dict[str, tuple[Doctor, str]] = {
 
 @pytest.mark.parametrize("name", DOCTORED)
 def test_doctored_checkpoints(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change, told = DOCTORED[name]
+    change, message = DOCTORED[name]
     doctored(change)
-    assert told in attempt("test --ckpt_path x.ckpt", capsys)
+    assert message in attempt("test --ckpt_path x.ckpt", capsys)
     assert not Path("data/new").exists()
 
 
@@ -291,7 +291,7 @@ def test_names_are_no_commands_to_the_terminal(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (folder / "train/good/\x1b]0;title\x07.png").write_bytes(b"no image")
-    told = attempt(
+    message = attempt(
         ["fit", "--config", "padim_folder", "--data.root", str(folder), "--model.encoder.weights=null"], capsys
     )
-    assert "\\x1b]0;title\\x07.png: cannot be decoded" in told
+    assert "\\x1b]0;title\\x07.png: cannot be decoded" in message

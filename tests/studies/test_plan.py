@@ -56,9 +56,9 @@ def test_every_shipped_study_s_options_are_known(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = main(["study", name, "--dry", "--seeds", "0", "--data_root", "nowhere"])
-    told = capsys.readouterr()
-    assert "runs to do, 0 done" in told.out
-    assert (code, "no such folder" in told.err) == ((0, False) if name == "synthetic" else (2, True))
+    message = capsys.readouterr()
+    assert "runs to do, 0 done" in message.out
+    assert (code, "no such folder" in message.err) == ((0, False) if name == "synthetic" else (2, True))
 
 
 def test_the_published_study_uses_each_set_s_own_configs() -> None:

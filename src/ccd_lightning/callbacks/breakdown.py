@@ -134,11 +134,11 @@ def _explain(trainer: Trainer, module: LightningModule, first: int, what: str, s
     ways += ["--trainer.gradient_clip_val 1"] * bool(trainer.optimizers)
     ways += ["--trainer.precision 32-true"] * (not str(trainer.precision).startswith(("32", "64")))
     ways = ways or ["another encoder (--model.encoder.weights)"]
-    way_out = f"Start a new run with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}."
+    advice = f"Start a new run with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}."
     folders = [Path(str(found)) for one in trainer.checkpoint_callbacks if (found := getattr(one, "dirpath", None))]
     kept = max((file for folder in folders for file in folder.glob("*.ckpt")), key=os.path.getmtime, default=None)
     before = f"; {os.path.relpath(kept)} is from before" if kept else ""
-    return f"{message}, so training was stopped{before}. {way_out}"
+    return f"{message}, so training was stopped{before}. {advice}"
 
 
 def _circumstances(shown: _Shown | None) -> str:

@@ -76,13 +76,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        return _tell(error)
+        return _print_error(error)
     except (OSError, MemoryError, RuntimeError) as error:
         from ccd_lightning.cli.failures import failure
 
-        if debug or not (told := failure(error)):
+        if debug or not (failed := failure(error)):
             raise
-        return _tell(told)
+        return _print_error(failed)
     except KeyboardInterrupt as interrupt:
         print(f"ccd: interrupted. {interrupt}".strip(), file=sys.stderr)
         return 130
@@ -91,7 +91,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 143
 
 
-def _tell(error: UserError) -> int:
+def _print_error(error: UserError) -> int:
     """Prints an error message and returns its exit code."""
     # A worker process wraps its error in a traceback as text; the message is at its end.
     text = str(error).rpartition("UserError: ")[2].strip()

@@ -63,7 +63,7 @@ def _list(arguments: argparse.Namespace) -> None:
         place: Path = arguments.root / name
         try:
             manifest, layout = read_layout(place) if place.exists() else (None, "")
-            message = describe(manifest, layout) if manifest else "not there"
+            message = describe(manifest, layout) if manifest else "not found"
         except UserError as error:
             message = str(error).splitlines()[0].removeprefix(f"{place}: ")
         print(f"{place!s:28} --config ccd_{config}, padim_{config} or igd_{config}\n  {message}")
@@ -103,12 +103,12 @@ def _check(arguments: argparse.Namespace) -> None:
     if not errors:
         print(message)
         return
-    way_out = "fix these files, or leave them out"
+    advice = "fix these files, or leave them out"
     if any(pair.is_leak for pair in result.pairs):
-        way_out += (
+        advice += (
             f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
         )
-    raise UserError(f"{arguments.root}: {message}. These errors would make training or testing invalid: {way_out}.")
+    raise UserError(f"{arguments.root}: {message}. These errors would make training or testing invalid: {advice}.")
 
 
 def _print_findings(result: Check) -> None:

@@ -25,7 +25,7 @@ from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.next_steps import class_path, record_run
 from ccd_lightning.cli.parser_errors import explain_trainer
 from ccd_lightning.cli.predicting import images_to_predict
-from ccd_lightning.cli.resume import check_complete, go_on_with_last, keep_networks
+from ccd_lightning.cli.resume import check_complete, keep_networks, resume_last
 from ccd_lightning.cli.saved_config import check_split, refuse_other_run, refuse_trained
 from ccd_lightning.cli.trainer_ranges import check_trainer
 from ccd_lightning.commands import expand
@@ -191,7 +191,7 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         check_trainer(config["trainer"], str(self.subcommand))
         if self.subcommand == "fit" and config["ckpt_path"] == "last":
-            go_on_with_last(config)
+            resume_last(config)
         if config["ckpt_path"]:
             config["ckpt_path"] = str(expand(config["ckpt_path"]))
             config["weights_only"] = True  # so that a checkpoint cannot run code
@@ -201,12 +201,12 @@ class CLI(LightningCLI):
         """Fits the model. After Ctrl-C, on which Lightning exits, or SIGTERM, the message states how to resume."""
         folder = self.trainer.log_dir if self.trainer.is_global_zero else None  # later, other ranks may be gone
         try:
-            with naming_failures(folder, lambda: runs.way_out(folder)):
+            with naming_failures(folder, lambda: runs.resume_hint(folder)):
                 self.trainer.fit(model, **kwargs)
         except SystemExit as stop:
             if not self.trainer.interrupted:
                 raise
-            raise KeyboardInterrupt(runs.way_out(folder)) from stop
+            raise KeyboardInterrupt(runs.resume_hint(folder)) from stop
         except TrainingBroken as stop:
             if not self.trainer.is_global_zero:
                 raise SystemExit(0) from stop  # the first rank reports it, as below
@@ -214,7 +214,7 @@ class CLI(LightningCLI):
         except Terminated as stop:
             if not self.trainer.is_global_zero:
                 raise SystemExit(0) from stop  # any other code makes Lightning kill the first rank, which reports it
-            raise Terminated(runs.way_out(folder)) from stop
+            raise Terminated(runs.resume_hint(folder)) from stop
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         """Tests the model. Lightning does not print the metrics, because the report does."""

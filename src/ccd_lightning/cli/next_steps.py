@@ -94,11 +94,11 @@ def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource
     latest = run.parent / runs.LATEST
     if latest.is_symlink() or not latest.exists():
         atomic_link(latest, run.name)
-    few = _worth(cli.model)
+    few = _threshold_note(cli.model)
     print(f"\n{few}The run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
 
 
-def _worth(model: LightningModule) -> str:
+def _threshold_note(model: LightningModule) -> str:
     """Returns a note on a detector's threshold if few images were held out."""
     if not isinstance(model, OneClassDetector) or bool(model.threshold.isnan()):
         return ""

@@ -56,7 +56,7 @@ DEVICES = {  # Lightning's messages about devices, and what to do
     "torch_xla": "trainer.accelerator is tpu, which needs torch_xla. Give --trainer.accelerator cpu or gpu.",
     "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
     " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
-    "But your machine only has": "trainer.devices: {told}. Ask for fewer with --trainer.devices.",
+    "But your machine only has": "trainer.devices: {text}. Ask for fewer with --trainer.devices.",
 }
 TRAINER = tuple(name for name in inspect.signature(Trainer).parameters if name != "self")
 GROUPS: dict[str, Any] = {
@@ -83,8 +83,8 @@ def explain(message: str, error: BaseException | None = None, words: Sequence[st
     Returns:
         One or two sentences.
     """
-    if told := users_mistake(error):
-        return str(told)
+    if user_error := users_mistake(error):
+        return str(user_error)
     if own := re.search(OUT_OF_RANGE, message, re.MULTILINE):
         return own[1]
     if found := re.match(r"argument (--[\w.]+): expected one argument", message):
@@ -115,12 +115,12 @@ def explain(message: str, error: BaseException | None = None, words: Sequence[st
 
 def explain_trainer(message: str) -> str:
     """Explains Lightning's error about an invalid trainer, and adds a fix if it gives none."""
-    told = " ".join(message.split())
-    if sentence := next((sentence for part, sentence in DEVICES.items() if part in told), None):
-        return sentence.format(told=told)
-    names = sorted((found.start(), name) for name in TRAINER if (found := re.search(rf"\b{name}\b", told)))
+    text = " ".join(message.split())
+    if sentence := next((sentence for part, sentence in DEVICES.items() if part in text), None):
+        return sentence.format(text=text)
+    names = sorted((found.start(), name) for name in TRAINER if (found := re.search(rf"\b{name}\b", text)))
     option = f"trainer.{names[0][1]}" if names else "trainer"
-    first = re.split(r"(?<=[.!]) (?=[A-Z])", told)[0].rstrip(".")
+    first = re.split(r"(?<=[.!]) (?=[A-Z])", text)[0].rstrip(".")
     return f"{option}: {first}. Give --{option} another value, or leave it out."
 
 

@@ -65,7 +65,7 @@ def resolve(words: list[str], folder: Path, trust: bool = False) -> list[str]:
     return [command, "--config", str(config), "--ckpt_path", str(checkpoint), *rest]
 
 
-def go_on_with_last(config: Namespace) -> None:
+def resume_last(config: Namespace) -> None:
     """Replaces `--ckpt_path last` by the newest run with this name. If it has no checkpoint, a new run is started.
 
     Args:

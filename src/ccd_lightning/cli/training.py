@@ -64,12 +64,12 @@ def run_training(words: list[str]) -> int:
         except MisconfigurationException as error:
             raise UserError(explain_trainer(str(error))) from error
         except RuntimeError as error:
-            if told := misfit(error, words):
-                raise told from error
+            if user_error := misfit(error, words):
+                raise user_error from error
             raise
         except ValueError as error:
-            if (told := users_mistake(error)) or "Does not validate against" in str(error):
-                raise told or UserError(explain(str(error))) from error
+            if (user_error := users_mistake(error)) or "Does not validate against" in str(error):
+                raise user_error or UserError(explain(str(error))) from error
             raise
 
 

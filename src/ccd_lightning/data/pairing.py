@@ -180,6 +180,6 @@ def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
         message = f"the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
         yield Flaw(mask, f"{message} Export the mask at the size of the image.")
     elif all(map(is_volume, files := (split_page(mask)[0], split_page(image)[0]))) and (
-        message := nifti.tell_place(*files)
+        message := nifti.describe_misalignment(*files)
     ):
         yield Flaw(mask, message)

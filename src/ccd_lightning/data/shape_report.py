@@ -31,12 +31,12 @@ def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocess
         parts.append(f"cropped to their content (data.crop auto; {np.median(shares):.0%} of an image in the median)")
     how = {"squash": "squashed", "letterbox": "letterboxed", "crop": "cropped in the middle and brought"}
     height, width = preprocessing.shape
-    told = f"{how[preprocessing.fit]} to {width} x {height} px"
+    resized = f"{how[preprocessing.fit]} to {width} x {height} px"
     if preprocessing.fit == "squash" and stretch >= STRETCH:
-        told += f", which stretches them by {stretch:.2f} (--data.fit letterbox or crop keeps their shape)"
+        resized += f", which stretches them by {stretch:.2f} (--data.fit letterbox or crop keeps their shape)"
     elif preprocessing.fit == "squash":
-        told = f"brought to {width} x {height} px"
-    parts.append(told)
+        resized = f"brought to {width} x {height} px"
+    parts.append(resized)
     if tiling := preprocessing.tiling:
         parts.append(f"seen by detectors in tiles of {tiling.side} px that overlap by {tiling.shared} px or more")
     plain = preprocessing.fit == "squash" and stretch < STRETCH and preprocessing.crop != "auto" and not tiling

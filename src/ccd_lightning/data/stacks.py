@@ -119,7 +119,7 @@ def _misfit(mask: Path, image: Path, total: int, axis: int) -> str:
         return str(error).removeprefix(f"{mask}: ")
     if pages != total:
         return f"the mask has {count(pages, 'page')}, but {fitting}."
-    return nifti.tell_place(mask, image) if is_volume(mask) and is_volume(image) else ""
+    return nifti.describe_misalignment(mask, image) if is_volume(mask) and is_volume(image) else ""
 
 
 def _same_page(mask: Path, image: Path) -> Path:

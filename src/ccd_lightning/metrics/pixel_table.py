@@ -122,7 +122,7 @@ def read_pixels(run: Path) -> PixelTable:
     """
     file, again = run / PIXELS, f"Write it with: {how_to_test(run)}"
     if not file.is_file():
-        raise UserError(f"{file}: not there; an older version did not write it. {again}")
+        raise UserError(f"{file}: not found; older versions did not write it. {again}")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             unknown = {"aurocs": np.full(len(stored["paths"]), np.nan)}  # missing in files of earlier versions

@@ -63,10 +63,10 @@ def run_steps(
                 if missing := next((need for need in step.needs if need.place in failed), None):
                     raise Failure(f"not run, because its {missing.detector.replace('_', ' ')} failed")
                 with claimed(step.place):
-                    told = _run(step, execute, machine, again)
+                    outcome = _run(step, execute, machine, again)
             except Failure as failure:
-                failed[step.place], told = (step, str(failure)), f"failed: {failure}"
-            console.print(f"    {told}", markup=False, highlight=False)
+                failed[step.place], outcome = (step, str(failure)), f"failed: {failure}"
+            console.print(f"    {outcome}", markup=False, highlight=False)
             progress.update(step)
             bar.advance(task)
     return list(failed.values())

@@ -102,7 +102,7 @@ def read_volume(file: Path) -> Volume:
     return volume
 
 
-def tell_place(mask: Path, image: Path) -> str:
+def describe_misalignment(mask: Path, image: Path) -> str:
     """Returns how a mask is misaligned with its image, as the end of a sentence after its name; "" if it is aligned.
 
     The axes of both may be stored in any order and direction, as long as voxels at the same place in the body
