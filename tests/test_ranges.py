@@ -33,11 +33,11 @@ def test_what_is_in_a_range_passes_and_what_is_not_is_told(message: str) -> None
 
 @pytest.mark.parametrize("wrong", [(0, 0.5), (0.5, 0.2), (0.5, 1.5), (math.nan, 1), (0.5, math.nan)])
 def test_two_numbers_have_to_rise(wrong: tuple[float, float]) -> None:
-    ranges.rising("data.views.scale", (0.2, 0.2), 0, 1)
+    ranges.ascending("data.views.scale", (0.2, 0.2), 0, 1)
     with pytest.raises(
         ValueError, match=r"data\.views\.scale is .*, but must be two numbers that rise, above 0 and up"
     ):
-        ranges.rising("data.views.scale", wrong, 0, 1)
+        ranges.ascending("data.views.scale", wrong, 0, 1)
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**32, 1.5, True, "3"])

@@ -94,7 +94,7 @@ def test_runs_are_found_at_any_depth_but_not_inside_of_runs() -> None:
 
 
 def test_a_search_for_runs_ends_where_no_folder_of_runs_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "MOST_FOLDERS", 20)
+    monkeypatch.setattr(runs, "MAX_FOLDERS", 20)
     for number in range(20):
         Path("disk", str(number)).mkdir(parents=True)
     for search in (runs.find_checkpoint, runs.newest_begun):

@@ -25,7 +25,7 @@ CONFIG = "config.yaml"  # Lightning's name
 MANIFEST = "manifest.csv"  # the split of each image
 FIRST = "ccd fit --config ccd_synthetic"
 CHECKPOINTS = "checkpoints"
-MOST_FOLDERS = 20_000  # maximum number of folders that are searched for runs, which takes about a second
+MAX_FOLDERS = 20_000  # maximum number of folders that are searched for runs, which takes about a second
 
 
 def newest_run(root: Path = ROOT) -> Path:
@@ -55,9 +55,9 @@ def runs_below(root: Path) -> Iterator[Path]:
         UserError: If there are too many folders below it, for example below `/`.
     """
     for number, (folder, inner, files) in enumerate(os.walk(root)):
-        if number == MOST_FOLDERS:
+        if number == MAX_FOLDERS:
             raise UserError(
-                f"{root}: more than {MOST_FOLDERS:,} folders, too many to search for runs. Give the folder of the run."
+                f"{root}: more than {MAX_FOLDERS:,} folders, too many to search for runs. Give the folder of the run."
             )
         inner[:] = [name for name in inner if name != LATEST]  # duplicate of a run, on systems where links are folders
         if RECORD in files or {RECORD, CHECKPOINTS} & {*inner}:

@@ -34,7 +34,7 @@ def large(count: int, seed: int = 0) -> Tensor:
 def fitted(detector: StatisticsDetector, content: Tensor | None = None) -> StatisticsDetector:
     detector.preprocessing = Preprocessing((80, 56), tiles=TILES)
     with torch.no_grad():
-        for images, boxes in detector.shown({"image": large(6), "content": content}):
+        for images, boxes in detector.fit_inputs({"image": large(6), "content": content}):
             assert images.shape[-2:] == (32, 32)
             detector.collect(images, boxes)
         detector.fit_statistics()
@@ -76,7 +76,7 @@ def test_margins_count_nowhere_in_tiles_either(name: str) -> None:
         detector = MADE[name]()
         detector.preprocessing = Preprocessing((80, 56), tiles=TILES)
         inside = pixels_within(content, (80, 56))[:, None]
-        for images, boxes in detector.shown({"image": torch.where(inside, large(6), value), "content": content}):
+        for images, boxes in detector.fit_inputs({"image": torch.where(inside, large(6), value), "content": content}):
             detector.collect(images, boxes)
         detector.fit_statistics()
         found.append(detector(torch.where(inside, large(6, seed=1), 2 * value), content))

@@ -15,7 +15,7 @@ import pytest
 from ccd_lightning.cli import main
 
 SECONDS = 60.0  # for what takes about one; machines that run tests are busy
-MOST_LINES = 14
+MAX_LINES = 14
 WAY_OUT = re.compile(  # what tells the reader what to do, or what may be given instead
     r"\b(must|give|choose|make|remove|fit|put|name|write|test|leave|run|add|ask|resume|start|rename|export|save|unpack|"
     r"use|keep|lists?|did you mean|expected|have to|needs?|copy|convert|set|install|pretrain|predict|move|check)\b"
@@ -67,7 +67,7 @@ def check(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == case.code, f"exit code {code}: {printed.out[-500:]}\n{printed.err[-2000:]}"
     lines = printed.err.strip().splitlines()
     assert "Traceback" not in printed.err
-    assert len(lines) <= MOST_LINES, printed.err
+    assert len(lines) <= MAX_LINES, printed.err
     message = "\n".join(lines[_beginning(lines) :])
     for part in case.says:
         assert part in message, f"{part!r} is not in: {message}"

@@ -108,9 +108,9 @@ class ImagePredictions(BasePredictionWriter):
     ) -> None:
         """Writes a batch: pictures first, so that every image with a row also has its pictures."""
         scores, maps = prediction["scores"].cpu().double().tolist(), prediction["maps"].float().cpu()
-        places = map(Placement.from_numbers, batch["placement"].tolist())
+        placements = map(Placement.from_numbers, batch["placement"].tolist())
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            drawn = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), places, batch["reason"]))
+            drawn = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), placements, batch["reason"]))
         reasons = [reason for reason, _ in drawn]
         results = list(zip(batch["path"], scores, reasons, strict=True))
         good = [ImageRecord(path, -1, "", score) for path, score, reason in results if not reason]

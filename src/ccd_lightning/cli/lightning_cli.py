@@ -108,9 +108,9 @@ class CLI(LightningCLI):
         path = self.config["fit"]["ckpt_path"]
         checkpoint = read_checkpoint(Path(path)) if path and Path(path).is_file() else None
         if checkpoint:
-            self._take_up(Path(path), checkpoint)
+            self._restore_run(Path(path), checkpoint)
         else:
-            self._hand_over()
+            self._load_encoders()
         refuse_other_run(self.trainer, path)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
@@ -123,7 +123,7 @@ class CLI(LightningCLI):
                 check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)
             check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
 
-    def _hand_over(self) -> None:
+    def _load_encoders(self) -> None:
         """Loads the encoders, records their sources here and in the config, and holds out what their runs held out."""
         self.model.setup("fit")
         self.sources = getattr(self.model, "encoder_sources", {})
@@ -138,7 +138,7 @@ class CLI(LightningCLI):
         if divisions := divisions + getattr(self.model, "divisions", []):
             self.datamodule.follow(divisions)
 
-    def _take_up(self, path: Path, checkpoint: dict[str, Any]) -> None:
+    def _restore_run(self, path: Path, checkpoint: dict[str, Any]) -> None:
         """Restores encoders, their weights' sources and held-out images from the checkpoint of a run to resume."""
         if class_path(self.model) != (kept := model_of(checkpoint)):
             raise UserError(

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ccd_lightning import runs
 from ccd_lightning.checkpoints import CONFIG_KEY, network_of, read_checkpoint
 from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
-from ccd_lightning.cli.trust import embedded_config, refuse_to_make
+from ccd_lightning.cli.trust import embedded_config, refuse_generation
 from ccd_lightning.commands import expand
 from ccd_lightning.encoder_config import AUTO, RANDOM, recorded_sources
 from ccd_lightning.errors import UserError
@@ -133,7 +133,7 @@ def _write_config(checkpoint: Path, folder: Path, trust: bool, given: set[str]) 
     origin = content.get(ORIGIN_KEY)
     relocate(config, runs.run_folder(checkpoint), origin if isinstance(origin, str) else None, given)
     if not (trust or "--data.root" in given):
-        refuse_to_make(config["data"], checkpoint)
+        refuse_generation(config["data"], checkpoint)
     for name in LINKS:  # in a run from someone else, they could lead anywhere
         if (runs.run_folder(checkpoint) / name).is_symlink():
             (runs.run_folder(checkpoint) / name).unlink()

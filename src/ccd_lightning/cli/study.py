@@ -69,7 +69,9 @@ def run_study(words: list[str]) -> int:
     return _run(study, progress, due, machine, arguments.redo, command("study", *words))
 
 
-def _run(study: Study, progress: Progress, due: Sequence[Step], machine: Sequence[str], redo: bool, again: str) -> int:
+def _run(
+    study: Study, progress: Progress, due: Sequence[Step], machine: Sequence[str], redo: bool, resume_command: str
+) -> int:
     """Runs what is due, and writes the tables. After an interruption, they contain the finished runs."""
     from ccd_lightning.studies.running import refuse_changed, run_steps
 
@@ -77,7 +79,7 @@ def _run(study: Study, progress: Progress, due: Sequence[Step], machine: Sequenc
     failed: list[tuple[Step, str]] = []
     try:
         if due:
-            failed = run_steps(due, progress, _execute(machine), machine, again)
+            failed = run_steps(due, progress, _execute(machine), machine, resume_command)
     except (KeyboardInterrupt, Terminated):
         _finish(study, progress, [])
         raise

@@ -30,8 +30,8 @@ TRAINER = (
     *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
     *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 )
-MOST_TEXT = 500_000  # characters; configs have some thousand, and parsing a megabyte of YAML takes ten seconds
-MOST_IMAGES, MOST_SIDE = 10_000, 1024  # limits on images that a checkpoint may have generated
+MAX_TEXT = 500_000  # characters; configs have some thousand, and parsing a megabyte of YAML takes ten seconds
+MAX_IMAGES, MAX_SIDE = 10_000, 1024  # limits on images that a checkpoint may have generated
 PLACES = ("dirpath", "filename")  # arguments of callbacks that set where files are written
 
 
@@ -50,8 +50,8 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[st
         UserError: If it cannot be read, or names something that is not known to be harmless.
     """
     try:
-        if isinstance(text, str) and len(text) > MOST_TEXT:
-            raise ValueError(f"it has more than {MOST_TEXT:,} characters")
+        if isinstance(text, str) and len(text) > MAX_TEXT:
+            raise ValueError(f"it has more than {MAX_TEXT:,} characters")
         config = current_config(yaml.safe_load(current_modules(text)))
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")
@@ -174,7 +174,7 @@ class _Check:
         )
 
 
-def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
+def refuse_generation(data: dict[str, Any], checkpoint: Path) -> None:
     """Allows a checkpoint to generate only a small data set, and only below the working directory, as `ccd fit` does.
 
     Args:
@@ -190,9 +190,9 @@ def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
     if usable().get(str(data.get("class_path"))) not in SYNTHETIC or (root.is_dir() and any(root.iterdir())):
         return
     counts = [arguments.get(name) or 0 for name in ("train", "test_good", "test_abnormal")]
-    few = all(isinstance(count, int) for count in counts) and sum(counts) <= MOST_IMAGES
+    few = all(isinstance(count, int) for count in counts) and sum(counts) <= MAX_IMAGES
     size = arguments.get("size", 0)
-    if not (inside and few and isinstance(size, int) and size <= MOST_SIDE):
+    if not (inside and few and isinstance(size, int) and size <= MAX_SIDE):
         raise UserError(
             f"{checkpoint}: the config in it asks for images to be made in {root}"
             f" ({short_text(' + '.join(map(str, counts)))} of {short_text(size)} px). Give another folder with"

@@ -18,7 +18,7 @@ from ccd_lightning.data.shapes import Bools, fill_box, fill_polygon, from_run_le
 from ccd_lightning.errors import UserError
 
 SUFFIXES = (".json", ".txt")
-LONGEST = 1 << 28  # maximum size of an annotation file in bytes
+MAX_BYTES = 1 << 28  # maximum size of an annotation file in bytes
 POINTS = 100_000  # maximum number of corners of a polygon
 CORNERS = 3  # minimum number of corners of a polygon
 
@@ -118,8 +118,8 @@ def _require_short(file: Path) -> os.stat_result:
     """Raises an error if the file is not a regular file or is too long."""
     require_regular(file)
     stat = file.stat()
-    if stat.st_size > LONGEST:
-        raise UserError(f"{file}: {stat.st_size:,} bytes of annotations, but no more than {LONGEST:,} are read.")
+    if stat.st_size > MAX_BYTES:
+        raise UserError(f"{file}: {stat.st_size:,} bytes of annotations, but no more than {MAX_BYTES:,} are read.")
     return stat
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd_lightning.data.depth import DEEP
-from ccd_lightning.data.duplicates import Pair, copies, shared_groups
+from ccd_lightning.data.duplicates import Pair, find_duplicates, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
 from ccd_lightning.data.findings import Finding, Level, without_name
 from ccd_lightning.data.grey_values import count_levels, few_levels, measure_window
@@ -25,7 +25,7 @@ MODES = {
     "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha", "RGBA": "alpha",
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
-FEWEST = 8  # px: minimum length of the shorter side of a usable image
+MIN_SIDE = 8  # px: minimum length of the shorter side of a usable image
 DEPTHS = {"I": "whole numbers of more than 16 bits, or with a sign", "F": "floating point"}
 
 
@@ -77,7 +77,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
                 infos[path] = seen
             else:
                 findings.append(Finding("error", "images that cannot be read", path, without_name(seen, path)))
-        pairs = copies(manifest, infos)
+        pairs = find_duplicates(manifest, infos)
         findings += [*_repeated(manifest, infos), *_kinds_of_files(infos), *_sizes(infos)]
         training = [row.path for row in manifest.select("train") if row.path in infos]
         if window := measure_window(training, preprocessing)[0]:
@@ -144,7 +144,7 @@ def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     if not infos:
         return
     for path, seen in infos.items():
-        if min(seen.size) < FEWEST:
+        if min(seen.size) < MIN_SIDE:
             message = f"{seen.size[0]} x {seen.size[1]} pixels: there is nothing to see in it."
             yield Finding("error", "images of a few pixels", path, message)
     ratios = {path: seen.size[0] / seen.size[1] for path, seen in infos.items()}

@@ -28,7 +28,7 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
     The folder of normal images may have any of the names in `naming.NORMAL_NAMES`, in any case, or be `train` itself.
     Images may be in subfolders. Masks may also be in a folder of masks (`naming.MASK_NAMES`) in `test` or in the folder
     of a kind, or next to their images with names such as `a_mask.png`. COCO files and YOLO labels are found in the same
-    places (`pair_annotations`). Some published sets have one more folder between a split and its kinds
+    folders (`pair_annotations`). Some published sets have one more folder between a split and its kinds
     (`split_folders`).
 
     Args:
@@ -171,8 +171,8 @@ def _test_masks(
             stray |= dict.fromkeys(orphans, folder)
             for path, some in own.items():
                 found[path] += some
-    places = {path: truth / folder.name if truth.is_dir() else folder for folder in kinds for path in kinds[folder]}
-    return settle(abnormal, found, stray, places)
+    expected = {path: truth / folder.name if truth.is_dir() else folder for folder in kinds for path in kinds[folder]}
+    return settle(abnormal, found, stray, expected)
 
 
 def _mask_pools(

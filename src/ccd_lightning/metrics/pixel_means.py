@@ -88,8 +88,8 @@ def above_best(images: Sequence[tuple[Counted, Counted]], length: int) -> dict[s
 
 def _joined(normal: Counted, abnormal: Counted) -> tuple[Integers, tuple[Floats, Floats]]:
     """Returns the bins of both in ascending order, and the numbers of normal and abnormal pixels in each."""
-    bins, places = np.unique(np.concatenate([normal[0], abnormal[0]]), return_inverse=True)
-    parts = places[: len(normal[0])], places[len(normal[0]) :]
+    bins, inverse = np.unique(np.concatenate([normal[0], abnormal[0]]), return_inverse=True)
+    parts = inverse[: len(normal[0])], inverse[len(normal[0]) :]
     counts = [
         np.bincount(part, weights=count, minlength=len(bins)).astype(np.float64)
         for part, (_, count) in zip(parts, (normal, abnormal), strict=True)

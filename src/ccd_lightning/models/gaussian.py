@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccd_lightning.models.fitted import FittedModule
 
-AT_ONCE = 256  # matrices that are factorised at a time, which limits memory
+MATRICES_PER_CHUNK = 256  # matrices that are factorised at a time, which limits memory
 
 
 class Sums(NamedTuple):
@@ -103,8 +103,8 @@ class PatchGaussian(FittedModule):
             mask: Positions that count, (B, P) or (B, H, W) bool; None for all.
         """
         exact = "cpu" if embeddings.device.type == "mps" else embeddings.device  # MPS has no float64
-        places, images, channels = embeddings[0, 0].numel(), embeddings.shape[0], embeddings.shape[1]
-        rows = torch.empty(places, images + 1, channels, dtype=torch.float64, device=exact)
+        positions, images, channels = embeddings[0, 0].numel(), embeddings.shape[0], embeddings.shape[1]
+        rows = torch.empty(positions, images + 1, channels, dtype=torch.float64, device=exact)
         batch = rows[:, :images].copy_(by_position(embeddings))  # (P, B, D); the last row is for the shift of means
         counts = None if mask is None else mask.flatten(1).T.to(exact)[:, :, None]  # (P, B, 1)
         if counts is None:
@@ -198,8 +198,8 @@ class PatchGaussian(FittedModule):
         self._complete = bool(found.all())
         self.whitening = torch.empty(sums.scatter.shape, dtype=self.mean.dtype, device=self.mean.device)
         self.mean = sums.mean.to(self.mean)
-        for first in range(0, len(found), AT_ONCE):
-            some = slice(first, first + AT_ONCE)
+        for first in range(0, len(found), MATRICES_PER_CHUNK):
+            some = slice(first, first + MATRICES_PER_CHUNK)
             self.whitening[some] = self._inverse_factors(Sums(*(part[some] for part in sums)))
         self._sums = None
 
@@ -249,9 +249,11 @@ class PatchGaussian(FittedModule):
 
 def _nothing(mean: Tensor) -> Sums:
     """Returns the sums of zero images, with the shape and dtype of means (P, D)."""
-    places, channels = mean.shape
-    scatter = mean.new_zeros(places, channels, channels)
-    return Sums(mean.new_zeros(places), torch.zeros_like(mean), scatter, torch.zeros_like(mean), mean.new_zeros(places))
+    positions, channels = mean.shape
+    scatter = mean.new_zeros(positions, channels, channels)
+    return Sums(
+        mean.new_zeros(positions), torch.zeros_like(mean), scatter, torch.zeros_like(mean), mean.new_zeros(positions)
+    )
 
 
 def _unpacked(packed: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ class OneClassDetector(LightningModule, ABC):
         tiling = Tiling((images.shape[-2], images.shape[-1]), tiles.side, tiles.shared, tiles.top)
         return tiling.score(lambda cut, own: self.score_whole(cut, own, None), images, content)
 
-    def shown(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def fit_inputs(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yields what the detector is fitted to: the images of a batch or their tiles, a few at a time, and content."""
         images, content = batch["image"], unless_whole(batch.get("content"), batch["image"].shape[-2:])
         if not (tiles := self.tiles):

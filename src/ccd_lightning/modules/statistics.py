@@ -98,7 +98,7 @@ class StatisticsDetector(OneClassDetector):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collects one batch."""
         with torch.no_grad(), self.full_precision():
-            for images, content in self.shown(batch):
+            for images, content in self.fit_inputs(batch):
                 self.collect(images) if content is None else self.collect(images, content)
         self._collecting = True
         optimizer = self.optimizers()

@@ -108,11 +108,11 @@ class Progress:
 
     def due(self, steps: Sequence[Step]) -> list[Step]:
         """Returns which of some runs must be executed, in order, including the pretraining that they need."""
-        places = {step.place for step in steps if step.is_cell and self.status[step.place] != "done"}
+        folders = {step.place for step in steps if step.is_cell and self.status[step.place] != "done"}
         for step in reversed(self.steps):  # a run comes after the runs it needs
-            if step.place in places and not self._is_fitted(step):
-                places |= {need.place for need in step.needs if self.status[need.place] != "done"}
-        return [step for step in self.steps if step.place in places]
+            if step.place in folders and not self._is_fitted(step):
+                folders |= {need.place for need in step.needs if self.status[need.place] != "done"}
+        return [step for step in self.steps if step.place in folders]
 
     def _is_fitted(self, step: Step) -> bool:
         return self.status[step.place] in ("done", "to test")

@@ -34,7 +34,7 @@ class Failure(Exception):
 
 
 def run_steps(
-    due: Sequence[Step], progress: Progress, execute: Execute, machine: Sequence[str], again: str
+    due: Sequence[Step], progress: Progress, execute: Execute, machine: Sequence[str], resume_command: str
 ) -> list[tuple[Step, str]]:
     """Executes the due runs with a progress bar.
 
@@ -43,7 +43,7 @@ def run_steps(
         progress: Progress of the study, updated as runs finish.
         execute: Function that runs a command.
         machine: Options that are added to each command.
-        again: Command that resumes after an interruption.
+        resume_command: Command that resumes after an interruption.
 
     Returns:
         The failed runs, each with the reason.
@@ -54,7 +54,7 @@ def run_steps(
     failed: dict[Path, tuple[Step, str]] = {}
     console = Console(file=sys.stdout)  # the real stdout, which commands replace while they print to their log
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with interruptible(again), Bar(*columns, console=console, transient=True) as bar:
+    with interruptible(resume_command), Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(due))
         for index, step in enumerate(due):
             bar.update(task, description=f"{step.title}{_left(due[index:], progress)}")
@@ -63,7 +63,7 @@ def run_steps(
                 if missing := next((need for need in step.needs if need.place in failed), None):
                     raise Failure(f"not run, because its {missing.detector.replace('_', ' ')} failed")
                 with claimed(step.place):
-                    outcome = _run(step, execute, machine, again)
+                    outcome = _run(step, execute, machine, resume_command)
             except Failure as failure:
                 failed[step.place], outcome = (step, str(failure)), f"failed: {failure}"
             console.print(f"    {outcome}", markup=False, highlight=False)
@@ -73,18 +73,18 @@ def run_steps(
 
 
 @contextmanager
-def interruptible(again: str) -> Iterator[None]:
+def interruptible(resume_command: str) -> Iterator[None]:
     """Adds how to resume to the message after Ctrl-C or SIGTERM, even if no command is running."""
 
     def stop(*_: object) -> None:
-        raise Terminated(f"Resume with: {again}")
+        raise Terminated(f"Resume with: {resume_command}")
 
     takes_signals = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if takes_signals else None
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"Resume with: {again}") from interrupt
+        raise KeyboardInterrupt(f"Resume with: {resume_command}") from interrupt
     finally:
         if takes_signals:
             signal.signal(signal.SIGTERM, before)
@@ -116,23 +116,23 @@ def claimed(place: Path) -> Iterator[None]:
         yield
 
 
-def _run(step: Step, execute: Execute, machine: Sequence[str], again: str) -> str:
+def _run(step: Step, execute: Execute, machine: Sequence[str], resume_command: str) -> str:
     """Fits a run, tests it if it is a cell, and returns a summary."""
     if status(step) == "done":
         return "done by another process"
     record = read_record(step)
     if record is None or record.digest != step.digest or not (run_of(step, record) / RECORD).is_file():
-        record = _fit(step, record, execute, machine, again)
+        record = _fit(step, record, execute, machine, resume_command)
     run = run_of(step, record)
     if step.is_cell:
         words = ["test", "--ckpt_path", str(run), *machine]
-        _execute(step, record, words, execute, again)
+        _execute(step, record, words, execute, resume_command)
         auroc = read_metrics(run).evaluation.metrics.get("image/auroc")
         return f"image AUROC {auroc:.3f}, {duration(record.total)}" if auroc is not None else duration(record.total)
     return duration(record.total)
 
 
-def _fit(step: Step, before: Record | None, execute: Execute, machine: Sequence[str], again: str) -> Record:
+def _fit(step: Step, before: Record | None, execute: Execute, machine: Sequence[str], resume_command: str) -> Record:
     """Resumes an interrupted run, or starts a new one."""
     same = before is not None and before.digest == step.digest and run_of(step, before).is_dir()
     checkpoint = checkpoint_of(run_of(step, before), "last.ckpt") if same and before else None
@@ -144,7 +144,7 @@ def _fit(step: Step, before: Record | None, execute: Execute, machine: Sequence[
         record, last = Record(step.digest, step.words, _next_version(step.place)), []
     logger = {"save_dir": step.place.parent, "name": step.place.name, "version": record.run}
     words = [*step.words, *(f"--trainer.logger.init_args.{name}={value}" for name, value in logger.items())]
-    _execute(step, record, [*words, *machine, *last], execute, again)
+    _execute(step, record, [*words, *machine, *last], execute, resume_command)
     return record
 
 
@@ -154,7 +154,7 @@ def _next_version(place: Path) -> str:
     return f"version_{max([int(number) for number in numbers if number.isdigit()], default=-1) + 1}"
 
 
-def _execute(step: Step, record: Record, words: list[str], execute: Execute, again: str) -> None:
+def _execute(step: Step, record: Record, words: list[str], execute: Execute, resume_command: str) -> None:
     """Runs a command, and records its cost."""
     record.failed = ""
     record.write(step.place)
@@ -166,7 +166,7 @@ def _execute(step: Step, record: Record, words: list[str], execute: Execute, aga
     record.failed = (outcome.message or f"exit code {outcome.code}") if outcome.code and not stop else ""
     record.write(step.place)
     if stop:
-        raise stop(f"Resume with: {again}")
+        raise stop(f"Resume with: {resume_command}")
     if outcome.code:
         raise Failure(f"{record.failed} (all of it: {step.place / LOG})")
 

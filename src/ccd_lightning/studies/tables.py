@@ -153,8 +153,8 @@ def _cost_table(results: StudyResults, data: str) -> str:
     columns = [PRETRAINING, LOCAL, *results.study.detectors]
 
     def cell(encoder: str, column: str) -> str:
-        places = [step.place for step in progress.steps if step.kind == (data, encoder, column)]
-        return _cost([progress.records[place] for place in places if progress.status[place] == "done"])
+        folders = [step.folder for step in progress.steps if step.kind == (data, encoder, column)]
+        return _cost([progress.records[folder] for folder in folders if progress.status[folder] == "done"])
 
     rows = [[encoder, *(cell(encoder, column) for column in columns)] for encoder in results.study.encoders]
     kept = [index for index in range(len(columns) + 1) if index == 0 or any(row[index] != NONE for row in rows)]

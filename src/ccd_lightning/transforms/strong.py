@@ -86,7 +86,7 @@ class Rotation(nn.Module):
 
 
 class Cutout(nn.Module):
-    """Cuts as many square holes as the index says, at random places inside the image; they are black and may overlap.
+    """Cuts black square holes, as many as the index says, at random positions inside the image. They may overlap.
 
     Args:
         side: Side of a hole, as a share of the image's shorter side, in (0, 1].

@@ -19,7 +19,7 @@ from ccd_lightning.viewer.results import ShownResults
 from ccd_lightning.viewer.scoring import Scorer
 from ccd_lightning.writing import short_name
 
-MOST_PICTURES = 200  # these take about a minute on a CPU
+MAX_PICTURES = 200  # these take about a minute on a CPU
 
 
 def chosen_rows(text: str, count: int) -> list[int]:
@@ -76,8 +76,8 @@ def write_pictures(
     Raises:
         UserError: If there are too many images, or one cannot be read or scored.
     """
-    if len(indices) > MOST_PICTURES:
-        raise UserError(f"{len(indices)} images are chosen, but a file holds the pictures of {MOST_PICTURES} at most.")
+    if len(indices) > MAX_PICTURES:
+        raise UserError(f"{len(indices)} images are chosen, but a file holds the pictures of {MAX_PICTURES} at most.")
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("chosen.csv", table)

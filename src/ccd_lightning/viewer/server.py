@@ -29,7 +29,7 @@ from ccd_lightning.viewer.scoring import Scorer
 from ccd_lightning.writing import short_text
 
 HOST = "127.0.0.1"
-HERE = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port, which may be forwarded to this one
+HOST_PATTERN = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port, which may be forwarded to this one
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("viewer.js", "grid.js", "large.js", "model.js")
 FILES = {
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.content)
 
     def _answer(self) -> Answer:
-        if not HERE.fullmatch(self.headers.get("Host", "")):
+        if not HOST_PATTERN.fullmatch(self.headers.get("Host", "")):
             return _sentence(HTTPStatus.FORBIDDEN, "This server answers to its own address alone.")
         try:
             parts = urlsplit(self.path)
