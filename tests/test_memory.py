@@ -53,7 +53,7 @@ def test_the_estimate_is_that_of_what_is_fitted() -> None:
     detector = PaDiM(channels=20)
     with torch.no_grad():
         detector.gaussian.update(detector.embed(torch.rand(4, 3, 72, 72)))
-    fitted = detector.gaussian.sums.scatter.numel()
+    fitted = detector.gaussian.moments.scatter.numel()
     assert detector.memory((72, 72)) == (12 * fitted + 24 * 256 * 20**2, 4 * fitted * 21 // 40)
     assert detector.memory((16, 16))[0] == 36 * 16 * 20**2  # few enough to be factorised at once
     detector.gaussian.fit()

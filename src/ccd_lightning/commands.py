@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 
-def command(*words: str | Path) -> str:
-    """Returns the command line `ccd WORDS`, with words quoted where the shell needs it."""
-    return shlex.join(["ccd", *map(str, words)])
+def command(*arguments: str | Path) -> str:
+    """Returns the command line `ccd ARGUMENTS`, with arguments quoted where the shell needs it."""
+    return shlex.join(["ccd", *map(str, arguments)])
 
 
 def then(advice: str) -> str:

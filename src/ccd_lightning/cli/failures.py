@@ -21,11 +21,11 @@ SMALLER = "Give a smaller --data.batch_size or --data.size, or fewer --data.num_
 
 
 @contextmanager
-def naming_failures(place: str | Path | None, resume_hint: Callable[[], str] = str) -> Iterator[None]:
+def naming_failures(path: str | Path | None, resume_hint: Callable[[], str] = str) -> Iterator[None]:
     """Converts machine failures to error messages.
 
     Args:
-        place: Path that is written to, for errors that do not name it.
+        path: Path that is written to, for errors that do not name it.
         resume_hint: Function that returns what to do once the cause is removed.
 
     Raises:
@@ -35,7 +35,7 @@ def naming_failures(place: str | Path | None, resume_hint: Callable[[], str] = s
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
-        if message := failure(error, resume_hint(), place):
+        if message := failure(error, resume_hint(), path):
             raise message from error
         raise
     finally:
@@ -48,17 +48,17 @@ def _without_os_errors(found: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(found)
 
 
-def failure(error: BaseException, resume_hint: str = "", place: str | Path | None = None) -> UserError | None:
+def failure(error: BaseException, resume_hint: str = "", path: str | Path | None = None) -> UserError | None:
     """Returns the error message for a machine failure, or None for any other error.
 
     Args:
         error: The error that was raised.
         resume_hint: What to do once the cause is removed, such as the command that resumes a run.
-        place: Path that is written to, for errors that do not name it.
+        path: Path that is written to, for errors that do not name it.
     """
     afterwards = then(resume_hint)
     if isinstance(error, OSError):
-        name = error.filename if error.filename is not None else place
+        name = error.filename if error.filename is not None else path
         if name is None and error.errno not in FULL:
             return None
         return UserError(f"{f'{_text(name)}: ' if name else ''}{error.strerror or error}{_advice(error)}{afterwards}")

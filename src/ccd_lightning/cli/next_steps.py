@@ -141,8 +141,8 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     if not named or taken != (runs.ROOT / run.parent.name).as_posix():
         options[f"model.{weights}"] = os.path.relpath(run)
     options |= {} if named else following.others
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return command("fit", "--config", config, *words)
+    arguments = [argument for name, value in options.items() for argument in (f"--{name}", str(value))]
+    return command("fit", "--config", config, *arguments)
 
 
 def _following(run: Path, tiles: bool) -> tuple[Following, str, bool]:

@@ -72,13 +72,13 @@ GROUPS: dict[str, Any] = {
 SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path", "images")
 
 
-def explain(message: str, error: BaseException | None = None, words: Sequence[str] = ()) -> str:
+def explain(message: str, error: BaseException | None = None, argv: Sequence[str] = ()) -> str:
     """Returns an error message that names the invalid key and the fix.
 
     Args:
         message: Message of the parser, which nests the cause under every type that was tried.
         error: The underlying error. If a `UserError` is among its causes, its message is used.
-        words: The command line.
+        argv: The command line.
 
     Returns:
         One or two sentences.
@@ -88,7 +88,7 @@ def explain(message: str, error: BaseException | None = None, words: Sequence[st
     if own := re.search(OUT_OF_RANGE, message, re.MULTILINE):
         return own[1]
     if found := re.match(r"argument (--[\w.]+): expected one argument", message):
-        return f"{_without_value(words, found[1])} has no value. Give one, or leave the option out."
+        return f"{_without_value(argv, found[1])} has no value. Give one, or leave the option out."
     complaint = first_complaint(message)
     outer = re.match(r"Parser key \"([\w.]+)\":", message)
     section = f"{outer.group(1)}." if outer else ""
@@ -143,10 +143,10 @@ def _unknown(section: str, key: str) -> str:
     return f"There is no option {section + key!r} in this place; ccd fit --help shows where it belongs."
 
 
-def _without_value(words: Sequence[str], option: str) -> str:
+def _without_value(argv: Sequence[str], option: str) -> str:
     """Returns the option without a value. The parser names only its group."""
-    following = zip(words, [*words[1:], "--"], strict=True)
-    found = (word for word, after in following if word.startswith(option) and "=" not in word and after[:2] == "--")
+    following = zip(argv, [*argv[1:], "--"], strict=True)
+    found = (arg for arg, after in following if arg.startswith(option) and "=" not in arg and after[:2] == "--")
     return next(found, option)
 
 

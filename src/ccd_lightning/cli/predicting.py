@@ -104,14 +104,14 @@ def _take(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str
     given: dict[str, list[str]] = {}
     rest: list[str] = []
     current = rest
-    for word in argv:
-        name, equals, value = word.partition("=")
+    for arg in argv:
+        name, equals, value = arg.partition("=")
         if name in names:
             current = given.setdefault(name, [])
             current.extend([value] * bool(equals))
         else:
-            current = rest if word.startswith("-") else current
-            current.append(word)
+            current = rest if arg.startswith("-") else current
+            current.append(arg)
     return given, rest
 
 

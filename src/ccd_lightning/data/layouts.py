@@ -161,7 +161,7 @@ def _test_masks(
     pools, stray = _mask_pools(root, test, kinds, inside, {part for folders in abnormal.values() for part in folders})
     found, orphans = pair(abnormal, pools.pop(test, {}))
     outer = [root, test, *kinds]
-    beside = [*outer, *(folder for place in outer for folder in mask_folders(place))]
+    beside = [*outer, *(folder for folder in outer for folder in mask_folders(folder))]
     for path, files in pair_annotations(list(abnormal), beside).items():
         found[path] += files
     stray |= dict.fromkeys(pair(normal, dict.fromkeys(orphans, ()))[1], test)

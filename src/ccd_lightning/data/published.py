@@ -137,7 +137,7 @@ def hyper_kvasir(root: Path, options: LayoutOptions) -> Manifest:
     """Reads the official labelled images (normal: three of their folders) and segmented images (abnormal: polyps)."""
     folder = _segmented(root)
     polyps, flaws = _abnormal(root, folder / "images", "polyp", options, folder / "masks")
-    normal = [path for name in NORMAL_KVASIR for place in find_folders(root, name) for path in find(place).images]
+    normal = [path for name in NORMAL_KVASIR for inner in find_folders(root, name) for path in find(inner).images]
     normal_rows = draw_split(root, normal, 500 / 2100, options.seed, [row.group for row in polyps], options.groups)
     return Manifest(root, normal_rows + polyps, flaws)
 

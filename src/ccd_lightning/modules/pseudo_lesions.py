@@ -64,9 +64,9 @@ class PseudoLesions:
         )
         limit = self._kept[-1].digest if len(self._kept) >= self._max_images else math.inf
         digests = _digests(images)
-        chosen = [place for place, digest in enumerate(digests) if digest < limit]
+        chosen = [index for index, digest in enumerate(digests) if digest < limit]
         boxes = content.tolist()
-        self._kept += [_Kept(digests[place], _grey_levels(images[place]).cpu(), boxes[place]) for place in chosen]
+        self._kept += [_Kept(digests[index], _grey_levels(images[index]).cpu(), boxes[index]) for index in chosen]
         self._kept = sorted(self._kept, key=lambda kept: kept.digest)[: self._max_images]
 
     def paste(self, seed: int) -> Iterator[Pasted]:

@@ -80,8 +80,8 @@ class StudyResults:
         self.study, self.progress = study, progress
         self.cells: dict[tuple[str, str, str], list[Cell]] = {}
         for step in progress.steps:
-            if step.is_cell and progress.status[step.place] == "done":
-                record = progress.records[step.place]
+            if step.is_cell and progress.status[step.folder] == "done":
+                record = progress.records[step.folder]
                 run = run_of(step, record)
                 self.cells.setdefault(step.kind, []).append(Cell(step, run, read_metrics(run), record))
 

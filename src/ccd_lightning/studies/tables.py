@@ -38,7 +38,7 @@ def study_markdown(results: StudyResults, charts: Mapping[str, str], failed: Map
     """
     study, progress = results.study, results.progress
     cells = [step for step in progress.steps if step.is_cell]
-    done = sum(progress.status[step.place] == "done" for step in cells)
+    done = sum(progress.status[step.folder] == "done" for step in cells)
     seeds = ", ".join(map(str, study.seeds))
     blocks = [
         f"# {study.output.name}",

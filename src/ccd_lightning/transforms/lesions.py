@@ -190,8 +190,8 @@ def _place(images: Tensor, side: Tensor, share: Tensor) -> Tensor:
 
     def above(down: Tensor | int, right: Tensor | int) -> Tensor:
         """Counts the foreground pixels above and to the left of the shifted corners, (B, L, M)."""
-        place = (corners[..., 0] + down) * (width + 1) + corners[..., 1] + right
-        return shown.gather(1, place.flatten(1)).view_as(place)
+        index = (corners[..., 0] + down) * (width + 1) + corners[..., 1] + right
+        return shown.gather(1, index.flatten(1)).view_as(index)
 
     inside = above(length, length) - above(0, length) - above(length, 0) + above(0, 0)
     best = (2 * inside).minimum(length * length).argmax(dim=-1)[..., None, None]  # the first maximum

@@ -139,8 +139,10 @@ class Noise(nn.Module):
         normal = draw(torch.randn, clean.shape, images, generator).to(clean) * self.variance**0.5
         grains = draw(torch.rand, (len(images), 1, *images.shape[-2:]), images, generator)  # one draw per pixel
         noisy = clean
-        for place, version in enumerate((clean + normal, clean * (1 + normal), self._peppered(clean, grains)), start=1):
-            noisy = torch.where(chosen(index == place, images), version, noisy)
+        for number, version in enumerate(
+            (clean + normal, clean * (1 + normal), self._peppered(clean, grains)), start=1
+        ):
+            noisy = torch.where(chosen(index == number, images), version, noisy)
         noisy = noisy.clamp(0, 1)
         return (noisy * 255).round().to(torch.uint8) if whole else noisy
 
@@ -162,5 +164,5 @@ def draw(sampler: Callable[..., Tensor], shape: Sequence[int], images: Tensor, g
 
 def _inside(start: Tensor, length: int, size: int) -> Tensor:
     """Returns which of `size` indices are in [start, start + length): (...) to (..., size)."""
-    place = torch.arange(size, device=start.device)
-    return (place >= start[..., None]) & (place < start[..., None] + length)
+    index = torch.arange(size, device=start.device)
+    return (index >= start[..., None]) & (index < start[..., None] + length)

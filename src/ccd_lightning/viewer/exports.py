@@ -36,7 +36,7 @@ def chosen_rows(text: str, count: int) -> list[int]:
         flags = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from error
-    found = [8 * place + bit for place, byte in enumerate(flags) for bit in range(8) if byte >> bit & 1]
+    found = [8 * index + bit for index, byte in enumerate(flags) for bit in range(8) if byte >> bit & 1]
     if found and found[-1] >= count:
         raise ValueError(f"there is no image {found[-1]}")
     return found
