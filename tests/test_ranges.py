@@ -35,7 +35,7 @@ def test_what_is_in_a_range_passes_and_what_is_not_is_told(message: str) -> None
 def test_two_numbers_have_to_rise(wrong: tuple[float, float]) -> None:
     ranges.ascending("data.views.scale", (0.2, 0.2), 0, 1)
     with pytest.raises(
-        ValueError, match=r"data\.views\.scale is .*, but must be two numbers that rise, above 0 and up"
+        ValueError, match=r"data\.views\.scale is .*, but must be two numbers in ascending order, above 0 and up"
     ):
         ranges.ascending("data.views.scale", wrong, 0, 1)
 

@@ -81,7 +81,7 @@ def describe(detector: OneClassDetector, pixel_type: str) -> dict[str, str]:
         UserError: If the preprocessing of the detector is unknown.
     """
     if detector.preprocessing is None:
-        raise UserError("The checkpoint holds no config, so the size of its images is not known. Fit the run again.")
+        raise UserError("The checkpoint contains no config, so the image size is unknown. Fit the run again.")
     decides = not bool(detector.threshold.isnan())
     held_out = f"the {detector.quantile:g} quantile of the scores of {len(detector.normal_scores)} held-out images"
     limits = detector.map_limits.tolist()

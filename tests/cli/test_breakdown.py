@@ -1,4 +1,4 @@
-"""A training whose loss is no longer a number stops, and keeps what it saved before."""
+"""A training whose loss is no longer finite stops, and keeps what it saved before."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_gradient_that_is_no_number_is_told_with_its_step_rate_and_images(
     assert main([*words, f"--trainer.callbacks+={__name__}.PoisonGradient"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     first = read_checkpoint(Path("runs/broken/version_0/checkpoints/last.ckpt"))["global_step"]
-    assert f"The gradient is no longer a number since step {first + 1} (learning rate " in message
+    assert f"The gradient is no longer finite since step {first + 1} (learning rate " in message
     named = re.search(r"images (.*?)\)", message)
     assert named is not None
     assert all(Path(name).is_file() for name in named[1].split(", ")[:3])
@@ -131,7 +131,8 @@ def test_an_encoder_whose_weights_are_no_numbers_is_named(
     assert main([*words, *([] if kind == "IGD" else ["--model", kind, "--model.encoder.weights=bad.ckpt"])]) == 2
     message = capsys.readouterr().err
     assert (
-        "ccd: bad.ckpt: its encoder's weights are not numbers, as its training broke down. Pretrain another" in message
+        "ccd: bad.ckpt: its encoder's weights are not finite, because its training diverged. Pretrain another"
+        in message
     )
 
 
@@ -144,7 +145,7 @@ def test_a_detector_without_a_loss_is_not_saved_with_scores_that_are_no_numbers(
         lambda self, embeddings: embeddings[:, 0] * float("nan"),
     )
     assert main([*PADIM, "--trainer.logger.init_args.name=broken"]) == 2
-    assert "the model's weights or scores are no longer numbers" in capsys.readouterr().err
+    assert "the model's weights or scores are no longer finite" in capsys.readouterr().err
     assert not list(Path("runs/broken").glob("**/*.ckpt"))
 
 

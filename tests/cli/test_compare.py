@@ -136,7 +136,7 @@ def test_runs_without_a_test_are_refused(capsys: pytest.CaptureFixture[str]) -> 
     run = Path("runs/padim/version_0")
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"finished": "2024-01-01"}))
-    assert f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}" in complaint("runs/padim", capsys=capsys)
+    assert f"{run}: not tested yet. Test it with: ccd test --ckpt_path {run}" in complaint("runs/padim", capsys=capsys)
     assert "nothing: no such run" in complaint(leave("first", GOOD), "nothing", capsys=capsys)
 
 

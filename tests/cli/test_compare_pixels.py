@@ -141,7 +141,7 @@ def test_what_does_not_belong_together_is_not_compared(capsys: pytest.CaptureFix
     write_pixels(Path("second", PIXELS), pixels(1).take(np.arange(3, 20)))
     assert "other masks" in compare_lines("first", "second", capsys=capsys)[-1]
     write_pixels(Path("second", PIXELS), pixels(1, "other"))
-    expected_words = "second/pixels.npz has images that second/predictions.csv has not"
+    expected_words = "second/pixels.npz has images that second/predictions.csv does not list"
     assert expected_words in compare_lines("first", "second", capsys=capsys)[-1]
     Path("second", PIXELS).write_bytes(b"PK")
     assert "second/pixels.npz: cannot be read (" in compare_lines("first", "second", capsys=capsys)[-1]

@@ -60,7 +60,7 @@ def test_a_loaded_detector_reads_files_as_the_run_did() -> None:
     assert images.shape == (11, 3, 64, 64)
     scores, _ = detector(images)
     assert scores.tolist() == pytest.approx([float(row["score"]) for row in rows], rel=1e-4)
-    with pytest.raises(UserError, match="knows no size of images"):
+    with pytest.raises(UserError, match="has no image size"):
         PaDiM().read(rows[0]["path"])
 
 

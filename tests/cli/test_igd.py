@@ -54,7 +54,7 @@ def test_a_checkpoint_is_all_there_is(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_weights_of_the_score_can_be_changed_afterwards() -> None:
     shutil.copytree("runs/igd_synthetic/latest", "runs/reweighed/version_0")
-    with pytest.warns(match=r"model\.local_scale\.weight is 0\.0, but was 0\.5 when the thresholds were found"):
+    with pytest.warns(match=r"model\.local_scale\.weight is 0\.0, but was 0\.5 when the thresholds were computed"):
         assert main(["test", "--ckpt_path", "runs/reweighed/version_0", "--model.local_scale.weight", "0"]) == 0
     before, after = (
         json.loads((Path("runs") / name / "metrics.json").read_text())

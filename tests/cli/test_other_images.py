@@ -16,7 +16,7 @@ pytestmark = pytest.mark.fit
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("data.fit", "letterbox", "data.fit is letterbox, but was squash when the thresholds were found"),
+        ("data.fit", "letterbox", "data.fit is letterbox, but was squash when the thresholds were computed"),
         ("data.crop", "[0.1, 0, 1, 1]", "data.crop is (0.1, 0.0, 1.0, 1.0), but was None"),
         ("data.window", "[0, 200]", "data.window is (0.0, 200.0), but was None"),
     ],
@@ -44,7 +44,7 @@ def test_the_same_images_change_nothing(workspace: Path, recwarn: pytest.Warning
 def test_a_letterbox_is_not_written_into_copies(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["data", "prepare", "--root", "data/synthetic_colonoscopy", "--copy", "copy", "--size", "32"]
     assert main([*words, "--fit", "letterbox"]) == 2
-    assert "--fit letterbox and --copy: the margin would be written into the images" in capsys.readouterr().err
+    assert "--fit letterbox and --copy: the margin would become part of the images" in capsys.readouterr().err
     assert not Path("copy").exists()
     assert main([*words, "--fit", "crop", "--output", "table.csv"]) == 0
     assert "--data.size 32" in capsys.readouterr().out

@@ -201,7 +201,7 @@ def test_dry_prints_what_is_left_and_its_time(study: Path, capsys: pytest.Captur
     assert not folder(study, "ccd", "padim", 1).exists()
     run("--dry", "--output", "elsewhere", "--seeds", "0")
     message = capsys.readouterr().out
-    assert "5 runs to do, 0 done. Nothing comparable is finished" in message
+    assert "5 runs to do, 0 done. No similar run has finished yet" in message
     assert not Path("elsewhere").exists()
 
 
@@ -236,15 +236,13 @@ def test_a_run_that_fails_is_reported_and_stops_no_other(study: Path, capsys: py
     write(STUDY | {"encoders": {"untrained": None, "bad": broken, "ccd": STUDY["encoders"]["ccd"]}})
     run("--seeds", "1", code=3)
     message = capsys.readouterr()
-    assert (
-        "[1/4] frames, bad, pretraining, seed 1\n    failed: data.views does not go with images of 64 px" in message.out
-    )
+    assert "[1/4] frames, bad, pretraining, seed 1\n    failed: data.views does not fit images of 64 px" in message.out
     assert "[2/4] frames, bad, padim, seed 1\n    failed: not run, because its pretraining failed\n" in message.out
     assert "[4/4] frames, ccd, padim, seed 1\n    image AUROC" in message.out
-    assert "ccd: failed: frames, bad, pretraining, seed 1: data.views does not go" in message.err
+    assert "ccd: failed: frames, bad, pretraining, seed 1: data.views does not fit" in message.err
     assert "ccd: 3 runs failed; the same command runs them again." in message.err
     text = (study / "study.md").read_text()
-    assert "- frames, bad, pretraining, seed 1: data.views does not go" in text
+    assert "- frames, bad, pretraining, seed 1: data.views does not fit" in text
     assert "8 of 12 cells are finished" in text
     run("--seeds", "1", "--encoders", "bad", "--dry")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -189,10 +189,10 @@ def test_fit_without_validation(workspace: Path, capsys: pytest.CaptureFixture[s
 def test_other_sizes_and_places_are_told(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     smaller = ["--data.size", "32", "--data.root", str(tmp_path / "smaller")]
     assert main(["test", "--ckpt_path", "runs/padim_synthetic", *smaller]) == 2
-    assert "Images of 32 x 32 px do not go with this detector" in capsys.readouterr().err
+    assert "Images of 32 x 32 px do not fit this detector" in capsys.readouterr().err
     again = ["--trainer.logger.init_args.version", "version_0", "--model.encoder.weights", "null"]
     assert main([*PADIM, *again]) == 2
-    assert "runs/padim_synthetic/version_0: another run is here already" in capsys.readouterr().err
+    assert "runs/padim_synthetic/version_0: this folder already contains another run" in capsys.readouterr().err
 
 
 def test_fundus(workspace: Path) -> None:

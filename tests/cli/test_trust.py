@@ -328,7 +328,7 @@ def test_resuming_a_run_from_elsewhere_leaves_the_own_run_of_its_name(
     received = shutil.copytree("runs/ccd_synthetic/version_0", tmp_path / "received/version_0")
     own = {path: path.read_bytes() for path in Path("runs/ccd_synthetic/version_0").rglob("*") if path.is_file()}
     message = refusal([*CCD, "--ckpt_path", str(received), "--trainer.max_epochs=3"], capsys)
-    assert "another run is here already" in message
+    assert "this folder already contains another run" in message
     assert own == {path: path.read_bytes() for path in own}
 
 

@@ -177,9 +177,9 @@ def test_the_measured_window_serves_where_content_is_found(root: Path) -> None:
 @pytest.mark.parametrize(
     ("preprocessing", "message"),
     [
-        (Preprocessing(32, (0.5, 0.5, 1, 1)), "no lesion is in the part that is used (2 outside of it)."),
-        (Preprocessing(32, (0, 0, 1, 0.5)), "1 of 2 lesions are outside of the part that is used."),
-        (Preprocessing((8, 32), fit="crop"), "no lesion is in the part that is used (2 outside of it)."),
+        (Preprocessing(32, (0.5, 0.5, 1, 1)), "no lesion is in the used part of the image (2 outside of it)."),
+        (Preprocessing(32, (0, 0, 1, 0.5)), "1 of 2 lesions are outside of the used part of the image."),
+        (Preprocessing((8, 32), fit="crop"), "no lesion is in the used part of the image (2 outside of it)."),
         (Preprocessing(32, (0, 0, 0.5, 1)), None),
     ],
 )

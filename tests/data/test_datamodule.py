@@ -230,7 +230,7 @@ def test_settings_out_of_range(folder: Path, change: dict[str, Any], expected: s
 
 @pytest.mark.parametrize("change", [{"size": 33}, {"views": PretextViews(size=16, patch_size=30)}])
 def test_views_that_do_not_go_with_the_images(folder: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"data\.views does not go with images of 3[23] px: .*(even|fit)"):
+    with pytest.raises(UserError, match=r"data\.views does not fit images of 3[23] px: .*(even|fit)"):
         module(folder, **{"views": PretextViews(size=16, patch_size=8), **change}).setup("fit")
 
 

@@ -375,7 +375,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         "4 images in train/PNEUMONIA",
         "1 image in val",
         "1 mask",
-        "3 files of a kind that is not read (.mha (2), .mha.gz (1))",
+        "3 files of types that are not read (.mha (2), .mha.gz (1))",
     )
 
 
@@ -383,7 +383,7 @@ def test_a_folder_of_files_that_are_not_read_is_told(tmp_path: Path) -> None:
     pictures(tmp_path, train__good=3, test__good=2)
     (tmp_path / "test/lesion").mkdir()
     (tmp_path / "test/lesion/a.mha").touch()
-    with pytest.raises(UserError, match=r"test/lesion: no images .*but 1 file of a kind that is not read \(\.mha\)"):
+    with pytest.raises(UserError, match=r"test/lesion: no images .*but 1 file of types that are not read \(\.mha\)"):
         read_layout(tmp_path)
 
 

@@ -262,7 +262,7 @@ def test_from_files_to_a_test(
     if layout in ("hyper_kvasir", "lag"):  # whose split is drawn, of images of as many groups
         assert main(["test", "--data.root=set", "--data.split_seed=0"]) == 2
         message = capsys.readouterr().err
-        assert re.search(r"set/.* is to be tested, but was used for training, like \d+ others", message)
+        assert re.search(r"set/.* is a test image, but was used for training, like \d+ others", message)
         assert "--data.layout runs/" in message
     again = ["--data.root=set", "--data.split_seed=0", f"--data.layout={run / 'manifest.csv'}"]
     assert main(["test", *again]) == 0

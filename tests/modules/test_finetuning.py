@@ -257,7 +257,7 @@ def test_a_run_that_was_begun_otherwise_is_not_resumed_with_l2_sp(tmp_path: Path
     module = CCD(TrainedEncoderConfig(weights=weights, l2_sp=0.1))
     module._trainer = Trained()  # type: ignore[assignment]
     module.setup("fit")
-    with pytest.raises(UserError, match=r"begun with another model\.encoder\.l2_sp or model\.encoder\.freeze"):
+    with pytest.raises(UserError, match=r"started with another model\.encoder\.l2_sp or model\.encoder\.freeze"):
         module.on_load_checkpoint(checkpoint)
 
 

@@ -247,11 +247,14 @@ DOCTORED: dict[str, tuple[Doctor, str]] = {
         lambda content: content.update({CONFIG_KEY: content[CONFIG_KEY] + "\nz: [" + "1," * 500_000 + "]\n"}),
         "more than 500,000 characters",
     ),
-    "number as a name": (tensor(5, torch.zeros(1)), "5 in it is no tensor"),
-    "text": (tensor("threshold", "x"), "threshold in it is no tensor"),
+    "number as a name": (tensor(5, torch.zeros(1)), "5 in it is not a tensor"),
+    "text": (tensor("threshold", "x"), "threshold in it is not a tensor"),
     "sparse tensor": (tensor("threshold", torch.zeros(4, 4).to_sparse()), "x.ckpt: "),
     "tensor without memory": (tensor("threshold", torch.zeros(10**12, device="meta")), "threshold"),
-    "name with a command to the terminal": (tensor("\x1b[31mx\nccd: fine", "x"), "[31mx ccd: fine in it is no tensor"),
+    "name with a command to the terminal": (
+        tensor("\x1b[31mx\nccd: fine", "x"),
+        "[31mx ccd: fine in it is not a tensor",
+    ),
 }
 
 

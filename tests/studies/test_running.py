@@ -135,7 +135,7 @@ def test_an_interrupted_run_that_saved_nothing_begins_anew(plan: list[Step]) -> 
 def test_a_failed_test_is_repeated_without_the_fit(plan: list[Step], capsys: pytest.CaptureFixture[str]) -> None:
     failing = Commands({2: Outcome(2, "images/a.png: damaged.", 1.0, None, None)})
     (failed,) = run(plan, failing)
-    assert failed == f"untrained padim: images/a.png: damaged. (all of it: {plan[0].folder}/log.txt)"
+    assert failed == f"untrained padim: images/a.png: damaged. (full log: {plan[0].folder}/log.txt)"
     assert len(failing.calls) == 5
     assert Progress(plan).status[plan[0].folder] == "failed"
     again = Commands()

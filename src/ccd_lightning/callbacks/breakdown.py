@@ -128,9 +128,9 @@ def _explain(trainer: Trainer, module: LightningModule, first: int, what: str, s
         what: What was not finite at that step, "loss" or "gradient".
         shown: Learning rates and images of that step.
     """
-    message = f"After step {trainer.global_step} the model's weights or scores are no longer numbers"
+    message = f"After step {trainer.global_step} the model's weights or scores are no longer finite"
     if first >= 0:
-        message = f"The {what} is no longer a number since step {first}{_circumstances(shown)}"
+        message = f"The {what} is no longer finite since step {first}{_circumstances(shown)}"
     ways = ["a lower learning rate (--model.optimizer.lr)"] * bool(trainer.optimizers)
     ways += ["a longer warm-up (--model.warmup_steps)"] * ("warmup_steps" in module.hparams)
     ways += ["--trainer.gradient_clip_val 1"] * bool(trainer.optimizers)

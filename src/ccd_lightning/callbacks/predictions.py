@@ -213,5 +213,5 @@ def _claim(output: Path | None, default: Path) -> Path | UserError:
         return UserError(f"{output or default}: cannot be written to ({error.strerror}). Give --output DIR.")
     present = next((name for name in (PREDICTIONS, REGIONS, ERRORS, OVERLAYS, MAPS) if (output / name).exists()), None)
     if present:
-        return UserError(f"{output / present} exists already, from another call. Give another --output DIR.")
+        return UserError(f"{output / present} exists already, from another prediction. Give another --output DIR.")
     return output

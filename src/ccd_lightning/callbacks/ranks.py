@@ -57,6 +57,6 @@ def killed_rank(number: int | None, folder: str | None) -> str:
     """
     by = "" if number is None else f" by signal {number}"
     return (
-        f"A process of this training was killed{by}, as systems do when memory runs out. Give a smaller"
+        f"A process of this training was killed{by}, probably because memory ran out. Give a smaller"
         f" --data.batch_size or fewer --trainer.devices{then(resume_hint(folder))}"
     )

@@ -106,7 +106,8 @@ def _check(arguments: argparse.Namespace) -> None:
     advice = "fix these files, or leave them out"
     if any(pair.is_leak for pair in result.pairs):
         advice += (
-            f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
+            f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves out training images"
+            " that are also in the test set"
         )
     raise UserError(f"{arguments.root}: {message}. These errors would make training or testing invalid: {advice}.")
 
@@ -131,7 +132,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     manifest = _read(arguments)
     if manifest.flaws:
         raise UserError(
-            f"{manifest.flaws[0]} `{command('data', 'check', '--root', arguments.root)}` lists all that is wrong."
+            f"{manifest.flaws[0]} `{command('data', 'check', '--root', arguments.root)}` lists all problems."
         )
     table: Path = arguments.output or Path(f"{arguments.root.resolve().name}.csv")
     if table.exists():
@@ -139,7 +140,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
     if not arguments.keep_leaks:
         before, manifest = len(manifest.rows), without_leaks(manifest, find_pairs(manifest))
         print(
-            f"{before - len(manifest.rows)} training images left out, because they, or others of theirs, are tested on"
+            f"{before - len(manifest.rows)} training images left out, because they, or images of their group, are"
+            " in the test set"
         )
     root: Path = manifest.root
     sized: tuple[str, ...] = ()
@@ -147,7 +149,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         preprocessing = _preprocessing(arguments)
         if preprocessing.fit == "letterbox":
             raise UserError(
-                "--fit letterbox and --copy: the margin would be written into the images, where it counts. Leave --copy"
+                "--fit letterbox and --copy: the margin would become part of the images. Leave --copy"
                 " out, and give the fit --data.fit letterbox."
             )
         size = preprocessing.size

@@ -67,8 +67,8 @@ def failure(error: BaseException, resume_hint: str = "", path: str | Path | None
         return UserError(f"There is not enough memory ({short_text(text) or 'none is left'}). {SMALLER}{afterwards}")
     if isinstance(error, RuntimeError) and re.search(GONE, text):
         return UserError(
-            "Another process of this training has stopped. Its own message gives the cause; if there is none, it was"
-            " probably killed because memory ran out."
+            "Another process of this training has stopped: its own message gives the cause, or it was killed, probably"
+            " because memory ran out."
             f" Give a smaller --data.batch_size or fewer --trainer.devices{afterwards}"
         )
     if isinstance(error, RuntimeError) and re.search(KILLED, text):

@@ -107,7 +107,7 @@ def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[F
         if row.path in infos:
             other = first.setdefault((row.split, infos[row.path].digest), row.path)
             if other != row.path:
-                message = f"the same file as {other}, and counts twice."
+                message = f"the same file as {other}, so the image counts twice."
                 yield Finding("warning", "duplicate files within a split", row.path, message, other)
 
 
@@ -120,7 +120,7 @@ def _kinds_of_files(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
         elif seen.mode != "RGB":
             yield Finding("note", MODES.get(seen.mode, seen.mode), path, "read as RGB.")
         if seen.orientation != 1:
-            message = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
+            message = f"rotated by its EXIF orientation ({seen.orientation}), which some programs ignore."
             yield Finding("warning", "EXIF orientation", path, message)
 
 
@@ -145,14 +145,14 @@ def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
         return
     for path, seen in infos.items():
         if min(seen.size) < MIN_SIDE:
-            message = f"{seen.size[0]} x {seen.size[1]} pixels: there is nothing to see in it."
+            message = f"{seen.size[0]} x {seen.size[1]} pixels: too small to show anything."
             yield Finding("error", "images of a few pixels", path, message)
     ratios = {path: seen.size[0] / seen.size[1] for path, seen in infos.items()}
     usual = float(np.median(list(ratios.values())))
     for path, ratio in ratios.items():
         if not 0.8 < ratio / usual < 1.25:
             width, height = infos[path].size
-            message = f"{width} x {height} pixels, of another shape than most ({usual:.2f} as wide as high)."
+            message = f"{width} x {height} pixels: another aspect ratio than most images ({usual:.2f})."
             yield Finding("warning", "odd shapes", path, message)
 
 
@@ -168,7 +168,7 @@ def _masks(
     if any(row.masks for row in manifest.rows):
         for row in manifest.rows:
             if row.label and not row.masks and row.path not in flawed:
-                yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
+                yield Finding("warning", "no mask", row.path, "included in image metrics, but not in pixel metrics.")
 
 
 def common_sizes(infos: Mapping[Path, ImageInfo], most: int = 3) -> str:

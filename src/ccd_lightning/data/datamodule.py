@@ -240,4 +240,4 @@ class AnomalyDataModule(ImageLoader):
             self.datasets["train"][EpochIndex(0, 0)]
         except ValueError as error:
             size = self.preprocessing.size_in_words
-            raise UserError(f"data.views does not go with images of {size} px: {error}. Give another size.") from error
+            raise UserError(f"data.views does not fit images of {size} px: {error}. Give another size.") from error

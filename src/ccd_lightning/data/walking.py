@@ -111,7 +111,7 @@ def count_unread(paths: Iterable[Path]) -> str:
     if not kinds:
         return ""
     names = ", ".join(f"{kind} ({number})" if len(kinds) > 1 else kind for kind, number in sorted(kinds.items()))
-    return f"{count(kinds.total(), 'file')} of a kind that is not read ({names})"
+    return f"{count(kinds.total(), 'file')} of types that are not read ({names})"
 
 
 def count(number: int, what: str) -> str:

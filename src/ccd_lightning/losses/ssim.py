@@ -49,7 +49,7 @@ def similarity_pyramid(
     """
     side = min(first.shape[-2:])
     if window % 2 == 0 or side % 2 ** (levels - 1) or side // 2 ** (levels - 1) < window:
-        raise ValueError(f"Similarity at {levels} levels with a window of {window} px does not go with {side} px")
+        raise ValueError(f"Similarity at {levels} levels with a window of {window} px does not fit {side} px")
     maps = []
     for level in range(levels):
         if level:

@@ -132,5 +132,5 @@ def read_pixels(run: Path) -> PixelTable:
         raise UserError(f"{file}: cannot be read ({error}). {fix}") from error
     shapes = {(len(table.paths), table.normal.shape[-1]), *(count.shape for count in table[1:4])}
     if len(shapes) > 1 or table.above.shape != (len(table.paths), 2) or len(table.aurocs) != len(table.paths):
-        raise UserError(f"{file}: cannot be read (its arrays do not go together). {fix}")
+        raise UserError(f"{file}: cannot be read (its arrays do not match). {fix}")
     return table

@@ -191,7 +191,7 @@ def _checked_layers(layers: Any, encoder: Encoder) -> tuple[int, ...]:
     count = len(encoder.channels)
     if not layers or list(layers) != sorted({*layers} & {*range(count)}):
         raise UserError(
-            f"model.features.layers is {list(layers)}, but must be some of 0 to {count - 1}, rising: the levels of"
-            f" {encoder.name}, which ccd encoders {encoder.name} lists."
+            f"model.features.layers is {list(layers)}, but must be some of 0 to {count - 1}, in ascending order: the"
+            f" levels of {encoder.name}, which ccd encoders {encoder.name} lists."
         )
     return tuple(layers)

@@ -181,7 +181,7 @@ class OneClassDetector(LightningModule, ABC):
             UserError: If a file cannot be decoded, or the detector was not loaded from a run with a known image size.
         """
         if self.preprocessing is None:
-            raise UserError("This detector knows no size of images; open one of a run with ccd_lightning.load.")
+            raise UserError("This detector has no image size. Load one from a run with ccd_lightning.load.")
         return read_batch(files, self.preprocessing, self.device)
 
     def read(self, *files: str | Path) -> Tensor:
@@ -193,7 +193,7 @@ class OneClassDetector(LightningModule, ABC):
         """
         if self.preprocessing and self.preprocessing.fit == "letterbox":
             raise UserError(
-                "This detector's images are letterboxed, and it has to know their margins: call"
+                "This detector was fitted to letterboxed images, and needs to know their margins: call"
                 " detector.score_files(...), or detector(*detector.read_placed(...))."
             )
         return self.read_placed(*files).pixels

@@ -99,7 +99,9 @@ def planned_steps(trainer: Trainer) -> int:
     """
     total = trainer.estimated_stepping_batches
     if not math.isfinite(total):
-        raise UserError("The learning rate falls until training ends: give --trainer.max_epochs or .max_steps.")
+        raise UserError(
+            "The learning rate schedule needs a limit of the training: give --trainer.max_epochs or .max_steps."
+        )
     return int(total)
 
 

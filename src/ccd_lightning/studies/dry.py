@@ -39,7 +39,7 @@ def print_plan(steps: Sequence[Step], due: Sequence[Step], progress: Progress) -
     if not due:
         print("Nothing is left to run.")
     elif not known:
-        print("Nothing comparable is finished, from which their time could be estimated: run one seed first (--seeds).")
+        print("No similar run has finished yet, so their time cannot be estimated: run one seed first (--seeds).")
     else:
         unknown = len(due) - len(known)
         rest = f", and {unknown} more whose time is not known yet" if unknown else ""

@@ -168,7 +168,7 @@ def _execute(step: Step, record: Record, argv: list[str], execute: Execute, resu
     if stop:
         raise stop(f"Resume with: {resume_command}")
     if outcome.code:
-        raise Failure(f"{record.failed} (all of it: {step.folder / LOG})")
+        raise Failure(f"{record.failed} (full log: {step.folder / LOG})")
 
 
 def refuse_changed(progress: Progress, due: Sequence[Step], redo: bool, file: Path) -> None:

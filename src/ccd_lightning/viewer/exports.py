@@ -77,7 +77,7 @@ def write_pictures(
         UserError: If there are too many images, or one cannot be read or scored.
     """
     if len(indices) > MAX_PICTURES:
-        raise UserError(f"{len(indices)} images are chosen, but a file holds the pictures of {MAX_PICTURES} at most.")
+        raise UserError(f"{len(indices)} images are selected, but a file can contain at most {MAX_PICTURES}.")
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("chosen.csv", table)
@@ -93,7 +93,7 @@ def _overlay(results: ShownResults, scorer: Scorer, index: int, threshold: float
     path = results.image(index)
     scored = scorer.score(path)
     if math.isnan(scored.limits[1]):
-        raise UserError("There is no range of normal maps to colour overlays by: fit the detector with validation.")
+        raise UserError("Overlays need the range of normal maps, which this run does not have. Fit it with validation.")
     decision = decide(scored.score, threshold)
     label = f"{decision}: score {scored.score:.4g}, threshold {threshold:.4g}" if decision else ""
     image = draw_overlay(open_rgb(path, results.window), scored.anomaly_map, scored.placement, scored.limits, label)

@@ -122,7 +122,7 @@ def _draw_map(scored: ScoredMap) -> MapPictures:
     from ccd_lightning.visualization.overlays import draw_colours, draw_lines, placed_levels
 
     if math.isnan(scored.limits[1]):
-        raise UserError("There is no range of normal maps to colour this one by: fit the detector with validation.")
+        raise UserError("Maps need the range of normal maps, which this run does not have. Fit it with validation.")
     shown = layer_size(scored.placement.original)
     placement = scored.placement._replace(original=shown, source=scored.placement.source_in(*shown))
     levels = placed_levels(scored.anomaly_map, placement, scored.limits)

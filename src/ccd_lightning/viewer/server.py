@@ -178,18 +178,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> Answer:
         if not HOST_PATTERN.fullmatch(self.headers.get("Host", "")):
-            return _sentence(HTTPStatus.FORBIDDEN, "This server answers to its own address alone.")
+            return _sentence(HTTPStatus.FORBIDDEN, "This server only answers requests to its own address.")
         try:
             parts = urlsplit(self.path)
         except ValueError:  # not a valid address
-            return _sentence(HTTPStatus.NOT_FOUND, "There is nothing here.")
+            return _sentence(HTTPStatus.NOT_FOUND, "Not found.")
         secret, slash, path = parts.path.removeprefix("/").partition("/")
         found = None
         if slash and secrets.compare_digest(secret.encode(), self.server.secret.encode()):
             found = self.server.answer(path, parse_qs(parts.query))
-        return found or _sentence(
-            HTTPStatus.NOT_FOUND, "There is nothing here. Open the address that ccd view printed."
-        )
+        return found or _sentence(HTTPStatus.NOT_FOUND, "Not found. Open the address that ccd view printed.")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Prints nothing, because a line per thumbnail would not be useful."""

@@ -234,9 +234,9 @@ def test_what_is_dicom(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rtstruct.dcm", "holds no image, but RT Structure Set Storage. Leave it out"),
-        ("test-SR.dcm", "holds no image, but Comprehensive SR Storage"),
-        ("dicomdirtests/DICOMDIR", "holds no image, but Media Storage Directory Storage"),
+        ("rtstruct.dcm", r"without an image \(RT Structure Set Storage\)\. Leave it out"),
+        ("test-SR.dcm", r"without an image \(Comprehensive SR Storage\)"),
+        ("dicomdirtests/DICOMDIR", r"without an image \(Media Storage Directory Storage\)"),
         ("MR_truncated.dcm", "cut off"),
         ("JPEG-lossy.dcm", r"JPEG Extended \(Process 2 and 4\) \(1\.2\.840\.10008\.1\.2\.4\.51\), cannot be decoded"),
     ],
