@@ -116,11 +116,11 @@ def work(cells: list[Cell], settings: Settings, words: list[str], turn: Synchron
         cell = cells[index]
         with claimed(settings.place(cell)) as mine:
             if mine and not settings.finished(cell):
-                told = logged(cell, settings, words)
+                result = logged(cell, settings, words)
                 spent, done = time.monotonic() - start, sum(map(settings.finished, cells))
                 rest = spent * (len(cells) - done) / max(done - before, 1)
                 times = f"{timedelta(seconds=int(spent))} elapsed, about {timedelta(seconds=int(rest))} to go"
-                terminal.write(f"{done}/{len(cells)} {cell.name}: {told}, {times}\n")
+                terminal.write(f"{done}/{len(cells)} {cell.name}: {result}, {times}\n")
 
 
 def logged(cell: Cell, settings: Settings, words: list[str]) -> str:

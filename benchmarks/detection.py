@@ -138,12 +138,12 @@ def metrics(folder: Path) -> dict[str, Any]:
 def compare(name: str, first: list[Path], second: list[Path]) -> None:
     """Prints a line with the differences of two lists of runs, paired by seed."""
     pairs = [(metrics(a), metrics(b)) for a, b in zip(first, second, strict=True)]
-    told = [
+    parts = [
         f"{key} {interval(np.array([a[key] for a, _ in pairs]) - np.array([b[key] for _, b in pairs]))}"
         for key in ("image/auroc", "pixel/auroc", "pixel/aupro")
         if key in pairs[0][0]
     ]
-    print(f"{name}: {', '.join(told)}")
+    print(f"{name}: {', '.join(parts)}")
 
 
 def parse() -> argparse.Namespace:

@@ -41,10 +41,10 @@ def descriptors() -> int:
 
 def quietly(*words: str) -> None:
     """Runs a command, whose output nobody wants."""
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as told:
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as errors:
         code = main(words)
     if code:
-        raise SystemExit(told.getvalue())
+        raise SystemExit(errors.getvalue())
 
 
 class Watch(Callback):

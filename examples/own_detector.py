@@ -14,7 +14,7 @@ from ccd_lightning.distributed import gather_ranks
 from ccd_lightning.encoder_config import EncoderConfig
 from ccd_lightning.models.anomaly_map import image_scores, to_image
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
-from ccd_lightning.models.pooled import PositionMeans, Sums
+from ccd_lightning.models.pooled import PositionMeans, PositionSums
 from ccd_lightning.modules.statistics import StatisticsDetector
 
 
@@ -44,11 +44,11 @@ class MeanDirection(StatisticsDetector):
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         """Adds one batch of normal images (B, 3, H, W)."""
         super().collect(images, content)
-        self.normal.update(self.features(images), self.features.within(content, images.shape[-2:]))
+        self.normal.update(self.features(images), self.features.content_mask(content, images.shape[-2:]))
 
     def merge_ranks(self) -> None:
         """Adds up what several processes have collected."""
-        own = Sums(*(part.cpu() for part in self.normal.sums))
+        own = PositionSums(*(part.cpu() for part in self.normal.sums))
         self.normal.merge_ranks(gather_ranks(own))
 
     def fit_statistics(self) -> None:

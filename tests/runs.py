@@ -32,10 +32,10 @@ IGD = [
 
 
 def train(place: Path) -> None:
-    """Fits and tests a run of each model in a new folder, through the command line; told.json has what was printed."""
+    """Fits and tests a run of each model in a new folder, through the command line; output.json has the output."""
     place.mkdir()
     (place / "configs").symlink_to(CONFIGS)
-    told = {}
+    outputs = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         for name, fit in {
@@ -47,8 +47,8 @@ def train(place: Path) -> None:
             for command in (fit, ["test"]):
                 with redirect_stdout(io.StringIO()) as output:
                     assert main(command) == 0
-                told[f"{command[0]} {name}"] = output.getvalue()
-    (place / "told.json").write_text(json.dumps(told))
+                outputs[f"{command[0]} {name}"] = output.getvalue()
+    (place / "output.json").write_text(json.dumps(outputs))
 
 
 def metrics(run: str | Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_anything_else_is_an_error(tmp_path: Path, change: dict[str, Any]) -> No
 def test_weights_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
     broken = torch.full_like(Encoder().state_dict()["network.layer1.0.conv1.weight"], float("nan"))
     file = checkpoint(tmp_path / "ccd.ckpt", encoder__network__layer1__0__conv1__weight=broken)
-    with pytest.raises(UserError, match=r"ccd\.ckpt: its encoder's weights are not numbers"):
+    with pytest.raises(UserError, match=r"ccd\.ckpt: its encoder's weights are not finite"):
         initialise_encoder(Encoder(), EncoderConfig(weights=str(file)))
 
 

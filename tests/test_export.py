@@ -162,5 +162,5 @@ def test_a_difference_is_told_whatever_it_is_in() -> None:
 def test_a_detector_of_no_known_size_is_refused(tmp_path: Path) -> None:
     detector = make("padim")
     detector.preprocessing = None
-    with pytest.raises(UserError, match="the size of its images is not known"):
+    with pytest.raises(UserError, match="the image size is unknown"):
         write_onnx(detector, tmp_path / "detector.onnx", "uint8")

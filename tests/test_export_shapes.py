@@ -55,7 +55,7 @@ def fitted(detector: StatisticsDetector, place: Preprocessing) -> StatisticsDete
     detector.eval().preprocessing = place
     with torch.no_grad():
         content = content_of(12, place) if place.fit == "letterbox" else None
-        for images, boxes in detector.shown({"image": torch.rand(12, 3, *place.shape), "content": content}):
+        for images, boxes in detector.fit_inputs({"image": torch.rand(12, 3, *place.shape), "content": content}):
             detector.collect(images, boxes)
         detector.fit_statistics()
         batch = given(6, detector)

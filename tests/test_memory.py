@@ -30,9 +30,9 @@ def test_a_detector_that_is_too_large_is_refused_before_an_image_is_read(
     words = ["--data.root", "images", "--model.encoder.weights", "null", "--data.size", "2048"]
     words += ["--model.channels=100", "--model.features.positions=0"]
     assert main(["fit", "--config", str(CONFIGS / "padim_folder.yaml"), *words]) == 2
-    told = capsys.readouterr().err
-    assert "PaDiM of 100 channels on images of 2048 px (checkpoint: 5.3 GB), memory: 32 GB are needed" in told
-    assert "8 GB are available. --model.channels 50 fits" in told
+    message = capsys.readouterr().err
+    assert "PaDiM of 100 channels on images of 2048 px (checkpoint: 5.3 GB), memory: 32 GB are needed" in message
+    assert "8 GB are available. --model.channels 50 fits" in message
     assert not Path("runs").exists()
 
 
@@ -53,7 +53,7 @@ def test_the_estimate_is_that_of_what_is_fitted() -> None:
     detector = PaDiM(channels=20)
     with torch.no_grad():
         detector.gaussian.update(detector.embed(torch.rand(4, 3, 72, 72)))
-    fitted = detector.gaussian.sums.scatter.numel()
+    fitted = detector.gaussian.moments.scatter.numel()
     assert detector.memory((72, 72)) == (12 * fitted + 24 * 256 * 20**2, 4 * fitted * 21 // 40)
     assert detector.memory((16, 16))[0] == 36 * 16 * 20**2  # few enough to be factorised at once
     detector.gaussian.fit()

@@ -1,4 +1,4 @@
-"""Ranges of options: what is in one passes, and what is not is told with the option and the range."""
+"""Ranges of options: what is in one passes, and what is not is reported with the option and the range."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ RANGES: dict[str, tuple[Callable[..., None], tuple[Any, ...], tuple[Any, ...]]] 
 }
 
 
-@pytest.mark.parametrize("told", RANGES)
-def test_what_is_in_a_range_passes_and_what_is_not_is_told(told: str) -> None:
-    check, good, bad = RANGES[told]
+@pytest.mark.parametrize("message", RANGES)
+def test_what_is_in_a_range_passes_and_what_is_not_is_told(message: str) -> None:
+    check, good, bad = RANGES[message]
     for value in good:
         check("model.option", value)
     for value in (*bad, *NONE):
-        with pytest.raises(UserError, match=rf"^model\.option is .+, but must be {told}\.$"):
+        with pytest.raises(UserError, match=rf"^model\.option is .+, but must be {message}\.$"):
             check("model.option", value)
 
 
 @pytest.mark.parametrize("wrong", [(0, 0.5), (0.5, 0.2), (0.5, 1.5), (math.nan, 1), (0.5, math.nan)])
 def test_two_numbers_have_to_rise(wrong: tuple[float, float]) -> None:
-    ranges.rising("data.views.scale", (0.2, 0.2), 0, 1)
+    ranges.ascending("data.views.scale", (0.2, 0.2), 0, 1)
     with pytest.raises(
-        ValueError, match=r"data\.views\.scale is .*, but must be two numbers that rise, above 0 and up"
+        ValueError, match=r"data\.views\.scale is .*, but must be two numbers in ascending order, above 0 and up"
     ):
-        ranges.rising("data.views.scale", wrong, 0, 1)
+        ranges.ascending("data.views.scale", wrong, 0, 1)
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**32, 1.5, True, "3"])

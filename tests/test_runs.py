@@ -48,9 +48,9 @@ def test_a_damaged_record_leaves_other_runs_usable(name: str, capsys: pytest.Cap
     bad.parent.mkdir(parents=True)
     DAMAGES[name](bad)
     assert runs.newest_run() == sound != older
-    told = capsys.readouterr().err.strip()
-    assert told.startswith(f"ccd: warning: run ignored: {bad}: cannot be read")
-    assert len(told.splitlines()) == 1
+    message = capsys.readouterr().err.strip()
+    assert message.startswith(f"ccd: warning: run ignored: {bad}: cannot be read")
+    assert len(message.splitlines()) == 1
     with pytest.raises(UserError, match=r"run\.json: cannot be read"):
         runs.read_record(bad.parent)
 
@@ -94,7 +94,7 @@ def test_runs_are_found_at_any_depth_but_not_inside_of_runs() -> None:
 
 
 def test_a_search_for_runs_ends_where_no_folder_of_runs_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "MOST_FOLDERS", 20)
+    monkeypatch.setattr(runs, "MAX_FOLDERS", 20)
     for number in range(20):
         Path("disk", str(number)).mkdir(parents=True)
     for search in (runs.find_checkpoint, runs.newest_begun):
@@ -119,9 +119,9 @@ def test_a_search_for_runs_ends_where_no_folder_of_runs_is(monkeypatch: pytest.M
 def test_damaged_results_are_named(file: str, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     names = [leave("first", GOOD), leave("second", POOR)]
     (Path(names[1]) / file).write_bytes(content)
-    told = complaint(*names, capsys=capsys)
-    assert f"{names[1]}/{file}: cannot be read" in told
-    assert f"ccd test --ckpt_path {names[1]}" in told
+    message = complaint(*names, capsys=capsys)
+    assert f"{names[1]}/{file}: cannot be read" in message
+    assert f"ccd test --ckpt_path {names[1]}" in message
 
 
 def test_a_damaged_config_does_not_stop_the_test(workspace: Path) -> None:

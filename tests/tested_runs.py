@@ -61,14 +61,14 @@ def records(groups: Sequence[str] = ("",) * 21) -> list[ImageRecord]:
     return [ImageRecord(str(index), label, "", 0.0, group) for index, (label, group) in rows]
 
 
-def told(*words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def compare_lines(*words: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines that the command prints."""
     capsys.readouterr()
     assert main(["compare", *words]) == 0
     return capsys.readouterr().out.splitlines()
 
 
-def told_without_torch(*words: str) -> str:
+def output_without_torch(*words: str) -> str:
     """What a command prints in a process of its own, in which it imports neither torch nor what comes with it."""
     code = (
         "import sys; from ccd_lightning.cli import main\n"

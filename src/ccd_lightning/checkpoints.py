@@ -57,7 +57,7 @@ def check_content(content: dict[str, Any], path: Path) -> dict[str, Any]:
         raise _no_checkpoint(path, "its hyper_parameters are not named")
     for name, tensor in content["state_dict"].items():
         if not (isinstance(name, str) and isinstance(tensor, Tensor) and _holds_numbers(tensor)):
-            raise _no_checkpoint(path, f"{short_text(name)} in it is no tensor")
+            raise _no_checkpoint(path, f"{short_text(name)} in it is not a tensor")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise UserError(f"{path}: {name} claims more memory than the file holds, so it is not read. Give another.")
     rename_tensors(content["state_dict"])
@@ -109,7 +109,7 @@ def encoder_state(checkpoint: dict[str, Any], path: Path, encoder: Encoder) -> d
         raise UserError(f"{path}: its encoder does not fit ({len(different)} tensors, the first is {different[0]}).")
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
         raise UserError(
-            f"{path}: its encoder's weights are not numbers, as its training broke down. Pretrain another one."
+            f"{path}: its encoder's weights are not finite, because its training diverged. Pretrain another one."
         )
     return state
 

@@ -7,14 +7,14 @@ import shlex
 from pathlib import Path
 
 
-def command(*words: str | Path) -> str:
-    """Returns the command line `ccd WORDS`, with words quoted where the shell needs it."""
-    return shlex.join(["ccd", *map(str, words)])
+def command(*arguments: str | Path) -> str:
+    """Returns the command line `ccd ARGUMENTS`, with arguments quoted where the shell needs it."""
+    return shlex.join(["ccd", *map(str, arguments)])
 
 
-def then(way_out: str) -> str:
+def then(advice: str) -> str:
     """Returns the end of a sentence with advice: ", then " and the next action, or a full stop if it is empty."""
-    return f", then {way_out[0].lower()}{way_out[1:]}" if way_out else "."
+    return f", then {advice[0].lower()}{advice[1:]}" if advice else "."
 
 
 def expand(path: str | Path) -> Path:

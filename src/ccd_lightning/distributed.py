@@ -57,9 +57,9 @@ def gather_batch(rows: Tensor) -> tuple[Tensor, Tensor]:
         Rows of all ranks, (sum of N, D), and the indices (N,) of this rank's rows among them.
     """
     gathered, ranks = gather_rows(rows), world_size()
-    places = [torch.arange(rank, len(gathered), ranks, device=rows.device) for rank in range(ranks)]
-    own = places[distributed.get_rank() if ranks > 1 else 0]
-    return (gathered[torch.cat(places).argsort()] if ranks > 1 else gathered), own
+    indices = [torch.arange(rank, len(gathered), ranks, device=rows.device) for rank in range(ranks)]
+    own = indices[distributed.get_rank() if ranks > 1 else 0]
+    return (gathered[torch.cat(indices).argsort()] if ranks > 1 else gathered), own
 
 
 def batch_places(rows: Tensor) -> tuple[int, Tensor]:

@@ -70,18 +70,18 @@ class Scorer(nn.Module):
         return {"decision": scores > self.detector.threshold} if self.decides else {}
 
 
-def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
+def describe(detector: OneClassDetector, pixel_type: str) -> dict[str, str]:
     """Returns the metadata of the file: what its users must know, as text.
 
     Args:
         detector: Detector with known preprocessing.
-        kind: Type of the input pixels, "uint8" or "float".
+        pixel_type: Type of the input pixels, "uint8" or "float".
 
     Raises:
         UserError: If the preprocessing of the detector is unknown.
     """
     if detector.preprocessing is None:
-        raise UserError("The checkpoint holds no config, so the size of its images is not known. Fit the run again.")
+        raise UserError("The checkpoint contains no config, so the image size is unknown. Fit the run again.")
     decides = not bool(detector.threshold.isnan())
     held_out = f"the {detector.quantile:g} quantile of the scores of {len(detector.normal_scores)} held-out images"
     limits = detector.map_limits.tolist()
@@ -89,7 +89,7 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
         "version": __version__,
         "model": type(detector).__name__,
         "encoder": fingerprint(*detector.encoders),
-        "input": "uint8, 0 to 255" if kind == "uint8" else "float32, 0 to 1",
+        "input": "uint8, 0 to 255" if pixel_type == "uint8" else "float32, 0 to 1",
         "size": detector.preprocessing.size_in_words,
         "fit": detector.preprocessing.fit,
         "tiles": json.dumps(_tiles(detector.preprocessing)),
@@ -103,19 +103,19 @@ def describe(detector: OneClassDetector, kind: str) -> dict[str, str]:
     }
 
 
-def write_onnx(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
+def write_onnx(detector: OneClassDetector, file: Path, pixel_type: str) -> Scoring:
     """Writes an ONNX file, with separate weights in `FILE.data` if it would be larger than 2 GB.
 
     Args:
         detector: Detector to export.
         file: File to write.
-        kind: Type of the input pixels, "uint8" or "float".
+        pixel_type: Type of the input pixels, "uint8" or "float".
 
     Returns:
         Function that scores images with the file.
     """
-    metadata, scorer = describe(detector, kind), Scorer(detector)
-    example = _example(scorer, kind)
+    metadata, scorer = describe(detector, pixel_type), Scorer(detector)
+    example = _example(scorer, pixel_type)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")  # both inputs use it
@@ -137,11 +137,11 @@ def write_onnx(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
     return open_onnx(file)
 
 
-def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
+def write_torch(detector: OneClassDetector, file: Path, pixel_type: str) -> Scoring:
     """Writes a file for `torch.export.load`; arguments and return value are those of `write_onnx`."""
-    metadata = json.dumps(describe(detector, kind), indent=2)
+    metadata = json.dumps(describe(detector, pixel_type), indent=2)
     scorer, batch = Scorer(detector), torch.export.Dim("batch", min=1)
-    example = _example(scorer, kind)
+    example = _example(scorer, pixel_type)
     with torch.no_grad():
         scorer(*example)  # caches the grids of the encoder, whose computation must not be exported
     shapes = {name: {0: batch} for name in scorer.inputs}
@@ -154,10 +154,10 @@ def write_torch(detector: OneClassDetector, file: Path, kind: str) -> Scoring:
     return scoring
 
 
-def _example(scorer: Scorer, kind: str) -> tuple[Tensor, ...]:
+def _example(scorer: Scorer, pixel_type: str) -> tuple[Tensor, ...]:
     assert scorer.detector.preprocessing is not None
     size = scorer.detector.preprocessing.shape
-    given = torch.zeros(2, 3, *size, dtype=INPUTS[kind]), whole(2, size, torch.device("cpu")).contiguous()
+    given = torch.zeros(2, 3, *size, dtype=INPUTS[pixel_type]), whole(2, size, torch.device("cpu")).contiguous()
     return given[: len(scorer.inputs)]
 
 

@@ -105,10 +105,10 @@ def cut_boxes(maps: Tensor, boxes: Tensor | None) -> Iterator[Tensor]:
 @functools.lru_cache(maxsize=256)
 def interpolation(units: int, source: Grid, target: Grid, length: int) -> Matrix:
     """Returns the matrix by which `resample` multiplies an axis of `units` units: (length, units), rows sum to 1."""
-    places = (target.offset + target.stride * np.arange(length) - source.offset) / source.stride
-    places = places.clip(0, units - 1)  # in units of the source
-    below = places.astype(np.int64).clip(max=max(units - 2, 0))
-    matrix, rows, share = np.zeros((length, units)), np.arange(length), places - below
+    positions = (target.offset + target.stride * np.arange(length) - source.offset) / source.stride
+    positions = positions.clip(0, units - 1)  # in units of the source
+    below = positions.astype(np.int64).clip(max=max(units - 2, 0))
+    matrix, rows, share = np.zeros((length, units)), np.arange(length), positions - below
     matrix[rows, below] = 1 - share
     matrix[rows, (below + 1).clip(max=units - 1)] += share
     return matrix

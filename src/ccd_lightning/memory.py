@@ -27,20 +27,20 @@ def available_memory() -> float:
     return min(found + [float(text) for text in texts if text.isdigit()])
 
 
-def require(needed: float, available: float, what: str, way_out: str) -> None:
+def require(needed: float, available: float, what: str, advice: str) -> None:
     """Checks that memory or disk space is sufficient.
 
     Args:
         needed: Number of bytes that are needed.
         available: Number of bytes that are available.
         what: Start of the error message: what needs the memory, and which memory or disk.
-        way_out: What the user can change, as a sentence.
+        advice: What the user can change, as a sentence.
 
     Raises:
         UserError: If more is needed than available.
     """
     if needed > available:
-        raise UserError(f"{what}: {size(needed)} are needed, {size(available)} are available. {way_out}")
+        raise UserError(f"{what}: {size(needed)} are needed, {size(available)} are available. {advice}")
 
 
 def size(count: float) -> str:

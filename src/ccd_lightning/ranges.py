@@ -48,10 +48,10 @@ def between(option: str, value: float, low: float, high: float, note: str = "") 
         refuse(option, value, f"between {low:g} and {high:g}{note}")
 
 
-def rising(option: str, value: tuple[float, float], low: float, high: float) -> None:
+def ascending(option: str, value: tuple[float, float], low: float, high: float) -> None:
     """Checks that low < value[0] <= value[1] <= high; other arguments and errors are those of `at_least`."""
     if not low < value[0] <= value[1] <= high:
-        refuse(option, list(value), f"two numbers that rise, above {low:g} and up to {high:g}")
+        refuse(option, list(value), f"two numbers in ascending order, above {low:g} and up to {high:g}")
 
 
 def seed_in_range(option: str, value: int) -> None:

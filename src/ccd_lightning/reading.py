@@ -7,8 +7,8 @@ import os
 import stat
 from pathlib import Path
 
-MOST_BYTES = 1 << 24  # limit for records, configs and results, which have a few hundred kilobytes at most
-MOST_NAMES = 1 << 28  # limit in bytes for tables with the images of a data set
+MAX_BYTES = 1 << 24  # limit for records, configs and results, which have a few hundred kilobytes at most
+MAX_TABLE_BYTES = 1 << 28  # limit in bytes for tables with the images of a data set
 
 
 def check_regular(path: Path) -> os.stat_result:
@@ -26,7 +26,7 @@ def check_regular(path: Path) -> os.stat_result:
     return found
 
 
-def read_text(path: Path, most: int = MOST_BYTES, errors: str = "strict") -> str:
+def read_text(path: Path, most: int = MAX_BYTES, errors: str = "strict") -> str:
     """Reads the text of a regular file in UTF-8, with or without a byte order mark.
 
     Args:

@@ -25,7 +25,7 @@ CONFIG = "config.yaml"  # Lightning's name
 MANIFEST = "manifest.csv"  # the split of each image
 FIRST = "ccd fit --config ccd_synthetic"
 CHECKPOINTS = "checkpoints"
-MOST_FOLDERS = 20_000  # maximum number of folders that are searched for runs, which takes about a second
+MAX_FOLDERS = 20_000  # maximum number of folders that are searched for runs, which takes about a second
 
 
 def newest_run(root: Path = ROOT) -> Path:
@@ -43,8 +43,8 @@ def newest_run(root: Path = ROOT) -> Path:
                 f" checkpoint: --ckpt_path {quote(str(runs[0]))}."
             )
         begun = newest_begun(root)
-        way_out = how_to_go_on(begun) if begun else f"Make one: {FIRST}"
-        raise UserError(f"{root}: no finished run in this folder. {way_out}")
+        advice = how_to_resume(begun) if begun else f"Make one: {FIRST}"
+        raise UserError(f"{root}: no finished run in this folder. {advice}")
     return max(finished, key=lambda run: (finished[run], str(run)))
 
 
@@ -55,9 +55,9 @@ def runs_below(root: Path) -> Iterator[Path]:
         UserError: If there are too many folders below it, for example below `/`.
     """
     for number, (folder, inner, files) in enumerate(os.walk(root)):
-        if number == MOST_FOLDERS:
+        if number == MAX_FOLDERS:
             raise UserError(
-                f"{root}: more than {MOST_FOLDERS:,} folders, too many to search for runs. Give the folder of the run."
+                f"{root}: more than {MAX_FOLDERS:,} folders, too many to search for runs. Give the folder of the run."
             )
         inner[:] = [name for name in inner if name != LATEST]  # duplicate of a run, on systems where links are folders
         if RECORD in files or {RECORD, CHECKPOINTS} & {*inner}:
@@ -94,15 +94,15 @@ def _recorded(root: Path) -> Iterator[Path]:
     return (path.parent for path in root.glob(f"*/*/{RECORD}") if path.parent.name != LATEST)
 
 
-def how_to_go_on(run: Path | str) -> str:
+def how_to_resume(run: Path | str) -> str:
     """Returns the advice to resume a run, with the command."""
     return f"Resume with: {command('fit', '--config', f'{run}/{CONFIG}', '--ckpt_path', run)}"
 
 
-def way_out(folder: str | None) -> str:
+def resume_hint(folder: str | None) -> str:
     """Returns the advice to resume the run in a folder; empty if it has no checkpoint to resume from."""
     if folder and (Path(folder) / CHECKPOINTS / "last.ckpt").is_file():
-        return how_to_go_on(os.path.relpath(folder))
+        return how_to_resume(os.path.relpath(folder))
     return ""
 
 

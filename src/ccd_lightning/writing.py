@@ -41,21 +41,21 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def scratch(place: Path) -> Iterator[Path]:
+def scratch(path: Path) -> Iterator[Path]:
     """Yields a temporary path next to a file or folder, which is removed at the end of the context.
 
     Temporary files of earlier processes that were killed are removed too.
 
     Args:
-        place: File or folder to create.
+        path: File or folder to create.
 
     Raises:
-        OSError: If something cannot be written. The error contains the name of `place`.
+        OSError: If something cannot be written. The error contains the name of `path`.
     """
-    partial = beside(place)
+    partial = beside(path)
     try:
-        with naming(place):
-            remove_leftovers(place)
+        with naming(path):
+            remove_leftovers(path)
             yield partial
     finally:
         _remove(partial)
@@ -171,9 +171,9 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{short_name(path.name, PARTIAL_BYTES)}.{mark}{PARTIAL}")
 
 
-def remove_leftovers(place: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """Removes partial files of killed processes: those of this machine at once, others after a day."""
-    for partial in place.parent.glob(f".{glob.escape(short_name(place.name, PARTIAL_BYTES))}.*{PARTIAL}"):
+    for partial in path.parent.glob(f".{glob.escape(short_name(path.name, PARTIAL_BYTES))}.*{PARTIAL}"):
         machine, _, rest = partial.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")
         with contextlib.suppress(OSError):  # already removed
             if (

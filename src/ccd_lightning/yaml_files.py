@@ -24,7 +24,7 @@ def read_yaml(file: Path) -> Any:
         raise UserError(f"{file}{line}: {error.problem}. Write it as YAML: KEY: VALUE.") from error
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{file}: no text in UTF-8, as YAML files are. Give another file, or save it in UTF-8."
+            f"{file}: not UTF-8 text, as YAML files must be. Give another file, or save it in UTF-8."
         ) from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())

@@ -36,10 +36,10 @@ def watch(values: list[float], patience: int = 3, name: str = "train/projection_
 
 
 def test_collapse_is_told_once_and_says_what_to_change() -> None:
-    told = watch([0.003] * 10)
-    assert len(told) == 1
-    for way_out in ("--model.optimizer.lr", "--model.warmup_steps", "--model.encoder.weights imagenet"):
-        assert way_out in told[0]
+    messages = watch([0.003] * 10)
+    assert len(messages) == 1
+    for option in ("--model.optimizer.lr", "--model.warmup_steps", "--model.encoder.weights imagenet"):
+        assert option in messages[0]
 
 
 def test_a_healthy_or_shortly_low_deviation_is_not_a_collapse() -> None:
@@ -68,7 +68,7 @@ def test_the_line_separates_collapsed_from_healthy_projections() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "module", "told"),
+    ("accuracy", "module", "warned"),
     [
         (0.26, CCD(), True),
         (0.56, CCD(), False),
@@ -77,7 +77,7 @@ def test_the_line_separates_collapsed_from_healthy_projections() -> None:
         (0.3, CCD(distributions=5), False),
     ],
 )
-def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module: CCD, told: bool) -> None:
+def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module: CCD, warned: bool) -> None:
     found = {} if accuracy is None else {"val/augmentation_accuracy": torch.tensor(accuracy)}
     trainer: Any = SimpleNamespace(callback_metrics=found)
     with warnings.catch_warnings(record=True) as caught:
@@ -85,17 +85,17 @@ def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module:
         FamilyAdvice().on_fit_end(trainer, module)
     assert [str(warning.message).split("(")[0] for warning in caught] == [
         "On held-out images the strong augmentations cannot be distinguished "
-    ] * told
+    ] * warned
     for warning in caught:  # whichever is in use, others are named
         assert all(family in str(warning.message) for family in ("Permutation", "Rotation", "Cutout", "Noise"))
 
 
-@pytest.mark.parametrize(("family", "told"), [(Cutout(), True), (Permutation(), False), (None, False)])
-def test_a_hole_that_the_family_leaves_out_is_told(family: Any, told: bool) -> None:
+@pytest.mark.parametrize(("family", "warned"), [(Cutout(), True), (Permutation(), False), (None, False)])
+def test_a_hole_that_the_family_leaves_out_is_told(family: Any, warned: bool) -> None:
     trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(views=PretextViews(family, cutout_size=9)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         FamilyAdvice().on_fit_start(trainer, CCD())
     assert [str(warning.message)[:48] for warning in caught] == [
         "data.views.cutout_size 9 is ignored: with Cutout"
-    ] * told
+    ] * warned

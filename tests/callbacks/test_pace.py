@@ -59,8 +59,8 @@ def test_the_time_is_measured_on_the_first_steps_and_told_once(
     first: int, validate_at: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit(trainer(3000 + first, global_step=first), 40, 0.5, monkeypatch, validate_at)
-    told = "fit: about 25 minutes: 3,000 steps at 2.0 steps per second, not counting validation\n"
-    assert capsys.readouterr().out == told
+    message = "fit: about 25 minutes: 3,000 steps at 2.0 steps per second, not counting validation\n"
+    assert capsys.readouterr().out == message
 
 
 @pytest.mark.parametrize(("planned", "settings"), [(float("inf"), {}), (3000, {"is_global_zero": False})])

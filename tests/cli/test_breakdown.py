@@ -1,4 +1,4 @@
-"""A training whose loss is no longer a number stops, and keeps what it saved before."""
+"""A training whose loss is no longer finite stops, and keeps what it saved before."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def test_a_broken_training_stops_and_keeps_its_last_good_checkpoint(
     words = [*WORDS[model], "--trainer.logger.init_args.name=broken", f"--trainer.log_every_n_steps={interval}"]
     poison = [f"--trainer.callbacks+={__name__}.Poison", f"--trainer.callbacks.after={str(after).lower()}"]
     assert main([*words, *poison]) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ccd: ")][-1]
+    message = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ccd: ")][-1]
     run = Path("runs/broken/version_0")
     kept = read_checkpoint(run / "checkpoints/last.ckpt")
     first = kept["global_step"]  # steps of an epoch
-    assert (f"since step {first + 1}" if not after else f"After step {2 * first} the model's weights") in told
-    assert "runs/broken/version_0/checkpoints/" in told
-    assert "is from before" in told
-    assert "--model.optimizer.lr" in told
-    assert ("--model.warmup_steps" in told) == (model == "ccd")
+    assert (f"since step {first + 1}" if not after else f"After step {2 * first} the model's weights") in message
+    assert "runs/broken/version_0/checkpoints/" in message
+    assert "is from before" in message
+    assert "--model.optimizer.lr" in message
+    assert ("--model.warmup_steps" in message) == (model == "ccd")
     assert not (run / "run.json").exists()
     for file in (run / "checkpoints").iterdir():
         content = read_checkpoint(file)
@@ -88,10 +88,10 @@ def test_a_gradient_that_is_no_number_is_told_with_its_step_rate_and_images(
 ) -> None:
     words = [*WORDS["ccd"], "--trainer.logger.init_args.name=broken", "--trainer.log_every_n_steps=1"]
     assert main([*words, f"--trainer.callbacks+={__name__}.PoisonGradient"]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
+    message = capsys.readouterr().err.splitlines()[-1]
     first = read_checkpoint(Path("runs/broken/version_0/checkpoints/last.ckpt"))["global_step"]
-    assert f"The gradient is no longer a number since step {first + 1} (learning rate " in told
-    named = re.search(r"images (.*?)\)", told)
+    assert f"The gradient is no longer finite since step {first + 1} (learning rate " in message
+    named = re.search(r"images (.*?)\)", message)
     assert named is not None
     assert all(Path(name).is_file() for name in named[1].split(", ")[:3])
     assert named[1].endswith(" 2 more") or named[1].endswith(" 1 more")  # of ten images in two batches
@@ -112,9 +112,9 @@ def test_a_score_that_is_no_number_is_never_written(
         state[next(part for part in state if part in ("gaussian.mean", "whole.decoder.first.weight"))].fill_(NAN)
         torch.save(content, file)
     assert main([command[0], "--ckpt_path", str(run), *command[1:]]) == 2
-    told = capsys.readouterr().err
-    assert "0000.png: its score or map is not finite" in told
-    assert "--ckpt_path another checkpoint" in told
+    message = capsys.readouterr().err
+    assert "0000.png: its score or map is not finite" in message
+    assert "--ckpt_path another checkpoint" in message
     assert {path: path.read_bytes() for path in before} == before
     assert not any("nan" in path.read_text() for path in run.glob("predictions/*/predictions.csv"))
 
@@ -129,8 +129,11 @@ def test_an_encoder_whose_weights_are_no_numbers_is_named(
     torch.save(content, "bad.ckpt")
     words = [*(IGD if kind == "IGD" else PADIM), "--model.encoder.weights=bad.ckpt"]
     assert main([*words, *([] if kind == "IGD" else ["--model", kind, "--model.encoder.weights=bad.ckpt"])]) == 2
-    told = capsys.readouterr().err
-    assert "ccd: bad.ckpt: its encoder's weights are not numbers, as its training broke down. Pretrain another" in told
+    message = capsys.readouterr().err
+    assert (
+        "ccd: bad.ckpt: its encoder's weights are not finite, because its training diverged. Pretrain another"
+        in message
+    )
 
 
 @pytest.mark.fit
@@ -142,7 +145,7 @@ def test_a_detector_without_a_loss_is_not_saved_with_scores_that_are_no_numbers(
         lambda self, embeddings: embeddings[:, 0] * float("nan"),
     )
     assert main([*PADIM, "--trainer.logger.init_args.name=broken"]) == 2
-    assert "the model's weights or scores are no longer numbers" in capsys.readouterr().err
+    assert "the model's weights or scores are no longer finite" in capsys.readouterr().err
     assert not list(Path("runs/broken").glob("**/*.ckpt"))
 
 

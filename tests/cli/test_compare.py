@@ -14,13 +14,13 @@ from tests.tested_runs import (
     LABELS,
     OTHER,
     POOR,
+    compare_lines,
     complaint,
     differences,
     interval,
     leave,
+    output_without_torch,
     records,
-    told,
-    told_without_torch,
 )
 
 
@@ -31,7 +31,7 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_differences_from_the_first_run(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = told(leave("good", GOOD), leave("poor", POOR), capsys=capsys)
+    lines = compare_lines(leave("good", GOOD), leave("poor", POOR), capsys=capsys)
     assert next(line for line in lines if line.startswith("image/auroc ")).count("0.750 [0.625, 0.875]") == 2
     expected, rows = delong_test(LABELS, POOR, GOOD), differences(lines, "good")
     assert expected.difference < 0
@@ -48,12 +48,12 @@ def test_differences_from_the_first_run(capsys: pytest.CaptureFixture[str]) -> N
 def test_rows_are_matched_by_path_below_the_root(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = leave("first", GOOD), leave("second", POOR)
     moved = leave("moved", POOR, root="/elsewhere/data", order=slice(None, None, -1))
-    rows = [differences(told(first, name, capsys=capsys), first) for name in (second, moved)]
+    rows = [differences(compare_lines(first, name, capsys=capsys), first) for name in (second, moved)]
     assert rows[0]["image/auroc"] == rows[1]["image/auroc"]
 
 
 def test_several_comparisons_are_corrected(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = told(leave("good", GOOD), leave("poor", POOR), leave("other", OTHER), capsys=capsys)
+    lines = compare_lines(leave("good", GOOD), leave("poor", POOR), leave("other", OTHER), capsys=capsys)
     rows, ps = differences(lines, "good"), [delong_test(LABELS, scores, GOOD).p for scores in (POOR, OTHER)]
     assert rows["image/auroc"][1:4] == interval(*delong_test(LABELS, POOR, GOOD)[:3])
     assert rows["p"][1:] == [f"{p:.3f}" for p in ps]
@@ -62,33 +62,33 @@ def test_several_comparisons_are_corrected(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_small_probabilities_are_not_printed_as_zero(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = differences(told(leave("good", LABELS + 0.0), leave("bad", -LABELS + 0.0), capsys=capsys), "good")
+    rows = differences(compare_lines(leave("good", LABELS + 0.0), leave("bad", -LABELS + 0.0), capsys=capsys), "good")
     assert rows["p"][1:] == ["<", "0.001"]
 
 
 def test_long_names_are_folded_and_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "70")
     names = [f"a_long_name_that_many_runs_share_{end}" for end in ("first", "second")]
-    text = "\n".join(told(leave(names[0], GOOD), leave(names[1], POOR), capsys=capsys))
+    text = "\n".join(compare_lines(leave(names[0], GOOD), leave(names[1], POOR), capsys=capsys))
     assert "…" not in text
     assert "second" in text
     long = leave("_".join([names[0]] * 4), OTHER)
-    told(long, "--output", "roc.png", capsys=capsys)
+    compare_lines(long, "--output", "roc.png", capsys=capsys)
     picture = np.asarray(Image.open("roc.png").convert("L"))
     assert (picture[:, [0, -1]] == 255).all()  # no letter is cut off at the sides
 
 
 def test_one_run_alone_needs_no_predictions(capsys: pytest.CaptureFixture[str]) -> None:
     Path(leave("alone", GOOD), "predictions.csv").unlink()
-    lines = told("alone", capsys=capsys)
+    lines = compare_lines("alone", capsys=capsys)
     assert any(line.split() == ["image/auroc", "0.750", "[0.625,", "0.875]"] for line in lines)
     assert not any("paired" in line for line in lines)
-    assert any(line.startswith("image/f1") for line in told("alone", "--all", capsys=capsys))
+    assert any(line.startswith("image/f1") for line in compare_lines("alone", "--all", capsys=capsys))
 
 
 def test_too_few_images_for_a_test(capsys: pytest.CaptureFixture[str]) -> None:
     labels = np.array([0, 0, 0, 1])
-    lines = told(leave("a", GOOD[:4], labels), leave("b", POOR[:4], labels), capsys=capsys)
+    lines = compare_lines(leave("a", GOOD[:4], labels), leave("b", POOR[:4], labels), capsys=capsys)
     assert lines[-1] == "no paired test: it needs at least two normal and two abnormal images"
 
 
@@ -111,7 +111,7 @@ def test_damaged_predictions_are_refused(damage: str, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         ("", "cannot be read (Expecting value"),
         ("\xff", "cannot be read ("),
@@ -123,12 +123,12 @@ def test_damaged_predictions_are_refused(damage: str, capsys: pytest.CaptureFixt
         ('{"metrics": {}, "intervals": {}, "undefined": {}, "data": 3}', "cannot be read ("),
     ],
 )
-def test_damaged_metrics_are_refused(damage: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_metrics_are_refused(damage: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = leave("first", GOOD), leave("second", POOR)
     Path(second, "metrics.json").write_bytes(damage.encode("latin-1"))
     for words in ((first, second), (second,)):
         text = complaint(*words, capsys=capsys)
-        assert f"second/metrics.json: {told}" in text
+        assert f"second/metrics.json: {message}" in text
         assert "Write it with: ccd test --ckpt_path second" in text
 
 
@@ -136,20 +136,20 @@ def test_runs_without_a_test_are_refused(capsys: pytest.CaptureFixture[str]) -> 
     run = Path("runs/padim/version_0")
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps({"finished": "2024-01-01"}))
-    assert f"{run}: not tested yet. Do it with: ccd test --ckpt_path {run}" in complaint("runs/padim", capsys=capsys)
+    assert f"{run}: not tested yet. Test it with: ccd test --ckpt_path {run}" in complaint("runs/padim", capsys=capsys)
     assert "nothing: no such run" in complaint(leave("first", GOOD), "nothing", capsys=capsys)
 
 
 def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> None:
     runs = leave("good", GOOD), leave("poor", POOR)
     before = set(Path().rglob("*"))
-    told(*runs, capsys=capsys)
+    compare_lines(*runs, capsys=capsys)
     assert set(Path().rglob("*")) == before
-    lines = told(*runs, "--output", "figures/roc.png", capsys=capsys)
+    lines = compare_lines(*runs, "--output", "figures/roc.png", capsys=capsys)
     assert lines[-1] == "ROC curves: figures/roc.png"
     assert np.asarray(Image.open("figures/roc.png").convert("L")).std() > 10
     assert "roc.txt: the name of a picture ends in .png" in complaint(*runs, "--output", "roc.txt", capsys=capsys)
-    assert "good/metrics.json: File exists. Give another place" in complaint(
+    assert "good/metrics.json: File exists. Give another path" in complaint(
         *runs, "--output", "good/metrics.json/roc.png", capsys=capsys
     )
     normal = leave("normal", GOOD[:9], LABELS[:9])
@@ -159,4 +159,4 @@ def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.process
 def test_comparing_imports_no_torch() -> None:
     runs = [leave("good", GOOD), leave("poor", POOR)]
-    assert "minus good" in told_without_torch("compare", *runs)
+    assert "minus good" in output_without_torch("compare", *runs)

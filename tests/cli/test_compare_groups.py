@@ -7,7 +7,7 @@ import pytest
 from ccd_lightning.metrics.bootstrap import units
 from ccd_lightning.metrics.intervals import delong_test
 from ccd_lightning.metrics.paired import paired_differences
-from tests.tested_runs import GOOD, LABELS, POOR, differences, interval, leave, records, told
+from tests.tested_runs import GOOD, LABELS, POOR, compare_lines, differences, interval, leave, records
 
 GROUPS = ["", *(f"patient {index % 9}" for index in range(1, 21))]  # of several images, and one not known
 
@@ -20,7 +20,7 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_groups_count_in_the_test_and_in_the_bootstrap(capsys: pytest.CaptureFixture[str]) -> None:
     good, poor = leave("good", GOOD, groups=GROUPS), leave("poor", POOR, groups=GROUPS, order=slice(None, None, -1))
-    lines = told(good, poor, capsys=capsys)
+    lines = compare_lines(good, poor, capsys=capsys)
     rows, images = differences(lines, "good"), records(GROUPS)
     expected = delong_test(LABELS, POOR, GOOD, units(images))
     assert expected.p != pytest.approx(delong_test(LABELS, POOR, GOOD).p, abs=0.001)
@@ -32,29 +32,31 @@ def test_groups_count_in_the_test_and_in_the_bootstrap(capsys: pytest.CaptureFix
 
 
 def test_groups_of_one_run_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    both = differences(told(leave("a", GOOD, groups=GROUPS), leave("b", POOR, groups=GROUPS), capsys=capsys), "a")
+    both = differences(
+        compare_lines(leave("a", GOOD, groups=GROUPS), leave("b", POOR, groups=GROUPS), capsys=capsys), "a"
+    )
     old = leave("old", POOR, counted=8)
     empty = leave("empty", POOR, groups=[""] * 21)
     for words in (("a", old), ("a", empty)):
-        lines = told(*words, capsys=capsys)
+        lines = compare_lines(*words, capsys=capsys)
         assert differences(lines, "a")["image/auroc"] == both["image/auroc"]
         assert "independent" not in "\n".join(lines)
     other = leave("other", POOR, groups=[f"video {index}" for index in range(21)])
-    lines = told("a", other, capsys=capsys)
+    lines = compare_lines("a", other, capsys=capsys)
     assert differences(lines, "a")["image/auroc"] == both["image/auroc"]
     assert lines[-1] == "other/predictions.csv names other patients or videos, which are not used"
 
 
 def test_names_of_groups_do_not_matter(capsys: pytest.CaptureFixture[str]) -> None:
     renamed = [f"pseudonym {group[::-1]}" if group else "" for group in GROUPS]
-    lines = told(leave("a", GOOD, groups=GROUPS), leave("b", POOR, groups=renamed), capsys=capsys)
+    lines = compare_lines(leave("a", GOOD, groups=GROUPS), leave("b", POOR, groups=renamed), capsys=capsys)
     assert "other patients" not in "\n".join(lines)
 
 
 @pytest.mark.parametrize("counted", [4, None])
 def test_tests_of_old_without_groups_are_told_of(counted: int | None, capsys: pytest.CaptureFixture[str]) -> None:
     old = [leave(name, scores, counted=counted) for name, scores in (("good", GOOD), ("poor", POOR))]
-    lines = told(*old, capsys=capsys)
+    lines = compare_lines(*old, capsys=capsys)
     assert differences(lines, "good")["p"] == ["p", f"{delong_test(LABELS, POOR, GOOD).p:.3f}"]
     assert lines[-1] == (
         "no predictions.csv names patients or videos, so images are treated as independent;"
@@ -64,5 +66,5 @@ def test_tests_of_old_without_groups_are_told_of(counted: int | None, capsys: py
 
 def test_one_patient_alone_is_no_sample(capsys: pytest.CaptureFixture[str]) -> None:
     groups = [f"patient {index // 3 if not label else 9}" for index, label in enumerate(LABELS)]
-    lines = told(leave("a", GOOD, groups=groups), leave("b", POOR, groups=groups), capsys=capsys)
+    lines = compare_lines(leave("a", GOOD, groups=groups), leave("b", POOR, groups=groups), capsys=capsys)
     assert lines[-1].endswith("two normal and two abnormal images, each of at least two patients or videos")

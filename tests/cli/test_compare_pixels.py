@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 
 from ccd_lightning.metrics.paired import paired_pixels
 from ccd_lightning.metrics.pixel_table import PIXELS, PixelTable, write_pixels
-from tests.tested_runs import GOOD, LABELS, OTHER, POOR, differences, interval, leave, records, told, told_without_torch
+from tests.tested_runs import (
+    GOOD,
+    LABELS,
+    OTHER,
+    POOR,
+    compare_lines,
+    differences,
+    interval,
+    leave,
+    output_without_torch,
+    records,
+)
 
 NAMES = ("pixel/auroc", "pixel/aupro", "pixel/dice", "pixel/mean_auroc", "pixel/mean_dice")
 VALUES = {
@@ -72,7 +83,7 @@ def expected(
 def test_pixel_metrics_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     one, two, three = (pixels(seed) for seed in range(3))
     runs = keep("first", GOOD, one), keep("second", POOR, two), keep("third", OTHER, three)
-    lines = told(*runs, capsys=capsys)
+    lines = compare_lines(*runs, capsys=capsys)
     rows = differences(lines, "first")
     for metric in NAMES:
         assert rows[metric][1:] == expected(one, two, "second")[metric] + expected(one, three, "third")[metric]
@@ -84,7 +95,7 @@ def test_moved_images_are_matched_and_groups_respected(capsys: pytest.CaptureFix
     one, two = pixels(0), pixels(1, "/elsewhere/data")
     shuffled = two.take(np.random.default_rng(0).permutation(20))
     runs = keep("first", GOOD, one, groups=groups), keep("second", POOR, shuffled, "/elsewhere/data")
-    rows = differences(told(*runs, capsys=capsys), "first")
+    rows = differences(compare_lines(*runs, capsys=capsys), "first")
     for metric in NAMES:
         assert rows[metric][1:] == expected(one, two, "second", groups)[metric]
     assert expected(one, two, "second", groups) != expected(one, two, "second")
@@ -94,22 +105,24 @@ def test_metrics_that_one_run_lacks_are_left_out(capsys: pytest.CaptureFixture[s
     keep("first", GOOD, pixels(0))
     keep("second", POOR, pixels(1), metrics=NAMES[:2])  # fitted without validation: no pixel threshold
     keep("third", OTHER, None, metrics=())  # without maps
-    lines = told("first", "second", "third", capsys=capsys)
+    lines = compare_lines("first", "second", "third", capsys=capsys)
     rows = differences(lines, "first")
     assert rows["pixel/aupro"][-1] == "-"
     assert "pixel/dice" not in rows
     assert "not compared" not in "\n".join(lines)
-    assert not [row for row in differences(told("third", "first", capsys=capsys), "third") if row.startswith("pixel")]
+    assert not [
+        row for row in differences(compare_lines("third", "first", capsys=capsys), "third") if row.startswith("pixel")
+    ]
 
 
 @pytest.mark.parametrize("lacking", ["first", "second"])
 def test_runs_of_old_are_told_of_in_one_line(lacking: str, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, (name, scores) in enumerate({"first": GOOD, "second": POOR, "third": OTHER}.items()):
         keep(name, scores, None if name == lacking else pixels(seed))
-    lines = told("first", "second", "third", capsys=capsys)
+    lines = compare_lines("first", "second", "third", capsys=capsys)
     told_of = [line for line in lines if "pixel metrics are not compared" in line]
     assert len(told_of) == 1
-    reason = f"{lacking}/pixels.npz: not there; an older version did not write it."
+    reason = f"{lacking}/pixels.npz: not found; older versions did not write it."
     assert told_of[0].endswith(f"{reason} Write it with: ccd test --ckpt_path {lacking}")
     rows = differences(lines, "first")
     assert ("pixel/auroc" in rows) == (lacking == "second")
@@ -122,22 +135,22 @@ def test_runs_of_old_are_told_of_in_one_line(lacking: str, capsys: pytest.Captur
 def test_what_does_not_belong_together_is_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
     keep("first", GOOD, pixels(0))
     keep("second", POOR, pixels(1, masks=(11 + np.arange(21)) * LABELS))
-    assert told("first", "second", capsys=capsys)[-1] == (
+    assert compare_lines("first", "second", capsys=capsys)[-1] == (
         "pixel metrics are not compared: second was tested with other masks than first."
     )
     write_pixels(Path("second", PIXELS), pixels(1).take(np.arange(3, 20)))
-    assert "other masks" in told("first", "second", capsys=capsys)[-1]
+    assert "other masks" in compare_lines("first", "second", capsys=capsys)[-1]
     write_pixels(Path("second", PIXELS), pixels(1, "other"))
-    expected_words = "second/pixels.npz has images that second/predictions.csv has not"
-    assert expected_words in told("first", "second", capsys=capsys)[-1]
+    expected_words = "second/pixels.npz has images that second/predictions.csv does not list"
+    assert expected_words in compare_lines("first", "second", capsys=capsys)[-1]
     Path("second", PIXELS).write_bytes(b"PK")
-    assert "second/pixels.npz: cannot be read (" in told("first", "second", capsys=capsys)[-1]
+    assert "second/pixels.npz: cannot be read (" in compare_lines("first", "second", capsys=capsys)[-1]
     for name in ("first", "second"):
         write_pixels(Path(name, PIXELS), pixels(0).take(np.arange(10)))  # one abnormal image
-    assert "at least two normal and two abnormal" in told("first", "second", capsys=capsys)[-1]
+    assert "at least two normal and two abnormal" in compare_lines("first", "second", capsys=capsys)[-1]
 
 
 @pytest.mark.process
 def test_comparing_pixels_imports_no_torch() -> None:
     runs = [keep("first", GOOD, pixels(0)), keep("second", POOR, pixels(1))]
-    assert told_without_torch("compare", *runs).count("pixel/aupro") == 2
+    assert output_without_torch("compare", *runs).count("pixel/aupro") == 2

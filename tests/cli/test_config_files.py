@@ -79,11 +79,11 @@ def test_a_file_goes_before_a_shipped_config_of_its_name() -> None:
 )
 def test_a_wrong_name_is_one_sentence(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", name]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"ccd: {name}: ")
-    assert hint in told
-    assert ", ".join(shipped.names()) in told
-    assert len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"ccd: {name}: ")
+    assert hint in message
+    assert ", ".join(shipped.names()) in message
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in CONFIGS.glob("*.yaml")))

@@ -60,7 +60,7 @@ def test_a_loaded_detector_reads_files_as_the_run_did() -> None:
     assert images.shape == (11, 3, 64, 64)
     scores, _ = detector(images)
     assert scores.tolist() == pytest.approx([float(row["score"]) for row in rows], rel=1e-4)
-    with pytest.raises(UserError, match="knows no size of images"):
+    with pytest.raises(UserError, match="has no image size"):
         PaDiM().read(rows[0]["path"])
 
 
@@ -135,9 +135,9 @@ def test_a_file_that_scores_differently_is_removed(
     file = tmp_path / ("it.onnx" if form == "onnx" else "it.pt2")
     monkeypatch.setattr("ccd_lightning.export.greatest_difference", lambda *_: difference)
     assert main(["export", "--ckpt_path", "runs/padim_synthetic", "--format", form, "--output", str(file)]) == 2
-    told = capsys.readouterr().err
-    assert f"differently from torch, by {difference:.1e} of the maps' range" in told
-    assert "not written" in told
+    message = capsys.readouterr().err
+    assert f"differently from torch, by {difference:.1e} of the maps' range" in message
+    assert "not written" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,13 +153,13 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--output", "it.pt2"], "it.pt2: --output must be a file in a folder that exists, named *.onnx"),
         (["--output", "nowhere/it.onnx"], "nowhere/it.onnx: --output must be a file in a folder that exists"),
         (["--ckpt_path", "runs/nothing"], "runs/nothing: no such run or checkpoint"),
     ],
 )
-def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_told(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

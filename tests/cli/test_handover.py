@@ -97,9 +97,9 @@ def test_a_run_names_the_encoder_that_it_took(workspace: Path, capsys: pytest.Ca
     shutil.copy(newer / "checkpoints/best.ckpt", ENCODER)
     capsys.readouterr()
     assert main([*again[:3], "--trainer.logger.init_args.version=changed"]) == 2
-    told = capsys.readouterr().err
-    assert f"{ENCODER}: the encoder's weights are not those that the config names" in told
-    assert "--model.encoder.digest null" in told
+    message = capsys.readouterr().err
+    assert f"{ENCODER}: the encoder's weights are not those that the config names" in message
+    assert "--model.encoder.digest null" in message
 
 
 def test_latest_is_written_as_the_run_that_it_was(workspace: Path) -> None:
@@ -148,8 +148,8 @@ def test_another_quantile_in_a_test(workspace: Path) -> None:
     assert before["threshold_rule"]["false_positive_rate"] == pytest.approx([0.0126, 0.9874], abs=1e-3)
     assert after["changed"] == {"model.quantile": 0.25}
     assert "comes from only 2 held-out images" in Path("runs/padim_synthetic/latest/report.html").read_text()
-    told = json.loads(Path("told.json").read_text())["fit padim_synthetic"]
-    assert "\nThe threshold comes from only 2 held-out images: it will call between 1.3% and" in told
+    message = json.loads(Path("output.json").read_text())["fit padim_synthetic"]
+    assert "\nThe threshold comes from only 2 held-out images: it will call between 1.3% and" in message
 
 
 def test_another_run_that_finishes_meanwhile_is_not_taken(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_a_checkpoint_is_all_there_is(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_weights_of_the_score_can_be_changed_afterwards() -> None:
     shutil.copytree("runs/igd_synthetic/latest", "runs/reweighed/version_0")
-    with pytest.warns(match=r"model\.local_scale\.weight is 0\.0, but was 0\.5 when the thresholds were found"):
+    with pytest.warns(match=r"model\.local_scale\.weight is 0\.0, but was 0\.5 when the thresholds were computed"):
         assert main(["test", "--ckpt_path", "runs/reweighed/version_0", "--model.local_scale.weight", "0"]) == 0
     before, after = (
         json.loads((Path("runs") / name / "metrics.json").read_text())
@@ -67,9 +67,9 @@ def test_the_weights_of_the_score_can_be_changed_afterwards() -> None:
     # Nor is the report one of the detector as it was fitted.
     assert before["run"]["changed"] == {}
     assert after["run"]["changed"] == {"model.local_scale.weight": 0.0}
-    told = "The test used other settings than the fit: model.local_scale.weight 0.0."
-    assert told in Path("runs/reweighed/version_0/report.html").read_text()
-    assert told not in Path("runs/igd_synthetic/latest/report.html").read_text()
+    message = "The test used other settings than the fit: model.local_scale.weight 0.0."
+    assert message in Path("runs/reweighed/version_0/report.html").read_text()
+    assert message not in Path("runs/igd_synthetic/latest/report.html").read_text()
     assert "image/f1" in set(before["metrics"]) - set(after["metrics"])
 
 
@@ -84,9 +84,9 @@ def test_the_dashboard_shows_losses_and_reconstructions() -> None:
 
 
 def test_one_command_names_the_next(capsys: pytest.CaptureFixture[str]) -> None:
-    told = json.loads(Path("told.json").read_text())["fit ccd_synthetic_local"]
+    message = json.loads(Path("output.json").read_text())["fit ccd_synthetic_local"]
     command = "ccd fit --config igd_synthetic --data.size 64 --model.global_scale.size 64"
-    assert told.endswith(f"\nNext: {command}\n")
+    assert message.endswith(f"\nNext: {command}\n")
     assert main([*CCD_LOCAL, "--trainer.logger.init_args.name", "x"]) == 0
     command = capsys.readouterr().out.rpartition("Next: ccd ")[2].strip()
     assert command.startswith("fit --config igd_folder --data.root data/synthetic_colonoscopy --data.size 64")
@@ -118,7 +118,7 @@ def test_a_run_goes_on_for_longer_than_was_planned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--model.local_scale.stridee=3"], "did you mean 'stride'?"),
         (["--model.local_scale.stride=5"], "windows of 32 px every 5 px do not end where images of 64 px do"),
@@ -130,9 +130,9 @@ def test_a_run_goes_on_for_longer_than_was_planned() -> None:
         (["--trainer.max_epochs=-1"], "give --trainer.max_epochs or .max_steps"),
     ],
 )
-def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_told(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*IGD, *words, "--trainer.logger.init_args.name", "mistaken"]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 # Centre and scale are estimated when epochs 0 and 2 begin.

@@ -67,16 +67,16 @@ def stop(name: str, how: signal.Signals, *words: str) -> tuple[int, str]:
             wait_for(Path("reached"), process)
             process.send_signal(how)
             Path("signalled").touch()
-            told = "".join(process.communicate(timeout=240))
+            message = "".join(process.communicate(timeout=240))
             assert not Path("runs", name, "version_0/run.json").exists(), "it was over before it was stopped"
         finally:
             process.kill()
-    return process.returncode, told
+    return process.returncode, message
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, told = stop("stopped", signal.SIGKILL)
-    assert code == -signal.SIGKILL, told
+    code, message = stop("stopped", signal.SIGKILL)
+    assert code == -signal.SIGKILL, message
     capsys.readouterr()
     assert main([*FIT, NAME, "stopped", "--ckpt_path", "last"]) == 0
     assert "fit: resuming from runs/stopped/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
@@ -85,20 +85,22 @@ def test_a_killed_run_ends_as_if_it_had_not_been(place: Path, capsys: pytest.Cap
 
 
 def test_a_terminated_run_of_two_ranks_saves_and_ends_as_if_it_had_not_been(place: Path) -> None:
-    code, told = stop("stopped", signal.SIGTERM, *RANKS)
-    assert code == 143, told
-    assert "ccd: terminated. Resume with: ccd fit --config" in told
-    told = processes.run(*FIT, *RANKS, NAME, "stopped", "--ckpt_path", "last")
-    assert "fit: resuming from runs/stopped/version_0/checkpoints/last.ckpt" in told
+    code, message = stop("stopped", signal.SIGTERM, *RANKS)
+    assert code == 143, message
+    assert "ccd: terminated. Resume with: ccd fit --config" in message
+    message = processes.run(*FIT, *RANKS, NAME, "stopped", "--ckpt_path", "last")
+    assert "fit: resuming from runs/stopped/version_0/checkpoints/last.ckpt" in message
     processes.run(*FIT, *RANKS, NAME, "whole")
     assert_same_checkpoints(*(place / "runs" / name / "version_0" for name in ("whole", "stopped")))
 
 
 def test_interrupted_fit_says_how_to_go_on(place: Path) -> None:
-    code, told = stop("interrupted", signal.SIGINT)
+    code, message = stop("interrupted", signal.SIGINT)
     assert code == 130
-    assert "ccd: interrupted. Resume with: ccd fit --config runs/interrupted/version_0/config.yaml --ckpt_path" in told
-    assert "Traceback" not in told
+    assert (
+        "ccd: interrupted. Resume with: ccd fit --config runs/interrupted/version_0/config.yaml --ckpt_path" in message
+    )
+    assert "Traceback" not in message
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes of this system do not break")

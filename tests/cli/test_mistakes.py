@@ -10,7 +10,7 @@ from ccd_lightning import __version__
 from ccd_lightning.cli import main
 from ccd_lightning.cli.parser_errors import explain_trainer
 from tests.runs import CCD, CONFIGS
-from tests.tested_runs import told_without_torch
+from tests.tested_runs import output_without_torch
 
 VIEWS = ["--data.views", "ccd_lightning.transforms.pretext.PretextViews"]
 PADIM = ["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--model.encoder.weights", "null"]
@@ -65,8 +65,8 @@ def test_damaged_data(name: str, folder: Path, capsys: pytest.CaptureFixture[str
 
 def test_an_image_without_mask_where_masks_are_required(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "ground_truth/polyp_subtle/0000.png").unlink()
-    told = complaint([*PADIM, "--data.root", str(folder), "--data.require_masks", "true"], capsys)
-    assert "test/polyp_subtle/0000.png: no mask for this image; 1 of 6 abnormal images have none" in told
+    message = complaint([*PADIM, "--data.root", str(folder), "--data.require_masks", "true"], capsys)
+    assert "test/polyp_subtle/0000.png: no mask for this image; 1 of 6 abnormal images have none" in message
 
 
 def test_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,8 +133,10 @@ def test_settings_that_cannot_be(
 
 
 def test_more_gpus_than_there_are() -> None:
-    told = explain_trainer("You requested gpu: [0, 1]\n But your machine only has: [0]")
-    assert told.startswith("trainer.devices: You requested gpu: [0, 1] But your machine only has: [0]. Ask for fewer")
+    message = explain_trainer("You requested gpu: [0, 1]\n But your machine only has: [0]")
+    assert message.startswith(
+        "trainer.devices: You requested gpu: [0, 1] But your machine only has: [0]. Ask for fewer"
+    )
 
 
 def test_a_mistake_touches_no_file_that_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,9 +157,9 @@ def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFi
     mask.write_bytes(mask.read_bytes()[:60])
     capsys.readouterr()
     assert main(["test"]) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert told[-1].startswith(f"ccd: {mask}: cannot be decoded")
-    assert len(told) < 15
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith(f"ccd: {mask}: cannot be decoded")
+    assert len(lines) < 15
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.process
 @pytest.mark.parametrize("words", [["--help"], ["data", "--help"], ["compare", "--help"], ["--version"]])
 def test_help_imports_neither_torch_nor_lightning(words: list[str]) -> None:
-    assert "ccd" in told_without_torch(*words)
+    assert "ccd" in output_without_torch(*words)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.image_files import find_files
 from ccd_lightning.encoder_config import EncoderConfig, initialise_encoder
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.runs import find_checkpoint, how_to_go_on
+from ccd_lightning.runs import find_checkpoint, how_to_resume
 from tests.runs import CONFIGS, VIEWS, metrics
 
 AWKWARD = "N x ü's $(1)"
@@ -23,8 +23,8 @@ AWKWARD = "N x ü's $(1)"
 @pytest.mark.parametrize("word", [AWKWARD, "a b", 'say "x"', "*.png", "~/A", "a;b", "[0.1, 0.9]"])
 def test_printed_commands_survive_the_shell(word: str) -> None:
     assert shlex.split(command("fit", "--data.root", word)) == ["ccd", "fit", "--data.root", word]
-    told = how_to_go_on(word).removeprefix("Resume with: ")
-    assert shlex.split(told)[2:] == ["--config", f"{word}/config.yaml", "--ckpt_path", word]
+    message = how_to_resume(word).removeprefix("Resume with: ")
+    assert shlex.split(message)[2:] == ["--config", f"{word}/config.yaml", "--ckpt_path", word]
 
 
 @pytest.mark.fit
@@ -112,10 +112,10 @@ def test_data_is_looked_for_here_and_then_where_the_fit_was(
 def test_a_wrong_seed_is_named(seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--seed_everything", seed, "--data.root", str(tmp_path)]
     assert main(["fit", "--config", str(CONFIGS / "padim_folder.yaml"), *words]) == 2
-    told = capsys.readouterr().err
-    assert "seed_everything" in told
-    assert "data.seed" not in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "seed_everything" in message
+    assert "data.seed" not in message
+    assert "Traceback" not in message
 
 
 def test_a_layouts_name_is_no_path(tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     outlined = {row["path"] for row in rows(tmp_path / "regions.csv") if row["outlined"] == "yes"}
     high = {path for path, one in zip(paths, maps, strict=True) if one.max() > 1.01 * detector.map_limits[1]}
     assert high <= outlined
-    told = capsys.readouterr().out
-    assert f"11 images scored, {decisions.count('abnormal')} of them called abnormal\n" in told
-    assert "predictions.csv, regions.csv, overlays/, maps/, maps.json" in told
+    message = capsys.readouterr().out
+    assert f"11 images scored, {decisions.count('abnormal')} of them called abnormal\n" in message
+    assert "predictions.csv, regions.csv, overlays/, maps/, maps.json" in message
     assert not (tmp_path / "errors.csv").exists()
 
 
@@ -195,9 +195,9 @@ def test_only_bad_images(inside: Path, tmp_path: Path) -> None:
 def test_mistakes(words: list[str], expected: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(inside.rglob("*"))
     predict(*words, code=2)
-    told = capsys.readouterr().err
-    assert expected in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert expected in message
+    assert "Traceback" not in message
     assert before == sorted(inside.rglob("*"))
 
 
@@ -266,7 +266,7 @@ def test_help_tells_of_images_and_of_the_exit_code(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as stop:
         main(["predict", "--help"])
     assert stop.value.code == 0
-    told = capsys.readouterr().out
-    assert "--images PLACE ..." in told
-    assert "3 finished, but images that cannot be read were skipped" in told
-    assert "--trainer.devices" in told
+    message = capsys.readouterr().out
+    assert "--images PLACE ..." in message
+    assert "3 finished, but images that cannot be read were skipped" in message
+    assert "--trainer.devices" in message

@@ -94,10 +94,10 @@ def test_nothing_of_a_patient_is_written_or_printed(scans: Path, capfd: pytest.C
     assert main(["export"]) == 0
     assert main(["fit", *config, *table[:-2], "--data.size", "8", "--data.window", "stored:BONE"]) == 2
 
-    told = "".join(capfd.readouterr())
-    assert "2 of 19" in told or "cut.dcm" in told
-    assert "no window 'BONE'" in told
-    refuse_canaries("what was printed", told.encode())
+    message = "".join(capfd.readouterr())
+    assert "2 of 19" in message or "cut.dcm" in message
+    assert "no window 'BONE'" in message
+    refuse_canaries("what was printed", message.encode())
     names = set()
     for name, written in contents(Path.cwd()):
         refuse_canaries(name, written)
@@ -136,14 +136,16 @@ def test_the_window_of_a_command_line_is_kept_for_test_and_predict(
     config = ["--config", str(CONFIGS / "padim_folder.yaml"), "--model.encoder.weights", "null"]
     assert main(["fit", *config, *table, "--data.window", given]) == 0
     window = yaml.safe_load(Path("runs/padim_folder/latest/config.yaml").read_text())["data"]["init_args"]["window"]
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     if kept is None:
         low, high = window
         assert -1024 <= low < high < 400
-        assert f"11 of 11 training images have more than 8 bits: grey values from {low:g} to {high:g} become 0" in told
+        assert (
+            f"11 of 11 training images have more than 8 bits: grey values from {low:g} to {high:g} become 0" in message
+        )
     else:
         assert window == kept
-        assert told.count("(set others with --data.window)") == 1
+        assert message.count("(set others with --data.window)") == 1
     assert main(["test"]) == 0
     assert main(["predict", "--images", str(scans / "16.dcm"), "--output", "out"]) == 0
     tested, predicted = (

@@ -10,7 +10,8 @@ from ccd_lightning.cli import main
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"), [(errno.ENOSPC, "Make room"), (errno.EACCES, "Give another place"), (errno.EROFS, "another")]
+    ("code", "expected"),
+    [(errno.ENOSPC, "Free some space"), (errno.EACCES, "Give another path"), (errno.EROFS, "another")],
 )
 def test_a_disk_that_refuses_is_told_in_a_sentence(
     code: int, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -20,6 +21,6 @@ def test_a_disk_that_refuses_is_told_in_a_sentence(
 
     monkeypatch.setattr("ccd_lightning.cli.data.run_data", refuse)
     assert main(["data", "check"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("ccd: some/file: told by the system")
-    assert expected in told
+    message = capsys.readouterr().err
+    assert message.startswith("ccd: some/file: told by the system")
+    assert expected in message

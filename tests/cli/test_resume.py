@@ -174,8 +174,8 @@ def test_last_begins_where_nothing_was_saved(capsys: pytest.CaptureFixture[str])
     killed_early.mkdir(parents=True)
     (killed_early / "config.yaml").touch()
     assert main([*WORDS, "--trainer.max_epochs=1", "--ckpt_path", "last"]) == 0
-    told = capsys.readouterr().out
-    assert "fit: no checkpoint in runs/ccd_synthetic, starting a new run" in told
-    assert "The run is in runs/ccd_synthetic/version_1" in told
+    message = capsys.readouterr().out
+    assert "fit: no checkpoint in runs/ccd_synthetic, starting a new run" in message
+    assert "The run is in runs/ccd_synthetic/version_1" in message
     assert main([*WORDS, "--trainer.logger", "false", "--ckpt_path", "last"]) == 2
     assert "Give --ckpt_path RUN" in capsys.readouterr().err

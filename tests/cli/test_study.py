@@ -162,9 +162,9 @@ def test_each_cell_is_a_normal_run_and_pretraining_is_shared(study: Path) -> Non
 def test_what_is_finished_is_not_run_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*") if path.is_file()}
     run()
-    told = capsys.readouterr().out
-    assert "[1/" not in told
-    assert told.splitlines()[-2:] == [
+    message = capsys.readouterr().out
+    assert "[1/" not in message
+    assert message.splitlines()[-2:] == [
         "Tables: studies/tiny/study.md (a row per cell: studies/tiny/study.csv)",
         "Figures: studies/tiny/figures/frames.png",
     ]
@@ -172,8 +172,8 @@ def test_what_is_finished_is_not_run_again(study: Path, capsys: pytest.CaptureFi
     assert changed <= {"study.md", "study.csv", "frames.png", "frames.csv"}
     shutil.rmtree(folder(study, "ccd", "padim", 1))
     run()
-    told = capsys.readouterr().out
-    assert "[1/1] frames, ccd, padim, seed 1\n" in told
+    message = capsys.readouterr().out
+    assert "[1/1] frames, ccd, padim, seed 1\n" in message
     assert "8 of 8 cells are finished" in (study / "study.md").read_text()
     (folder(study, "untrained", "deep", 0) / "version_0/metrics.json").unlink()
     run("--dry")
@@ -188,20 +188,20 @@ def test_dry_prints_what_is_left_and_its_time(study: Path, capsys: pytest.Captur
     for detector in ("pretraining", "padim"):
         shutil.rmtree(folder(study, "ccd", detector, 1))
     run("--dry")
-    told = capsys.readouterr().out
+    message = capsys.readouterr().out
     times = {}
     for detector in ("pretraining", "padim"):
         seconds = json.loads((folder(study, "ccd", detector, 0) / FILE).read_text())["seconds"]
         times[detector] = f"~0:00:{round(sum(seconds.values())):02}"
-    lines = [line.split() for line in told.splitlines()]
+    lines = [line.split() for line in message.splitlines()]
     assert ["frames", "ccd", "pretraining", "1", "to", "do", times["pretraining"]] in lines
     assert ["frames", "ccd", "padim", "1", "to", "do", times["padim"]] in lines
     assert sum(line[4:5] == ["done"] for line in lines) == 8
-    assert "2 runs to do, 8 done. About 0:00:" in told
+    assert "2 runs to do, 8 done. About 0:00:" in message
     assert not folder(study, "ccd", "padim", 1).exists()
     run("--dry", "--output", "elsewhere", "--seeds", "0")
-    told = capsys.readouterr().out
-    assert "5 runs to do, 0 done. Nothing comparable is finished" in told
+    message = capsys.readouterr().out
+    assert "5 runs to do, 0 done. No similar run has finished yet" in message
     assert not Path("elsewhere").exists()
 
 
@@ -211,11 +211,12 @@ def test_other_settings_are_noticed_and_redone_only_when_asked(study: Path, caps
     write(changed)
     before = metrics(folder(study, "ccd", "deep", 0) / "version_0")
     run(code=2)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert (
-        "tiny.yaml: 2 runs were made with other settings, configs or weights (frames, untrained, deep, seed 0; " in told
+        "tiny.yaml: 2 runs were made with other settings, configs or weights (frames, untrained, deep, seed 0; "
+        in message
     )
-    assert "--redo" in told
+    assert "--redo" in message
     run("--sets", "frames", "--detectors", "padim")  # is finished, and not concerned
     run("--redo", "--encoders", "ccd")
     assert "[1/1] frames, ccd, deep, seed 0\n" in capsys.readouterr().out
@@ -234,14 +235,14 @@ def test_a_run_that_fails_is_reported_and_stops_no_other(study: Path, capsys: py
     broken = STUDY["encoders"]["ccd"] | {"options": STUDY["encoders"]["ccd"]["options"] | {"data.views.patch_size": 60}}
     write(STUDY | {"encoders": {"untrained": None, "bad": broken, "ccd": STUDY["encoders"]["ccd"]}})
     run("--seeds", "1", code=3)
-    told = capsys.readouterr()
-    assert "[1/4] frames, bad, pretraining, seed 1\n    failed: data.views does not go with images of 64 px" in told.out
-    assert "[2/4] frames, bad, padim, seed 1\n    failed: not run, because its pretraining failed\n" in told.out
-    assert "[4/4] frames, ccd, padim, seed 1\n    image AUROC" in told.out
-    assert "ccd: failed: frames, bad, pretraining, seed 1: data.views does not go" in told.err
-    assert "ccd: 3 runs failed; the same command runs them again." in told.err
+    message = capsys.readouterr()
+    assert "[1/4] frames, bad, pretraining, seed 1\n    failed: data.views does not fit images of 64 px" in message.out
+    assert "[2/4] frames, bad, padim, seed 1\n    failed: not run, because its pretraining failed\n" in message.out
+    assert "[4/4] frames, ccd, padim, seed 1\n    image AUROC" in message.out
+    assert "ccd: failed: frames, bad, pretraining, seed 1: data.views does not fit" in message.err
+    assert "ccd: 3 runs failed; the same command runs them again." in message.err
     text = (study / "study.md").read_text()
-    assert "- frames, bad, pretraining, seed 1: data.views does not go" in text
+    assert "- frames, bad, pretraining, seed 1: data.views does not fit" in text
     assert "8 of 12 cells are finished" in text
     run("--seeds", "1", "--encoders", "bad", "--dry")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -189,10 +189,10 @@ def test_fit_without_validation(workspace: Path, capsys: pytest.CaptureFixture[s
 def test_other_sizes_and_places_are_told(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     smaller = ["--data.size", "32", "--data.root", str(tmp_path / "smaller")]
     assert main(["test", "--ckpt_path", "runs/padim_synthetic", *smaller]) == 2
-    assert "Images of 32 x 32 px do not go with this detector" in capsys.readouterr().err
+    assert "Images of 32 x 32 px do not fit this detector" in capsys.readouterr().err
     again = ["--trainer.logger.init_args.version", "version_0", "--model.encoder.weights", "null"]
     assert main([*PADIM, *again]) == 2
-    assert "runs/padim_synthetic/version_0: another run is here already" in capsys.readouterr().err
+    assert "runs/padim_synthetic/version_0: this folder already contains another run" in capsys.readouterr().err
 
 
 def test_fundus(workspace: Path) -> None:
@@ -235,10 +235,10 @@ def test_own_images(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_fit_names_the_next_command(workspace: Path) -> None:
-    told = json.loads((workspace / "told.json").read_text())
+    outputs = json.loads((workspace / "output.json").read_text())
     following = "ccd fit --config neighbours_synthetic --data.size 64"
-    assert told["fit ccd_synthetic"].endswith(f"\nNext: {following}\n")
-    assert told["fit padim_synthetic"].endswith("\nThe run is in runs/padim_synthetic/version_0\nNext: ccd test\n")
+    assert outputs["fit ccd_synthetic"].endswith(f"\nNext: {following}\n")
+    assert outputs["fit padim_synthetic"].endswith("\nThe run is in runs/padim_synthetic/version_0\nNext: ccd test\n")
 
 
 def test_family_is_chosen_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -332,12 +332,12 @@ def test_some_masks_are_enough_for_pixel_metrics(workspace: Path, capsys: pytest
         (workspace / f"data/synthetic_colonoscopy/ground_truth/polyp_{kind}/0000.png").unlink()
     capsys.readouterr()
     assert main(["test", "--ckpt_path", "runs/padim_synthetic"]) == 0
-    told = "Pixel metrics are of 4 of the 6 abnormal images, those with a mask, and of all normal ones."
-    assert told in capsys.readouterr().out
+    message = "Pixel metrics are of 4 of the 6 abnormal images, those with a mask, and of all normal ones."
+    assert message in capsys.readouterr().out
     found = metrics("runs/padim_synthetic/latest")
     assert (found["data"]["masks"], found["data"]["abnormal"]) == (4, 6)
     assert found["metrics"]["image/auroc"] == whole["metrics"]["image/auroc"]
     assert 0 < found["metrics"]["pixel/auroc"] != whole["metrics"]["pixel/auroc"]
-    assert told in Path("runs/padim_synthetic/latest/report.html").read_text()
+    assert message in Path("runs/padim_synthetic/latest/report.html").read_text()
     assert main(["compare", "runs/padim_synthetic"]) == 0
-    assert told in capsys.readouterr().out
+    assert message in capsys.readouterr().out

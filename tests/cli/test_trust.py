@@ -141,11 +141,11 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """What a command prints that ends with exit code 2, in two sentences at most."""
     capsys.readouterr()
     assert main(words) == 2
-    told = capsys.readouterr().err.strip()
-    assert told.startswith("ccd: ")
-    assert "Traceback" not in told
-    assert len(told.splitlines()) == 1
-    return told
+    message = capsys.readouterr().err.strip()
+    assert message.startswith("ccd: ")
+    assert "Traceback" not in message
+    assert len(message.splitlines()) == 1
+    return message
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -155,10 +155,10 @@ def test_nothing_that_a_checkpoint_names_is_imported(
     change, named = ATTACKS[name]
     received = doctored(change)
     for command in ("test", "validate", "predict") if name in ("callback", "views", "model") else ("test",):
-        told = refusal([command, "--ckpt_path", str(received)], capsys)
-        assert str(received) in told
-        assert named in told
-        assert "--trust" in told
+        message = refusal([command, "--ckpt_path", str(received)], capsys)
+        assert str(received) in message
+        assert named in message
+        assert "--trust" in message
     assert not Path("touched").exists()
     assert "payload" not in sys.modules
 
@@ -247,13 +247,13 @@ def test_load_and_export_import_nothing(name: str, place: Path, capsys: pytest.C
     content = read_checkpoint(BEST)
     content["hyper_parameters"]["_class_path"] = name
     torch.save(content, "received.ckpt")
-    told = refusal(["export", "--ckpt_path", "received.ckpt"], capsys)
-    assert told.startswith(f"ccd: received.ckpt: the checkpoint names the class {name}")
-    assert "--trust" in told
+    message = refusal(["export", "--ckpt_path", "received.ckpt"], capsys)
+    assert message.startswith(f"ccd: received.ckpt: the checkpoint names the class {name}")
+    assert "--trust" in message
     with pytest.raises(UserError, match=name):
         load("received.ckpt")
-    told = refusal([*PADIM, "--ckpt_path", "received.ckpt"], capsys)
-    assert f"received.ckpt: the checkpoint is of {name}" in told
+    message = refusal([*PADIM, "--ckpt_path", "received.ckpt"], capsys)
+    assert f"received.ckpt: the checkpoint is of {name}" in message
     assert not Path("touched").exists()
     if name == "detectors.Mine":
         assert type(load("received.ckpt", trust=True)).__name__ == "Mine"
@@ -327,8 +327,8 @@ def test_resuming_a_run_from_elsewhere_leaves_the_own_run_of_its_name(
 ) -> None:
     received = shutil.copytree("runs/ccd_synthetic/version_0", tmp_path / "received/version_0")
     own = {path: path.read_bytes() for path in Path("runs/ccd_synthetic/version_0").rglob("*") if path.is_file()}
-    told = refusal([*CCD, "--ckpt_path", str(received), "--trainer.max_epochs=3"], capsys)
-    assert "another run is here already" in told
+    message = refusal([*CCD, "--ckpt_path", str(received), "--trainer.max_epochs=3"], capsys)
+    assert "this folder already contains another run" in message
     assert own == {path: path.read_bytes() for path in own}
 
 

@@ -140,7 +140,7 @@ def test_images_are_found_by_path_then_by_name(tmp_path: Path) -> None:
         ({"bbox": [1, 2, -3, 4]}, {}, "negative size"),
         ({"bbox": [1, 2, 3]}, {}, "cannot be drawn"),
         ({}, {}, "cannot be drawn .*bbox"),
-        ({"image_id": 8}, {}, "not as COCO has it"),
+        ({"image_id": 8}, {}, "not a valid COCO file"),
         ({"bbox": [1, 2, 3, 4]}, {"width": 41}, r"a\.png has 41 x 30 pixels there, but .*a\.png has 40 x 30"),
         ({"bbox": [1, 2, 3, 4]}, {"file_name": "b.png"}, r"a\.png is not among its images"),
     ],
@@ -176,7 +176,7 @@ def test_yolo_boxes_and_polygons_are_shares_of_the_image(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0 0.3 0.3 0.2 0.2\n0 12 13 5 6", "line 2: a number that is not within 0 and 1"),
+        ("0 0.3 0.3 0.2 0.2\n0 12 13 5 6", "line 2: a number is not between 0 and 1"),
         ("0 0.1 0.1 0.2 0.2 0.3", "line 1: a polygon of 5 numbers"),
         ("0 0.1 0.1 0.2 x", "line 1: could not convert"),
         ("0 0.1 0.1 0.2 nan", "line 1: a coordinate that is not a finite number"),

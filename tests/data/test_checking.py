@@ -177,9 +177,9 @@ def test_the_measured_window_serves_where_content_is_found(root: Path) -> None:
 @pytest.mark.parametrize(
     ("preprocessing", "message"),
     [
-        (Preprocessing(32, (0.5, 0.5, 1, 1)), "no lesion is in the part that is used (2 outside of it)."),
-        (Preprocessing(32, (0, 0, 1, 0.5)), "1 of 2 lesions are outside of the part that is used."),
-        (Preprocessing((8, 32), fit="crop"), "no lesion is in the part that is used (2 outside of it)."),
+        (Preprocessing(32, (0.5, 0.5, 1, 1)), "no lesion is in the used part of the image (2 outside of it)."),
+        (Preprocessing(32, (0, 0, 1, 0.5)), "1 of 2 lesions are outside of the used part of the image."),
+        (Preprocessing((8, 32), fit="crop"), "no lesion is in the used part of the image (2 outside of it)."),
         (Preprocessing(32, (0, 0, 0.5, 1)), None),
     ],
 )
@@ -209,20 +209,21 @@ def test_the_command_writes_a_report_and_exits_with_2(
     assert "0 errors, 0 warnings, 0 notes: data_check/findings.csv" in capsys.readouterr().out
     leaking = mirrored(root)
     assert main(["data", "check", "--root", "set"]) == 2
-    told = capsys.readouterr()
-    assert "sizes: 32 x 32 (16)" in told.out
+    message = capsys.readouterr()
+    assert "sizes: 32 x 32 (16)" in message.out
     assert (
         "set/train/good/4.png: this training image and the test image set/test/polyp/2.png are the same image mirrored."
-        in told.out
+        in message.out
     )
     assert (
         "set: 1 errors, 0 warnings, 0 notes: data_check/findings.csv, data_check/pairs.png. These errors would"
-        in told.err
+        in message.err
     )
     with (root.parent / "data_check/findings.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert Path(row["path"]).resolve() == leaking
     assert row["other"] == "set/test/polyp/2.png"
+    assert list(row) == ["level", "topic", "path", "other", "message"]
     with Image.open(root.parent / "data_check/pairs.png") as sheet:
         assert sheet.size == (3 * (2 * 192 + 24), 192 + 3 * 14 + 12)
 
@@ -255,9 +256,9 @@ def test_prepare_leaves_out_what_is_tested_on_too(
     monkeypatch.chdir(root.parent)
     gone = {leak(root), mirrored(root)}
     assert main(["data", "prepare", "--root", "set", "--output", "sound.csv"]) == 0
-    told = capsys.readouterr().out
-    assert "2 training images left out" in told
-    assert "Next: ccd fit --config ccd_folder --data.root set --data.layout sound.csv" in told
+    message = capsys.readouterr().out
+    assert "2 training images left out" in message
+    assert "Next: ccd fit --config ccd_folder --data.root set --data.layout sound.csv" in message
     before, after = read_layout(root)[0], read_layout(root, "sound.csv")[0]
     assert {row.path for row in before.rows} - {row.path for row in after.rows} == gone
     assert main(["data", "check", "--root", "set", "--layout", "sound.csv"]) == 0
@@ -324,8 +325,8 @@ def test_list_names_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     two_folders(tmp_path / "liu")
     (tmp_path / "hyper_kvasir").mkdir()
     assert main(["data", "list", "--root", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "padim_lag or igd_lag\n  15 training images, 5 normal test images, 6 abnormal ones, 6 masks (lag)" in told
-    assert "padim_liu or igd_liu\n  18 training images" in told
-    assert "padim_kvasir or igd_kvasir\n  no known layout; there is nothing." in told
-    assert "padim_synthetic or igd_synthetic\n  not there" in told
+    message = capsys.readouterr().out
+    assert "padim_lag or igd_lag\n  15 training images, 5 normal test images, 6 abnormal ones, 6 masks (lag)" in message
+    assert "padim_liu or igd_liu\n  18 training images" in message
+    assert "padim_kvasir or igd_kvasir\n  no known layout; there is nothing." in message
+    assert "padim_synthetic or igd_synthetic\n  not found" in message

@@ -87,7 +87,7 @@ def test_with_a_cache_only_changed_test_images_are_decoded_again(
 
 
 def compare_splits(rank: int, root: Path, out: Path) -> None:
-    """What a rank of two does; writes how many images it looked at, and what it was told."""
+    """What a rank of two does; writes how many images it looked at, and the message of its error."""
     looked: list[Path] = []
     look = inspection.inspect
     inspection.inspect = lambda path: looked.append(path) or look(path)  # type: ignore[func-returns-value]
@@ -103,10 +103,10 @@ def compare_splits(rank: int, root: Path, out: Path) -> None:
 def test_one_rank_looks_for_leaks_and_all_hear_of_one(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "train/good/0002.png", folder / "test/good/0001.png")
     torch.multiprocessing.spawn(compare_splits, (folder, tmp_path), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
-    told = [(tmp_path / f"{rank}.txt").read_text().split(" ", 1) for rank in (0, 1)]
-    assert [count for count, _ in told] == ["23", "0"]
-    assert told[0][1] == told[1][1]
-    assert ".png are the same file" in told[0][1]
+    messages = [(tmp_path / f"{rank}.txt").read_text().split(" ", 1) for rank in (0, 1)]
+    assert [count for count, _ in messages] == ["23", "0"]
+    assert messages[0][1] == messages[1][1]
+    assert ".png are the same file" in messages[0][1]
 
 
 def test_images_that_cannot_be_compared_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +230,7 @@ def test_settings_out_of_range(folder: Path, change: dict[str, Any], expected: s
 
 @pytest.mark.parametrize("change", [{"size": 33}, {"views": PretextViews(size=16, patch_size=30)}])
 def test_views_that_do_not_go_with_the_images(folder: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"data\.views does not go with images of 3[23] px: .*(even|fit)"):
+    with pytest.raises(UserError, match=r"data\.views does not fit images of 3[23] px: .*(even|fit)"):
         module(folder, **{"views": PretextViews(size=16, patch_size=8), **change}).setup("fit")
 
 

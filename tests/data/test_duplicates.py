@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
-from ccd_lightning.data.duplicates import CHUNK, COPY, copies, shared_groups
+from ccd_lightning.data.duplicates import CHUNK, COPY, find_duplicates, shared_groups
 from ccd_lightning.data.file_info import SIDE, ImageInfo, inspect, inspect_files
 from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.data.synthetic import render
@@ -23,7 +23,7 @@ def manifest(root: Path, train: list[Path], test: list[Path]) -> Manifest:
 
 
 @pytest.mark.parametrize(
-    ("turn", "told"),
+    ("turn", "message"),
     [
         (None, "are the same image"),
         (Image.Transpose.FLIP_LEFT_RIGHT, "are the same image mirrored"),
@@ -33,7 +33,7 @@ def manifest(root: Path, train: list[Path], test: list[Path]) -> Manifest:
     ],
 )
 def test_copies_saved_again_mirrored_or_turned_are_found(
-    turn: Image.Transpose | None, told: str, tmp_path: Path
+    turn: Image.Transpose | None, message: str, tmp_path: Path
 ) -> None:
     for index in range(4):
         frame(index).save(tmp_path / f"{index}.png")
@@ -41,8 +41,8 @@ def test_copies_saved_again_mirrored_or_turned_are_found(
     other.save(tmp_path / "copy.jpg", quality=75)
     train, test = [tmp_path / f"{index}.png" for index in (0, 1, 2)], [tmp_path / "3.png", tmp_path / "copy.jpg"]
     infos = {path: inspect(path) for path in train + test}
-    (pair,) = copies(manifest(tmp_path, train, test), infos)
-    assert (pair.train, pair.test, pair.reason) == (train[2], test[1], told)
+    (pair,) = find_duplicates(manifest(tmp_path, train, test), infos)
+    assert (pair.train, pair.test, pair.reason) == (train[2], test[1], message)
     assert pair.is_leak
     assert pair.similarity >= COPY
 
@@ -53,7 +53,7 @@ def test_the_same_bytes_are_found_even_without_anything_to_see(tmp_path: Path) -
     Image.new("RGB", (44, 40), "black").save(tmp_path / "c.png")
     paths = [tmp_path / f"{name}.png" for name in "abc"]
     infos = dict(inspect_files(paths))
-    (pair,) = copies(
+    (pair,) = find_duplicates(
         manifest(tmp_path, [paths[0]], paths[1:]),
         {path: one for path, one in infos.items() if isinstance(one, ImageInfo)},
     )
@@ -73,7 +73,7 @@ def test_every_pair_of_many_is_compared_by_correlation() -> None:
         path: ImageInfo((1, 1), "RGB", 1, str(path).encode(), thumbnail)
         for path, thumbnail in zip(paths, thumbnails, strict=True)
     }
-    found = copies(manifest(Path(), paths[:-40], paths[-40:]), infos)
+    found = find_duplicates(manifest(Path(), paths[:-40], paths[-40:]), infos)
     assert len(found) > 100
     values = np.corrcoef([thumbnail.ravel() for thumbnail in thumbnails])[:-40, -40:]
     assert {(int(str(pair.train)), int(str(pair.test)) - len(paths) + 40) for pair in found} == {

@@ -89,12 +89,12 @@ def test_a_manifest_of_the_inner_folder_is_found_from_the_outer_one(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("good", "there are no abnormal test images"), ("lesion", "there are no normal test images")]
+    ("kind", "message"), [("good", "there are no abnormal test images"), ("lesion", "there are no normal test images")]
 )
-def test_a_test_of_one_sort_is_told_before_the_fit(kind: str, told: str, tmp_path: Path) -> None:
+def test_a_test_of_one_sort_is_told_before_the_fit(kind: str, message: str, tmp_path: Path) -> None:
     pictures(tmp_path, train__good=8)
     pictures(tmp_path, **{f"test__{kind}": 3})
-    with pytest.warns(UserWarning, match=told):
+    with pytest.warns(UserWarning, match=message):
         Folder(str(tmp_path), size=32).setup("fit")
     (finding,) = check(read_layout(tmp_path)[0]).findings
     assert (finding.level, finding.topic) == ("warning", "test set without normal or without abnormal images")
@@ -375,7 +375,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         "4 images in train/PNEUMONIA",
         "1 image in val",
         "1 mask",
-        "3 files of a kind that is not read (.mha (2), .mha.gz (1))",
+        "3 files of types that are not read (.mha (2), .mha.gz (1))",
     )
 
 
@@ -383,7 +383,7 @@ def test_a_folder_of_files_that_are_not_read_is_told(tmp_path: Path) -> None:
     pictures(tmp_path, train__good=3, test__good=2)
     (tmp_path / "test/lesion").mkdir()
     (tmp_path / "test/lesion/a.mha").touch()
-    with pytest.raises(UserError, match=r"test/lesion: no images .*but 1 file of a kind that is not read \(\.mha\)"):
+    with pytest.raises(UserError, match=r"test/lesion: no images .*but 1 file of types that are not read \(\.mha\)"):
         read_layout(tmp_path)
 
 

@@ -165,9 +165,9 @@ def test_a_bound_on_pixels_is_told_from_the_header(tmp_path: Path) -> None:
     reset_peak_memory()
     before = peak_memory()[0] or 0
     for reader in (read_header, read_picture, inspect):
-        with pytest.raises(UserError, match=r"a\.png: .*more than the 178,956,970 pixels") as told:
+        with pytest.raises(UserError, match=r"a\.png: .*more than the 178,956,970 pixels") as caught:
             reader(file)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
     assert (peak_memory()[0] or 0) < before + GIGABYTE / 10
 
 

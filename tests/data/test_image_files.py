@@ -39,7 +39,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["a/*"], ["a/1.png", "a/2.JPG", "a/deep/er/3.png", "a/masks/7.png"]),  # asked for, by the pattern
         (["**/*.png"], ["a/1.png", "a/deep/er/3.png", "a/masks/7.png", "b/1.png", "b/x[1].png", "ä ö/ü.png"]),
         (["b/x[1].png"], ["b/x[1].png"]),
-        (["a/notes.txt"], ["a/notes.txt"]),  # named: told to be unreadable later on
+        (["a/notes.txt"], ["a/notes.txt"]),  # named: reported as unreadable later
     ],
 )
 def test_what_is_found(place: Path, places: list[str], expected: list[str]) -> None:
@@ -65,12 +65,12 @@ def test_an_earlier_prediction_is_passed_over(place: Path) -> None:
 def test_what_is_not_scored_is_counted(place: Path) -> None:
     for name in ("a/1_mask.png", "a/x.mha", "b/y.mha.gz", "b/z.mha"):
         (place / name).touch()
-    kinds = "3 files of a kind that is not read (.mha (2), .mha.gz (1))"
+    kinds = "3 files of types that are not read (.mha (2), .mha.gz (1))"
     assert look_for(["a", "b", "a"]) == (find_files(["a", "b"]), f"2 masks, {kinds}")
     assert "a/1_mask.png" not in find_files(["a"])
     assert look_for(["a/*", "b/*"])[1] == kinds
     assert look_for(["ä ö"])[1] == ""
-    with pytest.raises(UserError, match=r"b/\*\.mha: .*; there is 1 file of a kind that is not read \(\.mha\)"):
+    with pytest.raises(UserError, match=r"b/\*\.mha: .*; there is 1 file of types that are not read \(\.mha\)"):
         find_files(["b/*.mha"])
 
 

@@ -52,9 +52,9 @@ def test_some_masks_may_be_missing(folder: Path) -> None:
         scan_folder(folder)
     )
     strict = AnomalyDataModule(str(folder), size=32, require_masks=True)
-    told = r"no mask for this image; 3 of 6 abnormal images have none\. .* --data\.require_masks false"
+    message = r"no mask for this image; 3 of 6 abnormal images have none\. .* --data\.require_masks false"
     for stage in ("fit", "test"):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             strict.setup(stage)
     strict.setup("predict")
 
@@ -68,9 +68,9 @@ def test_masks_of_a_kind_without_images_are_an_error(folder: Path) -> None:
 def test_mistakes_name_the_file(folder: Path) -> None:
     image, mask = folder / "test/polyp_subtle/0000.png", folder / "ground_truth/polyp_subtle/0000.png"
 
-    def refused(told: str) -> None:
+    def refused(message: str) -> None:
         assert len(scan_folder(folder).flaws) == 1
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             AnomalyDataModule(str(folder), size=32).setup("fit")
 
     content = mask.read_bytes()

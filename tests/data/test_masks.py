@@ -221,5 +221,5 @@ def test_check_reads_every_sort_of_mask(root: Path) -> None:
     (root / "test/lesion/c.txt").write_text("0 7 7 7 7")
     found = {(one.topic, one.other.stem): one.message for one in check(read_layout(root)[0]).findings if one.other}
     assert "a.png has 64 x 32 pixels there" in found["masks that cannot be read", "a"]
-    assert "line 1: a number that is not within 0 and 1" in found["masks that cannot be read", "c"]
+    assert "line 1: a number is not between 0 and 1" in found["masks that cannot be read", "c"]
     assert ("empty masks", "b") in found

@@ -25,7 +25,7 @@ def found(root: Path) -> list[tuple[str, str, Path, str]]:
 @pytest.mark.parametrize(("size", "shown"), [((1, 1), "1 x 1"), ((7, 64), "7 x 64"), ((64, 2), "64 x 2")])
 def test_images_of_a_few_pixels_are_errors(size: tuple[int, int], shown: str, folder: Path) -> None:
     Image.new("RGB", size, (90, 30, 30)).save(folder / "train/good/0001.png")
-    message = f"{shown} pixels: there is nothing to see in it."
+    message = f"{shown} pixels: too small to show anything."
     assert ("error", "images of a few pixels", folder / "train/good/0001.png", message) in found(folder)
 
 
@@ -38,7 +38,7 @@ def test_images_of_eight_pixels_are_none(folder: Path) -> None:
 def test_masks_that_mark_everything_are_warned_of(values: int, folder: Path) -> None:
     Image.new("L", (64, 64), values).save(folder / MASK)
     topics = [(level, topic) for level, topic, path, _ in found(folder) if path == folder / MASK]
-    assert ("warning", "masks that mark everything") in topics
+    assert ("warning", "masks that cover the whole image") in topics
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -150,11 +150,11 @@ def test_attention_maps_are_all_there_or_none(tmp_path: Path) -> None:
 
 def test_what_is_not_known_is_told_with_what_there_is(tmp_path: Path) -> None:
     picture(tmp_path / "scans" / "a.png", 0)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         read_layout(tmp_path)
-    assert f"{tmp_path}: no known layout; there is scans/." in str(told.value)
+    assert f"{tmp_path}: no known layout; there is scans/." in str(caught.value)
     for layout in LAYOUTS:
-        assert f"{layout.name:12} {layout.shape}" in str(told.value)
+        assert f"{layout.name:12} {layout.shape}" in str(caught.value)
     with pytest.raises(UserError, match=r"data\.layout is 'kvasir', but must be auto, .* hyper_kvasir"):
         read_layout(tmp_path, "kvasir")
     with pytest.raises(UserError, match="not of the layout authors, which is train_set"):
@@ -221,8 +221,8 @@ def test_a_written_split_can_be_given_again(tmp_path: Path) -> None:
 
 def test_sizes_that_are_not_the_paper_s_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     authors(tmp_path)
-    told = "16 training images, 5 normal and 6 abnormal test images, where the paper has 1600, 500 and 1000"
-    with pytest.warns(UserWarning, match=told):
+    message = "16 training images, 5 normal and 6 abnormal test images, where the paper has 1600, 500 and 1000"
+    with pytest.warns(UserWarning, match=message):
         HyperKvasir(str(tmp_path), size=32).setup("fit")
     assert f"data: {tmp_path} (authors): 16 training images, 5 normal test images, 6 abnormal ones, 0 masks" in (
         capsys.readouterr().out
@@ -261,9 +261,9 @@ def test_from_files_to_a_test(
     before = (run / "metrics.json").read_text()
     if layout in ("hyper_kvasir", "lag"):  # whose split is drawn, of images of as many groups
         assert main(["test", "--data.root=set", "--data.split_seed=0"]) == 2
-        told = capsys.readouterr().err
-        assert re.search(r"set/.* is to be tested, but was used for training, like \d+ others", told)
-        assert "--data.layout runs/" in told
+        message = capsys.readouterr().err
+        assert re.search(r"set/.* is a test image, but was used for training, like \d+ others", message)
+        assert "--data.layout runs/" in message
     again = ["--data.root=set", "--data.split_seed=0", f"--data.layout={run / 'manifest.csv'}"]
     assert main(["test", *again]) == 0
     assert json.loads(before)["data"] == json.loads((run / "metrics.json").read_text())["data"]
@@ -312,7 +312,7 @@ def test_tables_as_people_write_them(tmp_path: Path) -> None:
     assert [(row.path, row.anomaly_type) for row in manifest.rows] == list(
         zip(paths, ("good", "good", "polyp"), strict=True)
     )
-    for content, told in (
+    for content, message in (
         ("path,split,kind\n0.png,train,good\n0.png,test,good\n", "0.png: this image is in the table twice"),
         ("path,split,kind\n0.png,train,\n", "table.csv, line 2: there is no kind"),
         ("path,split,kind\n,train,good\n", "table.csv, line 2: there is no path"),
@@ -320,7 +320,7 @@ def test_tables_as_people_write_them(tmp_path: Path) -> None:
         ("path,split,kind\n9.png,train,good\n", "9.png: no such file, but .*table.csv names it"),
     ):
         table.write_text(content)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             read_layout(table)
     table.write_bytes("path,split,kind\nä.png,train,good\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"table\.csv: not in UTF-8"):

@@ -107,9 +107,9 @@ def test_check_counts_the_lesions_that_are_small_at_working_size(
     Image.fromarray(large).save("set/ground_truth/lesion/4.png")
     Image.fromarray(both).save("set/ground_truth/lesion/5.png")
     assert main(["data", "check", "--root", "set", "--size", str(width)]) == 0
-    told = capsys.readouterr().out
-    assert f"lesions: 3, of which 1 less than 2 px across at {width} px; the smallest 5% are at most" in told
-    assert f"set/ground_truth/lesion/5.png: 1 of 2 lesions less than 2 px across at {width} px." in told
+    message = capsys.readouterr().out
+    assert f"lesions: 3, of which 1 less than 2 px across at {width} px; the smallest 5% are at most" in message
+    assert f"set/ground_truth/lesion/5.png: 1 of 2 lesions less than 2 px across at {width} px." in message
     assert main(["data", "check", "--root", "set", "--size", str(2 * width)]) == 0
     assert "of which 0 less than" in capsys.readouterr().out
     assert main(["data", "check", "--root", "set", "--size", "64", "--crop", "0", "0", "0.5", "0.5"]) == 0

@@ -352,18 +352,18 @@ def test_a_damaged_file_stays_one_row_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_long_reading_shows_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = list[tuple[str, int]]()
+    reported = list[tuple[str, int]]()
 
     def progress(items: Any, what: str, total: int) -> Any:
-        told.append((what, total))
+        reported.append((what, total))
         return items
 
     monkeypatch.setattr(images, "progress", progress)
     assert images.in_parallel(str, [1, 2, 3], "Counting") == ["1", "2", "3"]
-    assert told == []
+    assert reported == []
     monkeypatch.setattr(images, "PATIENCE", -1.0)
     assert images.in_parallel(str, [1, 2, 3], "Counting") == ["1", "2", "3"]
-    assert told == [("Counting", 3)]
+    assert reported == [("Counting", 3)]
 
 
 def test_files_of_one_image_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ def test_the_window_is_that_of_all_images_together(tmp_path: Path) -> None:
 def test_few_images_wait_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [save(tmp_path / f"{index}.png", np.full((4, 4), index, np.uint16)) for index in range(40)]
     waiting = most = 0
-    used, add = grey_values.used_values, ValueCounts.add
+    used, add = grey_values.cropped_values, ValueCounts.add
 
     def read(path: Path, preprocessing: Preprocessing) -> Any:
         nonlocal waiting, most
@@ -202,7 +202,7 @@ def test_few_images_wait_to_be_counted(tmp_path: Path, monkeypatch: pytest.Monke
         add(self, values)
 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr(grey_values, "used_values", read)
+    monkeypatch.setattr(grey_values, "cropped_values", read)
     monkeypatch.setattr(ValueCounts, "add", count)
     assert measure_window(paths, Preprocessing(8))[0] == (0, 39)
     assert most <= 2 * grey_values.AHEAD

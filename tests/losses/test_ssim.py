@@ -149,7 +149,7 @@ def test_the_map_lights_up_where_images_differ() -> None:
 @pytest.mark.parametrize(("size", "levels", "window"), [(128, 5, 11), (32, 4, 5), (36, 4, 3), (32, 4, 2)])
 def test_sizes_that_do_not_go_together(size: int, levels: int, window: int) -> None:
     images = torch.zeros(1, 1, size, size)
-    with pytest.raises(ValueError, match=f"{levels} levels with a window of {window} px does not go with {size} px"):
+    with pytest.raises(ValueError, match=f"{levels} levels with a window of {window} px does not fit {size} px"):
         similarity_pyramid(images, images, levels, window, 1.0)
 
 

@@ -25,8 +25,8 @@ def test_without_held_out_images_there_is_none() -> None:
 
 
 def test_few_held_out_images_are_told() -> None:
-    told = few_held_out(12, 0.95)
-    assert told.startswith("The threshold comes from only 12 held-out images: it will call between 0.21% and 38% of")
+    message = few_held_out(12, 0.95)
+    assert message.startswith("The threshold comes from only 12 held-out images: it will call between 0.21% and 38% of")
     assert "1 held-out image:" in few_held_out(1, 0.95)
     assert few_held_out(19, 0.95)
     assert few_held_out(20, 0.95) == few_held_out(0, 0.95) == few_held_out(5, None) == ""

@@ -174,10 +174,10 @@ def test_a_coreset_is_of_content_alone() -> None:
     for batch, kept in zip(torch.split(features, 7), torch.split(mask, 7), strict=True):
         comparison.update(batch, kept)
     comparison.fit()
-    bank, filled = comparison.bank.features, comparison.bank.filled
+    bank, padding = comparison.bank.features, comparison.bank.padding
     assert bank.shape == (4, 10, 5)
-    assert filled is not None
-    assert filled.sum(dim=1).tolist() == [7, 0, 0, 0]
+    assert padding is not None
+    assert padding.sum(dim=1).tolist() == [7, 0, 0, 0]
     for group, kept, rows in zip(features.flatten(2).permute(2, 0, 1), mask.flatten(1).T, bank, strict=True):
         own = rows[rows.isfinite().all(dim=1)]
         same = (own[:, None] == group[kept]).all(dim=2)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from ccd_lightning.grids import IMAGE, Grid
-from ccd_lightning.models.content import ALL, counted, masked_mean, pixels_within, unless_whole, whole, within
+from ccd_lightning.models.content import ALL, content_mask, counted, masked_mean, pixels_within, unless_whole, whole
 
 BOXES = torch.tensor([[0, 0, 8, 12], [2, 0, 6, 12], [0, 5, 8, 7], [3, 4, 3, 9]])
 
@@ -19,7 +19,7 @@ def test_pixels_are_those_of_the_box() -> None:
 @pytest.mark.parametrize("grid", [(Grid(4), Grid(4)), (Grid(4, 1.5), Grid(4, 1.5)), (Grid(4, -3.0), Grid(4, 2.0))])
 def test_positions_are_content_where_their_centres_are(grid: tuple[Grid, Grid]) -> None:
     boxes = torch.tensor([[0, 0, 16, 20], [5, 0, 11, 20], [0, 3, 16, 9]])
-    found = within(boxes, grid, (4, 5), (16, 20))
+    found = content_mask(boxes, grid, (4, 5), (16, 20))
     for (top, left, bottom, right), mask in zip(boxes.tolist(), found, strict=True):
         for row in range(4):
             for column in range(5):
@@ -31,7 +31,7 @@ def test_positions_are_content_where_their_centres_are(grid: tuple[Grid, Grid]) 
 
 def test_of_a_thin_image_the_nearest_positions_are_content_and_of_none_no_position() -> None:
     boxes = torch.tensor([[17, 0, 18, 32], [5, 5, 5, 20], [5, 20, 9, 20]])
-    found = within(boxes, Grid(8, 3.5), (4, 4), (32, 32))
+    found = content_mask(boxes, Grid(8, 3.5), (4, 4), (32, 32))
     assert found[0].nonzero().tolist() == [[2, column] for column in range(4)]
     assert not found[1:].any()
 
@@ -42,7 +42,7 @@ def test_whole_images_need_no_box() -> None:
     assert unless_whole(boxes, (8, 12)) is None
     assert unless_whole(None, (8, 12)) is None
     assert unless_whole(boxes, (12, 12)) is boxes
-    assert within(boxes, Grid(4, 9.0), (2, 3), (8, 12)).all()
+    assert content_mask(boxes, Grid(4, 9.0), (2, 3), (8, 12)).all()
 
 
 def test_means_over_content_are_those_of_loops() -> None:
@@ -75,4 +75,4 @@ def test_what_counts_is_known_content() -> None:
     assert torch.equal(nearest_is_known, expected[:, [0, 7]][:, :, [0, 7]])
     assert not found.pixels[1, :4].any()
     assert torch.equal(pixels_within(box, (8, 8)) | found.pixels, pixels_within(box, (8, 8)))
-    assert torch.equal(within(box, IMAGE, (8, 8), (8, 8)), pixels_within(box, (8, 8)))
+    assert torch.equal(content_mask(box, IMAGE, (8, 8), (8, 8)), pixels_within(box, (8, 8)))

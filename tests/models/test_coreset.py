@@ -36,10 +36,10 @@ def test_greedy_coreset_is_that_of_loops(count: int) -> None:
 
 @pytest.mark.usefixtures("way")
 def test_rows_that_fill_up_are_chosen_last_and_change_nothing() -> None:
-    features, filled = draw(2, 40, 5), torch.zeros(2, 40, dtype=torch.bool)
-    filled[0, 3:20] = filled[1, 35:] = True
-    indices = greedy_coreset(torch.where(filled[:, :, None], torch.inf, features), 40, filled=filled)
-    for group, hidden, chosen in zip(features, filled, indices.tolist(), strict=True):
+    features, padding = draw(2, 40, 5), torch.zeros(2, 40, dtype=torch.bool)
+    padding[0, 3:20] = padding[1, 35:] = True
+    indices = greedy_coreset(torch.where(padding[:, :, None], torch.inf, features), 40, padding=padding)
+    for group, hidden, chosen in zip(features, padding, indices.tolist(), strict=True):
         shown = (~hidden).nonzero()[:, 0]
         assert chosen[: len(shown)] == shown[greedy_coreset(group[shown][None], len(shown))[0]].tolist()
         assert sorted(chosen) == list(range(40))

@@ -46,7 +46,7 @@ def test_ranks_add_up(padim: dict[str, torch.Tensor]) -> None:
     ranks = [PatchGaussian(0.01, torch.float64) for _ in range(3)]
     for rank, part in zip(ranks, torch.split(padim["train_embeddings"], [5, 25, 10]), strict=True):
         rank.update(part)
-    ranks[0].merge_ranks([rank.sums for rank in ranks])
+    ranks[0].merge_ranks([rank.moments for rank in ranks])
     ranks[0].fit()
     assert torch.allclose(ranks[0].mahalanobis(padim["query_embeddings"]), padim["mahalanobis"], atol=1e-8)
 
@@ -72,7 +72,7 @@ def test_memory_does_not_grow(padim: dict[str, torch.Tensor]) -> None:
     sizes = []
     for batch in torch.split(padim["train_embeddings"], 10):
         gaussian.update(batch)
-        sizes.append(sum(part.numel() for part in gaussian.sums[1:]))
+        sizes.append(sum(part.numel() for part in gaussian.moments[1:]))
     assert len(set(sizes)) == 1
 
 
@@ -100,7 +100,7 @@ def test_shrunk_covariance_is_scikit_learns(sizes: tuple[int, ...], centre: floa
     gaussian = PatchGaussian(0, torch.float64, shrinkage=True)
     for batch in torch.split(features, list(sizes)):
         gaussian.update(batch)
-    found = shrunk_covariance(gaussian.sums)
+    found = shrunk_covariance(gaussian.moments)
     for position in range(3):
         expected = torch.from_numpy(covariance.ledoit_wolf(features[:, :, position].numpy())[0])
         assert torch.allclose(found[position], expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
@@ -128,9 +128,9 @@ def test_positions_count_what_is_content_of_each_image(sizes: tuple[int, ...], s
     for batch, kept in zip(torch.split(embeddings, list(sizes)), torch.split(mask, list(sizes)), strict=True):
         gaussian.update(batch, kept)
         ranks.update(batch, kept)
-        parts.append(ranks.sums)
+        parts.append(ranks.moments)
         ranks.clear()
-    assert gaussian.sums.number.tolist() == mask.sum(dim=0).tolist()
+    assert gaussian.moments.number.tolist() == mask.sum(dim=0).tolist()
     ranks.merge_ranks(parts)
     gaussian.fit()
     ranks.fit()

@@ -18,10 +18,10 @@ def test_shapes_and_ranges(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "width", "told"), [(48, 8, "48 px"), (4, 8, "4 px"), (0, 8, "0 px"), (32, 12, "width of 12")]
+    ("size", "width", "message"), [(48, 8, "48 px"), (4, 8, "4 px"), (0, 8, "0 px"), (32, 12, "width of 12")]
 )
-def test_sizes_that_cannot_be(size: int, width: int, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_sizes_that_cannot_be(size: int, width: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Decoder(size, width, 16)
 
 

@@ -33,7 +33,7 @@ def test_probe_keeps_no_more_of_many_images_than_of_few() -> None:
     sizes = []
     for _ in range(3):
         probe.update(torch.rand(50, 6))
-        sizes.append([part.shape for part in probe._gaussian.sums[1:]])
+        sizes.append([part.shape for part in probe._gaussian.moments[1:]])
     assert sizes == [[(1, 6), (1, 6, 6), (1, 6), (1,)]] * 3
 
 

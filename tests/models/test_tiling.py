@@ -79,7 +79,7 @@ def test_the_score_is_the_mean_of_the_highest_tiles() -> None:
 
 
 def test_no_more_than_a_few_tiles_are_there_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiling, "AT_ONCE", 5 * 16 * 16)
+    monkeypatch.setattr(tiling, "CHUNK_PIXELS", 5 * 16 * 16)
     images, parts = torch.rand(2, 3, 50, 70), Tiling((50, 70), 16, 4)
     seen, counts = torch.zeros(2, 50, 70), []
     for places, tiles, boxes in parts.tiles(images, whole(2, (50, 70), torch.device("cpu"))):

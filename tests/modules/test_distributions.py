@@ -71,8 +71,8 @@ def test_another_number_is_refused_before_the_fit(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(trained / "configs")
     assert main([*FIT, *OWN, str(count), "--model.distributions=4"]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert f"model.distributions is 4, but data.views.family has {count} strong augmentations." in told
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"model.distributions is 4, but data.views.family has {count} strong augmentations." in message
     assert not (tmp_path / "runs").exists()
 
 

@@ -98,9 +98,7 @@ def test_scores_do_not_depend_on_the_batch(detector: StatisticsDetector) -> None
 
 
 def test_another_size_than_that_of_the_fit_is_refused(detector: StatisticsDetector) -> None:
-    with pytest.raises(
-        UserError, match=r"Images of 96 x 96 px do not go with this detector: it was fitted to 64 x 64 px"
-    ):
+    with pytest.raises(UserError, match=r"Images of 96 x 96 px do not fit this detector: it was fitted to 64 x 64 px"):
         detector(normal(1, 96))
 
 

@@ -160,7 +160,7 @@ def one_step_before() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"weights": "imagenet", "freeze": 5}, r"freeze is 5, but must be from 0 to 4: the last of .* 5 levels"),
         ({"weights": "imagenet", "freeze": -1}, "freeze is -1, but must be from 0 to 4"),
@@ -171,8 +171,8 @@ def one_step_before() -> dict[str, torch.Tensor]:
         ({"batch_norm": "keep"}, "batch_norm is keep, but there are no weights to keep"),
     ],
 )
-def test_impossible_settings_are_refused(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=f"model.encoder.{told}"):
+def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"model.encoder.{message}"):
         CCD(TrainedEncoderConfig(**options))
 
 
@@ -257,7 +257,7 @@ def test_a_run_that_was_begun_otherwise_is_not_resumed_with_l2_sp(tmp_path: Path
     module = CCD(TrainedEncoderConfig(weights=weights, l2_sp=0.1))
     module._trainer = Trained()  # type: ignore[assignment]
     module.setup("fit")
-    with pytest.raises(UserError, match=r"begun with another model\.encoder\.l2_sp or model\.encoder\.freeze"):
+    with pytest.raises(UserError, match=r"started with another model\.encoder\.l2_sp or model\.encoder\.freeze"):
         module.on_load_checkpoint(checkpoint)
 
 

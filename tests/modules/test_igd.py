@@ -400,7 +400,7 @@ def test_instances_share_no_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"global_scale": Scale(48, 8)}, r"model\.global_scale\.size is 48, but must be a power of 2"),
         (
@@ -409,7 +409,7 @@ def test_instances_share_no_settings() -> None:
         ),
         (
             {"global_scale": Scale(32, 8, ssim_weights=(0.2,) * 7)},
-            r"7 levels with a window of .* px does not go with 32",
+            r"7 levels with a window of .* px does not fit 32",
         ),
         ({"local_scale": WindowScale(32, 12)}, r"model\.local_scale\.width is 12, but must be a multiple of 8"),
         (
@@ -439,8 +439,8 @@ def test_instances_share_no_settings() -> None:
         ({"local_scale": WindowScale(32, 8, 0.0), "global_scale": Scale(64, 8, 0.0)}, "not both be 0"),
     ],
 )
-def test_settings_that_do_not_go_together(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_settings_that_do_not_go_together(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         small(**changes)
 
 
@@ -448,5 +448,5 @@ def test_images_of_another_size_are_told(detector: IGD) -> None:
     with pytest.raises(UserError, match=r"Images of 32 px .* of 64 px: give --data\.size 64, or"):
         detector(torch.rand(1, 3, 32, 32))
     for height, width in ((64, 32), (32, 64)):
-        with pytest.raises(UserError, match=rf"Images of {height} x {width} px do not go with IGD.* --data\.size 64,"):
+        with pytest.raises(UserError, match=rf"Images of {height} x {width} px do not fit IGD.* --data\.size 64,"):
             detector(torch.rand(1, 3, height, width))

@@ -47,7 +47,9 @@ def test_layers_are_chosen() -> None:
 
 @pytest.mark.parametrize("layers", [(), (-1, 1), (2, 1), (1, 1), (3, 5)])
 def test_layers_that_there_are_not(layers: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"model\.features\.layers is .*, but must be some of 0 to 4, rising"):
+    with pytest.raises(
+        UserError, match=r"model\.features\.layers is .*, but must be some of 0 to 4, in ascending order"
+    ):
         PaDiM(features=FeatureConfig(layers=layers))
 
 
@@ -73,7 +75,7 @@ def test_score_is_the_maximum_of_the_map_and_independent_of_the_batch(detector: 
 
 
 def test_another_size_than_that_of_the_fit_is_refused(detector: PaDiM) -> None:
-    with pytest.raises(UserError, match=r"Images of 128 x 128 px do not go with this detector.* got 20 at 1024"):
+    with pytest.raises(UserError, match=r"Images of 128 x 128 px do not fit this detector.* got 20 at 1024"):
         detector(torch.rand(1, 3, 128, 128))
 
 

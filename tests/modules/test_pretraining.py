@@ -86,7 +86,7 @@ def test_probe_is_silent_when_features_are_no_numbers() -> None:
     module.encoder = Flat()  # type: ignore[assignment]
     attach(module, data)
     assert module._probe_held_out(data) == {}
-    with pytest.raises(UserError, match="training broke down"):
+    with pytest.raises(UserError, match="training diverged"):
         module.on_test_start()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ccd_lightning.models.content import pixels_within
-from ccd_lightning.modules.pseudo_lesions import MOST, PER_IMAGE, PseudoLesions, auroc
+from ccd_lightning.modules.pseudo_lesions import MAX_IMAGES, PER_IMAGE, PseudoLesions, auroc
 from tests.modules.test_detector import Given
 
 QUIET: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
@@ -45,9 +45,9 @@ def in_order(shares: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return torch.from_numpy(rows.numpy()[np.lexsort(rows.numpy().T)])
 
 
-@pytest.mark.parametrize(("count", "expected"), [(1, PER_IMAGE), (12, 12 * 8), (30, 30 * 3), (150, MOST)])
+@pytest.mark.parametrize(("count", "expected"), [(1, PER_IMAGE), (12, 12 * 8), (30, 30 * 3), (150, MAX_IMAGES)])
 def test_the_number_of_images_is_bounded(count: int, expected: int) -> None:
-    assert sum(len(images) for images, _ in pasted([held_out(count, 16)])) == expected <= MOST
+    assert sum(len(images) for images, _ in pasted([held_out(count, 16)])) == expected <= MAX_IMAGES
 
 
 def test_neither_batches_nor_their_order_matter() -> None:
@@ -194,5 +194,5 @@ def test_lesions_are_within_the_content_and_pixels_of_margins_do_not_count() -> 
 
 
 def test_of_large_images_fewer_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccd_lightning.modules.pseudo_lesions.MOST_PIXELS", 5 * 40 * 40)
+    monkeypatch.setattr("ccd_lightning.modules.pseudo_lesions.MAX_PIXELS", 5 * 40 * 40)
     assert sum(len(images) for images, _ in pasted([held_out(12)])) == 5

@@ -34,7 +34,7 @@ def large(count: int, seed: int = 0) -> Tensor:
 def fitted(detector: StatisticsDetector, content: Tensor | None = None) -> StatisticsDetector:
     detector.preprocessing = Preprocessing((80, 56), tiles=TILES)
     with torch.no_grad():
-        for images, boxes in detector.shown({"image": large(6), "content": content}):
+        for images, boxes in detector.fit_inputs({"image": large(6), "content": content}):
             assert images.shape[-2:] == (32, 32)
             detector.collect(images, boxes)
         detector.fit_statistics()
@@ -76,7 +76,7 @@ def test_margins_count_nowhere_in_tiles_either(name: str) -> None:
         detector = MADE[name]()
         detector.preprocessing = Preprocessing((80, 56), tiles=TILES)
         inside = pixels_within(content, (80, 56))[:, None]
-        for images, boxes in detector.shown({"image": torch.where(inside, large(6), value), "content": content}):
+        for images, boxes in detector.fit_inputs({"image": torch.where(inside, large(6), value), "content": content}):
             detector.collect(images, boxes)
         detector.fit_statistics()
         found.append(detector(torch.where(inside, large(6, seed=1), 2 * value), content))
@@ -88,7 +88,7 @@ def test_margins_count_nowhere_in_tiles_either(name: str) -> None:
 def test_the_size_of_the_fit_is_the_tiles() -> None:
     detector = fitted(MADE["mahalanobis"]())
     detector.preprocessing = Preprocessing((80, 56))
-    with pytest.raises(UserError, match=r"56 x 80 px do not go with this detector: it was fitted to 32 x 32 px"):
+    with pytest.raises(UserError, match=r"56 x 80 px do not fit this detector: it was fitted to 32 x 32 px"):
         detector(large(1))
     detector.preprocessing = Preprocessing((80, 56), tiles=Tiles(48))
     with pytest.raises(UserError, match=r"fitted to 32 x 32 px. Give the --data.tiles of the fit"):
@@ -119,7 +119,7 @@ def test_what_takes_no_tiles_says_so() -> None:
         IGD().check_images(Preprocessing(512, tiles=2), CPU, 1)
     with pytest.raises(UserError, match=r"Pretraining takes whole images: leave out data\.tiles"):
         CCD().check_images(Preprocessing(512, tiles=2))
-    with pytest.raises(UserError, match=r"Images of 96 x 160 px do not go with IGD, .* --data\.fit letterbox"):
+    with pytest.raises(UserError, match=r"Images of 96 x 160 px do not fit IGD, .* --data\.fit letterbox"):
         IGD().check_images(Preprocessing((96, 160)), CPU, 1)
 
 
@@ -153,7 +153,9 @@ def test_a_fit_with_tiles_is_tested_loaded_and_predicts(
     assert isinstance(detector, StatisticsDetector)
     assert detector._image_size == (64, 64)
     files = sorted(map(str, folder.rglob("test/*/*.png")))[:3]
-    with pytest.raises(UserError, match=r"letterboxed, and it has to know their margins: call detector\.score_files"):
+    with pytest.raises(
+        UserError, match=r"letterboxed images, and needs to know their margins: call detector\.score_files"
+    ):
         detector.read(*files)
     scores, maps = detector.score_files(*files)
     assert maps.shape == (3, 96, 128)

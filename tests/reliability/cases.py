@@ -15,8 +15,8 @@ import pytest
 from ccd_lightning.cli import main
 
 SECONDS = 60.0  # for what takes about one; machines that run tests are busy
-MOST_LINES = 14
-WAY_OUT = re.compile(  # what tells the reader what to do, or what may be given instead
+MAX_LINES = 14
+ADVICE = re.compile(  # what tells the reader what to do, or what may be given instead
     r"\b(must|give|choose|make|remove|fit|put|name|write|test|leave|run|add|ask|resume|start|rename|export|save|unpack|"
     r"use|keep|lists?|did you mean|expected|have to|needs?|copy|convert|set|install|pretrain|predict|move|check)\b"
     r"|--\w",
@@ -51,9 +51,9 @@ class Case:
 
 
 def check(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    """Runs the command of a case, and sees that the mistake is told as it has to be.
+    """Runs the command of a case, and checks that the error is reported as it should be.
 
-    The exit code is right, the message has at most two sentences, which name the culprit and the way out, nothing else
+    The exit code is right, the message has at most two sentences, which name the cause and the fix, nothing else
     fills the screen, it takes seconds, and there is nothing new that a later command would read.
     """
     if case.prepare:
@@ -67,12 +67,12 @@ def check(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == case.code, f"exit code {code}: {printed.out[-500:]}\n{printed.err[-2000:]}"
     lines = printed.err.strip().splitlines()
     assert "Traceback" not in printed.err
-    assert len(lines) <= MOST_LINES, printed.err
+    assert len(lines) <= MAX_LINES, printed.err
     message = "\n".join(lines[_beginning(lines) :])
     for part in case.says:
         assert part in message, f"{part!r} is not in: {message}"
     assert len(sentences(message)) <= 2, message
-    assert WAY_OUT.search(message), f"no way out: {message}"
+    assert ADVICE.search(message), f"no advice: {message}"
     assert len(message) < 900, message
     assert took < SECONDS, f"{took:.0f} s"
     new = sorted(path for path in before.items() ^ _files().items() if not path[0].startswith(case.writes or ("\0",)))

@@ -202,7 +202,11 @@ OTHERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("padim", "--trainer.logger.init_args.save_dir configs/padim_folder.yaml", ("padim_folder.yaml",)),
     ("padim", "--trainer.logger.init_args.save_dir /proc/nowhere", ("/proc/nowhere",)),
     ("padim", "--trainer.default_root_dir configs/padim_folder.yaml --trainer.logger false", ("padim_folder.yaml",)),
-    ("padim", "--trainer.logger.init_args.version version_0", ("version_0", "another run is here already")),
+    (
+        "padim",
+        "--trainer.logger.init_args.version version_0",
+        ("version_0", "this folder already contains another run"),
+    ),
     ("padim", "--ckpt_path runs/nothing", ("runs/nothing", "no such run")),
     ("padim", "--ckpt_path ''", ("--ckpt_path is empty",)),
     (
@@ -224,8 +228,10 @@ OTHERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 def _said(option: str, value: str) -> tuple[str, ...]:
     shown = value.strip("'").replace(".nan", "nan").replace(".inf", "inf")
-    told = shown.startswith(("[", "{")) or option.startswith("trainer.")  # which Lightning checks, or in another form
-    return (option,) if told else (option, shown)
+    reworded = shown.startswith(("[", "{")) or option.startswith(
+        "trainer."
+    )  # which Lightning checks, or in another form
+    return (option,) if reworded else (option, shown)
 
 
 def _case(kind: str, option: str, value: str, place: int) -> Case:

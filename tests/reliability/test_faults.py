@@ -1,4 +1,4 @@
-"""Full disks, folders that go, processes that are killed, damaged caches: told, and nothing is lost."""
+"""Full disks, folders that go, processes that are killed, damaged caches: they are reported, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_a_full_disk_is_told_with_the_place(name: str, workspace: Path, capsys: 
     words, place = FULL[name]
     before = {path for path in Path().rglob("*") if "events.out" not in path.name}
     with small_disk(0 if words[0] == "data" else 6000):  # the config of a command, in the system's folder, fits
-        told = attempt(words, capsys)
-    assert f"ccd: {place}" in told
-    assert "what was written before is whole. Make room" in told
+        message = attempt(words, capsys)
+    assert f"ccd: {place}" in message
+    assert "files written before are complete. Free some space" in message
     left = {path for path in Path().rglob("*") if "events.out" not in path.name} - before
     assert not [path for path in left if "partial" in path.name]
 
@@ -75,8 +75,8 @@ def test_a_full_disk_ends_no_process_that_exports(
     form: str, file: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with small_disk(10_000):
-        told = attempt(["export", "--ckpt_path", RUN, "--format", form, "--output", file], capsys)
-    assert f"ccd: {file}: " in told
+        message = attempt(["export", "--ckpt_path", RUN, "--format", form, "--output", file], capsys)
+    assert f"ccd: {file}: " in message
     assert not list(Path().glob(f"*{file}*"))
 
 
@@ -111,9 +111,12 @@ def test_a_fit_whose_disk_fills_up_can_be_resumed(
     words = [*CCD, "--trainer.max_epochs=4", OFTEN, "--trainer.logger.init_args.name=mine"]
     with monkeypatch.context() as patch:
         patch.setattr("torch.save", full)
-        told = attempt(words, capsys)
-    assert "ccd: runs/mine/version_0/checkpoints/" in told or "/runs/mine/version_0/checkpoints/" in told
-    assert "whole. Make room, or write to another disk, then resume with: ccd fit --config runs/mine/version_0" in told
+        message = attempt(words, capsys)
+    assert "ccd: runs/mine/version_0/checkpoints/" in message or "/runs/mine/version_0/checkpoints/" in message
+    assert (
+        "complete. Free some space, or write to another disk, then resume with: ccd fit --config runs/mine/version_0"
+        in message
+    )
     attempt([*words, "--ckpt_path", "last"], capsys, (0,))
 
 
@@ -123,27 +126,31 @@ def test_errors_without_a_name_get_that_of_the_file(tmp_path: Path) -> None:
         OSError(28, "x", str(beside(tmp_path / "a"))),
         OSError(28, "x", str(tmp_path / "b")),
     ):
-        with pytest.raises(OSError, match=r"\[Errno 28\]") as told, naming(tmp_path / "a"):
+        with pytest.raises(OSError, match=r"\[Errno 28\]") as caught, naming(tmp_path / "a"):
             raise error
-        assert told.value.filename == str(tmp_path / ("b" if error.filename and error.filename.endswith("b") else "a"))
+        assert caught.value.filename == str(
+            tmp_path / ("b" if error.filename and error.filename.endswith("b") else "a")
+        )
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (MemoryError("Unable to allocate 37.3 GiB for an array"), "not enough memory (Unable to allocate 37.3 GiB"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "enough memory"),
         (RuntimeError("DataLoader worker (pid(s) 12, 13) exited unexpectedly"), "loads images was killed"),
         (RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"), "process of this"),
-        (OSError(28, "No space left on device"), "No space left on device; what was written before is whole"),
+        (OSError(28, "No space left on device"), "No space left on device; files written before are complete"),
         (OSError(5, "no"), None),
         (RuntimeError("a defect"), None),
     ],
 )
-def test_failures_of_the_machine(error: Exception, told: str | None) -> None:
+def test_failures_of_the_machine(error: Exception, message: str | None) -> None:
     found = failure(error, "Resume with: ccd fit")
     assert (
-        (found is None) if told is None else (told in str(found) and str(found).endswith(", then resume with: ccd fit"))
+        (found is None)
+        if message is None
+        else (message in str(found) and str(found).endswith(", then resume with: ccd fit"))
     )
 
 
@@ -252,9 +259,9 @@ def test_a_killed_data_worker_is_told(
 
     monkeypatch.setattr(AnomalyDataset, "__getitem__", killed)
     words = [*CCD, "--trainer.max_epochs=4", OFTEN, "--data.num_workers=1", "--trainer.logger.init_args.name=mine"]
-    told = attempt(words, capsys)
-    assert "A process that loads images was killed" in told
-    assert "resume with: ccd fit --config runs/mine/version_0/config.yaml --ckpt_path runs/mine/version_0" in told
+    message = attempt(words, capsys)
+    assert "A process that loads images was killed" in message
+    assert "resume with: ccd fit --config runs/mine/version_0/config.yaml --ckpt_path runs/mine/version_0" in message
 
 
 class MoveAway(Callback):

@@ -52,8 +52,8 @@ def test_a_kind_that_is_no_name_of_a_folder(
     monkeypatch.chdir(here)
     file = table(folder, kind.format(tmp_path))
     before = set(tmp_path.rglob("*"))
-    told = attempt(["data", "prepare", "--root", str(file), "--copy", "copied", "--output", "o.csv"], capsys)
-    assert "cannot be the name of a folder" in told
+    message = attempt(["data", "prepare", "--root", str(file), "--copy", "copied", "--output", "o.csv"], capsys)
+    assert "cannot be the name of a folder" in message
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -130,8 +130,8 @@ def test_what_is_no_regular_file_is_never_waited_for(
     Path(path).unlink(missing_ok=True)
     SPECIAL[kind](Path(path))
     codes = (0, 2) if kind == "folder" and place != "config" else codes  # a folder is no image, and no mask
-    told = attempt(words, capsys, codes)
-    assert "Traceback" not in told
+    message = attempt(words, capsys, codes)
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "manifest.csv"])
@@ -247,19 +247,22 @@ DOCTORED: dict[str, tuple[Doctor, str]] = {
         lambda content: content.update({CONFIG_KEY: content[CONFIG_KEY] + "\nz: [" + "1," * 500_000 + "]\n"}),
         "more than 500,000 characters",
     ),
-    "number as a name": (tensor(5, torch.zeros(1)), "5 in it is no tensor"),
-    "text": (tensor("threshold", "x"), "threshold in it is no tensor"),
+    "number as a name": (tensor(5, torch.zeros(1)), "5 in it is not a tensor"),
+    "text": (tensor("threshold", "x"), "threshold in it is not a tensor"),
     "sparse tensor": (tensor("threshold", torch.zeros(4, 4).to_sparse()), "x.ckpt: "),
     "tensor without memory": (tensor("threshold", torch.zeros(10**12, device="meta")), "threshold"),
-    "name with a command to the terminal": (tensor("\x1b[31mx\nccd: fine", "x"), "[31mx ccd: fine in it is no tensor"),
+    "name with a command to the terminal": (
+        tensor("\x1b[31mx\nccd: fine", "x"),
+        "[31mx ccd: fine in it is not a tensor",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", DOCTORED)
 def test_doctored_checkpoints(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change, told = DOCTORED[name]
+    change, message = DOCTORED[name]
     doctored(change)
-    assert told in attempt("test --ckpt_path x.ckpt", capsys)
+    assert message in attempt("test --ckpt_path x.ckpt", capsys)
     assert not Path("data/new").exists()
 
 
@@ -291,7 +294,7 @@ def test_names_are_no_commands_to_the_terminal(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (folder / "train/good/\x1b]0;title\x07.png").write_bytes(b"no image")
-    told = attempt(
+    message = attempt(
         ["fit", "--config", "padim_folder", "--data.root", str(folder), "--model.encoder.weights=null"], capsys
     )
-    assert "\\x1b]0;title\\x07.png: cannot be decoded" in told
+    assert "\\x1b]0;title\\x07.png: cannot be decoded" in message

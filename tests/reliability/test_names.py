@@ -83,8 +83,8 @@ def test_names_in_configs_are_utf_8(option: str, workspace: Path, capsys: pytest
         if {"--data.root": "data", "--ckpt_path": "runs", "--config": "configs"}[option] == source.parts[0]:
             Path(name).symlink_to(source)
     words = ["test" if option == "--ckpt_path" else "fit", "--config", "padim_folder", "--data.root", str(ROOT)]
-    told = attempt(["test", option, name] if option == "--ckpt_path" else [*words, option, name], capsys)
-    assert "is not in UTF-8, in which configs are written. Rename the file or folder." in told
+    message = attempt(["test", option, name] if option == "--ckpt_path" else [*words, option, name], capsys)
+    assert "is not in UTF-8, in which configs are written. Rename the file or folder." in message
 
 
 def test_a_table_in_another_encoding_is_told_where_its_files_are_not_there(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def attempt(words: str | list[str], capsys: pytest.CaptureFixture[str], codes: t
     assert len(printed.err.strip().splitlines()) < SHOWN, printed.err
     assert "\x1b" not in printed.err
     if code == 2:
-        told = [line for line in printed.err.splitlines() if line.startswith("ccd: ") and "ccd: warning" not in line]
-        assert len(told) == 1, printed.err
-        assert len(re.findall(r"[.?!](?: (?=[A-Z])|$)", told[0])) <= 3, told[0]  # `ccd data check` has three
+        errors = [line for line in printed.err.splitlines() if line.startswith("ccd: ") and "ccd: warning" not in line]
+        assert len(errors) == 1, printed.err
+        assert len(re.findall(r"[.?!](?: (?=[A-Z])|$)", errors[0])) <= 3, errors[0]  # `ccd data check` has three
     return f"{printed.out}\n{printed.err}"

@@ -70,8 +70,8 @@ def test_every_metric_and_interval_is_in_the_page(tmp_path: Path, full: Evaluati
     for name, value in full.metrics.items():
         assert f" {value:.3f} " in page.text, name
         assert f" {value + 0.2:.3f} to {value + 0.4:.3f} " in page.text, name
-    for told in ("small: up to 3.1%", "medium: up to 7.2%", "large: above 7.2%", "polyp (2)", f"{NASTY} (1)"):
-        assert told in page.text
+    for message in ("small: up to 3.1%", "medium: up to 7.2%", "large: above 7.2%", "polyp (2)", f"{NASTY} (1)"):
+        assert message in page.text
 
 
 def test_means_over_images_have_a_table_of_their_own(tmp_path: Path, full: Evaluation) -> None:
@@ -100,7 +100,7 @@ def test_metrics_that_nobody_described_are_shown_by_their_names(tmp_path: Path) 
 
 def test_what_was_tested_and_how(tmp_path: Path, full: Evaluation) -> None:
     page = read(tmp_path, content_of(full))
-    for told in (
+    for message in (
         "runs/one",
         "Model PaDiM",
         "Normal images 4",
@@ -114,7 +114,7 @@ def test_what_was_tested_and_how(tmp_path: Path, full: Evaluation) -> None:
         "Tested on CPU",
         "seed_everything: 23",
     ):
-        assert told in page.text, told
+        assert message in page.text, message
 
 
 def test_names_are_escaped(tmp_path: Path, full: Evaluation) -> None:
@@ -133,16 +133,16 @@ def test_figures_are_inside_and_nothing_is_outside(tmp_path: Path, full: Evaluat
     assert len(page.links) == len(files)
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert not any(told in text for told in ("http:", "https:", "file:", "url(", "@import", "<script"))
+    assert not any(message in text for message in ("http:", "https:", "file:", "url(", "@import", "<script"))
 
 
 def test_pixel_metrics_of_some_images_say_of_which(tmp_path: Path) -> None:
     evaluation = Evaluation({"pixel/auroc": 0.9})
-    told = "Pixel metrics are of 2 of the 3 abnormal images, those with a mask, and of all normal ones."
+    message = "Pixel metrics are of 2 of the 3 abnormal images, those with a mask, and of all normal ones."
     for masks, shown in ((2, True), (3, False), (0, False)):
         write_html(tmp_path / "report.html", content_of(evaluation, masks=masks), [])
         text = (tmp_path / "report.html").read_text()
-        assert (told in text) == shown
+        assert (message in text) == shown
         assert f"{masks} of 3" in text
 
 
@@ -183,8 +183,8 @@ def test_interrupted_page_leaves_the_old_one(tmp_path: Path, full: Evaluation) -
 
 
 def test_what_a_threshold_of_few_images_is_worth_is_in_the_page(tmp_path: Path, full: Evaluation) -> None:
-    told = "The threshold comes from only 11 held-out images"
-    assert told in read(tmp_path, content_of(full)).text
+    message = "The threshold comes from only 11 held-out images"
+    assert message in read(tmp_path, content_of(full)).text
     enough = {"quantile": 0.95, "held_out_images": 40, "pixel_quantile": 0.99}
     assert "comes from only" not in read(tmp_path, content_of(full, threshold_rule=enough)).text
     assert "comes from only" not in read(tmp_path, content_of(full, threshold=None)).text

@@ -31,8 +31,8 @@ def test_every_metric_and_interval_is_in_a_table(card: Path) -> None:
         assert f"{value:.3f} [{ends}]" in cells or {f"{value:.3f}", ends} <= set(cells), name
     assert "a&lt;b&gt;&amp;\"c' (1)" in cells
     assert ["Normal training images, including those held out", "60"] in rows_of(text)
-    for told in ("95% quantile of the scores of 11 normal images", "not a medical device", "above 12.35"):
-        assert told in text
+    for message in ("95% quantile of the scores of 11 normal images", "not a medical device", "above 12.35"):
+        assert message in text
     assert text.startswith("---\nlibrary_name: ccd-lightning\n")
 
 
@@ -69,9 +69,9 @@ def test_what_its_owner_wrote_stays(card: Path) -> None:
 )
 def test_a_card_without_its_marks_is_left_as_it_is(card: Path, own: bytes) -> None:
     card.write_bytes(own)
-    told = write_card(card, content_of(every_metric()))
-    assert str(card) in told
-    assert "not updated" in told
+    message = write_card(card, content_of(every_metric()))
+    assert str(card) in message
+    assert "not updated" in message
     assert card.read_bytes() == own
 
 

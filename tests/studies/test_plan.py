@@ -43,7 +43,7 @@ def test_every_shipped_study_expands(name: str) -> None:
     assert sum(step.is_cell for step in made) == sets * encoders * detectors * seeds
     branches = 2 if "igd" in study.detectors else 1
     assert sum(not step.is_cell for step in made) == sets * pretrained * branches * seeds
-    assert len({step.place for step in made}) == len(made)
+    assert len({step.folder for step in made}) == len(made)
     assert all(made.index(need) < index for index, step in enumerate(made) for need in step.needs)
     assert [step.seed for step in made] == sorted(step.seed for step in made)
     if name != "published":
@@ -56,9 +56,9 @@ def test_every_shipped_study_s_options_are_known(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = main(["study", name, "--dry", "--seeds", "0", "--data_root", "nowhere"])
-    told = capsys.readouterr()
-    assert "runs to do, 0 done" in told.out
-    assert (code, "no such folder" in told.err) == ((0, False) if name == "synthetic" else (2, True))
+    message = capsys.readouterr()
+    assert "runs to do, 0 done" in message.out
+    assert (code, "no such folder" in message.err) == ((0, False) if name == "synthetic" else (2, True))
 
 
 def test_the_published_study_uses_each_set_s_own_configs() -> None:
@@ -90,7 +90,7 @@ def test_the_published_study_changes_none_of_the_published_settings(capsys: pyte
     for data, run in (("kvasir", "pretraining"), ("lag", "pretraining_local"), ("lag", "padim"), ("liu", "igd")):
         step = made[data, "ccd", run]
         plain = ["fit", "--config", configs[run].format(data), "--data.root", data, "--seed_everything", str(step.seed)]
-        own, expected = printed(capsys, step.words), printed(capsys, plain)
+        own, expected = printed(capsys, step.argv), printed(capsys, plain)
         for option in ("encoder", "local_encoder") if step.needs else ():
             if option in own["model"]["init_args"]:
                 weights = [content["model"]["init_args"][option].pop("weights") for content in (own, expected)]
@@ -115,8 +115,8 @@ SMALL: dict[str, Any] = {
 def test_commands(tmp_path: Path) -> None:
     made = {step.kind[1:]: step for step in plan(SMALL, tmp_path)}
     padim = made["imagenet", "padim"]
-    assert padim.words[:2] == ["fit", "--config"]
-    assert padim.words[3:] == [
+    assert padim.argv[:2] == ["fit", "--config"]
+    assert padim.argv[3:] == [
         "--data=LAG",
         "--seed_everything=0",
         "--data.root=data/images",
@@ -129,8 +129,8 @@ def test_commands(tmp_path: Path) -> None:
     igd, pretraining = made["ccd", "igd"], made["ccd", "pretraining"]
     assert pretraining.options["model.encoder.name"] == "resnet50"
     assert "model.encoder.weights" not in pretraining.options
-    assert igd.options["model.encoder.weights"] == str(pretraining.place)
-    assert igd.options["model.local_encoder.weights"] == str(made["ccd", "pretraining_local"].place)
+    assert igd.options["model.encoder.weights"] == str(pretraining.folder)
+    assert igd.options["model.local_encoder.weights"] == str(made["ccd", "pretraining_local"].folder)
     assert igd.options["model.local_encoder.name"] == "resnet50"
     assert made["imagenet", "igd"].options["model.local_encoder.weights"] == "imagenet"
     assert made["ccd", "padim"].needs == (pretraining,)
@@ -142,7 +142,7 @@ def test_pretraining_may_start_from_another_encoder(tmp_path: Path) -> None:
     for branch in ("pretraining", "pretraining_local"):
         first, second = made["ccd", branch], made["pmsacl", branch]
         assert second.needs == (first,)
-        assert second.options["model.encoder.weights"] == str(first.place)
+        assert second.options["model.encoder.weights"] == str(first.folder)
     assert made["pmsacl", "padim"].needs == (made["pmsacl", "pretraining"],)
     before = made["pmsacl", "padim"].digest
     encoders["ccd"] = encoders["ccd"] | {"options": {"trainer.max_epochs": 3}}
@@ -166,7 +166,7 @@ def test_classes_tell_whether_they_have_two_encoders(tmp_path: Path) -> None:
     }
     made = {step.kind[1:]: step for step in plan(SMALL | {"detectors": classes}, tmp_path)}
     assert [len(made["ccd", name].needs) for name in classes] == [2, 2, 1]
-    assert made["ccd", "a"].words[:3] == ["fit", "--model=ccd_lightning.modules.igd.IGD", "--data=LAG"]
+    assert made["ccd", "a"].argv[:3] == ["fit", "--model=ccd_lightning.modules.igd.IGD", "--data=LAG"]
 
 
 def digests(content: dict[str, Any], place: Path) -> dict[tuple[str, ...], str]:

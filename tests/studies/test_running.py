@@ -96,12 +96,12 @@ def test_an_interrupted_run_goes_on_where_it_was(plan: list[Step], code: int, er
     commands = Commands({3: Outcome(code, "", 7.0, None, None)})
     with pytest.raises(error, match=r"Resume with: ccd study mine\.yaml"):
         run(plan, commands)
-    assert Progress(plan).status[plan[1].place] == "interrupted"
+    assert Progress(plan).status[plan[1].folder] == "interrupted"
     again = Commands()
     assert run(plan, again) == []
     assert [words[0] for words in again.calls] == ["fit", "fit", "test"]
     assert options(again.calls[0], VERSION) == ["version_0"]
-    assert again.calls[0][-2:] == ["--ckpt_path", str(plan[1].place / "version_0/checkpoints/last.ckpt")]
+    assert again.calls[0][-2:] == ["--ckpt_path", str(plan[1].folder / "version_0/checkpoints/last.ckpt")]
     assert "--ckpt_path" not in again.calls[1]
     record = read_record(plan[1])
     assert record is not None
@@ -135,9 +135,9 @@ def test_an_interrupted_run_that_saved_nothing_begins_anew(plan: list[Step]) -> 
 def test_a_failed_test_is_repeated_without_the_fit(plan: list[Step], capsys: pytest.CaptureFixture[str]) -> None:
     failing = Commands({2: Outcome(2, "images/a.png: damaged.", 1.0, None, None)})
     (failed,) = run(plan, failing)
-    assert failed == f"untrained padim: images/a.png: damaged. (all of it: {plan[0].place}/log.txt)"
+    assert failed == f"untrained padim: images/a.png: damaged. (full log: {plan[0].folder}/log.txt)"
     assert len(failing.calls) == 5
-    assert Progress(plan).status[plan[0].place] == "failed"
+    assert Progress(plan).status[plan[0].folder] == "failed"
     again = Commands()
     assert run(plan, again) == []
     assert [words[0] for words in again.calls] == ["test"]
@@ -155,11 +155,11 @@ def test_cells_on_pretraining_that_failed_are_not_run(plan: list[Step]) -> None:
 
 def test_pretraining_is_not_repeated_for_cells_that_are_there(plan: list[Step]) -> None:
     run(plan, Commands())
-    (plan[1].place / "version_0/run.json").unlink()
+    (plan[1].folder / "version_0/run.json").unlink()
     assert Progress(plan).due(plan) == []
-    (plan[2].place / "version_0/metrics.json").unlink()
+    (plan[2].folder / "version_0/metrics.json").unlink()
     assert Progress(plan).due(plan) == [plan[2]]  # a test needs no weights but its own
-    (plan[2].place / "version_0/run.json").unlink()
+    (plan[2].folder / "version_0/run.json").unlink()
     assert Progress(plan).due(plan) == plan[1:]
 
 
@@ -171,10 +171,10 @@ def test_pretraining_is_run_for_the_pretraining_that_starts_from_it(tmp_path: Pa
     last = [step for step in two if step.encoder == "pmsacl" and step.is_cell]
     assert Progress(two).due(last) == [two[0], two[2], two[3]]  # without the cell of the first encoder
     run(two, Commands())
-    (two[0].place / "version_0/run.json").unlink()
-    (two[3].place / "version_0/run.json").unlink()
+    (two[0].folder / "version_0/run.json").unlink()
+    (two[3].folder / "version_0/run.json").unlink()
     assert Progress(two).due(two) == [two[3]]
-    (two[2].place / "version_0/run.json").unlink()
+    (two[2].folder / "version_0/run.json").unlink()
     assert Progress(two).due(two) == [two[0], two[2], two[3]]
 
 
@@ -189,7 +189,7 @@ def test_times_of_runs_to_come(plan: list[Step]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
 def test_two_processes_do_not_run_the_same(plan: list[Step]) -> None:
     commands = Commands()
-    with claimed(plan[0].place):  # the lock belongs to the open file, as if another process had opened it
+    with claimed(plan[0].folder):  # the lock belongs to the open file, as if another process had opened it
         assert run(plan, commands) == ["untrained padim: another process is running it"]
     assert [words[0] for words in commands.calls] == ["fit", "fit", "test"]
     assert run(plan, Commands()) == []

@@ -234,7 +234,7 @@ def test_options_and_classes_are_checked_before_anything_runs(
     Path("data/images").mkdir(parents=True)
     write(SMALL | change)
     assert main(["study", "mine.yaml"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"ccd: mine.yaml: {message}")
-    assert told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"ccd: mine.yaml: {message}")
+    assert error.count("\n") == 1
     assert not Path("studies").exists()

@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import label
 from torch import Tensor
 
-from ccd_lightning.transforms.lesions import LEAST, Lesions, LesionSettings
+from ccd_lightning.transforms.lesions import MIN_SIDE, Lesions, LesionSettings
 from ccd_lightning.transforms.medmix import WIDE, MedMix, paste_lesions
 
 
@@ -44,7 +44,7 @@ def test_as_many_lesions_as_the_index_says(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-@pytest.mark.parametrize("shape", [(48, 48), (40, 72), (LEAST, LEAST)])
+@pytest.mark.parametrize("shape", [(48, 48), (40, 72), (MIN_SIDE, MIN_SIDE)])
 def test_grey_images_stay_grey(dtype: torch.dtype, shape: tuple[int, int]) -> None:
     grey = smooth(40, *shape, dtype=dtype)[:, :1]
     pasted = MedMix()(grey.expand(-1, 3, -1, -1), torch.full((40,), 3), seeded())

@@ -205,9 +205,9 @@ def test_what_is_packed_is_unpacked() -> None:
     [
         ({"size": 0}, "data.views.size is 0, but must be 1 or more"),
         ({"cutout_size": -1}, "data.views.cutout_size is -1, but must be 0 or more"),
-        ({"scale": (0.0, 1.0)}, "data.views.scale is .*, but must be two numbers that rise"),
-        ({"scale": (0.5, 0.2)}, "two numbers that rise"),
-        ({"scale": (0.5, 1.1)}, "two numbers that rise"),
+        ({"scale": (0.0, 1.0)}, "data.views.scale is .*, but must be two numbers in ascending order"),
+        ({"scale": (0.5, 0.2)}, "two numbers in ascending order"),
+        ({"scale": (0.5, 1.1)}, "two numbers in ascending order"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any], expected: str) -> None:

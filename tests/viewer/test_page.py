@@ -160,8 +160,8 @@ def test_everything_is_reached_by_keys(page: Browser) -> None:
 def test_a_file_that_is_gone_is_a_sentence(page: Browser, tmp_path: Path) -> None:
     (tmp_path / "images/07.png").unlink()
     page.press("Enter")
-    told = page.wait("notes.textContent !== 'Loading' && notes.textContent")
-    assert "images/07.png" in told
+    message = page.wait("notes.textContent !== 'Loading' && notes.textContent")
+    assert "images/07.png" in message
     page.press("j")
     page.wait("document.getElementById('image').naturalWidth")
 

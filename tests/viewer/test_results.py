@@ -14,7 +14,7 @@ from ccd_lightning.cli import main, view
 from ccd_lightning.viewer.cache import ByteCache
 from ccd_lightning.viewer.results import open_results
 from ccd_lightning.viewer.server import ViewServer
-from tests.tested_runs import told_without_torch
+from tests.tested_runs import output_without_torch
 from tests.viewer.made_up import SCORES, ask, leave, serving
 
 RUN = "runs/made_up/version_0"
@@ -179,7 +179,7 @@ def test_it_runs_until_ctrl_c(
 
 @pytest.mark.process
 def test_help_needs_no_torch() -> None:
-    assert "--port" in told_without_torch("view", "--help")
+    assert "--port" in output_without_torch("view", "--help")
 
 
 def test_no_threshold_was_set(run: Path) -> None:

@@ -223,7 +223,7 @@ def test_chosen_pictures_are_exported(server: ViewServer, monkeypatch: pytest.Mo
     scored = MadeUpScorer(SCORES).score(Path("06.png"))
     expected = draw_overlay(Image.open("images/06.png"), scored.anomaly_map, scored.placement, scored.limits)
     assert np.array_equal(np.asarray(picture(archive.read("002_06.png.png"))), np.asarray(expected))
-    monkeypatch.setattr(exports, "MOST_PICTURES", 1)
+    monkeypatch.setattr(exports, "MAX_PICTURES", 1)
     refused = ask(server, f"chosen.zip?rows={bits(2, 6)}&threshold=3")
     assert refused.status == 422
     assert "1 at most" in refused.text

@@ -56,7 +56,7 @@ def test_slices_that_are_not_written_are_zero(tmp_path: Path) -> None:
 
 
 def test_other_images_are_refused() -> None:
-    with pytest.raises(UserError, match=r"a\.png: no NIfTI volume, so its map can be none\. Ask for --maps tiff"):
+    with pytest.raises(UserError, match=r"a\.png: not a NIfTI volume, so its map cannot be one\. Give --maps tiff"):
         require_volumes(["b.nii.gz[0]", "a.png"])
 
 

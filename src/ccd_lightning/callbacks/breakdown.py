@@ -39,14 +39,16 @@ class StopWhenBroken(Callback):
     """
 
     def __init__(self) -> None:
-        self.since = torch.tensor(-1)  # first of the current run of steps with a loss that is not finite; -1 if none
-        self.steep = torch.tensor(-1)  # the same for the gradient norm
+        self.loss_since = torch.tensor(
+            -1
+        )  # first of the current run of steps with a loss that is not finite; -1 if none
+        self.gradient_since = torch.tensor(-1)  # the same for the gradient norm
         self._shown: dict[int, _Shown] = {}  # by step, since the device was last read
         self._done = 0  # global step after the last batch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resets the state of an earlier training."""
-        self.since, self.steep = (torch.tensor(-1, device=pl_module.device) for _ in range(2))
+        self.loss_since, self.gradient_since = (torch.tensor(-1, device=pl_module.device) for _ in range(2))
         self._shown.clear()
         self._done = trainer.global_step
 
@@ -55,8 +57,8 @@ class StopWhenBroken(Callback):
         gradients = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
         if gradients:
             norm = torch.nn.utils.get_total_norm(gradients)
-            first = torch.where(self.steep < 0, trainer.global_step + 1, self.steep)
-            self.steep = torch.where(norm.isfinite().to(self.steep.device), -1, first)
+            first = torch.where(self.gradient_since < 0, trainer.global_step + 1, self.gradient_since)
+            self.gradient_since = torch.where(norm.isfinite().to(self.gradient_since.device), -1, first)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,8 +68,8 @@ class StopWhenBroken(Callback):
         self._done = trainer.global_step
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):
-            first = torch.where(self.since < 0, step, self.since)
-            self.since = torch.where(loss.detach().isfinite().all(), -1, first)
+            first = torch.where(self.loss_since < 0, step, self.loss_since)
+            self.loss_since = torch.where(loss.detach().isfinite().all(), -1, first)
         rates = [float(group["lr"]) for one in trainer.optimizers for group in one.param_groups[:1]]
         if len(self._shown) >= KEPT:  # without logging, the device is not read and steps pile up
             self._shown.pop(next(iter(self._shown)))
@@ -90,15 +92,15 @@ class StopWhenBroken(Callback):
         self._check(trainer, pl_module, before_saving=True)
 
     def _check(self, trainer: Trainer, pl_module: LightningModule, before_saving: bool = False) -> None:
-        since, steep = torch.stack([self.since, self.steep]).tolist()
-        first = min((step for step in (since, steep) if step >= 0), default=-1)
+        loss_since, gradient_since = torch.stack([self.loss_since, self.gradient_since]).tolist()
+        first = min((step for step in (loss_since, gradient_since) if step >= 0), default=-1)
         # A gradient scaler skips steps with overflowing gradients, so the weights stay intact.
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         broken = first >= 0 and not scaled
         if not broken and (before_saving or first >= 0):
             broken = not _sound(pl_module)
         if trainer.strategy.reduce_boolean_decision(broken, all=False):
-            what = "loss" if since == first else "gradient"
+            what = "loss" if loss_since == first else "gradient"
             raise TrainingBroken(_explain(trainer, pl_module, first, what, self._shown.get(first)))
         self._shown = {step: shown for step, shown in self._shown.items() if 0 <= first <= step}
 
@@ -126,20 +128,20 @@ def _explain(trainer: Trainer, module: LightningModule, first: int, what: str, s
         what: What was not finite at that step, "loss" or "gradient".
         shown: Learning rates and images of that step.
     """
-    message = f"After step {trainer.global_step} the model's weights or scores are no longer numbers"
+    message = f"After step {trainer.global_step} the model's weights or scores are no longer finite"
     if first >= 0:
-        message = f"The {what} is no longer a number since step {first}{_circumstances(shown)}"
+        message = f"The {what} is no longer finite since step {first}{_circumstances(shown)}"
     trained = any(optimizer.param_groups for optimizer in trainer.optimizers)  # Lightning's dummy optimiser has none
     ways = ["a lower learning rate (--model.optimizer.lr)"] * trained
     ways += ["a longer warm-up (--model.warmup_steps)"] * ("warmup_steps" in module.hparams)
     ways += ["--trainer.gradient_clip_val 1"] * trained
     ways += ["--trainer.precision 32-true"] * (not str(trainer.precision).startswith(("32", "64")))
     ways = ways or ["another encoder (--model.encoder.weights)"]
-    way_out = f"Start a new run with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}."
+    advice = f"Start a new run with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}."
     folders = [Path(str(found)) for one in trainer.checkpoint_callbacks if (found := getattr(one, "dirpath", None))]
     kept = max((file for folder in folders for file in folder.glob("*.ckpt")), key=os.path.getmtime, default=None)
     before = f"; {os.path.relpath(kept)} is from before" if kept else ""
-    return f"{message}, so training was stopped{before}. {way_out}"
+    return f"{message}, so training was stopped{before}. {advice}"
 
 
 def _circumstances(shown: _Shown | None) -> str:

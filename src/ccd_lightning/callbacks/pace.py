@@ -27,14 +27,14 @@ class Pace(Callback):
         self.thin = False
         self._first = self._step = 0
         self._began = self._paused = 0.0
-        self._told = False
+        self._done = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets the intervals from the planned number of steps."""
         self._first = self._step = trainer.global_step
         planned, self._began = trainer.estimated_stepping_batches, time.perf_counter()
-        self._told = not math.isfinite(planned)
-        if self._told:
+        self._done = not math.isfinite(planned)
+        if self._done:
             return
         if self.thin:
             trainer.log_every_n_steps = math.ceil(planned / READINGS)  # type: ignore[attr-defined]
@@ -54,14 +54,14 @@ class Pace(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measures the first steps and prints the estimate."""
-        if self._told or trainer.global_step == self._step:  # no new step if gradients are accumulated
+        if self._done or trainer.global_step == self._step:  # no new step if gradients are accumulated
             return
         self._step, now = trainer.global_step, time.perf_counter()
         measured, seconds = self._step - self._first - WARMUP, now - self._began
         if measured <= 0:
             self._began = now
         elif measured >= STEPS or seconds >= SECONDS:
-            self._told = True
+            self._done = True
             if trainer.is_global_zero:
                 steps = int(trainer.estimated_stepping_batches) - self._first
                 print(f"fit: {forecast(steps, measured / seconds)}, not counting validation", flush=True)

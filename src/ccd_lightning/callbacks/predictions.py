@@ -32,7 +32,7 @@ from ccd_lightning.writing import atomic_write, naming, path_cell
 
 ERRORS, SCALE = "errors.csv", "maps.json"
 HEADS = {PREDICTIONS: columns(labelled=False), REGIONS: COLUMNS, ERRORS: ["path", "reason"]}
-TOLD = 20  # maximum number of skipped images that are printed individually
+MAX_REPORTED = 20  # maximum number of skipped images that are printed individually
 
 
 class Tally(NamedTuple):
@@ -108,9 +108,9 @@ class ImagePredictions(BasePredictionWriter):
     ) -> None:
         """Writes a batch: pictures first, so that every image with a row also has its pictures."""
         scores, maps = prediction["scores"].cpu().double().tolist(), prediction["maps"].float().cpu()
-        places = map(Placement.from_numbers, batch["placement"].tolist())
+        placements = map(Placement.from_numbers, batch["placement"].tolist())
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            drawn = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), places, batch["reason"]))
+            drawn = list(pool.map(self._draw, batch["path"], scores, maps.numpy(), placements, batch["reason"]))
         reasons = [reason for reason, _ in drawn]
         results = list(zip(batch["path"], scores, reasons, strict=True))
         good = [ImageRecord(path, -1, "", score) for path, score, reason in results if not reason]
@@ -124,7 +124,7 @@ class ImagePredictions(BasePredictionWriter):
             self.tables.append(REGIONS, [row for _, rows in drawn for row in rows])
         if bad:
             self.tables.append(ERRORS, bad)
-            self._tell(bad)
+            self._report(bad)
         abnormal = sum(record.score > threshold for record in good)
         cut = (maps.amax(dim=(1, 2)) > self.pictures.top) & torch.tensor([not reason for reason in reasons])
         self.tally = self.tally.plus(Tally(len(good), abnormal, len(bad), int(cut.sum())))
@@ -147,11 +147,11 @@ class ImagePredictions(BasePredictionWriter):
         regions = find_regions(placement.restore(anomaly_map), self.pixel_threshold)
         return "", region_rows(path, regions, self.pictures.limits[1])
 
-    def _tell(self, bad: Sequence[tuple[str, str]]) -> None:
+    def _report(self, bad: Sequence[tuple[str, str]]) -> None:
         for number, (path, reason) in enumerate(bad, self.tally.skipped):
-            if number < TOLD:
+            if number < MAX_REPORTED:
                 print(f"ccd: skipped {path}: {reason}", file=sys.stderr)
-            elif number == TOLD:
+            elif number == MAX_REPORTED:
                 print(f"ccd: more images are skipped: {self.tables.path(ERRORS)} lists all", file=sys.stderr)
 
     def so_far(self) -> str:
@@ -213,5 +213,5 @@ def _claim(output: Path | None, default: Path) -> Path | UserError:
         return UserError(f"{output or default}: cannot be written to ({error.strerror}). Give --output DIR.")
     present = next((name for name in (PREDICTIONS, REGIONS, ERRORS, OVERLAYS, MAPS) if (output / name).exists()), None)
     if present:
-        return UserError(f"{output / present} exists already, from another call. Give another --output DIR.")
+        return UserError(f"{output / present} exists already, from another prediction. Give another --output DIR.")
     return output

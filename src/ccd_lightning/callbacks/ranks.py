@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ccd_lightning.commands import then
-from ccd_lightning.runs import way_out
+from ccd_lightning.runs import resume_hint
 
 INTERVAL = 0.5  # seconds; Lightning checks every five seconds, and then kills all processes
 
@@ -57,6 +57,6 @@ def killed_rank(number: int | None, folder: str | None) -> str:
     """
     by = "" if number is None else f" by signal {number}"
     return (
-        f"A process of this training was killed{by}, as systems do when memory runs out. Give a smaller"
-        f" --data.batch_size or fewer --trainer.devices{then(way_out(folder))}"
+        f"A process of this training was killed{by}, probably because memory ran out. Give a smaller"
+        f" --data.batch_size or fewer --trainer.devices{then(resume_hint(folder))}"
     )

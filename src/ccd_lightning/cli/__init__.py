@@ -63,10 +63,10 @@ def main(args: Sequence[str] | None = None) -> int:
         130 after Ctrl-C, 141 if the reader of the output has closed it, 143 after SIGTERM.
     """
     _print_all_names()
-    words = list(sys.argv[1:] if args is None else args)
-    debug = "--debug" in words
+    argv = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in argv
     try:
-        code = _run([word for word in words if word != "--debug"])
+        code = _run([arg for arg in argv if arg != "--debug"])
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -76,13 +76,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        return _tell(error)
+        return _print_error(error)
     except (OSError, MemoryError, RuntimeError) as error:
         from ccd_lightning.cli.failures import failure
 
-        if debug or not (told := failure(error)):
+        if debug or not (failed := failure(error)):
             raise
-        return _tell(told)
+        return _print_error(failed)
     except KeyboardInterrupt as interrupt:
         print(f"ccd: interrupted. {interrupt}".strip(), file=sys.stderr)
         return 130
@@ -91,7 +91,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 143
 
 
-def _tell(error: UserError) -> int:
+def _print_error(error: UserError) -> int:
     """Prints an error message and returns its exit code."""
     # A worker process wraps its error in a traceback as text; the message is at its end.
     text = str(error).rpartition("UserError: ")[2].strip()
@@ -118,8 +118,8 @@ def _is_stdout_closed() -> bool:
     return False
 
 
-def _run(words: list[str]) -> int:
-    command = words[0] if words else "--help"
+def _run(argv: list[str]) -> int:
+    command = argv[0] if argv else "--help"
     if command in ("-h", "--help"):
         print(HELP, end="")
     elif command == "--version":
@@ -127,31 +127,31 @@ def _run(words: list[str]) -> int:
     elif command == "data":
         from ccd_lightning.cli.data import run_data
 
-        run_data(words[1:])
+        run_data(argv[1:])
     elif command == "compare":
         from ccd_lightning.cli.compare import run_compare
 
-        run_compare(words[1:])
+        run_compare(argv[1:])
     elif command == "view":
         from ccd_lightning.cli.view import run_view
 
-        run_view(words[1:])
+        run_view(argv[1:])
     elif command == "export":
         from ccd_lightning.cli.export import run_export
 
-        run_export(words[1:])
+        run_export(argv[1:])
     elif command == "encoders":
         from ccd_lightning.cli.encoders import run_encoders
 
-        run_encoders(words[1:])
+        run_encoders(argv[1:])
     elif command == "study":
         from ccd_lightning.cli.study import run_study
 
-        return run_study(words[1:])
+        return run_study(argv[1:])
     elif command in TRAINING:
         from ccd_lightning.cli.training import run_training
 
-        return run_training(words)
+        return run_training(argv)
     else:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else "ccd --help lists them."

@@ -35,7 +35,7 @@ class Arguments(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {text}{hint or '.'}{'' if complete else f' See `{self.prog} --help`.'}")
 
 
-def place(text: str) -> Path:
+def path_type(text: str) -> Path:
     """Converts an option's value to a path; `~` is the home folder.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ccd_lightning.cli.arguments import Arguments, place
+from ccd_lightning.cli.arguments import Arguments, path_type
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.names import MAIN, partly_masked
 from ccd_lightning.reporting.comparison import Compared, read_scores
@@ -56,12 +56,12 @@ def _parser() -> Arguments:
         description="Show the metrics of tested runs side by side, and compare each with the first by a paired test.",
     )
     parser.add_argument(
-        "runs", nargs="+", type=place, metavar="RUN", help="a run's folder, or the folder of its versions"
+        "runs", nargs="+", type=path_type, metavar="RUN", help="a run's folder, or the folder of its versions"
     )
     parser.add_argument("--all", action="store_true", help="show every metric, not only the main ones")
     parser.add_argument(
         "--output",
-        type=place,
+        type=path_type,
         metavar="FILE",
         help=f"write the ROC curves of the runs to a file ({', '.join(FORMATS)})",
     )

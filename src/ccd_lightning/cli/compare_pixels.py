@@ -79,7 +79,7 @@ def _kept(run: Path, files: list[str]) -> tuple[Integers, PixelTable]:
     table, indices = read_pixels(run), {file: index for index, file in enumerate(files)}
     if not indices.keys() >= set(table.paths):
         raise UserError(
-            f"{run / PIXELS} has images that {run}/predictions.csv has not. Write both with: {how_to_test(run)}"
+            f"{run / PIXELS} has images that {run}/predictions.csv does not list. Write both with: {how_to_test(run)}"
         )
     found = np.array([indices[path] for path in table.paths], dtype=np.int64)
     order = np.argsort(found)

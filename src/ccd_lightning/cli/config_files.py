@@ -16,56 +16,56 @@ from ccd_lightning.yaml_files import read_mapping
 OPTIONS = ("--config", "-c")
 
 
-def find_configs(words: list[str]) -> list[str]:
+def find_configs(argv: list[str]) -> list[str]:
     """Replaces names of shipped configs by their paths, unless a file with this name exists.
 
     Args:
-        words: A command and its options.
+        argv: A command and its options.
 
     Raises:
         UserError: If there is neither such a file nor such a shipped config.
     """
-    found = list(words)
-    for index, (before, value) in _configs(words).items():
+    found = list(argv)
+    for index, (before, value) in _configs(argv).items():
         found[index] = before + _find(value)
     return found
 
 
-def run_name(words: list[str]) -> str | None:
+def run_name(argv: list[str]) -> str | None:
     """Returns the name of a fit's run: that of the last config that defines what to train.
 
     Configs with only trainer settings, such as those of `trainer/`, do not change the run's name.
 
     Args:
-        words: A command and its options, as returned by `find_configs`.
+        argv: A command and its options, as returned by `find_configs`.
 
     Returns:
         The config's file name without its suffix, or None if there is no such config; Lightning then chooses the name.
     """
-    telling = [value for _, value in _configs(words).values() if _says_what(value)]
+    telling = [value for _, value in _configs(argv).values() if _says_what(value)]
     return Path(telling[-1]).stem if telling else None
 
 
-def default_logger(words: list[str]) -> dict[str, Any]:
+def default_logger(argv: list[str]) -> dict[str, Any]:
     """Returns the logger used if the configs name none: TensorBoard, in a folder of runs named after the config.
 
     Args:
-        words: As in `run_name`.
+        argv: As in `run_name`.
     """
-    name = run_name(words)
+    name = run_name(argv)
     arguments = {"save_dir": str(runs.ROOT), "default_hp_metric": False} | ({"name": name} if name else {})
     return {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": arguments}
 
 
-def _configs(words: list[str]) -> dict[int, tuple[str, str]]:
+def _configs(argv: list[str]) -> dict[int, tuple[str, str]]:
     """Returns the arguments that are configs, by index: the text before the config in the argument, and the config."""
     found: dict[int, tuple[str, str]] = {}
-    for index, word in enumerate(words):
-        option, equals, value = word.partition("=")
+    for index, arg in enumerate(argv):
+        option, equals, value = arg.partition("=")
         if option in OPTIONS and equals:
             found[index] = (f"{option}=", value)
-        elif option in OPTIONS and index + 1 < len(words):
-            found[index + 1] = ("", words[index + 1])
+        elif option in OPTIONS and index + 1 < len(argv):
+            found[index + 1] = ("", argv[index + 1])
     return found
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-MOST_VALUES = 100_000  # maximum number of values in a config; those of this program have some hundred
+MAX_VALUES = 100_000  # maximum number of values in a config; those of this program have some hundred
 PLAIN = (int, float, bool, str, type(None), Path, timedelta)
 
 
@@ -64,8 +64,8 @@ def refuse_special_nodes(config: Any) -> None:
     rest, seen = [config], 0
     while rest:
         value, seen = rest.pop(), seen + 1
-        if seen > MOST_VALUES:
-            raise ValueError(f"it has more than {MOST_VALUES} values")
+        if seen > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES} values")
         if isinstance(value, dict):
             rest += [*value.keys(), *value.values()]
         elif isinstance(value, list):

@@ -52,7 +52,7 @@ def check_same_steps(path: Path, checkpoint: dict[str, Any], data: AnomalyDataMo
         raise UserError(
             f"{path}: saved with {batches} batches per epoch, but with data.batch_size {now['batch_size']} and"
             f" {now['ranks']} processes there are {now['batches']}: images would be skipped or repeated."
-            f" {_way_out(saved, batches, data, trainer)}, or start a new run without --ckpt_path."
+            f" {_resume_hint(saved, batches, data, trainer)}, or start a new run without --ckpt_path."
         )
 
 
@@ -66,7 +66,7 @@ def _batches(checkpoint: dict[str, Any], saved: dict[str, Any], data: AnomalyDat
     return int(data.pace(trainer, size)["batches"])
 
 
-def _way_out(saved: dict[str, Any], batches: int, data: AnomalyDataModule, trainer: Trainer) -> str:
+def _resume_hint(saved: dict[str, Any], batches: int, data: AnomalyDataModule, trainer: Trainer) -> str:
     """Suggests a batch size that gives the current processes the same number of batches, or else the old settings."""
     whole = saved.get("batch_size", 0) * saved.get("ranks", 0) // trainer.world_size
     sizes = [whole, *range(1, len(data.datasets["train"]) + 1)]

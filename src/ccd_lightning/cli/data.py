@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ccd_lightning.cli.arguments import Arguments, place
+from ccd_lightning.cli.arguments import Arguments, path_type
 from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import seed_in_range
@@ -60,13 +60,13 @@ def _list(arguments: argparse.Namespace) -> None:
     from ccd_lightning.data.recognition import LAYOUTS, describe, read_layout
 
     for name, config in PLACES:
-        place: Path = arguments.root / name
+        folder: Path = arguments.root / name
         try:
-            manifest, layout = read_layout(place) if place.exists() else (None, "")
-            message = describe(manifest, layout) if manifest else "not there"
+            manifest, layout = read_layout(folder) if folder.exists() else (None, "")
+            message = describe(manifest, layout) if manifest else "not found"
         except UserError as error:
-            message = str(error).splitlines()[0].removeprefix(f"{place}: ")
-        print(f"{place!s:28} --config ccd_{config}, padim_{config} or igd_{config}\n  {message}")
+            message = str(error).splitlines()[0].removeprefix(f"{folder}: ")
+        print(f"{folder!s:28} --config ccd_{config}, padim_{config} or igd_{config}\n  {message}")
     print("\nLayouts that are recognised:")
     for one in LAYOUTS:
         print(f"  {one.name:12} {one.shape}")
@@ -103,12 +103,13 @@ def _check(arguments: argparse.Namespace) -> None:
     if not errors:
         print(message)
         return
-    way_out = "fix these files, or leave them out"
+    advice = "fix these files, or leave them out"
     if any(pair.is_leak for pair in result.pairs):
-        way_out += (
-            f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
+        advice += (
+            f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves out training images"
+            " that are also in the test set"
         )
-    raise UserError(f"{arguments.root}: {message}. These errors would make training or testing invalid: {way_out}.")
+    raise UserError(f"{arguments.root}: {message}. These errors would make training or testing invalid: {advice}.")
 
 
 def _print_findings(result: Check) -> None:
@@ -131,7 +132,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     manifest = _read(arguments)
     if manifest.flaws:
         raise UserError(
-            f"{manifest.flaws[0]} `{command('data', 'check', '--root', arguments.root)}` lists all that is wrong."
+            f"{manifest.flaws[0]} `{command('data', 'check', '--root', arguments.root)}` lists all problems."
         )
     table: Path = arguments.output or Path(f"{arguments.root.resolve().name}.csv")
     if table.exists():
@@ -139,7 +140,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
     if not arguments.keep_leaks:
         before, manifest = len(manifest.rows), without_leaks(manifest, find_pairs(manifest))
         print(
-            f"{before - len(manifest.rows)} training images left out, because they, or others of theirs, are tested on"
+            f"{before - len(manifest.rows)} training images left out, because they, or images of their group, are"
+            " in the test set"
         )
     root: Path = manifest.root
     sized: tuple[str, ...] = ()
@@ -147,7 +149,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         preprocessing = _preprocessing(arguments)
         if preprocessing.fit == "letterbox":
             raise UserError(
-                "--fit letterbox and --copy: the margin would be written into the images, where it counts. Leave --copy"
+                "--fit letterbox and --copy: the margin would become part of the images. Leave --copy"
                 " out, and give the fit --data.fit letterbox."
             )
         size = preprocessing.size
@@ -198,11 +200,11 @@ def _parser() -> Arguments:
     parser = Arguments("ccd data", description="List, check, prepare and generate data sets.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shown = commands.add_parser("list", help="list data sets on this machine, and known layouts")
-    shown.add_argument("--root", type=place, default=Path("data"), help="folder with the data sets; default: data")
+    shown.add_argument("--root", type=path_type, default=Path("data"), help="folder with the data sets; default: data")
 
     seen = _reading(commands.add_parser("check", help="open every file, and report leaks and other problems"))
     seen.add_argument(
-        "--output", type=place, default=Path("data_check"), help="folder for the report; default: data_check"
+        "--output", type=path_type, default=Path("data_check"), help="folder for the report; default: data_check"
     )
     seen.add_argument(
         "--table_only",
@@ -213,9 +215,9 @@ def _parser() -> Arguments:
     made = _reading(
         commands.add_parser("prepare", help="write the split to a table, and on request images at working size")
     )
-    made.add_argument("--output", type=place, help="table to write; default: NAME.csv, after the data set's folder")
+    made.add_argument("--output", type=path_type, help="table to write; default: NAME.csv, after the data set's folder")
     made.add_argument("--keep_leaks", action="store_true", help="keep training images that are also in the test set")
-    made.add_argument("--copy", type=place, help="folder for images and masks, as PNG at working size")
+    made.add_argument("--copy", type=path_type, help="folder for images and masks, as PNG at working size")
     for sub, what in ((seen, "at which lesions are measured"), (made, "of the images that --copy writes")):
         sub.add_argument(
             "--size",
@@ -243,7 +245,7 @@ def _parser() -> Arguments:
 
 
 def _reading(parser: Arguments) -> Arguments:
-    parser.add_argument("--root", type=place, required=True, help="the data set's folder, or a manifest (.csv)")
+    parser.add_argument("--root", type=path_type, required=True, help="the data set's folder, or a manifest (.csv)")
     parser.add_argument(
         "--layout", default="auto", help="name of the layout, or a manifest (.csv); default: recognised"
     )
@@ -269,7 +271,7 @@ def _reading(parser: Arguments) -> Arguments:
 
 def _synthesis(make: Arguments) -> None:
     make.add_argument("--name", choices=("colonoscopy", "fundus"), default="colonoscopy", help="which data set")
-    make.add_argument("--root", type=place, help="folder to write; default: data/synthetic_NAME")
+    make.add_argument("--root", type=path_type, help="folder to write; default: data/synthetic_NAME")
     make.add_argument("--size", type=int, default=128, help="side of the images in pixels; default: 128")
     make.add_argument("--seed", type=int, default=0, help="seed of the images; default: 0")
     make.add_argument("--train", type=int, default=320, help="normal training images; default: 320")

@@ -10,7 +10,7 @@ TESTED = (
     *("tf_efficientnet_lite0", "resnet18", "vit_small_patch14_dinov2", "resnet50", "convnext_tiny"),
     *("swin_tiny_patch4_window7_224", "wide_resnet50_2"),
 )
-MOST = 60  # maximum number of networks described at once, as each must be built
+MAX_SHOWN = 60  # maximum number of networks described at once, as each must be built
 
 
 def run_encoders(argv: list[str]) -> None:
@@ -28,9 +28,11 @@ def run_encoders(argv: list[str]) -> None:
     names = list(TESTED) if pattern is None else [pattern] if timm.is_model(pattern) else timm.list_models(pattern)
     if not names:
         raise UserError(f"timm has no network {pattern!r}. Give a pattern with stars: ccd encoders '*{pattern}*'")
-    if len(names) > MOST:
+    if len(names) > MAX_SHOWN:
         print("\n".join(names))
-        print(f"\n{len(names)} networks. A pattern with at most {MOST} of them shows their parameters and strides.")
+        print(
+            f"\n{len(names)} networks. A pattern with at most {MAX_SHOWN} of them shows their parameters and strides."
+        )
         return
     rows = [_describe(name) for name in track(names, "networks", transient=True)]
     _print(["name", "million", "features", "strides (px)", "ImageNet"], rows)

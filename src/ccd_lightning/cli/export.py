@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ccd_lightning.cli.arguments import Arguments, place
+from ccd_lightning.cli.arguments import Arguments, path_type
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.extras import pip_install
@@ -54,30 +54,30 @@ def run_export(argv: list[str]) -> None:
         print(f"Next: python examples/score_onnx.py {quote(os.path.relpath(file))} IMAGE ...")
 
 
-def write_checked(checkpoint: Path, file: Path, form: str, kind: str, trust: bool = False) -> None:
+def write_checked(checkpoint: Path, file: Path, form: str, pixel_type: str, trust: bool = False) -> None:
     """Exports a detector, and discards the file if it gives different scores. An older file is then kept.
 
     Args:
         checkpoint: Path of the detector's checkpoint.
         file: Path of the file to write.
         form: "onnx" or "torch".
-        kind: Type of the input pixels, "uint8" or "float".
+        pixel_type: Type of the input pixels, "uint8" or "float".
         trust: Whether to import unknown classes that the checkpoint names.
     """
     from ccd_lightning.export import TOLERANCE, Scorer, describe, greatest_difference, write_onnx, write_torch
     from ccd_lightning.modules.loading import load
 
     detector = load(checkpoint, trust)
-    metadata = describe(detector, kind)
+    metadata = describe(detector, pixel_type)
     assert detector.preprocessing is not None
     images, content, origin = images_to_try(run_folder(checkpoint), detector.preprocessing)
-    given = [images / 255 if kind == "float" else images, content][: len(Scorer(detector).inputs)]
+    given = [images / 255 if pixel_type == "float" else images, content][: len(Scorer(detector).inputs)]
     # In a separate folder, because an ONNX file refers to its weights by file name.
     with scratch(file) as folder:
         folder.mkdir()
         written = folder / file.name
         with Console().status("Exporting, and checking"):
-            scoring = _written(write_onnx if form == "onnx" else write_torch, detector, written, kind)
+            scoring = _written(write_onnx if form == "onnx" else write_torch, detector, written, pixel_type)
             difference = greatest_difference(scoring, detector, *given)
         if not difference <= TOLERANCE:
             raise UserError(
@@ -169,7 +169,7 @@ def _parser() -> Arguments:
     parser = Arguments("ccd export", description="Write a detector to a file that scores images without this package.")
     parser.add_argument(
         "--ckpt_path",
-        type=place,
+        type=path_type,
         metavar="RUN",
         help="a run's folder, the folder of its versions, or a checkpoint file; default: the newest finished run",
     )
@@ -181,7 +181,7 @@ def _parser() -> Arguments:
         help="pixels from 0 to 255, or from 0 to 1; default: uint8",
     )
     parser.add_argument(
-        "--output", type=place, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
+        "--output", type=path_type, metavar="FILE", help="default: detector.onnx or .pt2 in the run's folder"
     )
     parser.add_argument(
         "--trust",

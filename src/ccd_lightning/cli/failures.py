@@ -21,12 +21,12 @@ SMALLER = "Give a smaller --data.batch_size or --data.size, or fewer --data.num_
 
 
 @contextmanager
-def naming_failures(place: str | Path | None, go_on: Callable[[], str] = str) -> Iterator[None]:
+def naming_failures(path: str | Path | None, resume_hint: Callable[[], str] = str) -> Iterator[None]:
     """Converts machine failures to error messages.
 
     Args:
-        place: Path that is written to, for errors that do not name it.
-        go_on: Function that returns what to do once the cause is removed.
+        path: Path that is written to, for errors that do not name it.
+        resume_hint: Function that returns what to do once the cause is removed.
 
     Raises:
         UserError: In place of the original error.
@@ -35,8 +35,8 @@ def naming_failures(place: str | Path | None, go_on: Callable[[], str] = str) ->
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
-        if told := failure(error, go_on(), place):
-            raise told from error
+        if message := failure(error, resume_hint(), path):
+            raise message from error
         raise
     finally:
         threading.excepthook = before
@@ -48,17 +48,17 @@ def _without_os_errors(found: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(found)
 
 
-def failure(error: BaseException, go_on: str = "", place: str | Path | None = None) -> UserError | None:
+def failure(error: BaseException, resume_hint: str = "", path: str | Path | None = None) -> UserError | None:
     """Returns the error message for a machine failure, or None for any other error.
 
     Args:
         error: The error that was raised.
-        go_on: What to do once the cause is removed, such as the command that resumes a run.
-        place: Path that is written to, for errors that do not name it.
+        resume_hint: What to do once the cause is removed, such as the command that resumes a run.
+        path: Path that is written to, for errors that do not name it.
     """
-    afterwards = then(go_on)
+    afterwards = then(resume_hint)
     if isinstance(error, OSError):
-        name = error.filename if error.filename is not None else place
+        name = error.filename if error.filename is not None else path
         if name is None and error.errno not in FULL:
             return None
         return UserError(f"{f'{_text(name)}: ' if name else ''}{error.strerror or error}{_advice(error)}{afterwards}")
@@ -67,12 +67,13 @@ def failure(error: BaseException, go_on: str = "", place: str | Path | None = No
         return UserError(f"There is not enough memory ({short_text(text) or 'none is left'}). {SMALLER}{afterwards}")
     if isinstance(error, RuntimeError) and re.search(GONE, text):
         return UserError(
-            "Another process of this training has gone: it says why, or was killed, as systems do when memory runs out."
+            "Another process of this training has stopped: its own message gives the cause, or it was killed, probably"
+            " because memory ran out."
             f" Give a smaller --data.batch_size or fewer --trainer.devices{afterwards}"
         )
     if isinstance(error, RuntimeError) and re.search(KILLED, text):
         return UserError(
-            "A process that loads images was killed, as systems do when memory runs out."
+            "A process that loads images was killed, probably because memory ran out."
             f" {SMALLER.replace(' or --data.size', '')}{afterwards}"
         )
     return None
@@ -85,5 +86,5 @@ def _text(name: object) -> str:
 def _advice(error: OSError) -> str:
     """Returns what is intact, and how to fix a file or folder that cannot be read or written."""
     if error.errno in FULL:
-        return "; what was written before is whole. Make room, or write to another disk"
-    return ". Give another place, or see that this one is there and you may read and write it"
+        return "; files written before are complete. Free some space, or write to another disk"
+    return ". Give another path, or check that this one exists and that you may read and write it"

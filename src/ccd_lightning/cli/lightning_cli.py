@@ -25,7 +25,7 @@ from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.next_steps import class_path, record_run
 from ccd_lightning.cli.parser_errors import explain_trainer
 from ccd_lightning.cli.predicting import images_to_predict
-from ccd_lightning.cli.resume import check_complete, go_on_with_last, keep_networks
+from ccd_lightning.cli.resume import check_complete, keep_networks, resume_last
 from ccd_lightning.cli.saved_config import check_split, refuse_other_run, refuse_trained
 from ccd_lightning.cli.trainer_ranges import check_trainer
 from ccd_lightning.commands import expand
@@ -108,9 +108,9 @@ class CLI(LightningCLI):
         path = self.config["fit"]["ckpt_path"]
         checkpoint = read_checkpoint(Path(path)) if path and Path(path).is_file() else None
         if checkpoint:
-            self._take_up(Path(path), checkpoint)
+            self._restore_run(Path(path), checkpoint)
         else:
-            self._hand_over()
+            self._load_encoders()
         refuse_other_run(self.trainer, path)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
@@ -123,7 +123,7 @@ class CLI(LightningCLI):
                 check_split(self.datamodule.split, runs.run_folder(Path(path)) / runs.MANIFEST)
             check_same_steps(Path(path), checkpoint, self.datamodule, self.trainer)
 
-    def _hand_over(self) -> None:
+    def _load_encoders(self) -> None:
         """Loads the encoders, records their sources here and in the config, and holds out what their runs held out."""
         self.model.setup("fit")
         self.sources = getattr(self.model, "encoder_sources", {})
@@ -138,7 +138,7 @@ class CLI(LightningCLI):
         if divisions := divisions + getattr(self.model, "divisions", []):
             self.datamodule.follow(divisions)
 
-    def _take_up(self, path: Path, checkpoint: dict[str, Any]) -> None:
+    def _restore_run(self, path: Path, checkpoint: dict[str, Any]) -> None:
         """Restores encoders, their weights' sources and held-out images from the checkpoint of a run to resume."""
         if class_path(self.model) != (kept := model_of(checkpoint)):
             raise UserError(
@@ -193,7 +193,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             with_one_epoch(config)
         if self.subcommand == "fit" and config["ckpt_path"] == "last":
-            go_on_with_last(config)
+            resume_last(config)
         if config["ckpt_path"]:
             config["ckpt_path"] = str(expand(config["ckpt_path"]))
             config["weights_only"] = True  # so that a checkpoint cannot run code
@@ -203,12 +203,12 @@ class CLI(LightningCLI):
         """Fits the model. After Ctrl-C, on which Lightning exits, or SIGTERM, the message states how to resume."""
         folder = self.trainer.log_dir if self.trainer.is_global_zero else None  # later, other ranks may be gone
         try:
-            with naming_failures(folder, lambda: runs.way_out(folder)):
+            with naming_failures(folder, lambda: runs.resume_hint(folder)):
                 self.trainer.fit(model, **kwargs)
         except SystemExit as stop:
             if not self.trainer.interrupted:
                 raise
-            raise KeyboardInterrupt(runs.way_out(folder)) from stop
+            raise KeyboardInterrupt(runs.resume_hint(folder)) from stop
         except TrainingBroken as stop:
             if not self.trainer.is_global_zero:
                 raise SystemExit(0) from stop  # the first rank reports it, as below
@@ -216,7 +216,7 @@ class CLI(LightningCLI):
         except Terminated as stop:
             if not self.trainer.is_global_zero:
                 raise SystemExit(0) from stop  # any other code makes Lightning kill the first rank, which reports it
-            raise Terminated(runs.way_out(folder)) from stop
+            raise Terminated(runs.resume_hint(folder)) from stop
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         """Tests the model. Lightning does not print the metrics, because the report does."""

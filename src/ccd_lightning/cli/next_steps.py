@@ -95,11 +95,11 @@ def record_run(run: Path, cli: LightningCLI, sources: Mapping[str, EncoderSource
     latest = run.parent / runs.LATEST
     if latest.is_symlink() or not latest.exists():
         atomic_link(latest, run.name)
-    few = _worth(cli.model)
+    few = _threshold_note(cli.model)
     print(f"\n{few}The run is in {os.path.relpath(run)}\nNext: {_next_command(run, cli)}")
 
 
-def _worth(model: LightningModule) -> str:
+def _threshold_note(model: LightningModule) -> str:
     """Returns a note on a detector's threshold if few images were held out."""
     if not isinstance(model, OneClassDetector) or bool(model.threshold.isnan()):
         return ""
@@ -143,8 +143,8 @@ def _next_command(run: Path, cli: LightningCLI) -> str:
     if not named or taken != (runs.ROOT / run.parent.name).as_posix():
         options[f"model.{weights}"] = os.path.relpath(run)
     options |= {} if named else following.others
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return command("fit", "--config", config, *words)
+    arguments = [argument for name, value in options.items() for argument in (f"--{name}", str(value))]
+    return command("fit", "--config", config, *arguments)
 
 
 def _following(run: Path, tiles: bool) -> tuple[Following, str, bool]:

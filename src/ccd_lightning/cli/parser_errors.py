@@ -57,7 +57,7 @@ DEVICES = {  # Lightning's messages about devices, and what to do
     "torch_xla": "trainer.accelerator is tpu, which needs torch_xla. Give --trainer.accelerator cpu or gpu.",
     "No supported gpu backend": "trainer.accelerator is gpu, but PyTorch finds none here: give"
     " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
-    "But your machine only has": "trainer.devices: {told}. Ask for fewer with --trainer.devices.",
+    "But your machine only has": "trainer.devices: {text}. Ask for fewer with --trainer.devices.",
 }
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 PACKAGES = ("ccd_lightning", "lightning", "torch", "torchvision")  # whose class names are compared with what exists
@@ -75,25 +75,25 @@ GROUPS: dict[str, Any] = {
 SECTIONS = ("seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "ckpt_path", "images")
 
 
-def explain(message: str, error: BaseException | None = None, words: Sequence[str] = ()) -> str:
+def explain(message: str, error: BaseException | None = None, argv: Sequence[str] = ()) -> str:
     """Returns an error message that names the invalid key and the fix.
 
     Args:
         message: Message of the parser, which nests the cause under every type that was tried.
         error: The underlying error. If a `UserError` is among its causes, its message is used.
-        words: The command line.
+        argv: The command line.
 
     Returns:
         One or two sentences.
     """
-    if told := users_mistake(error):
-        return str(told)
+    if user_error := users_mistake(error):
+        return str(user_error)
     if problem := _of_own_class(message, error):
         return problem
     if own := re.search(OUT_OF_RANGE, message, re.MULTILINE):
         return own[1]
     if found := re.match(r"argument (--[\w.]+): expected one argument", message):
-        return f"{_without_value(words, found[1])} has no value. Give one, or leave the option out."
+        return f"{_without_value(argv, found[1])} has no value. Give one, or leave the option out."
     complaint = first_complaint(message)
     outer = re.match(r"Parser key \"([\w.]+)\":", message)
     section = f"{outer.group(1)}." if outer else ""
@@ -120,12 +120,12 @@ def explain(message: str, error: BaseException | None = None, words: Sequence[st
 
 def explain_trainer(message: str) -> str:
     """Explains Lightning's error about an invalid trainer, and adds a fix if it gives none."""
-    told = " ".join(message.split())
-    if sentence := next((sentence for part, sentence in DEVICES.items() if part in told), None):
-        return sentence.format(told=told)
-    names = sorted((found.start(), name) for name in TRAINER if (found := re.search(rf"\b{name}\b", told)))
+    text = " ".join(message.split())
+    if sentence := next((sentence for part, sentence in DEVICES.items() if part in text), None):
+        return sentence.format(text=text)
+    names = sorted((found.start(), name) for name in TRAINER if (found := re.search(rf"\b{name}\b", text)))
     option = f"trainer.{names[0][1]}" if names else "trainer"
-    first = re.split(r"(?<=[.!]) (?=[A-Z])", told)[0].rstrip(".")
+    first = re.split(r"(?<=[.!]) (?=[A-Z])", text)[0].rstrip(".")
     return f"{option}: {first}. Give --{option} another value, or leave it out."
 
 
@@ -148,10 +148,10 @@ def _unknown(section: str, key: str) -> str:
     return f"There is no option {section + key!r} in this place; ccd fit --help shows where it belongs."
 
 
-def _without_value(words: Sequence[str], option: str) -> str:
+def _without_value(argv: Sequence[str], option: str) -> str:
     """Returns the option without a value. The parser names only its group."""
-    following = zip(words, [*words[1:], "--"], strict=True)
-    found = (word for word, after in following if word.startswith(option) and "=" not in word and after[:2] == "--")
+    following = zip(argv, [*argv[1:], "--"], strict=True)
+    found = (arg for arg, after in following if arg.startswith(option) and "=" not in arg and after[:2] == "--")
     return next(found, option)
 
 

@@ -78,8 +78,8 @@ def take_images(argv: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
         if given:
             raise UserError(f"{next(iter(given))} goes with --images FILE, FOLDER or 'PATTERN'.")
         return None, rest
-    places = given.pop("--images")
-    if not any(places):
+    patterns = given.pop("--images")
+    if not any(patterns):
         raise UserError("--images names no file, folder or pattern. Give one, or leave the option out.")
     single = {name: choices[0] for name, choices in CHOICES.items()}
     for name, values in given.items():
@@ -93,7 +93,7 @@ def take_images(argv: Sequence[str]) -> tuple[ImagesRequest | None, list[str]]:
 
     output = expand(single["--output"]) if "--output" in single else None
     maps = cast(Literal["png", "npy", "tiff", "nifti", "none"], single["--maps"])
-    files, others = look_for(places)
+    files, others = look_for(patterns)
     if others:
         rank_zero_only(print)(f"not scored: {others}")
     return ImagesRequest(files, output, maps, single["--overlays"] == "true"), rest
@@ -104,14 +104,14 @@ def _take(argv: Sequence[str], names: Sequence[str]) -> tuple[dict[str, list[str
     given: dict[str, list[str]] = {}
     rest: list[str] = []
     current = rest
-    for word in argv:
-        name, equals, value = word.partition("=")
+    for arg in argv:
+        name, equals, value = arg.partition("=")
         if name in names:
             current = given.setdefault(name, [])
             current.extend([value] * bool(equals))
         else:
-            current = rest if word.startswith("-") else current
-            current.append(word)
+            current = rest if arg.startswith("-") else current
+            current.append(arg)
     return given, rest
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ccd_lightning import runs
 from ccd_lightning.checkpoints import CONFIG_KEY, network_of, read_checkpoint
 from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
-from ccd_lightning.cli.trust import embedded_config, refuse_to_make
+from ccd_lightning.cli.trust import embedded_config, refuse_generation
 from ccd_lightning.commands import expand
 from ccd_lightning.encoder_config import AUTO, RANDOM, recorded_sources
 from ccd_lightning.errors import UserError
@@ -31,11 +31,11 @@ STATE: dict[str, Any] = {  # entries needed to resume a run, with their types
 KEYWORDS = ("last", "best", "hpc", "registry")  # Lightning's keywords for --ckpt_path
 
 
-def resolve(words: list[str], folder: Path, trust: bool = False, images: bool = False) -> list[str]:
+def resolve(argv: list[str], folder: Path, trust: bool = False, images: bool = False) -> list[str]:
     """Replaces a run by its checkpoint file, and adds the config stored in the checkpoint.
 
     Args:
-        words: One of Lightning's commands and its options.
+        argv: One of Lightning's commands and its options.
         folder: Folder to which the config may be written.
         trust: Whether that config may name any class.
         images: Whether given images are scored, so that the run's data set is not read.
@@ -43,17 +43,17 @@ def resolve(words: list[str], folder: Path, trust: bool = False, images: bool = 
     Raises:
         UserError: If there is no such run, it is ambiguous which run is meant, or its config is not trusted.
     """
-    command, *options = words = _without_digests(words)
-    given = {word.split("=")[0] for word in options}
+    command, *options = argv = _without_digests(argv)
+    given = {arg.split("=")[0] for arg in options}
     if given & {"-h", "--help"}:
-        return words
+        return argv
     path, rest = _take_option(options, "--ckpt_path")
     if path == "":
         raise UserError("--ckpt_path is empty. Give a run's folder or a checkpoint, or leave the option out.")
     if command == "fit" or given & {"-c", "--config"}:
         if path in (None, "", "null", *KEYWORDS):
             if command == "fit":
-                return words
+                return argv
             raise UserError(f"Which run? Give --ckpt_path RUN; ccd {command} without --config takes the newest one.")
         checkpoint = runs.find_checkpoint(Path(path), "last.ckpt" if command == "fit" else "best.ckpt")
         if command != "fit":  # fit reads it later
@@ -66,7 +66,7 @@ def resolve(words: list[str], folder: Path, trust: bool = False, images: bool = 
     return [command, "--config", str(config), "--ckpt_path", str(checkpoint), *rest]
 
 
-def go_on_with_last(config: Namespace) -> None:
+def resume_last(config: Namespace) -> None:
     """Replaces `--ckpt_path last` by the newest run with this name. If it has no checkpoint, a new run is started.
 
     Args:
@@ -76,15 +76,15 @@ def go_on_with_last(config: Namespace) -> None:
         UserError: If the config names no folder to search.
     """
     logger = config["trainer"]["logger"]
-    place = logger.get("init_args") if isinstance(logger, Namespace) else None
-    if not place or not place.get("save_dir"):
+    init_args = logger.get("init_args") if isinstance(logger, Namespace) else None
+    if not init_args or not init_args.get("save_dir"):
         raise UserError("--ckpt_path last looks where trainer.logger writes, which is nowhere. Give --ckpt_path RUN.")
-    folder = expand(place["save_dir"]) / (place.get("name") or "")
+    folder = expand(init_args["save_dir"]) / (init_args.get("name") or "")
     run = runs.newest_version(folder)
     checkpoint = run and runs.checkpoint_of(run, "last.ckpt")
     config["ckpt_path"] = str(checkpoint) if checkpoint else None
     if run and checkpoint:
-        place["version"] = run.name
+        init_args["version"] = run.name
         rank_zero_only(print)(f"fit: resuming from {os.path.relpath(checkpoint)}")
     else:
         rank_zero_only(print)(f"fit: no checkpoint in {folder}, starting a new run")
@@ -134,7 +134,7 @@ def _write_config(checkpoint: Path, folder: Path, given: set[str], trust: bool, 
     origin = content.get(ORIGIN_KEY)
     relocate(config, runs.run_folder(checkpoint), origin if isinstance(origin, str) else None, given)
     if not (trust or "--data.root" in given):
-        refuse_to_make(config["data"], checkpoint)
+        refuse_generation(config["data"], checkpoint)
     for name in LINKS:  # in a run from someone else, they could lead anywhere
         if (runs.run_folder(checkpoint) / name).is_symlink():
             (runs.run_folder(checkpoint) / name).unlink()
@@ -155,16 +155,16 @@ def _write_config(checkpoint: Path, folder: Path, given: set[str], trust: bool, 
     return file
 
 
-def misfit(error: RuntimeError, words: list[str]) -> UserError | None:
+def misfit(error: RuntimeError, argv: list[str]) -> UserError | None:
     """Returns the error message if a checkpoint's tensors do not fit the model, or None for any other error.
 
     Args:
         error: The error raised by torch.
-        words: The command, with the path of the checkpoint.
+        argv: The command, with the path of the checkpoint.
     """
     if "Error(s) in loading state_dict" not in str(error):
         return None
-    path, _ = _take_option(words[1:], "--ckpt_path")
+    path, _ = _take_option(argv[1:], "--ckpt_path")
     reason = short_text(str(error).partition("\n")[2], 150).rstrip(". ")
     return UserError(
         f"{path}: its tensors do not fit the model ({reason}). Give the options of its fit, or fit it again."
@@ -185,20 +185,20 @@ def check_complete(checkpoint: dict[str, Any], path: Path) -> None:
             )
 
 
-def _without_digests(words: list[str]) -> list[str]:
+def _without_digests(argv: list[str]) -> list[str]:
     """Clears the digest of the run's config if an encoder's weights are given on the command line."""
-    given = {word.split("=")[0] for word in words}
+    given = {arg.split("=")[0] for arg in argv}
     named = [f"--model.{name}" for name in ("encoder", "local_encoder")]
     freed = [name for name in named if f"{name}.weights" in given and f"{name}.digest" not in given]
-    return [*words, *(f"{name}.digest=null" for name in freed)]
+    return [*argv, *(f"{name}.digest=null" for name in freed)]
 
 
-def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
-    for index, word in enumerate(words):
-        if word == name:
-            if words[index + 1 : index + 2] in ([], *([one] for one in words if one.startswith("--"))):
+def _take_option(argv: list[str], name: str) -> tuple[str | None, list[str]]:
+    for index, arg in enumerate(argv):
+        if arg == name:
+            if argv[index + 1 : index + 2] in ([], *([one] for one in argv if one.startswith("--"))):
                 raise UserError(f"{name} has no value. Give a run's folder or a checkpoint, or leave the option out.")
-            return words[index + 1], words[:index] + words[index + 2 :]
-        if word.startswith(f"{name}="):
-            return word.split("=", 1)[1], words[:index] + words[index + 1 :]
-    return None, words
+            return argv[index + 1], argv[:index] + argv[index + 2 :]
+        if arg.startswith(f"{name}="):
+            return arg.split("=", 1)[1], argv[:index] + argv[index + 1 :]
+    return None, argv

@@ -72,7 +72,9 @@ def refuse_other_run(trainer: Trainer, checkpoint: str | None) -> None:
     folder = Path(getattr(trainer.logger, "log_dir", None) or "") if trainer.is_global_zero else Path()
     own = checkpoint and runs.run_folder(Path(checkpoint)).resolve() == folder.resolve()
     if trainer.loggers and folder != Path() and (folder / runs.CONFIG).exists() and not own:
-        raise UserError(f"{folder}: another run is here already. Give --trainer.logger.init_args.version another name.")
+        raise UserError(
+            f"{folder}: this folder already contains another run. Give --trainer.logger.init_args.version another name."
+        )
 
 
 def keep_split(split: Manifest, file: Path) -> None:
@@ -86,7 +88,7 @@ def refuse_trained(split: Manifest, file: Path) -> None:
     trained = {row.path for row in Manifest.read(file, split.root).select("train")}
     if seen := [row.path for row in split.select("test") if row.path in trained]:
         raise UserError(
-            f"{seen[0]} is to be tested, but was used for training, like {len(seen) - 1} others. Test on the run's own"
+            f"{seen[0]} is a test image, but was used for training, like {len(seen) - 1} others. Test on the run's own"
             f" split with --data.layout {quote(str(file))}, or fit again."
         )
 

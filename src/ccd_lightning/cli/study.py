@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ccd_lightning.cli.arguments import Arguments, place
+from ccd_lightning.cli.arguments import Arguments, path_type
 from ccd_lightning.commands import command, expand
 from ccd_lightning.errors import Terminated, UserError
 
@@ -29,11 +29,11 @@ SEVERAL = ("trainer.devices", "trainer.strategy", "trainer.num_nodes")  # option
 NOT_PARSED = ("seed_everything", "data.root", "model.encoder.weights", "model.local_encoder.weights")
 
 
-def run_study(words: list[str]) -> int:
+def run_study(argv: list[str]) -> int:
     """Runs the unfinished runs of a study, and writes its tables.
 
     Args:
-        words: Options of the command.
+        argv: Options of the command.
 
     Returns:
         The exit code: 3 if runs failed.
@@ -41,7 +41,7 @@ def run_study(words: list[str]) -> int:
     Raises:
         UserError: If there is an error in the study, in its configs, or in an option.
     """
-    arguments, machine = _parser().parse_known_args(words)
+    arguments, machine = _parser().parse_known_args(argv)
     machine = _machine_options(machine)
     from ccd_lightning.studies.plan import steps
     from ccd_lightning.studies.record import Progress
@@ -66,10 +66,12 @@ def run_study(words: list[str]) -> int:
     check_roots(study, roots, dict.fromkeys(step.data for step in due))
     if arguments.dry:
         return 0
-    return _run(study, progress, due, machine, arguments.redo, command("study", *words))
+    return _run(study, progress, due, machine, arguments.redo, command("study", *argv))
 
 
-def _run(study: Study, progress: Progress, due: Sequence[Step], machine: Sequence[str], redo: bool, again: str) -> int:
+def _run(
+    study: Study, progress: Progress, due: Sequence[Step], machine: Sequence[str], redo: bool, resume_command: str
+) -> int:
     """Runs what is due, and writes the tables. After an interruption, they contain the finished runs."""
     from ccd_lightning.studies.running import refuse_changed, run_steps
 
@@ -77,7 +79,7 @@ def _run(study: Study, progress: Progress, due: Sequence[Step], machine: Sequenc
     failed: list[tuple[Step, str]] = []
     try:
         if due:
-            failed = run_steps(due, progress, _execute(machine), machine, again)
+            failed = run_steps(due, progress, _execute(machine), machine, resume_command)
     except (KeyboardInterrupt, Terminated):
         _finish(study, progress, [])
         raise
@@ -114,7 +116,7 @@ def _execute(machine: Sequence[str]) -> Execute:
     from ccd_lightning.cli import main
     from ccd_lightning.studies.execution import run_apart, run_here
 
-    several = any(word.split("=")[0].removeprefix("--") in SEVERAL for word in machine)
+    several = any(arg.split("=")[0].removeprefix("--") in SEVERAL for arg in machine)
     return run_apart if several or torch.cuda.device_count() > 1 else partial(run_here, main)
 
 
@@ -140,22 +142,22 @@ def check_commands(due: Sequence[Step], machine: Sequence[str], file: Path) -> N
     for step in different.values():
         try:
             with redirect_stdout(io.StringIO()), suppress(SystemExit):
-                run_training([*step.words, *machine, "--print_config"])
+                run_training([*step.argv, *machine, "--print_config"])
         except UserError as error:
             raise UserError(f"{file}: {step.key}: {error}") from error
 
 
-def _machine_options(words: list[str]) -> list[str]:
+def _machine_options(argv: list[str]) -> list[str]:
     """Returns the options for the runs, each as one argument."""
     found: list[str] = []
-    for word in words:
-        if word.startswith(("--trainer.", "--data.")):
-            found.append(word)
-        elif found and "=" not in found[-1] and not word.startswith("--"):
-            found[-1] = f"{found[-1]}={word}"
+    for arg in argv:
+        if arg.startswith(("--trainer.", "--data.")):
+            found.append(arg)
+        elif found and "=" not in found[-1] and not arg.startswith("--"):
+            found[-1] = f"{found[-1]}={arg}"
         else:
             raise UserError(
-                f"ccd study has no option {word}; ccd study --help lists them. Options of its runs begin with"
+                f"ccd study has no option {arg}; ccd study --help lists them. Options of its runs begin with"
                 " --trainer. or --data."
             )
     return found
@@ -189,7 +191,7 @@ def _parser() -> Arguments:
     )
     parser.add_argument(
         "--data_root",
-        type=place,
+        type=path_type,
         default=Path("data"),
         metavar="DIR",
         help="folder that contains all data sets; default: data",
@@ -197,7 +199,9 @@ def _parser() -> Arguments:
     parser.add_argument(
         "--root", type=_root, action="append", default=[], metavar="NAME=DIR", help="folder of one data set"
     )
-    parser.add_argument("--output", type=place, metavar="DIR", help="folder of runs and tables; default: studies/NAME")
+    parser.add_argument(
+        "--output", type=path_type, metavar="DIR", help="folder of runs and tables; default: studies/NAME"
+    )
     parser.add_argument("--dry", action="store_true", help="only print the runs and their estimated time")
     parser.add_argument("--redo", action="store_true", help="repeat runs whose settings have changed")
     parser.add_argument("--report", action="store_true", help="only write the tables, from the finished runs")

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from ccd_lightning.ranges import at_least, refuse
 
-LEAST = {
+MINIMUM = {
     "accumulate_grad_batches": 1,
     "gradient_clip_val": 0,
     "log_every_n_steps": 0,
@@ -31,7 +31,7 @@ def check_trainer(settings: Mapping[str, Any] | Namespace, command: str) -> None
     """
     if not isinstance(settings, Mapping | Namespace):
         refuse("trainer", settings, "a mapping of options")
-    for name, low in LEAST.items():
+    for name, low in MINIMUM.items():
         value = settings.get(name)
         if isinstance(value, int | float):
             at_least(f"trainer.{name}", value, low)

@@ -30,11 +30,11 @@ LINKED = {"--data.seed": "--seed_everything", "--data.init_args.seed": "--seed_e
 SKIPPED = 3  # exit code if a prediction skipped images
 
 
-def run_training(words: list[str]) -> int:
+def run_training(argv: list[str]) -> int:
     """Runs one of Lightning's commands.
 
     Args:
-        words: The command and its options.
+        argv: The command and its options.
 
     Returns:
         The exit code: 3 if a prediction skipped images.
@@ -43,70 +43,70 @@ def run_training(words: list[str]) -> int:
         UserError: For an error in an option, a config or the data.
     """
     _quieten()
-    trust, words = OPTION in words, [word for word in words if word != OPTION]
-    if trust and words[0] == "fit":
+    trust, argv = OPTION in argv, [arg for arg in argv if arg != OPTION]
+    if trust and argv[0] == "fit":
         raise UserError(f"{OPTION} is for commands that take their config from a checkpoint. Leave it out of ccd fit.")
     images = None
-    if words[0] == "predict" and {"-h", "--help"} & set(words):
+    if argv[0] == "predict" and {"-h", "--help"} & set(argv):
         print(PREDICT_HELP)
-    elif words[0] == "predict":
-        images, words = take_images(words)
-    if linked := next((word for word in words if word.partition("=")[0] in LINKED), None):
+    elif argv[0] == "predict":
+        images, argv = take_images(argv)
+    if linked := next((arg for arg in argv if arg.partition("=")[0] in LINKED), None):
         option = linked.partition("=")[0]
         raise UserError(f"{option} is set by {LINKED[option]}: give that one instead.")
     with tempfile.TemporaryDirectory() as folder:
-        words = _epochs_before_steps(find_configs(words))
-        words = resolve(words, Path(folder), trust, bool(images))
-        _refuse_bytes(words)
+        argv = _epochs_before_steps(find_configs(argv))
+        argv = resolve(argv, Path(folder), trust, bool(images))
+        _refuse_bytes(argv)
         try:
-            with naming_failures(_place(words)):
-                return _run_cli(words, images)
+            with naming_failures(_place(argv)):
+                return _run_cli(argv, images)
         except ArgumentError as error:
-            raise UserError(explain(str(error), error, words)) from error
+            raise UserError(explain(str(error), error, argv)) from error
         except MisconfigurationException as error:
             raise UserError(explain_trainer(str(error))) from error
         except RuntimeError as error:
-            if told := misfit(error, words):
-                raise told from error
+            if user_error := misfit(error, argv):
+                raise user_error from error
             raise
         except ValueError as error:
-            if (told := users_mistake(error)) or "Does not validate against" in str(error):
-                raise told or UserError(explain(str(error), error, words)) from error
+            if (user_error := users_mistake(error)) or "Does not validate against" in str(error):
+                raise user_error or UserError(explain(str(error), error, argv)) from error
             raise
 
 
-def _refuse_bytes(words: list[str]) -> None:
+def _refuse_bytes(argv: list[str]) -> None:
     """Raises an error for arguments that are not UTF-8, because configs contain them. Image names need not be UTF-8."""
-    for word in words:
+    for arg in argv:
         try:
-            word.encode()
+            arg.encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{word}: this name is not in UTF-8, in which configs are written. Rename the file or folder."
+                f"{arg}: this name is not in UTF-8, in which configs are written. Rename the file or folder."
             ) from error
 
 
-def _place(words: list[str]) -> Path | None:
+def _place(argv: list[str]) -> Path | None:
     """Returns the folder of the run to which a command other than a fit writes. A fit determines its own."""
-    if words[0] == "fit" or "--ckpt_path" not in words[:-1]:
+    if argv[0] == "fit" or "--ckpt_path" not in argv[:-1]:
         return None
-    return runs.run_folder(Path(words[words.index("--ckpt_path") + 1]))
+    return runs.run_folder(Path(argv[argv.index("--ckpt_path") + 1]))
 
 
-def _epochs_before_steps(words: list[str]) -> list[str]:
+def _epochs_before_steps(argv: list[str]) -> list[str]:
     """Makes a number of epochs on the command line override a config's number of steps, which also ends fits."""
-    given = {word.split("=")[0] for word in words}
-    endless = "--trainer.max_epochs=-1" in words or ["--trainer.max_epochs", "-1"] in map(list, pairwise(words))
-    if words[0] != "fit" or "--trainer.max_epochs" not in given or "--trainer.max_steps" in given or endless:
-        return words
-    return [*words, "--trainer.max_steps=-1"]
+    given = {arg.split("=")[0] for arg in argv}
+    endless = "--trainer.max_epochs=-1" in argv or ["--trainer.max_epochs", "-1"] in map(list, pairwise(argv))
+    if argv[0] != "fit" or "--trainer.max_epochs" not in given or "--trainer.max_steps" in given or endless:
+        return argv
+    return [*argv, "--trainer.max_steps=-1"]
 
 
-def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
+def _run_cli(argv: list[str], images: ImagesRequest | None) -> int:
     run = Path()
-    if words[0] == "predict" and not {"-h", "--help"} & set(words):
-        run = runs.run_folder(Path(words[words.index("--ckpt_path") + 1]))
-        words = [*words, "--trainer.logger", "false"]  # there is nothing to log, and the run may belong to someone else
+    if argv[0] == "predict" and not {"-h", "--help"} & set(argv):
+        run = runs.run_folder(Path(argv[argv.index("--ckpt_path") + 1]))
+        argv = [*argv, "--trainer.logger", "false"]  # there is nothing to log, and the run may belong to someone else
     writer: PredictionFile | ImagePredictions = PredictionFile(run)
     if images:
         writer = ImagePredictions(run, images.output, images.maps, images.overlays)
@@ -115,8 +115,8 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
         writer,
         save_config_callback=KeepConfig,
         trainer_defaults={
-            "callbacks": command_callbacks(words[0], writer),
-            "logger": default_logger(words),
+            "callbacks": command_callbacks(argv[0], writer),
+            "logger": default_logger(argv),
             "num_sanity_val_steps": 0,  # there is nothing to check: PaDiM cannot score before it is fitted
             "use_distributed_sampler": False,  # DistributedBatchSampler handles ranks
             "enable_model_summary": False,
@@ -126,7 +126,7 @@ def _run_cli(words: list[str], images: ImagesRequest | None) -> int:
         parser_kwargs=PARSER | dict.fromkeys(CLI.subcommands(), PARSER),
         subclass_mode_model=True,
         subclass_mode_data=True,
-        args=words,
+        args=argv,
     )
     # On other ranks, any code but 0 would make Lightning kill the first rank.
     skipped = isinstance(writer, ImagePredictions) and writer.tally.skipped and cli.trainer.is_global_zero

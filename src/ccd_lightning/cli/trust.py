@@ -32,8 +32,8 @@ TRAINER = (
     *("num_sanity_val_steps", "log_every_n_steps", "accumulate_grad_batches", "gradient_clip_val"),
     *("gradient_clip_algorithm", "fast_dev_run", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
 )
-MOST_TEXT = 500_000  # characters; configs have some thousand, and parsing a megabyte of YAML takes ten seconds
-MOST_IMAGES, MOST_SIDE = 10_000, 1024  # limits on images that a checkpoint may have generated
+MAX_TEXT = 500_000  # characters; configs have some thousand, and parsing a megabyte of YAML takes ten seconds
+MAX_IMAGES, MAX_SIDE = 10_000, 1024  # limits on images that a checkpoint may have generated
 PLACES = ("dirpath", "filename")  # arguments of callbacks that set where files are written
 
 
@@ -53,8 +53,8 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False, images: bo
         UserError: If it cannot be read, or names something that is not known to be harmless.
     """
     try:
-        if isinstance(text, str) and len(text) > MOST_TEXT:
-            raise ValueError(f"it has more than {MOST_TEXT:,} characters")
+        if isinstance(text, str) and len(text) > MAX_TEXT:
+            raise ValueError(f"it has more than {MAX_TEXT:,} characters")
         config = current_config(yaml.safe_load(current_modules(text)))
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")
@@ -102,48 +102,48 @@ class _Check:
             "data": self._for_here(config["data"]),
         }
 
-    def _class(self, spec: dict[str, Any], place: str) -> None:
+    def _class(self, spec: dict[str, Any], location: str) -> None:
         """Checks a class and its arguments, `{class_path: ..., init_args: {...}}`."""
         name, arguments = spec.get("class_path"), spec.get("init_args") or {}
         if not isinstance(name, str) or name not in self.known:
-            raise self._refused(name, place)
+            raise self._refused(name, location)
         if unknown := spec.keys() - {"class_path", "init_args"}:
-            raise self._refused(sorted(map(str, unknown))[0], place)
+            raise self._refused(sorted(map(str, unknown))[0], location)
         if not isinstance(arguments, dict):
-            raise self._refused(arguments, place)
+            raise self._refused(arguments, location)
         hints = argument_hints(self.known[name])
         for key, value in arguments.items():
             if not (isinstance(key, str) and key.isidentifier()):
-                raise self._refused(key, place)
-            self._value(value, f"{place}.{key}", hints.get(key, object))
+                raise self._refused(key, location)
+            self._value(value, f"{location}.{key}", hints.get(key, object))
 
-    def _value(self, value: Any, place: str, hint: Any) -> None:
+    def _value(self, value: Any, location: str, hint: Any) -> None:
         """Checks a value by its expected type. Values that are not plain may be classes, in one of several forms."""
         if isinstance(value, dict) and "class_path" not in value and (fields := fields_of(hint)) is not None:
             for key, part in value.items():
                 if key not in fields:
-                    raise self._refused(key, place)
-                self._value(part, f"{place}.{key}", fields[key])
+                    raise self._refused(key, location)
+                self._value(part, f"{location}.{key}", fields[key])
         elif isinstance(value, dict):
-            self._class(value, place)
+            self._class(value, location)
         elif isinstance(value, list):
             for part in value:
-                self._value(part, place, hint)
+                self._value(part, location, hint)
         elif isinstance(value, str) and not (value in self.known or (is_plain(hint) and takes_text(hint))):
-            raise self._refused(value, place)
+            raise self._refused(value, location)
 
-    def _mentions(self, value: Any, place: str) -> None:
+    def _mentions(self, value: Any, location: str) -> None:
         """Checks which classes are named in a part that is not used."""
         if isinstance(value, dict):
             if "class_path" in value and value["class_path"] not in self.mentionable:
-                raise self._refused(value["class_path"], place)
+                raise self._refused(value["class_path"], location)
             for key, part in value.items():
-                self._mentions(part, f"{place}.{key}")  # where text is an argument, such as a folder
+                self._mentions(part, f"{location}.{key}")  # where text is an argument, such as a folder
         elif isinstance(value, list):
             for part in value:
-                self._mentions(part, place)
-        elif isinstance(value, str) and place in CLASSES and "." in value and value not in self.mentionable:
-            raise self._refused(value, place)
+                self._mentions(part, location)
+        elif isinstance(value, str) and location in CLASSES and "." in value and value not in self.mentionable:
+            raise self._refused(value, location)
 
     def _callbacks(self, found: Any) -> list[Any]:
         """Returns the training callbacks to which the checkpoint's state belongs, without paths to write to."""
@@ -172,9 +172,9 @@ class _Check:
             )
         return data | {"init_args": {**arguments, "cache_dir": None}}
 
-    def _refused(self, name: Any, place: str) -> UserError:
+    def _refused(self, name: Any, location: str) -> UserError:
         return UserError(
-            f"{self.checkpoint}: the config in it names {short_text(name)} as {place}, which is not one of this"
+            f"{self.checkpoint}: the config in it names {short_text(name)} as {location}, which is not one of this"
             f" program's classes and could run any code. If you trust where the checkpoint comes from, add {OPTION}."
         )
 
@@ -188,7 +188,7 @@ def _without_own_class(data: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": f"{Folder.__module__}.{Folder.__name__}", "init_args": kept}
 
 
-def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
+def refuse_generation(data: dict[str, Any], checkpoint: Path) -> None:
     """Allows a checkpoint to generate only a small data set, and only below the working directory, as `ccd fit` does.
 
     Args:
@@ -204,9 +204,9 @@ def refuse_to_make(data: dict[str, Any], checkpoint: Path) -> None:
     if usable().get(str(data.get("class_path"))) not in SYNTHETIC or (root.is_dir() and any(root.iterdir())):
         return
     counts = [arguments.get(name) or 0 for name in ("train", "test_good", "test_abnormal")]
-    few = all(isinstance(count, int) for count in counts) and sum(counts) <= MOST_IMAGES
+    few = all(isinstance(count, int) for count in counts) and sum(counts) <= MAX_IMAGES
     size = arguments.get("size", 0)
-    if not (inside and few and isinstance(size, int) and size <= MOST_SIDE):
+    if not (inside and few and isinstance(size, int) and size <= MAX_SIDE):
         raise UserError(
             f"{checkpoint}: the config in it asks for images to be made in {root}"
             f" ({short_text(' + '.join(map(str, counts)))} of {short_text(size)} px). Give another folder with"

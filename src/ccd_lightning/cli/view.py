@@ -9,7 +9,7 @@ import threading
 import webbrowser
 from pathlib import Path
 
-from ccd_lightning.cli.arguments import Arguments, place
+from ccd_lightning.cli.arguments import Arguments, path_type
 from ccd_lightning.errors import UserError
 
 PORTS = 65535
@@ -66,7 +66,7 @@ def _parser() -> Arguments:
     parser.add_argument(
         "run",
         nargs="?",
-        type=place,
+        type=path_type,
         metavar="RUN",
         help="a tested run's folder, the folder of its versions, or a folder that ccd predict --images wrote; default:"
         " the newest finished run",
@@ -75,7 +75,7 @@ def _parser() -> Arguments:
     parser.add_argument("--no-browser", action="store_true", help="print the address, but do not open it")
     parser.add_argument(
         "--ckpt_path",
-        type=place,
+        type=path_type,
         metavar="RUN",
         help="the run or checkpoint that draws the maps; default: the run's own",
     )

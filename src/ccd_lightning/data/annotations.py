@@ -18,7 +18,7 @@ from ccd_lightning.data.shapes import Bools, fill_box, fill_polygon, from_run_le
 from ccd_lightning.errors import UserError
 
 SUFFIXES = (".json", ".txt")
-LONGEST = 1 << 28  # maximum size of an annotation file in bytes
+MAX_BYTES = 1 << 28  # maximum size of an annotation file in bytes
 POINTS = 100_000  # maximum number of corners of a polygon
 CORNERS = 3  # minimum number of corners of a polygon
 
@@ -118,8 +118,8 @@ def _require_short(file: Path) -> os.stat_result:
     """Raises an error if the file is not a regular file or is too long."""
     require_regular(file)
     stat = file.stat()
-    if stat.st_size > LONGEST:
-        raise UserError(f"{file}: {stat.st_size:,} bytes of annotations, but no more than {LONGEST:,} are read.")
+    if stat.st_size > MAX_BYTES:
+        raise UserError(f"{file}: {stat.st_size:,} bytes of annotations, but no more than {MAX_BYTES:,} are read.")
     return stat
 
 
@@ -145,18 +145,19 @@ def _read_coco(file: Path, size: int, changed: int) -> Coco | None:
         return Coco(file, content)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
-            f"{file}: not as COCO has it: images with id and file_name, and annotations with image_id ({_told(error)})."
+            f"{file}: not a valid COCO file ({_describe(error)}). Each image needs id and file_name, each annotation"
+            " image_id."
         ) from error
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _draw_coco(mask: Bools, file: Path, image: Path) -> None:
     coco = read_coco(file)
     if coco is None:
-        raise UserError(f"{file}: no annotations as COCO has them: there are no 'images' and 'annotations'.")
+        raise UserError(f"{file}: not a COCO file: it has no 'images' and 'annotations'.")
     if (name := coco.find(image)) is None:
         raise UserError(f"{file}: {image.name} is not among its images.")
     height, width = mask.shape
@@ -242,7 +243,7 @@ def _draw_labels(mask: Bools, file: Path) -> None:
 
 def _draw_label(mask: Bools, values: NDArray[np.float64], scale: NDArray[np.float64]) -> None:
     if (values < -0.01).any() or (values > 1.01).any():
-        raise ValueError("a number that is not within 0 and 1")
+        raise ValueError("a number is not between 0 and 1")
     if len(values) == 4:
         centre, half = values[:2] * scale, values[2:] * scale / 2
         fill_box(mask, *(centre - half), *(centre + half))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ccd_lightning.data.depth import DEEP
-from ccd_lightning.data.duplicates import Pair, copies, shared_groups
+from ccd_lightning.data.duplicates import Pair, find_duplicates, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
 from ccd_lightning.data.findings import Finding, Level, without_name
 from ccd_lightning.data.grey_values import count_levels, few_levels, measure_window
@@ -25,7 +25,7 @@ MODES = {
     "L": "grey", "LA": "grey with alpha", "P": "palette", "PA": "palette with alpha", "RGBA": "alpha",
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
-FEWEST = 8  # px: minimum length of the shorter side of a usable image
+MIN_SIDE = 8  # px: minimum length of the shorter side of a usable image
 DEPTHS = {"I": "whole numbers of more than 16 bits, or with a sign", "F": "floating point"}
 
 
@@ -77,7 +77,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
                 infos[path] = seen
             else:
                 findings.append(Finding("error", "images that cannot be read", path, without_name(seen, path)))
-        pairs = copies(manifest, infos)
+        pairs = find_duplicates(manifest, infos)
         findings += [*_repeated(manifest, infos), *_kinds_of_files(infos), *_sizes(infos)]
         training = [row.path for row in manifest.select("train") if row.path in infos]
         if window := measure_window(training, preprocessing)[0]:
@@ -107,7 +107,7 @@ def _repeated(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> Iterator[F
         if row.path in infos:
             other = first.setdefault((row.split, infos[row.path].digest), row.path)
             if other != row.path:
-                message = f"the same file as {other}, and counts twice."
+                message = f"the same file as {other}, so the image counts twice."
                 yield Finding("warning", "duplicate files within a split", row.path, message, other)
 
 
@@ -120,7 +120,7 @@ def _kinds_of_files(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
         elif seen.mode != "RGB":
             yield Finding("note", MODES.get(seen.mode, seen.mode), path, "read as RGB.")
         if seen.orientation != 1:
-            message = f"turned by its EXIF orientation ({seen.orientation}); programs that ignore it show it otherwise."
+            message = f"rotated by its EXIF orientation ({seen.orientation}), which some programs ignore."
             yield Finding("warning", "EXIF orientation", path, message)
 
 
@@ -144,15 +144,15 @@ def _sizes(infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     if not infos:
         return
     for path, seen in infos.items():
-        if min(seen.size) < FEWEST:
-            message = f"{seen.size[0]} x {seen.size[1]} pixels: there is nothing to see in it."
+        if min(seen.size) < MIN_SIDE:
+            message = f"{seen.size[0]} x {seen.size[1]} pixels: too small to show anything."
             yield Finding("error", "images of a few pixels", path, message)
     ratios = {path: seen.size[0] / seen.size[1] for path, seen in infos.items()}
     usual = float(np.median(list(ratios.values())))
     for path, ratio in ratios.items():
         if not 0.8 < ratio / usual < 1.25:
             width, height = infos[path].size
-            message = f"{width} x {height} pixels, of another shape than most ({usual:.2f} as wide as high)."
+            message = f"{width} x {height} pixels: another aspect ratio than most images ({usual:.2f})."
             yield Finding("warning", "odd shapes", path, message)
 
 
@@ -168,7 +168,7 @@ def _masks(
     if any(row.masks for row in manifest.rows):
         for row in manifest.rows:
             if row.label and not row.masks and row.path not in flawed:
-                yield Finding("warning", "no mask", row.path, "tested as an image, but not pixel by pixel.")
+                yield Finding("warning", "no mask", row.path, "included in image metrics, but not in pixel metrics.")
 
 
 def common_sizes(infos: Mapping[Path, ImageInfo], most: int = 3) -> str:

@@ -16,7 +16,7 @@ BLACK = 8  # grey value of a margin above which it could also be a dim part of t
 ABOVE = 12  # grey levels by which content must be brighter than the margin; JPEG noise stays below
 SOFT = 0.02  # fraction of the longer side by which the box may move if the grey threshold is raised
 STROKE = 0.012  # fraction of the longer side; anything thinner is text or a line
-LEAST = 0.05  # minimum fraction of the frame that content covers if the margin is black
+MIN_AREA = 0.05  # minimum fraction of the frame that content covers if the margin is black
 LARGE = 0.25  # the same if the margin is not black, where a bright lesion in a dim frame could be mistaken for content
 PART = 0.1  # minimum area of other parts relative to the largest: keeps a second leg, drops a scope guide
 TRACE = 0.01  # fraction of a line's pixels that must be brighter than the margin for the line to be content
@@ -48,10 +48,10 @@ def content_box(image: Image.Image) -> Box:
     scale = max(1.0, max(width, height) / SIDE)
     small = image.convert("RGB").resize((max(1, round(width / scale)), max(1, round(height / scale))))
     shrunk, stroke = np.asarray(small).max(axis=2), math.ceil(STROKE * max(small.size))
-    found = _parts(shrunk > level, stroke, LEAST if margin <= BLACK else LARGE)
+    found = _parts(shrunk > level, stroke, MIN_AREA if margin <= BLACK else LARGE)
     if found is None:
         return whole
-    if margin > BLACK and not _agree(found, _parts(shrunk > level + ABOVE, stroke, LEAST), shrunk.shape):
+    if margin > BLACK and not _agree(found, _parts(shrunk > level + ABOVE, stroke, MIN_AREA), shrunk.shape):
         return whole
     rows, columns = found
     across, down = width / small.width, height / small.height

@@ -32,7 +32,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import between
 from ccd_lightning.transforms.pretext import PretextViews
 
-LOOKED_AT = 32  # number of training images inspected, of which at least one must not be flat
+MAX_INSPECTED = 32  # number of training images inspected, of which at least one must not be flat
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
@@ -207,7 +207,7 @@ class AnomalyDataModule(ImageLoader):
 
     def _refuse_flat(self, images: Images) -> None:
         """Raises an error if all inspected images are flat, as they are if their values lie outside the window."""
-        step = math.ceil(len(images.pixels) / LOOKED_AT)
+        step = math.ceil(len(images.pixels) / MAX_INSPECTED)
         if all(int(image.min()) == int(image.max()) for image in images.pixels[::step]):
             window = self.preprocessing.window
             why = f" Their grey values may lie beyond data.window, {list(window)}." if isinstance(window, tuple) else ""
@@ -240,4 +240,4 @@ class AnomalyDataModule(ImageLoader):
             self.datasets["train"][EpochIndex(0, 0)]
         except ValueError as error:
             size = self.preprocessing.size_in_words
-            raise UserError(f"data.views does not go with images of {size} px: {error}. Give another size.") from error
+            raise UserError(f"data.views does not fit images of {size} px: {error}. Give another size.") from error

@@ -60,7 +60,7 @@ def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
     infos = dict(cached_infos(paths, cache_dir, "Comparing with test images"))
     if missing := [path for path in paths if path not in infos]:
         print(f"data: {len(missing)} images cannot be read and were not compared, such as {missing[0]}")
-    return shared_groups(manifest) + copies(manifest, infos)
+    return shared_groups(manifest) + find_duplicates(manifest, infos)
 
 
 def shared_groups(manifest: Manifest) -> list[Pair]:
@@ -71,7 +71,7 @@ def shared_groups(manifest: Manifest) -> list[Pair]:
     return [Pair(train[group], test[group], 1.0, f"are both of {group}") for group in train if group in test]
 
 
-def copies(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> list[Pair]:
+def find_duplicates(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> list[Pair]:
     """Finds pairs of a training and a test image with equal bytes, or with matching pixels in one of 8 orientations.
 
     The time grows with the product of both numbers of images: a few seconds for 16,000 x 4,000.

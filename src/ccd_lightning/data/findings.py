@@ -33,11 +33,11 @@ class Finding(NamedTuple):
 
 
 def write_findings(file: Path, findings: Sequence[Finding]) -> None:
-    """Writes all findings to a CSV file with the columns level, topic, path, other, told."""
+    """Writes all findings to a CSV file with the columns level, topic, path, other, message."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as partial, open_table(partial) as stream:
         writer = csv.writer(stream)
-        writer.writerow(("level", "topic", "path", "other", "told"))
+        writer.writerow(("level", "topic", "path", "other", "message"))
         for one in findings:
             paths = (path_cell(str(path or "")) for path in (one.path, one.other))
             writer.writerow((one.level, one.topic, *paths, cell(one.message)))

@@ -121,7 +121,7 @@ def measure_window(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple
     shares = [percent / 100 for percent in wanted]
 
     def values_of(path: Path) -> NDArray[np.generic]:
-        return used_values(path, preprocessing)
+        return cropped_values(path, preprocessing)
 
     for values in progress(_in_parallel(values_of, deep), "Measuring grey values", len(deep)):
         counts.add(values)
@@ -135,7 +135,7 @@ def measure_window(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple
     return (low, high if high > low else low + 1), len(deep)
 
 
-def used_values(path: Path, preprocessing: Preprocessing) -> NDArray[np.generic]:
+def cropped_values(path: Path, preprocessing: Preprocessing) -> NDArray[np.generic]:
     """Returns the grey values of the part of an image that is used, of shape (N,)."""
     picture = read_picture(path)
     if preprocessing.crop == "auto":

@@ -26,31 +26,31 @@ from ccd_lightning.data.walking import Found, count, count_unread, sort_files, w
 from ccd_lightning.errors import UserError
 
 
-def find_files(places: Sequence[str]) -> list[str]:
+def find_files(patterns: Sequence[str]) -> list[str]:
     """Returns the image files that `look_for` finds."""
-    return look_for(places)[0]
+    return look_for(patterns)[0]
 
 
-def look_for(places: Sequence[str]) -> tuple[list[str], str]:
-    """Finds the image files in files, folders and patterns, each once, in the order of the places.
+def look_for(patterns: Sequence[str]) -> tuple[list[str], str]:
+    """Finds the image files in files, folders and patterns, each once, in the order of the patterns.
 
     A file is included whatever its suffix. From folders (including subfolders) and patterns, files with an image suffix
     are included, sorted by name. Links to folders are followed. Hidden files are skipped and, within a folder, masks
     and the pictures written by an earlier call.
 
     Args:
-        places: Paths or patterns (`*`, `**`, `?`, `[...]`); `~` is the home folder.
+        patterns: Paths or patterns (`*`, `**`, `?`, `[...]`); `~` is the home folder.
 
     Returns:
         The files, and a description of masks and files of other types that were found; empty if there are none.
 
     Raises:
-        UserError: If a place contains no image.
+        UserError: If a path or pattern matches no image.
     """
     found: dict[str, str] = {}
     masks, unread = list[Path](), list[Path]()
-    for place in places:
-        path = str(expand(place))
+    for pattern in patterns:
+        path = str(expand(pattern))
         files = _files_of(path)
         masks += files.masks
         unread += files.unread
@@ -59,25 +59,25 @@ def look_for(places: Sequence[str]) -> tuple[list[str], str]:
         if not files.images:
             what = "no images in this folder" if os.path.isdir(path) else "no such file, and no image that it matches"
             others = f"; there is {count_unread(files.unread)}" if files.unread else ""
-            raise UserError(f"{place}: {what} ({', '.join(sorted(SUFFIXES))} are read){others}. Give another place.")
+            raise UserError(f"{pattern}: {what} ({', '.join(sorted(SUFFIXES))} are read){others}. Give another path.")
     parts = [count(len(set(masks)), "mask")] * bool(masks) + [count_unread(set(unread))] * bool(unread)
     return list(found.values()), ", ".join(parts)
 
 
-def _files_of(place: str) -> Found:
-    if os.path.isdir(place):
-        return _below(Path(place))
-    if os.path.exists(file_of(Path(place))):
-        return Found([Path(place)], [], [])
+def _files_of(pattern: str) -> Found:
+    if os.path.isdir(pattern):
+        return _below(Path(pattern))
+    if os.path.exists(file_of(Path(pattern))):
+        return Found([Path(pattern)], [], [])
     found = Found([], [], [])
-    for match in sorted(glob.iglob(place, recursive=True)):
-        if any(map(is_junk, match.split(os.sep))) and not any(map(is_junk, place.split(os.sep))):
+    for match in sorted(glob.iglob(pattern, recursive=True)):
+        if any(map(is_junk, match.split(os.sep))) and not any(map(is_junk, pattern.split(os.sep))):
             continue
         if not os.path.isdir(match):
             one = sort_files([Path(match)], Path(match).parent)
             found.images.extend(one.images)
             found.unread.extend(one.unread)
-        elif "**" not in place:  # `**` also matches everything below it
+        elif "**" not in pattern:  # `**` also matches everything below it
             for own, more in zip(found, _below(Path(match)), strict=True):
                 own.extend(more)
     return found

@@ -139,8 +139,8 @@ def load_images(
     what = f"{len(paths)} decoded images of {preprocessing.size_in_words} px"
     together = processes * math.prod(shape)
     if cache_dir is None and together <= IN_MEMORY and not pickled:
-        way_out = "Keep them on disk with --data.cache_dir DIR, or choose a smaller --data.size."
-        require(together, available_memory(), f"{what} in memory", way_out)
+        advice = "Keep them on disk with --data.cache_dir DIR, or choose a smaller --data.size."
+        require(together, available_memory(), f"{what} in memory", advice)
         pixels = np.empty(shape, np.uint8)
         return Images(pixels, _decode(paths, preprocessing, pixels.__setitem__))
     if cache_dir is None:
@@ -150,8 +150,8 @@ def load_images(
         return kept
     cache_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache_dir).free
-    way_out = "Give --data.cache_dir a larger disk, or choose a smaller --data.size."
-    require(math.prod(shape), free, f"{what} in {cache_dir}", way_out)
+    advice = "Give --data.cache_dir a larger disk, or choose a smaller --data.size."
+    require(math.prod(shape), free, f"{what} in {cache_dir}", advice)
     with atomic_write(file) as partial, atomic_write(_beside(file)) as small:
         with partial.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, {"shape": shape, "fortran_order": False, "descr": "|u1"})

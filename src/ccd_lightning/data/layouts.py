@@ -28,7 +28,7 @@ def scan_folder(root: Path, masks: bool = True, groups: bool = True) -> Manifest
     The folder of normal images may have any of the names in `naming.NORMAL_NAMES`, in any case, or be `train` itself.
     Images may be in subfolders. Masks may also be in a folder of masks (`naming.MASK_NAMES`) in `test` or in the folder
     of a kind, or next to their images with names such as `a_mask.png`. COCO files and YOLO labels are found in the same
-    places (`pair_annotations`). Some published sets have one more folder between a split and its kinds
+    folders (`pair_annotations`). Some published sets have one more folder between a split and its kinds
     (`split_folders`).
 
     Args:
@@ -161,7 +161,7 @@ def _test_masks(
     pools, stray = _mask_pools(root, test, kinds, inside, {part for folders in abnormal.values() for part in folders})
     found, orphans = pair(abnormal, pools.pop(test, {}))
     outer = [root, test, *kinds]
-    beside = [*outer, *(folder for place in outer for folder in mask_folders(place))]
+    beside = [*outer, *(folder for folder in outer for folder in mask_folders(folder))]
     for path, files in pair_annotations(list(abnormal), beside).items():
         found[path] += files
     stray |= dict.fromkeys(pair(normal, dict.fromkeys(orphans, ()))[1], test)
@@ -171,8 +171,8 @@ def _test_masks(
             stray |= dict.fromkeys(orphans, folder)
             for path, some in own.items():
                 found[path] += some
-    places = {path: truth / folder.name if truth.is_dir() else folder for folder in kinds for path in kinds[folder]}
-    return settle(abnormal, found, stray, places)
+    expected = {path: truth / folder.name if truth.is_dir() else folder for folder in kinds for path in kinds[folder]}
+    return settle(abnormal, found, stray, expected)
 
 
 def _mask_pools(

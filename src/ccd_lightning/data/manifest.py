@@ -123,7 +123,7 @@ class Manifest:
         """
         if not path.is_file():
             raise UserError(
-                f"{path}: no such manifest. Give --data.layout a table (.csv) that is there, or leave it out."
+                f"{path}: no such manifest. Give an existing table (.csv) with --data.layout, or leave it out."
             )
         root = root or path.parent
         try:
@@ -136,7 +136,7 @@ class Manifest:
                 return cls(root, rows)
         except (OSError, csv.Error) as error:
             raise UserError(
-                f"{path}: cannot be read ({error}). Write it anew as CSV, or give --data.layout another one."
+                f"{path}: cannot be read ({error}). Write it again as CSV, or give another one with --data.layout."
             ) from error
 
 

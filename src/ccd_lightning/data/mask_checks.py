@@ -49,9 +49,9 @@ def check_masks(row: Row, preprocessing: Preprocessing) -> tuple[list[Finding], 
     lesions = preprocessing.lesion_sizes(joined, placement)
     outside, total = count_outside(joined, placement.source_in(joined.shape[1], joined.shape[0]))
     if outside:
-        message = f"{outside} of {total} lesions are outside of the part that is used."
+        message = f"{outside} of {total} lesions are outside of the used part of the image."
         if not lesions:
-            message = f"no lesion is in the part that is used ({total} outside of it)."
+            message = f"no lesion is in the used part of the image ({total} outside of it)."
         found.append(Finding("warning", "lesions outside", row.masks[0], message, row.path))
     if small := sum(size < SMALL for size in lesions):
         where = f"at {preprocessing.size_in_words} px"
@@ -67,4 +67,4 @@ def _extent(row: Row, marked: NDArray[np.bool_]) -> Iterator[Finding]:
         yield Finding("warning", "empty masks", row.masks[0], message, row.path)
     elif marked.all():
         message = "all of the image is marked as abnormal, so that no pixel of it counts as normal."
-        yield Finding("warning", "masks that mark everything", row.masks[0], message, row.path)
+        yield Finding("warning", "masks that cover the whole image", row.masks[0], message, row.path)

@@ -74,7 +74,7 @@ def open_mask(path: Path, image: Path) -> Bools:
     file, page = split_page(path)
     if is_volume(file):
         source = split_page(image)[0]
-        if is_volume(source) and (message := nifti.tell_place(file, source)):
+        if is_volume(source) and (message := nifti.describe_misalignment(file, source)):
             raise UserError(f"{file}: {message}")
         return nifti.read_mask(file, page, axis_of(path))
     mask = open_image(path)

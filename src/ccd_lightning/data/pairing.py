@@ -105,13 +105,15 @@ _RULES: tuple[tuple[Key, Key], ...] = (
 )
 
 
-def pair_annotations(images: Sequence[Path], places: Iterable[Path]) -> Mapping[Path, list[Path]]:
+def pair_annotations(images: Sequence[Path], folders: Iterable[Path]) -> Mapping[Path, list[Path]]:
     """Finds the COCO files in some folders that list each image: by its path, or by its name if it is unique.
 
     Raises:
         UserError: If a file cannot be read.
     """
-    files = [file for place in dict.fromkeys(places) for file in sorted(place.glob("*.json")) if not is_junk(file.name)]
+    files = [
+        file for folder in dict.fromkeys(folders) for file in sorted(folder.glob("*.json")) if not is_junk(file.name)
+    ]
     names = Counter(path.name for path in images)
     found = defaultdict[Path, list[Path]](list)
     for file in files:
@@ -126,7 +128,7 @@ def settle(
     images: Iterable[Path],
     found: Mapping[Path, list[Path]],
     stray: Mapping[Path, Path],
-    places: Mapping[Path, Path],
+    expected: Mapping[Path, Path],
     what: str = "mask",
 ) -> tuple[dict[Path, tuple[Path, ...]], list[Flaw]]:
     """Collects the masks of each image and the flaws.
@@ -135,7 +137,7 @@ def settle(
         images: The abnormal images.
         found: The masks of the images that have any.
         stray: Masks without an image, each with the folder in which the image is expected.
-        places: Folder in which the mask is expected, for each image.
+        expected: Folder in which the mask is expected, for each image.
         what: Word for masks in messages.
 
     Returns:
@@ -145,7 +147,7 @@ def settle(
     advice = "Add it; only without any masks are images tested without."
     optional = what == "mask"  # images without a mask are left out of pixel metrics
     missing = [path for path in images if path not in found] if (found or stray) and not optional else []
-    flaws = [Flaw(path, f"no {what} for this image in {places[path]}. {advice}") for path in missing]
+    flaws = [Flaw(path, f"no {what} for this image in {expected[path]}. {advice}") for path in missing]
     advice = f"Add the image or remove the {what}."
     flaws += [Flaw(mask, f"no image for this {what} in {where}. {advice}") for mask, where in stray.items()]
     flaws += [flaw for path, masks in found.items() for mask in masks for flaw in compare_sizes(path, mask)]
@@ -180,6 +182,6 @@ def compare_sizes(image: Path, mask: Path) -> Iterator[Flaw]:
         message = f"the mask has {mask_width} x {mask_height} pixels, its image {image} has {width} x {height}."
         yield Flaw(mask, f"{message} Export the mask at the size of the image.")
     elif all(map(is_volume, files := (split_page(mask)[0], split_page(image)[0]))) and (
-        message := nifti.tell_place(*files)
+        message := nifti.describe_misalignment(*files)
     ):
         yield Flaw(mask, message)

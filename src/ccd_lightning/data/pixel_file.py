@@ -63,8 +63,8 @@ class PixelFile:
             index = np.arange(*index.indices(len(self)))
         if isinstance(index, np.ndarray):
             several = np.empty((len(index), *self.shape[1:]), np.uint8)
-            for place, one in zip(several, index.tolist(), strict=True):
-                self._read_into(place, one)
+            for row, one in zip(several, index.tolist(), strict=True):
+                self._read_into(row, one)
             return several
         single = np.empty(self.shape[1:], np.uint8)
         self._read_into(single, index)

@@ -93,9 +93,9 @@ def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:
     pen = ImageDraw.Draw(sheet)
     for index, pair in enumerate(shown):
         left, top = index % columns * width + gap, index // columns * height
-        for place, (path, what) in enumerate(((pair.train, "train"), (pair.test, "test"))):
-            sheet.paste(_picture(path, side), (left + place * side, top))
-            pen.text((left, top + side + place * line), f"{what}: {_shortened(path)}", "black")
+        for column, (path, what) in enumerate(((pair.train, "train"), (pair.test, "test"))):
+            sheet.paste(_picture(path, side), (left + column * side, top))
+            pen.text((left, top + side + column * line), f"{what}: {_shortened(path)}", "black")
         pen.text((left, top + side + 2 * line), f"{pair.reason} ({pair.similarity:.3f})", "firebrick")
     return sheet
 

@@ -23,7 +23,7 @@ from ccd_lightning.data.sources import name_below
 from ccd_lightning.data.stacks import header_groups
 from ccd_lightning.data.walking import find
 from ccd_lightning.errors import UserError
-from ccd_lightning.reading import MOST_NAMES, read_text
+from ccd_lightning.reading import MAX_TABLE_BYTES, read_text
 
 NORMAL_KVASIR = ("cecum", "ileum", "bbps-2-3")  # cleaned normal mucosa, on which the paper trains and tests
 
@@ -31,7 +31,7 @@ NORMAL_ISIC = "NV"  # melanocytic naevi
 
 
 @dataclass(frozen=True)
-class Reading:
+class LayoutOptions:
     """Options for reading a layout.
 
     Attributes:
@@ -106,56 +106,56 @@ def draw_split(
     ]
 
 
-def authors(root: Path, reading: Reading) -> Manifest:
+def authors(root: Path, options: LayoutOptions) -> Manifest:
     """Reads the archives of the paper's authors: `train_set`, `test_set/normal_test`, `test_set/abnormal_test`."""
     train, normal = read_images(root / "train_set"), read_images(root / "test_set" / "normal_test")
-    rows = [reading.row(path, "train", root) for path in train]
-    rows += [reading.row(path, "test", root) for path in normal]
-    abnormal, flaws = _abnormal(root, root / "test_set" / "abnormal_test", "abnormal", reading)
+    rows = [options.row(path, "train", root) for path in train]
+    rows += [options.row(path, "test", root) for path in normal]
+    abnormal, flaws = _abnormal(root, root / "test_set" / "abnormal_test", "abnormal", options)
     return Manifest(root, rows + abnormal, flaws)
 
 
 def _abnormal(
-    root: Path, folder: Path, anomaly_type: str, reading: Reading, truth: Path | None = None, what: str = "mask"
+    root: Path, folder: Path, anomaly_type: str, options: LayoutOptions, truth: Path | None = None, what: str = "mask"
 ) -> tuple[list[Row], list[Flaw]]:
     """Returns the abnormal images of a folder, with masks from `truth` or from the same folder, and the flaws."""
     images = read_images(folder)
     masks: Mapping[Path, tuple[Path, ...]] = {}
     flaws: list[Flaw] = []
-    if reading.masks:
+    if options.masks:
         found = (find(truth, truth.parent).masks if truth.is_dir() else []) if truth else find(folder).masks
         masks, flaws = pair_masks(images, folder, found, truth or folder, what)
         if truth is None and not masks:  # masks are optional in this layout
             masks, flaws = {}, []
-    groups = {path: reading.group_of(path, root) for path in images}
-    groups |= header_groups(images) if reading.groups else {}
+    groups = {path: options.group_of(path, root) for path in images}
+    groups |= header_groups(images) if options.groups else {}
     rows = [Row(path, "test", anomaly_type, masks.get(path, ()), groups[path]) for path in images]
     return rows, flaws
 
 
-def hyper_kvasir(root: Path, reading: Reading) -> Manifest:
+def hyper_kvasir(root: Path, options: LayoutOptions) -> Manifest:
     """Reads the official labelled images (normal: three of their folders) and segmented images (abnormal: polyps)."""
     folder = _segmented(root)
-    polyps, flaws = _abnormal(root, folder / "images", "polyp", reading, folder / "masks")
-    normal = [path for name in NORMAL_KVASIR for place in find_folders(root, name) for path in find(place).images]
-    normal_rows = draw_split(root, normal, 500 / 2100, reading.seed, [row.group for row in polyps], reading.groups)
+    polyps, flaws = _abnormal(root, folder / "images", "polyp", options, folder / "masks")
+    normal = [path for name in NORMAL_KVASIR for inner in find_folders(root, name) for path in find(inner).images]
+    normal_rows = draw_split(root, normal, 500 / 2100, options.seed, [row.group for row in polyps], options.groups)
     return Manifest(root, normal_rows + polyps, flaws)
 
 
-def lag(root: Path, reading: Reading) -> Manifest:
+def lag(root: Path, options: LayoutOptions) -> Manifest:
     """Reads the LAG database, with the ophthalmologists' attention maps as masks."""
     folder = root / "suspicious_glaucoma"
-    eyes, flaws = _abnormal(root, folder / "image", "glaucoma", reading, folder / "attention_map", "attention map")
+    eyes, flaws = _abnormal(root, folder / "image", "glaucoma", options, folder / "attention_map", "attention map")
     normal = read_images(root / "non_glaucoma" / "image")
-    split = draw_split(root, normal, 800 / 3143, reading.seed, [row.group for row in eyes], reading.groups)
+    split = draw_split(root, normal, 800 / 3143, options.seed, [row.group for row in eyes], options.groups)
     return Manifest(root, split + eyes, flaws)
 
 
-def medianomaly(root: Path, reading: Reading) -> Manifest:
+def medianomaly(root: Path, options: LayoutOptions) -> Manifest:
     """Reads a data set packed by MedIAnomaly: `images`, and `data.json` with the names of each split and label."""
     table = root / "data.json"
     try:
-        content: dict[str, Any] = json.loads(read_text(table, MOST_NAMES))
+        content: dict[str, Any] = json.loads(read_text(table, MAX_TABLE_BYTES))
         named = [(root / "images" / name, split, label) for split in ("train", "test") for label in ("0", "1")
                  for name in content[split].get(label, [])]  # fmt: skip
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
@@ -165,21 +165,21 @@ def medianomaly(root: Path, reading: Reading) -> Manifest:
         raise UserError(f"{missing}: no such file, but {table} names it.")
     kinds = {"0": GOOD, "1": "abnormal"}
     rows = [
-        reading.row(path, "train" if split == "train" else "test", root, kinds[label]) for path, split, label in named
+        options.row(path, "train" if split == "train" else "test", root, kinds[label]) for path, split, label in named
     ]
     return Manifest(root, rows)
 
 
-def isic2018(root: Path, reading: Reading) -> Manifest:
+def isic2018(root: Path, options: LayoutOptions) -> Manifest:
     """Reads task 3 of ISIC 2018 as MedIAnomaly does: naevi (NV) are normal, all other diagnoses are abnormal.
 
     Of the training images, only naevi are used.
     """
     naevi = (path for path, kind in _diagnoses(root, "Training") if kind == NORMAL_ISIC)
-    rows = [reading.row(path, "train", root) for path in naevi]
+    rows = [options.row(path, "train", root) for path in naevi]
     for path, kind in _diagnoses(root, "Test"):
         anomaly_type = GOOD if kind == NORMAL_ISIC else kind.lower()
-        rows.append(reading.row(path, "test", root, anomaly_type))
+        rows.append(options.row(path, "test", root, anomaly_type))
     return Manifest(root, rows)
 
 
@@ -188,7 +188,7 @@ def _diagnoses(root: Path, split: str) -> Iterator[tuple[Path, str]]:
     name = f"ISIC2018_Task3_{split}"
     table = root / f"{name}_GroundTruth" / f"{name}_GroundTruth.csv"
     try:
-        for row in csv.DictReader(read_text(table, MOST_NAMES).splitlines()):
+        for row in csv.DictReader(read_text(table, MAX_TABLE_BYTES).splitlines()):
             path = root / f"{name}_Input" / f"{row.pop('image')}.jpg"
             if not path.is_file():
                 raise UserError(f"{path}: no such file, but {table} names it.")
@@ -197,7 +197,7 @@ def _diagnoses(root: Path, split: str) -> Iterator[tuple[Path, str]]:
         raise UserError(f"{table}: not a table with the columns image, MEL, NV, ... and a 1 per line.") from error
 
 
-def two_folders(root: Path, reading: Reading) -> Manifest:
+def two_folders(root: Path, options: LayoutOptions) -> Manifest:
     """Reads one folder of normal and one or more of abnormal images. A quarter of the normal images are for testing."""
     normal = normal_folder(root)
     if normal is None or not is_two_folders(root):
@@ -205,10 +205,10 @@ def two_folders(root: Path, reading: Reading) -> Manifest:
     rows, flaws = list[Row](), list[Flaw]()
     for folder in subfolders(root):
         if is_abnormal(folder.name):
-            own, wrong = _abnormal(root, folder, folder.name.lower(), reading)
+            own, wrong = _abnormal(root, folder, folder.name.lower(), options)
             rows += own
             flaws += wrong
-    good = draw_split(root, read_images(normal), 0.25, reading.seed, [row.group for row in rows], reading.groups)
+    good = draw_split(root, read_images(normal), 0.25, options.seed, [row.group for row in rows], options.groups)
     return Manifest(root, good + rows, flaws)
 
 

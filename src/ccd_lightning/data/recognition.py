@@ -14,7 +14,7 @@ from ccd_lightning.data import published
 from ccd_lightning.data.layouts import is_folders, scan_folder
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.naming import RECORDING, is_junk
-from ccd_lightning.data.published import Reading
+from ccd_lightning.data.published import LayoutOptions
 from ccd_lightning.data.sources import AXIAL, file_of
 from ccd_lightning.data.stacks import describe_stacks, expand_stacks
 from ccd_lightning.data.walking import count, count_unread, find
@@ -38,7 +38,7 @@ class Layout:
     name: str
     shape: str
     matches: Callable[[Path], bool]
-    read: Callable[[Path, Reading], Manifest]
+    read: Callable[[Path, LayoutOptions], Manifest]
 
 
 LAYOUTS = (
@@ -46,7 +46,7 @@ LAYOUTS = (
         "folders",
         "train/good, test/good, test/KIND and, where there are masks, ground_truth/KIND",
         is_folders,
-        lambda root, reading: scan_folder(root, reading.masks, reading.groups),
+        lambda root, options: scan_folder(root, options.masks, options.groups),
     ),
     Layout(
         "authors",
@@ -102,11 +102,11 @@ def read_layout(
     Raises:
         UserError: If the folder or layout does not exist, or the folder does not match its layout.
     """
-    place = root.parent if root.suffix.lower() == ".csv" else root
+    folder = root.parent if root.suffix.lower() == ".csv" else root
     table = next((path for path in (expand(layout), root) if path.suffix.lower() == ".csv"), None)
     if table:
-        places = list(_unpacked(root)) if root.is_dir() else [place]
-        return expand_stacks(_read_table(table, places, masks, groups), groups, axis), f"manifest {table}"
+        folders = list(_unpacked(root)) if root.is_dir() else [folder]
+        return expand_stacks(_read_table(table, folders, masks, groups), groups, axis), f"manifest {table}"
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
     known = {one.name: one for one in LAYOUTS}
@@ -116,7 +116,7 @@ def read_layout(
     for folder in _unpacked(root):
         for one in candidates:
             if one.matches(folder):
-                manifest = one.read(folder, Reading(masks, seed, groups))
+                manifest = one.read(folder, LayoutOptions(masks, seed, groups))
                 return expand_stacks(replace(manifest, left_out=left_out(manifest, masks)), groups, axis), one.name
     if layout != AUTO:
         raise UserError(f"{root}: not of the layout {layout}, which is {known[layout].shape}.")
@@ -141,19 +141,19 @@ def _unpacked(root: Path) -> Iterator[Path]:
         root = entries[0]
 
 
-def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) -> Manifest:
-    """Reads a manifest whose paths are relative to the first of `places` that contains its first image."""
-    read = (Manifest.read(table, place) for place in places)
+def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool) -> Manifest:
+    """Reads a manifest whose paths are relative to the first of `folders` that contains its first image."""
+    read = (Manifest.read(table, folder) for folder in folders)
     found = next((one for one in read if one.rows and file_of(one.rows[0].path).is_file()), None)
-    manifest = Manifest.read(table, places[0]) if found is None else found
-    place = manifest.root
+    manifest = Manifest.read(table, folders[0]) if found is None else found
+    folder = manifest.root
     named = (file_of(path) for row in manifest.rows for path in (row.path, *(row.masks if masks else ())))
     if missing := next(_absent(named), None):
-        raise UserError(f"{missing}: no such file, but {table} names it. Give paths relative to {place}.")
+        raise UserError(f"{missing}: no such file, but {table} names it. Give paths relative to {folder}.")
     rows = [
         replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
     ]
-    return Manifest(place, rows)
+    return Manifest(folder, rows)
 
 
 def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
@@ -166,15 +166,15 @@ def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
     root = manifest.root
     real = functools.cache(os.path.realpath)
 
-    def place(path: Path) -> tuple[str, str]:
+    def folder(path: Path) -> tuple[str, str]:
         folder, name = os.path.split(path)
         return real(folder), name
 
-    used = {place(path) for row in manifest.rows for path in (row.path, *row.masks)}
-    used |= {place(flaw.path) for flaw in manifest.flaws}
+    used = {folder(path) for row in manifest.rows for path in (row.path, *row.masks)}
+    used |= {folder(flaw.path) for flaw in manifest.flaws}
     found = find(root)
-    images = Counter(_part(path, root) for path in found.images if place(path) not in used)
-    others = [path for path in found.masks if masks and place(path) not in used]
+    images = Counter(_part(path, root) for path in found.images if folder(path) not in used)
+    others = [path for path in found.masks if masks and folder(path) not in used]
     parts = [f"{count(number, 'image')} in {part}" for part, number in images.most_common(PARTS)]
     if len(images) > PARTS:
         parts.append(f"{count(images.total() - sum(n for _, n in images.most_common(PARTS)), 'image')} elsewhere")

@@ -51,8 +51,8 @@ def resize_regions(mask: Bools, shape: tuple[int, int]) -> Bools:
 def region_sizes(mask: Bools, shape: tuple[int, int]) -> list[float]:
     """Returns the length of the longer side of each region of a mask (h, w) at another shape (H, W), in pixels."""
     return [
-        max((box.stop - box.start) * size / side for box, size, side in zip(place, shape, mask.shape, strict=True))
-        for place, _ in regions(mask)
+        max((box.stop - box.start) * size / side for box, size, side in zip(slices, shape, mask.shape, strict=True))
+        for slices, _ in regions(mask)
     ]
 
 
@@ -61,7 +61,7 @@ def count_outside(mask: Bools, box: tuple[int, int, int, int]) -> tuple[int, int
     left, top, right, bottom = box
     inside = np.zeros(mask.shape, np.bool_)
     inside[top:bottom, left:right] = True
-    outside = [not (region & inside[place]).any() for place, region in regions(mask)]
+    outside = [not (region & inside[slices]).any() for slices, region in regions(mask)]
     return sum(outside), len(outside)
 
 

@@ -23,30 +23,30 @@ def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocess
     Returns:
         A sentence. Empty if whole images with about the working aspect ratio are resized.
     """
-    places = [Placement.from_numbers(numbers) for numbers in placements.tolist()]
-    stretch = float(np.median([_stretch(place) for place in places]))
+    parsed = [Placement.from_numbers(numbers) for numbers in placements.tolist()]
+    stretch = float(np.median([_stretch(placement) for placement in parsed]))
     parts = []
     if preprocessing.crop == "auto":
-        shares = [_area(place.source) / (place.original[0] * place.original[1]) for place in places]
+        shares = [_area(placement.source) / (placement.original[0] * placement.original[1]) for placement in parsed]
         parts.append(f"cropped to their content (data.crop auto; {np.median(shares):.0%} of an image in the median)")
     how = {"squash": "squashed", "letterbox": "letterboxed", "crop": "cropped in the middle and brought"}
     height, width = preprocessing.shape
-    told = f"{how[preprocessing.fit]} to {width} x {height} px"
+    resized = f"{how[preprocessing.fit]} to {width} x {height} px"
     if preprocessing.fit == "squash" and stretch >= STRETCH:
-        told += f", which stretches them by {stretch:.2f} (--data.fit letterbox or crop keeps their shape)"
+        resized += f", which stretches them by {stretch:.2f} (--data.fit letterbox or crop keeps their shape)"
     elif preprocessing.fit == "squash":
-        told = f"brought to {width} x {height} px"
-    parts.append(told)
+        resized = f"brought to {width} x {height} px"
+    parts.append(resized)
     if tiling := preprocessing.tiling:
         parts.append(f"seen by detectors in tiles of {tiling.side} px that overlap by {tiling.shared} px or more")
     plain = preprocessing.fit == "squash" and stretch < STRETCH and preprocessing.crop != "auto" and not tiling
-    return "" if plain else f"images of {_common_size(places)} are {', '.join(parts)}"
+    return "" if plain else f"images of {_common_size(parsed)} are {', '.join(parts)}"
 
 
-def _stretch(place: Placement) -> float:
+def _stretch(placement: Placement) -> float:
     """Returns the factor by which one axis is stretched more than the other, >= 1."""
-    across, down = ((place.target[end] - place.target[end - 2]) / max(1, place.source[end] - place.source[end - 2])
-                    for end in (2, 3))  # fmt: skip
+    source, target = placement.source, placement.target
+    across, down = ((target[end] - target[end - 2]) / max(1, source[end] - source[end - 2]) for end in (2, 3))
     return max(across, down) / min(across, down)
 
 
@@ -55,7 +55,7 @@ def _area(box: tuple[int, int, int, int]) -> int:
     return (right - left) * (bottom - top)
 
 
-def _common_size(places: list[Placement]) -> str:
-    sizes = Counter(place.original for place in places)
+def _common_size(placements: list[Placement]) -> str:
+    sizes = Counter(placement.original for placement in placements)
     (width, height), _ = sizes.most_common(1)[0]
     return f"{width} x {height} px" + (f" and {len(sizes) - 1} other sizes" if len(sizes) > 1 else "")

@@ -119,7 +119,7 @@ def _misfit(mask: Path, image: Path, total: int, axis: int) -> str:
         return str(error).removeprefix(f"{mask}: ")
     if pages != total:
         return f"the mask has {count(pages, 'page')}, but {fitting}."
-    return nifti.tell_place(mask, image) if is_volume(mask) and is_volume(image) else ""
+    return nifti.describe_misalignment(mask, image) if is_volume(mask) and is_volume(image) else ""
 
 
 def _same_page(mask: Path, image: Path) -> Path:
@@ -181,16 +181,16 @@ def describe_stacks(paths: Iterable[Path]) -> str:
 def header_groups(paths: Sequence[Path]) -> dict[Path, str]:
     """Returns the patients of the files whose headers name one, i.e. of DICOM files."""
     named = [path for path in paths if path.suffix.lower() in DICOM or not is_image(path.name)]
-    pages = zip(named, in_parallel(partial(_look, axis=AXIAL), named, "Reading headers"), strict=True)
+    pages = zip(named, in_parallel(partial(_read_pages, axis=AXIAL), named, "Reading headers"), strict=True)
     return {path: found.group for path, found in pages if found.group}
 
 
 def find_pages(paths: Sequence[Path], axis: int = AXIAL) -> Mapping[Path, Pages]:
     """Returns the content of files, by their headers or, for volumes, voxels. Unreadable files count as one image."""
-    return dict(zip(paths, in_parallel(partial(_look, axis=axis), paths, "Reading headers"), strict=True))
+    return dict(zip(paths, in_parallel(partial(_read_pages, axis=axis), paths, "Reading headers"), strict=True))
 
 
-def _look(path: Path, axis: int) -> Pages:
+def _read_pages(path: Path, axis: int) -> Pages:
     file, page = split_page(path)
     try:
         require_regular(file)

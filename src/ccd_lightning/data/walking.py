@@ -53,15 +53,15 @@ def walk(folder: Path) -> Iterator[Path]:
 
     base = os.path.realpath(folder)
     seen = {base}
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         kept = []
         for name in sorted(folders):
-            inside = os.path.realpath(os.path.join(place, name))
+            inside = os.path.realpath(os.path.join(parent, name))
             if not (is_junk(name) or inside in seen or Path(base).is_relative_to(inside)):
                 seen.add(inside)
                 kept.append(name)
         folders[:] = kept
-        here = Path(place)
+        here = Path(parent)
         yield from (here / name for name in sorted(names) if not is_junk(name))
 
 
@@ -111,7 +111,7 @@ def count_unread(paths: Iterable[Path]) -> str:
     if not kinds:
         return ""
     names = ", ".join(f"{kind} ({number})" if len(kinds) > 1 else kind for kind, number in sorted(kinds.items()))
-    return f"{count(kinds.total(), 'file')} of a kind that is not read ({names})"
+    return f"{count(kinds.total(), 'file')} of types that are not read ({names})"
 
 
 def count(number: int, what: str) -> str:

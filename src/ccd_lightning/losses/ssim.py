@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ccd_lightning.grids import IMAGE, pooled, resample
 
-LEAST = 0.05  # below this mean similarity of a level, gradients are replaced
+MIN_MEAN = 0.05  # below this mean similarity of a level, gradients are replaced
 
 
 class Similarity(NamedTuple):
@@ -49,7 +49,7 @@ def similarity_pyramid(
     """
     side = min(first.shape[-2:])
     if window % 2 == 0 or side % 2 ** (levels - 1) or side // 2 ** (levels - 1) < window:
-        raise ValueError(f"Similarity at {levels} levels with a window of {window} px does not go with {side} px")
+        raise ValueError(f"Similarity at {levels} levels with a window of {window} px does not fit {side} px")
     maps = []
     for level in range(levels):
         if level:
@@ -86,8 +86,8 @@ def ms_ssim(pyramid: Sequence[Similarity], weights: Sequence[float], window: int
         means = torch.stack([mean_within(level, _halved(mask, power)) for power, level in enumerate(levels)])
     powers = torch.tensor(weights, dtype=means.dtype, device=means.device).view(-1, 1, 1)
     value = (means.relu() ** powers).prod(dim=0).detach()
-    small = LEAST * torch.exp(means.clamp(max=LEAST) / LEAST - 1)  # tangent to the identity at LEAST
-    passing = (torch.where(means > LEAST, means, small) ** powers).prod(dim=0)
+    small = MIN_MEAN * torch.exp(means.clamp(max=MIN_MEAN) / MIN_MEAN - 1)  # tangent to the identity at MIN_MEAN
+    passing = (torch.where(means > MIN_MEAN, means, small) ** powers).prod(dim=0)
     return (value + (passing - passing.detach())).mean(dim=1)
 
 

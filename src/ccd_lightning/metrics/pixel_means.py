@@ -17,10 +17,10 @@ AT_THRESHOLD = ("pixel/mean_dice", "pixel/mean_iou")
 AT_BEST = ("pixel/mean_dice_best", "pixel/mean_iou_best")
 MEAN_METRICS = ("pixel/mean_auroc", *AT_THRESHOLD, *AT_BEST)
 
-Counted = tuple[NDArray[np.int32], NDArray[np.integer] | Floats]  # bins in ascending order, and pixels per bin
+PixelCounts = tuple[NDArray[np.int32], NDArray[np.integer] | Floats]  # bins in ascending order, and pixels per bin
 
 
-def image_auroc(normal: Counted, abnormal: Counted) -> float:
+def image_auroc(normal: PixelCounts, abnormal: PixelCounts) -> float:
     """Returns the AUROC of one image's pixels, with pixels of a bin as ties; NaN if all are normal or all abnormal."""
     if not (len(normal[0]) and len(abnormal[0])):
         return float("nan")
@@ -61,7 +61,7 @@ def mean_over_images(drawn: Floats, values: Floats) -> Floats:
     return means
 
 
-def above_best(images: Sequence[tuple[Counted, Counted]], length: int) -> dict[str, Floats]:
+def above_best(images: Sequence[tuple[PixelCounts, PixelCounts]], length: int) -> dict[str, Floats]:
     """Counts the pixels of each image above the threshold with the highest mean over images, for each of AT_BEST.
 
     Args:
@@ -86,10 +86,10 @@ def above_best(images: Sequence[tuple[Counted, Counted]], length: int) -> dict[s
     return found
 
 
-def _joined(normal: Counted, abnormal: Counted) -> tuple[Integers, tuple[Floats, Floats]]:
+def _joined(normal: PixelCounts, abnormal: PixelCounts) -> tuple[Integers, tuple[Floats, Floats]]:
     """Returns the bins of both in ascending order, and the numbers of normal and abnormal pixels in each."""
-    bins, places = np.unique(np.concatenate([normal[0], abnormal[0]]), return_inverse=True)
-    parts = places[: len(normal[0])], places[len(normal[0]) :]
+    bins, inverse = np.unique(np.concatenate([normal[0], abnormal[0]]), return_inverse=True)
+    parts = inverse[: len(normal[0])], inverse[len(normal[0]) :]
     counts = [
         np.bincount(part, weights=count, minlength=len(bins)).astype(np.float64)
         for part, (_, count) in zip(parts, (normal, abnormal), strict=True)

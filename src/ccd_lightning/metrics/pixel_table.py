@@ -120,17 +120,17 @@ def read_pixels(run: Path) -> PixelTable:
     Raises:
         UserError: If the file is missing or damaged.
     """
-    file, again = run / PIXELS, f"Write it with: {how_to_test(run)}"
+    file, fix = run / PIXELS, f"Write it with: {how_to_test(run)}"
     if not file.is_file():
-        raise UserError(f"{file}: not there; an older version did not write it. {again}")
+        raise UserError(f"{file}: not found; older versions did not write it. {fix}")
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             unknown = {"aurocs": np.full(len(stored["paths"]), np.nan)}  # missing in files of earlier versions
             arrays = [(unknown | dict(stored))[name].astype(np.float64) for name in PixelTable._fields[1:]]
             table = PixelTable(stored["paths"].tolist(), *arrays)
     except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file}: cannot be read ({error}). {again}") from error
+        raise UserError(f"{file}: cannot be read ({error}). {fix}") from error
     shapes = {(len(table.paths), table.normal.shape[-1]), *(count.shape for count in table[1:4])}
     if len(shapes) > 1 or table.above.shape != (len(table.paths), 2) or len(table.aurocs) != len(table.paths):
-        raise UserError(f"{file}: cannot be read (its arrays do not go together). {again}")
+        raise UserError(f"{file}: cannot be read (its arrays do not match). {fix}")
     return table

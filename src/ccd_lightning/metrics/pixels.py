@@ -17,7 +17,7 @@ from ccd_lightning.metrics.pixel_means import (
     AT_BEST,
     AT_THRESHOLD,
     MEAN_METRICS,
-    Counted,
+    PixelCounts,
     above_best,
     image_auroc,
     mean_over_images,
@@ -47,8 +47,8 @@ class PixelRecord(NamedTuple):
 
     path: str
     shift: int
-    normal: Counted
-    abnormal: Counted
+    normal: PixelCounts
+    abnormal: PixelCounts
     regions: Floats
     above: tuple[int, int]
     auroc: float
@@ -90,7 +90,7 @@ def record_pixels(path: str, anomaly_map: Tensor, mask: Tensor, threshold: float
     )
 
 
-def _counted(bins: NDArray[np.int64], counts: NDArray[np.int64]) -> Counted:
+def _counted(bins: NDArray[np.int64], counts: NDArray[np.int64]) -> PixelCounts:
     return bins.astype(np.int32), counts.astype(np.int32)
 
 
@@ -184,7 +184,7 @@ def coarse(pixels: Sequence[PixelRecord], counts: Sequence[Floats]) -> PixelTabl
     return PixelTable([record.path for record in pixels], normal, abnormal, regions, _above(pixels), aurocs)
 
 
-def _parts(record: PixelRecord, shift: int) -> tuple[Counted, Counted, Counted]:
+def _parts(record: PixelRecord, shift: int) -> tuple[PixelCounts, PixelCounts, PixelCounts]:
     """Returns bins merged by `shift` more bits, with counts of normal and abnormal pixels, and region shares."""
     normal, abnormal = record.normal[0] >> shift, record.abnormal[0] >> shift
     return (normal, record.normal[1]), (abnormal, record.abnormal[1]), (abnormal, record.regions)

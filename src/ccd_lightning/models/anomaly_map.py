@@ -33,13 +33,13 @@ def to_image(distances: Tensor, grid: Grids, height: int, width: int, blur: floa
         Maps (B, H, W); 0 at the pixels that get no value.
     """
     sigma, size = blur * min(height, width) / REFERENCE, (height, width)
-    spread = interpolations(distances.shape[-2:], grid, IMAGE, size)
+    interpolation = interpolations(distances.shape[-2:], grid, IMAGE, size)
     blurred = blurring(height, sigma), blurring(width, sigma)
     if counted.positions is None or counted.pixels is None:  # either both are given or neither
-        return multiplied(distances, (_product(blurred[0], spread[0]), _product(blurred[1], spread[1])))
+        return multiplied(distances, (_product(blurred[0], interpolation[0]), _product(blurred[1], interpolation[1])))
     count = counted.positions.expand_as(distances)
     values = torch.stack([torch.where(count, distances, 0), count.to(distances.dtype)])
-    sums, weights = multiplied(values, spread)
+    sums, weights = multiplied(values, interpolation)
     known = weights > TINY
     kept = torch.stack([torch.where(known, sums / weights.clamp(min=TINY), 0), known.to(sums.dtype)])  # (2, B, H, W)
     sums, weights = multiplied(kept, blurred)
@@ -70,10 +70,10 @@ def blurring(length: int, sigma: float) -> Matrix | None:
         return None
     steps = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (steps / sigma) ** 2)
-    places = np.abs(np.arange(length)[:, None] + steps)
-    places = np.where(places >= length, 2 * (length - 1) - places, places)
+    indices = np.abs(np.arange(length)[:, None] + steps)
+    indices = np.where(indices >= length, 2 * (length - 1) - indices, indices)
     matrix = np.zeros((length, length))
-    np.add.at(matrix, (np.arange(length)[:, None], places), weights / weights.sum())
+    np.add.at(matrix, (np.arange(length)[:, None], indices), weights / weights.sum())
     return matrix
 
 

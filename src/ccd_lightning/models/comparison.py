@@ -11,7 +11,7 @@ from ccd_lightning.models.content import masked_mean
 from ccd_lightning.models.memory_bank import MemoryBank, nearest, search_terms
 from ccd_lightning.models.pooled import PositionMeans
 
-AT_ONCE = 2**24  # numbers per intermediate tensor, which limits memory ...
+CHUNK_SIZE = 2**24  # numbers per intermediate tensor, which limits memory ...
 USUAL_BATCH = 32  # ... for batches of this many images
 
 
@@ -83,9 +83,9 @@ class PatchComparison(Comparison):
 
     def known(self, height: int, width: int) -> Tensor | None:
         """Returns the positions with at least one feature within the window."""
-        if self.window is None or self.bank.filled is None or len(self.bank.features) != height * width:
+        if self.window is None or self.bank.padding is None or len(self.bank.features) != height * width:
             return None
-        found = ~self.bank.filled.all(dim=1)  # (P,)
+        found = ~self.bank.padding.all(dim=1)  # (P,)
         return found[neighbourhood(height, width, self.window)[0].to(found.device)].any(dim=1).view(height, width)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -103,8 +103,8 @@ class PatchComparison(Comparison):
         return maps, self._weights(queries, counted, groups, chosen)
 
     def _search_all(self, queries: Tensor, height: int) -> tuple[Tensor, Tensor, Tensor]:
-        bank, rows, filled = self._whole(), queries.view(height, -1, *queries.shape[1:]), self._all_filled()
-        found = [nearest(row.flatten(0, 1)[None], bank, 1, filled) for row in rows]  # row by row to limit memory
+        bank, rows, padding = self._whole(), queries.view(height, -1, *queries.shape[1:]), self._all_padding()
+        found = [nearest(row.flatten(0, 1)[None], bank, 1, padding) for row in rows]  # row by row to limit memory
         distances, chosen = (torch.cat(parts, dim=1).view(queries.shape[:2]) for parts in zip(*found, strict=True))
         return distances, chosen // self.bank.features.shape[1], chosen % self.bank.features.shape[1]
 
@@ -112,8 +112,8 @@ class PatchComparison(Comparison):
         """Returns the bank as one group, (1, G k, D)."""
         return self.bank.features.flatten(0, 1)[None]
 
-    def _all_filled(self) -> Tensor | None:
-        return None if self.bank.filled is None else self.bank.filled.flatten()[None]
+    def _all_padding(self) -> Tensor | None:
+        return None if self.bank.padding is None else self.bank.padding.flatten()[None]
 
     def _search_around(self, queries: Tensor, window: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         bank = self.bank.features
@@ -122,14 +122,14 @@ class PatchComparison(Comparison):
                 f"expected {bank.shape[2]} features at {len(bank)} positions, got {queries.shape[2]} at {len(queries)}"
             )
         around, inside = (part.to(queries.device) for part in neighbourhood(height, width, window))  # (P, n)
-        places, opposite = around.shape[1], torch.arange(around.shape[1] - 1, -1, -1, device=queries.device)
+        count, opposite = around.shape[1], torch.arange(around.shape[1] - 1, -1, -1, device=queries.device)
         least, chosen = self._search_groups(queries, around)
         # Position p is the neighbour of p + d in direction -d. Opposite directions have mirrored indices.
         least = least[around, opposite].masked_fill(~inside[:, :, None], torch.inf)  # (P, n, B)
         direction = least.argmin(dim=1)  # (P, B)
         groups = around.gather(1, direction)
         images = torch.arange(queries.shape[1], device=queries.device)
-        chosen = chosen[groups, places - 1 - direction, images]
+        chosen = chosen[groups, count - 1 - direction, images]
         return (queries - bank[groups, chosen]).norm(dim=2), groups, chosen
 
     def _search_groups(self, queries: Tensor, around: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,10 +144,10 @@ class PatchComparison(Comparison):
         Returns:
             Squared distances without the squared norms of the queries, and indices in the groups, both (P, n, B).
         """
-        bank, lengths = search_terms(self.bank.features, self.bank.filled)
-        at_once = max(1, AT_ONCE // (around.shape[1] * USUAL_BATCH * max(bank.shape[1:])))
+        bank, lengths = search_terms(self.bank.features, self.bank.padding)
+        groups_per_chunk = max(1, CHUNK_SIZE // (around.shape[1] * USUAL_BATCH * max(bank.shape[1:])))
         found = []
-        parts = (torch.split(part, at_once) for part in (around, bank, lengths))
+        parts = (torch.split(part, groups_per_chunk) for part in (around, bank, lengths))
         for near, group, squares in zip(*parts, strict=True):
             brought = queries[near].flatten(1, 2)  # (g, n B, D)
             products = torch.baddbmm(squares[:, None], brought, group.transpose(1, 2), alpha=-2)  # (g, n B, k)
@@ -174,18 +174,18 @@ class PatchComparison(Comparison):
         query = queries.gather(0, farthest[:, :, None].expand(-1, -1, queries.shape[2]))[0]  # (B, D)
         group, index = groups.gather(0, farthest)[0], chosen.gather(0, farthest)[0]  # (B,)
         match = bank[group, index]  # (B, D)
-        if self.bank.filled is not None:
+        if self.bank.padding is not None:
             match = match.nan_to_num(posinf=0.0)  # for an image in which no position counts
         if self.window is None:
-            whole, filled = self._whole(), self._all_filled()
-            support = whole[0][nearest(match[None], whole, self.reweight, filled)[1][0]]  # (B, b, D), itself first
+            whole, padding = self._whole(), self._all_padding()
+            support = whole[0][nearest(match[None], whole, self.reweight, padding)[1][0]]  # (B, b, D), itself first
         else:
             own = bank[group]  # (B, k, D)
-            filled = None if self.bank.filled is None else self.bank.filled[group]
-            indices = nearest(match[:, None], own, self.reweight, filled)[1][:, 0]  # (B, b)
+            padding = None if self.bank.padding is None else self.bank.padding[group]
+            indices = nearest(match[:, None], own, self.reweight, padding)[1][:, 0]  # (B, b)
             support = own.gather(1, indices[:, :, None].expand(-1, -1, own.shape[2]))
         lengths = (query[:, None] - support).norm(dim=2)
-        if self.bank.filled is not None:  # there may be fewer than b
+        if self.bank.padding is not None:  # there may be fewer than b
             lengths = torch.where(lengths.isinf(), -torch.inf, lengths)
         weights: Tensor = 1 - torch.softmax(lengths, dim=1)[:, 0]
         return weights
@@ -245,9 +245,11 @@ def neighbourhood(height: int, width: int, window: int) -> tuple[Tensor, Tensor]
     """
     window = min(window, max(height, width) - 1)  # this already covers the grid
     steps = torch.arange(-window, window + 1)
-    places = [torch.arange(length)[:, None] + steps for length in (height, width)]  # (h, s), (w, s)
-    inside = [(place >= 0) & (place < length) for place, length in zip(places, (height, width), strict=True)]
-    rows, columns = (place.clamp(0, length - 1) for place, length in zip(places, (height, width), strict=True))
+    positions = [torch.arange(length)[:, None] + steps for length in (height, width)]  # (h, s), (w, s)
+    inside = [
+        (position >= 0) & (position < length) for position, length in zip(positions, (height, width), strict=True)
+    ]
+    rows, columns = (position.clamp(0, length - 1) for position, length in zip(positions, (height, width), strict=True))
     indices = rows[:, None, :, None] * width + columns[None, :, None, :]
     there = inside[0][:, None, :, None] & inside[1][None, :, None, :]
     return indices.reshape(height * width, -1), there.reshape(height * width, -1)

@@ -45,7 +45,7 @@ def counted(
     """
     if content is None and known is None:
         return ALL
-    positions = None if content is None else within(content, grid, size, image)
+    positions = None if content is None else content_mask(content, grid, size, image)
     pixels = None if content is None else pixels_within(content, image)
     if known is None:
         return Counted(positions, pixels)
@@ -53,7 +53,7 @@ def counted(
     return Counted(both(positions, known[None]), both(pixels, nearby))
 
 
-def within(content: Tensor, grid: Grids, size: Sequence[int], image: Sequence[int]) -> Tensor:
+def content_mask(content: Tensor, grid: Grids, size: Sequence[int], image: Sequence[int]) -> Tensor:
     """Returns which units of a feature map are content: those with centres inside the box.
 
     If a non-empty box contains no centre along an axis, the unit nearest to the middle of the box is content. So thin
@@ -77,7 +77,7 @@ def within(content: Tensor, grid: Grids, size: Sequence[int], image: Sequence[in
 
 def pixels_within(content: Tensor, size: Sequence[int]) -> Tensor:
     """Returns which pixels of images of size (H, W) are content, (B, H, W) bool."""
-    return within(content, IMAGE, size, size)
+    return content_mask(content, IMAGE, size, size)
 
 
 def whole(count: int, size: Sequence[int], device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ CENTRES = 4096  # chosen features that they are compared with at a time
 
 
 @torch.no_grad()
-def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED, filled: Tensor | None = None) -> Tensor:
+def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED, padding: Tensor | None = None) -> Tensor:
     """Selects a coreset with the k-center greedy algorithm.
 
     The first feature is the one farthest from the mean. Each next feature is the one farthest from all chosen ones. If
@@ -24,30 +24,30 @@ def greedy_coreset(features: Tensor, count: int, dimensions: int = PROJECTED, fi
         features: Features of G groups, (G, N, D). Each group is processed independently.
         count: Number k of features to choose from each group, at most N.
         dimensions: Number of dimensions of the projection.
-        filled: Padding rows that are not features, (G, N) bool. They are chosen only after all others. None if there
+        padding: Padding rows that are not features, (G, N) bool. They are chosen only after all others. None if there
             are none.
 
     Returns:
         Indices (G, k) in the order of selection.
     """
-    if filled is not None:
-        features = torch.where(filled[:, :, None], 0, features)
+    if padding is not None:
+        features = torch.where(padding[:, :, None], 0, features)
     if features.shape[2] > dimensions:
         generator = Generator().manual_seed(0)
         projection = torch.randn(features.shape[2], dimensions, generator=generator) / dimensions**0.5
         features = features @ projection.to(features)
     centre = features.mean(dim=1, keepdim=True)
-    if filled is not None:
-        centre = centre * (features.shape[1] / (~filled).sum(dim=1).clamp(min=1))[:, None, None]
+    if padding is not None:
+        centre = centre * (features.shape[1] / (~padding).sum(dim=1).clamp(min=1))[:, None, None]
     start = (features - centre).square().sum(dim=2)
-    open_ = torch.full_like(start, torch.inf)
-    if filled is not None:
-        start, open_ = torch.where(filled, -1, start), torch.where(filled, LAST, open_)
+    nearest = torch.full_like(start, torch.inf)
+    if padding is not None:
+        start, nearest = torch.where(padding, -1, start), torch.where(padding, LAST, nearest)
     first = start.argmax(dim=1)
     if features.shape[1] > PAIRED:
-        return torch.stack([_by_blocks(*group, count) for group in zip(features, open_, first, strict=True)])
-    at_once = max(1, PAIRS // features.shape[1] ** 2)
-    groups, bounds, firsts = (torch.split(part, at_once) for part in (features, open_, first))
+        return torch.stack([_by_blocks(*group, count) for group in zip(features, nearest, first, strict=True)])
+    groups_per_chunk = max(1, PAIRS // features.shape[1] ** 2)
+    groups, bounds, firsts = (torch.split(part, groups_per_chunk) for part in (features, nearest, first))
     return torch.cat([_by_pairs(*part, count) for part in zip(groups, bounds, firsts, strict=True)])
 
 

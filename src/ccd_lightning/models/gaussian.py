@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ccd_lightning.models.fitted import FittedModule
 
-AT_ONCE = 256  # matrices that are factorised at a time, which limits memory
+MATRICES_PER_CHUNK = 256  # matrices that are factorised at a time, which limits memory
 
 
-class Sums(NamedTuple):
-    """Sums over the features x of each of P positions, all float64.
+class Moments(NamedTuple):
+    """Sums over the features x of each of P positions, which define their moments; all float64.
 
     Attributes:
         number: Number n of features, (P,). An image counts at the positions that are its content.
@@ -71,7 +71,7 @@ class PatchGaussian(FittedModule):
         # Scoring needs only these two.
         self.register_buffer("mean", torch.empty(0, 0, dtype=dtype))  # (P, D)
         self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=dtype))  # (P, D, D)
-        self._sums: Sums | None = None
+        self._moments: Moments | None = None
         self._complete = True
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -103,8 +103,8 @@ class PatchGaussian(FittedModule):
             mask: Positions that count, (B, P) or (B, H, W) bool; None for all.
         """
         exact = "cpu" if embeddings.device.type == "mps" else embeddings.device  # MPS has no float64
-        places, images, channels = embeddings[0, 0].numel(), embeddings.shape[0], embeddings.shape[1]
-        rows = torch.empty(places, images + 1, channels, dtype=torch.float64, device=exact)
+        positions, images, channels = embeddings[0, 0].numel(), embeddings.shape[0], embeddings.shape[1]
+        rows = torch.empty(positions, images + 1, channels, dtype=torch.float64, device=exact)
         batch = rows[:, :images].copy_(by_position(embeddings))  # (P, B, D); the last row is for the shift of means
         counts = None if mask is None else mask.flatten(1).T.to(exact)[:, :, None]  # (P, B, 1)
         if counts is None:
@@ -125,12 +125,12 @@ class PatchGaussian(FittedModule):
 
         self._add(number, mean, rows, about)
 
-    def _merge(self, new: Sums) -> None:
-        if self._sums is None:
-            self._sums = Sums(*(part.clone() for part in new))
+    def _merge(self, new: Moments) -> None:
+        if self._moments is None:
+            self._moments = Moments(*(part.clone() for part in new))
             return
         self._add(new.number, new.mean, torch.empty_like(new.mean)[:, None], new.about)
-        self._sums.scatter.add_(new.scatter)  # only now, because `_add` computes moments from the old scatter
+        self._moments.scatter.add_(new.scatter)  # only now, because `_add` computes moments from the old scatter
 
     def _add(
         self, number: Tensor, mean: Tensor, rows: Tensor, about: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -144,7 +144,7 @@ class PatchGaussian(FittedModule):
                 term for the shift of the mean.
             about: Function from other means to the sums `third` and `fourth` of these images about them.
         """
-        old = self._sums or _nothing(mean)
+        old = self._moments or _nothing(mean)
         total = (old.number + number).clamp(min=1)
         delta = mean - old.mean
         merged = old.mean + delta * (number / total)[:, None]
@@ -153,34 +153,34 @@ class PatchGaussian(FittedModule):
             third, fourth = (one + other for one, other in zip(old.about(merged), about(merged), strict=True))
         rows[:, -1] = delta * (old.number * number / total).sqrt()[:, None]
         scatter = old.scatter.baddbmm_(rows.transpose(1, 2), rows)  # in place, because it is large
-        self._sums = Sums(old.number + number, merged, scatter, third, fourth)
+        self._moments = Moments(old.number + number, merged, scatter, third, fourth)
 
     @property
     def is_collecting(self) -> bool:
         """Whether embeddings were added since the last fit."""
-        return self._sums is not None
+        return self._moments is not None
 
     @property
-    def sums(self) -> Sums:
+    def moments(self) -> Moments:
         """Sums since the last fit.
 
         Raises:
             ValueError: If no embeddings were added.
         """
-        if self._sums is None:
+        if self._moments is None:
             raise ValueError("No embeddings were seen")
-        return self._sums
+        return self._moments
 
     def clear(self) -> None:
         """Discards the sums since the last fit."""
-        self._sums = None
+        self._moments = None
 
     @torch.no_grad()
-    def merge_ranks(self, ranks: Iterable[Sums]) -> None:
+    def merge_ranks(self, ranks: Iterable[Moments]) -> None:
         """Replaces this rank's sums with the merged sums of all ranks."""
-        self._sums = None
-        for sums in ranks:
-            self._merge(sums)
+        self._moments = None
+        for moments in ranks:
+            self._merge(moments)
 
     @torch.no_grad()
     def fit(self) -> None:
@@ -191,23 +191,23 @@ class PatchGaussian(FittedModule):
         Raises:
             ValueError: If no position is content of at least two images.
         """
-        sums = self.sums
-        found = sums.number >= 2
+        moments = self.moments
+        found = moments.number >= 2
         if not found.any():
-            raise ValueError(f"A covariance needs at least 2 images, got {sums.number.max():.0f}")
+            raise ValueError(f"A covariance needs at least 2 images, got {moments.number.max():.0f}")
         self._complete = bool(found.all())
-        self.whitening = torch.empty(sums.scatter.shape, dtype=self.mean.dtype, device=self.mean.device)
-        self.mean = sums.mean.to(self.mean)
-        for first in range(0, len(found), AT_ONCE):
-            some = slice(first, first + AT_ONCE)
-            self.whitening[some] = self._inverse_factors(Sums(*(part[some] for part in sums)))
-        self._sums = None
+        self.whitening = torch.empty(moments.scatter.shape, dtype=self.mean.dtype, device=self.mean.device)
+        self.mean = moments.mean.to(self.mean)
+        for first in range(0, len(found), MATRICES_PER_CHUNK):
+            some = slice(first, first + MATRICES_PER_CHUNK)
+            self.whitening[some] = self._inverse_factors(Moments(*(part[some] for part in moments)))
+        self._moments = None
 
-    def _inverse_factors(self, sums: Sums) -> Tensor:
+    def _inverse_factors(self, moments: Moments) -> Tensor:
         """Returns L^-1 of some positions, (P, D, D) float64; 0 for positions without a Gaussian."""
-        unknown = sums.number < 2
-        number = (sums.number - 1).clamp(min=1)[:, None, None]
-        covariance = shrunk_covariance(sums) if self.shrinkage else sums.scatter / number
+        unknown = moments.number < 2
+        number = (moments.number - 1).clamp(min=1)[:, None, None]
+        covariance = shrunk_covariance(moments) if self.shrinkage else moments.scatter / number
         if not self._complete:
             covariance[unknown] = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
         covariance.diagonal(dim1=1, dim2=2).add_(self.ridge)
@@ -247,11 +247,13 @@ class PatchGaussian(FittedModule):
         return distance.T.reshape(embeddings.shape[0], *embeddings.shape[2:])
 
 
-def _nothing(mean: Tensor) -> Sums:
+def _nothing(mean: Tensor) -> Moments:
     """Returns the sums of zero images, with the shape and dtype of means (P, D)."""
-    places, channels = mean.shape
-    scatter = mean.new_zeros(places, channels, channels)
-    return Sums(mean.new_zeros(places), torch.zeros_like(mean), scatter, torch.zeros_like(mean), mean.new_zeros(places))
+    positions, channels = mean.shape
+    scatter = mean.new_zeros(positions, channels, channels)
+    return Moments(
+        mean.new_zeros(positions), torch.zeros_like(mean), scatter, torch.zeros_like(mean), mean.new_zeros(positions)
+    )
 
 
 def _unpacked(packed: Tensor) -> Tensor:
@@ -274,23 +276,23 @@ def by_position(embeddings: Tensor) -> Tensor:
     return embeddings.flatten(2).permute(2, 0, 1)
 
 
-def shrunk_covariance(sums: Sums) -> Tensor:
+def shrunk_covariance(moments: Moments) -> Tensor:
     """Returns covariances with Ledoit-Wolf shrinkage (J. Multivariate Analysis, 2004, section 3.3).
 
     They are (1 - a) S / n + a m I, with the shrinkage a and the mean variance m of the channels.
 
     Args:
-        sums: Sums of n images, with all moments. For n < 2 the result is meaningless.
+        moments: Moments of n images, with all moments. For n < 2 the result is meaningless.
 
     Returns:
         Covariances (P, D, D).
     """
-    channels, number = sums.mean.shape[1], sums.number.clamp(min=1)
-    covariance = sums.scatter / number[:, None, None]
+    channels, number = moments.mean.shape[1], moments.number.clamp(min=1)
+    covariance = moments.scatter / number[:, None, None]
     variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)  # (P,)
     squares = covariance.square().sum(dim=(1, 2))
     distance = squares - channels * variance.square()  # from m I; this and the error are D times those of the paper
-    error = (sums.fourth / number - squares) / number
+    error = (moments.fourth / number - squares) / number
     share = (error.clamp(min=0).minimum(distance) / distance.clamp(min=torch.finfo(distance.dtype).tiny))[:, None]
     covariance.mul_(1 - share[:, :, None]).diagonal(dim1=1, dim2=2).add_(share * variance[:, None])
     return covariance

@@ -42,15 +42,15 @@ class MemoryBank(FittedModule):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._complete = not bool(self._filled(self.features).any())
+        self._complete = not bool(self._padding(self.features).any())
 
     @property
-    def filled(self) -> Tensor | None:
+    def padding(self) -> Tensor | None:
         """Rows that only pad their group, (G, k) bool; None if there are none."""
-        return None if self._complete else self._filled(self.features)
+        return None if self._complete else self._padding(self.features)
 
     @staticmethod
-    def _filled(features: Tensor) -> Tensor:
+    def _padding(features: Tensor) -> Tensor:
         return features[:, :, :1].isposinf().any(dim=2)
 
     @property
@@ -85,13 +85,13 @@ class MemoryBank(FittedModule):
         if not self._collected:
             raise ValueError("No features were added")
         features = torch.cat(self._collected, dim=1)
-        filled = self._filled(features)
-        if filled.any():
-            features, filled = _compact(features, filled)
+        padding = self._padding(features)
+        if padding.any():
+            features, padding = _compact(features, padding)
         capacity = self.capacity(len(features))
         if capacity is None or features.shape[1] <= capacity:
             return features
-        chosen = greedy_coreset(features, capacity, filled=filled if filled.any() else None)
+        chosen = greedy_coreset(features, capacity, padding=padding if padding.any() else None)
         return _rows(features, chosen)
 
     def replace(self, features: Tensor) -> None:
@@ -102,7 +102,7 @@ class MemoryBank(FittedModule):
     def fit(self) -> None:
         """Builds the bank from the added features, and releases them."""
         self.features = self.collected().to(self.features).contiguous()
-        self._complete = not bool(self._filled(self.features).any())
+        self._complete = not bool(self._padding(self.features).any())
         self._collected = []
 
 
@@ -111,28 +111,28 @@ def _rows(features: Tensor, indices: Tensor) -> Tensor:
     return features.gather(1, indices[:, :, None].expand(-1, -1, features.shape[2]))
 
 
-def _compact(features: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+def _compact(features: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
     """Moves the padding rows to the end, and drops those that no group needs."""
-    most = int((~filled).sum(dim=1).max())
-    order = filled.to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-    return _rows(features, order), filled.gather(1, order)
+    most = int((~padding).sum(dim=1).max())
+    order = padding.to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    return _rows(features, order), padding.gather(1, order)
 
 
-def nearest(queries: Tensor, bank: Tensor, count: int = 1, filled: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, bank: Tensor, count: int = 1, padding: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Finds the nearest features of a bank, group by group.
 
     Args:
         queries: Query features, (G, B, D).
         bank: Features of the bank, (G, k, D), k > 0.
         count: Number n of nearest features, reduced to k if it is larger.
-        filled: Padding rows of the bank, (G, k) bool; None if there are none.
+        padding: Padding rows of the bank, (G, k) bool; None if there are none.
 
     Returns:
         Euclidean distances in ascending order, and indices in the bank; both (G, B, n). If a group has fewer than n
         features, the remaining distances are infinite.
     """
     count = min(count, bank.shape[1])
-    finite, squares = search_terms(bank, filled)
+    finite, squares = search_terms(bank, padding)
     products = torch.baddbmm(squares[:, None], queries, finite.transpose(1, 2), alpha=-2)  # (G, B, k)
     indices = products.topk(count, dim=2, largest=False).indices if count > 1 else products.argmin(dim=2, keepdim=True)
     # Recomputed from differences, because the expanded squares lose half of the digits near 0.
@@ -141,9 +141,9 @@ def nearest(queries: Tensor, bank: Tensor, count: int = 1, filled: Tensor | None
     return distances, indices
 
 
-def search_terms(bank: Tensor, filled: Tensor | None) -> tuple[Tensor, Tensor]:
+def search_terms(bank: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor]:
     """Returns finite features (G, k, D), and their squared norms (G, k), which are infinite for padding rows."""
-    if filled is None:
+    if padding is None:
         return bank, bank.square().sum(dim=2)
-    finite = torch.where(filled[:, :, None], 0, bank)
-    return finite, torch.where(filled, torch.inf, finite.square().sum(dim=2))
+    finite = torch.where(padding[:, :, None], 0, bank)
+    return finite, torch.where(padding, torch.inf, finite.square().sum(dim=2))

@@ -43,7 +43,7 @@ def create_network(name: str) -> nn.Module:
         )
     network = _with_free_size(name)
     if not hasattr(network, "forward_intermediates") or not getattr(network, "feature_info", None):
-        raise UserError(f"model.encoder.name is {name!r}, of which timm gives no feature maps. Choose another network.")
+        raise UserError(f"model.encoder.name is {name!r}, which has no feature maps in timm. Choose another network.")
     return network
 
 

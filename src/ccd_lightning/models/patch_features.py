@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from ccd_lightning.errors import UserError
 from ccd_lightning.grids import Grid, are_channels_last, resample
-from ccd_lightning.models.content import Counted, counted, within
+from ccd_lightning.models.content import Counted, content_mask, counted
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.ranges import at_least, refuse
 
-Grids = tuple[Grid, Grid]
+GridPair = tuple[Grid, Grid]
 
 
 @dataclass
@@ -78,7 +78,7 @@ class PatchFeatures:
         cell = min(height, width) / self.config.positions
         return round(height / cell), round(width / cell)
 
-    def within(self, content: Tensor | None, size: Sequence[int]) -> Tensor | None:
+    def content_mask(self, content: Tensor | None, size: Sequence[int]) -> Tensor | None:
         """Returns which positions are content.
 
         Args:
@@ -91,7 +91,7 @@ class PatchFeatures:
         if content is None:
             return None
         height, width = size
-        return within(content, self.grid(height, width), self.positions(height, width), size)
+        return content_mask(content, self.grid(height, width), self.positions(height, width), size)
 
     def counted(self, content: Tensor | None, known: Tensor | None, size: Sequence[int]) -> Counted:
         """Returns which positions and pixels count in scores and maps.
@@ -110,7 +110,7 @@ class PatchFeatures:
         """Returns the options as plain values, for a checkpoint."""
         return asdict(self.config)
 
-    def grid(self, height: int, width: int) -> Grids:
+    def grid(self, height: int, width: int) -> GridPair:
         """Returns the grids (rows, columns) of the positions in images of a given size in pixels."""
         if self.config.positions == 0:
             return self._encoder.grids((height, width), self.layers)[0]
@@ -191,7 +191,7 @@ def _checked_layers(layers: Any, encoder: Encoder) -> tuple[int, ...]:
     count = len(encoder.channels)
     if not layers or list(layers) != sorted({*layers} & {*range(count)}):
         raise UserError(
-            f"model.features.layers is {list(layers)}, but must be some of 0 to {count - 1}, rising: the levels of"
-            f" {encoder.name}, which ccd encoders {encoder.name} lists."
+            f"model.features.layers is {list(layers)}, but must be some of 0 to {count - 1}, in ascending order: the"
+            f" levels of {encoder.name}, which ccd encoders {encoder.name} lists."
         )
     return tuple(layers)

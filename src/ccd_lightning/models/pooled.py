@@ -11,7 +11,7 @@ from torch import Tensor
 from ccd_lightning.models.fitted import FittedModule
 
 
-class Sums(NamedTuple):
+class PositionSums(NamedTuple):
     """Sums over the features of normal images at each position.
 
     Attributes:
@@ -44,7 +44,7 @@ class PositionMeans(FittedModule):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("means", torch.empty(0, 0, 0))
-        self._sums: Sums | None = None
+        self._sums: PositionSums | None = None
         self._complete = True
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
@@ -60,7 +60,7 @@ class PositionMeans(FittedModule):
         return None if self._complete else self._found()
 
     @property
-    def sums(self) -> Sums:
+    def sums(self) -> PositionSums:
         """Sums since the last fit.
 
         Raises:
@@ -77,17 +77,17 @@ class PositionMeans(FittedModule):
         count = features.new_full(features.shape[2:], len(features), dtype=torch.int64)
         if mask is not None:
             features, count = torch.where(mask[:, None], features, 0), mask.sum(dim=0)
-        self._add(Sums(count, features.sum(dim=0, dtype=exact)))
+        self._add(PositionSums(count, features.sum(dim=0, dtype=exact)))
 
-    def _add(self, new: Sums) -> None:
+    def _add(self, new: PositionSums) -> None:
         old = self._sums
-        self._sums = new if old is None else Sums(old.number + new.number, old.total + new.total)
+        self._sums = new if old is None else PositionSums(old.number + new.number, old.total + new.total)
 
-    def merge_ranks(self, ranks: Iterable[Sums]) -> None:
+    def merge_ranks(self, ranks: Iterable[PositionSums]) -> None:
         """Replaces this rank's sums with the sums of all ranks."""
         device, self._sums = self.sums.total.device, None
         for sums in ranks:
-            self._add(Sums(*(part.to(device) for part in sums)))
+            self._add(PositionSums(*(part.to(device) for part in sums)))
 
     @torch.no_grad()
     def fit(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc
 
-from ccd_lightning.models.gaussian import PatchGaussian, Sums
+from ccd_lightning.models.gaussian import Moments, PatchGaussian
 
 
 class FeatureProbe:
@@ -30,7 +30,7 @@ class FeatureProbe:
         """Adds the features (N, D) of normal images; memory does not grow with their number."""
         self._gaussian.update(self._scale(features))
 
-    def fit(self, gather: Callable[[Sums | None], list[Sums | None]] = lambda sums: [sums]) -> bool:
+    def fit(self, gather: Callable[[Moments | None], list[Moments | None]] = lambda sums: [sums]) -> bool:
         """Fits the Gaussian to all features since the last fit.
 
         Args:
@@ -39,9 +39,9 @@ class FeatureProbe:
         Returns:
             Whether all features were finite; if not, the Gaussian does not change.
         """
-        own = Sums(*(part.cpu() for part in self._gaussian.sums)) if self._gaussian.is_collecting else None
+        own = Moments(*(part.cpu() for part in self._gaussian.moments)) if self._gaussian.is_collecting else None
         self._gaussian.merge_ranks(sums for sums in gather(own) if sums)
-        if not self._gaussian.sums.mean.isfinite().all():
+        if not self._gaussian.moments.mean.isfinite().all():
             self._gaussian.clear()
             return False
         self._gaussian.fit()

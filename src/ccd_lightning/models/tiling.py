@@ -20,7 +20,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.models.anomaly_map import image_scores
 from ccd_lightning.models.content import unless_whole
 
-AT_ONCE = 1 << 20  # pixels that are scored at a time: 16 tiles of 256 px
+CHUNK_PIXELS = 1 << 20  # pixels that are scored at a time: 16 tiles of 256 px
 
 Score = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
@@ -55,11 +55,11 @@ class Axis:
     def weights(self) -> npt.NDArray[np.float32]:
         """Returns the weight of each tile at its pixels, (n, side); the weights of all tiles sum to 1 at each pixel."""
         pixels = np.arange(self.side)
-        rising = np.minimum(pixels + 1, self.side - pixels)  # 1 at both ends
+        ramp = np.minimum(pixels + 1, self.side - pixels)  # 1 at both ends
         total = np.zeros(self.length)
         for start in self.starts:
-            total[start : start + self.side] += rising
-        return np.stack([rising / total[start : start + self.side] for start in self.starts]).astype(np.float32)
+            total[start : start + self.side] += ramp
+        return np.stack([ramp / total[start : start + self.side] for start in self.starts]).astype(np.float32)
 
     def indices(self) -> npt.NDArray[np.int64]:
         """Returns the pixels of all tiles, tile by tile, (n side,)."""
@@ -67,7 +67,7 @@ class Axis:
         return pixels
 
     def gathering(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Returns for each pixel its places in `indices`, and their weights.
+        """Returns for each pixel its positions in `indices`, and their weights.
 
         Both are (m, length), where m is the maximum number of tiles that cover a pixel. Unused entries have weight 0.
         """
@@ -75,10 +75,10 @@ class Axis:
         order = np.argsort(pixels, kind="stable")
         counts = np.bincount(pixels, minlength=self.length)
         rank = np.arange(len(pixels)) - np.repeat(np.cumsum(counts) - counts, counts)  # among the pixel's tiles
-        places = np.zeros((counts.max(), self.length), np.int64)
+        positions = np.zeros((counts.max(), self.length), np.int64)
         weights = np.zeros((counts.max(), self.length), np.float32)
-        places[rank, pixels[order]], weights[rank, pixels[order]] = order, flat[order]
-        return places, weights
+        positions[rank, pixels[order]], weights[rank, pixels[order]] = order, flat[order]
+        return positions, weights
 
 
 class Tiling:
@@ -117,12 +117,12 @@ class Tiling:
             wanted = [(image, tile) for image in range(len(images)) for tile in range(len(self.corners))]
         else:
             wanted = [(image, tile) for image, tile in _hold(boxes).nonzero().tolist()]
-        step = max(1, AT_ONCE // self.side**2)
+        step = max(1, CHUNK_PIXELS // self.side**2)
         for start in range(0, len(wanted), step):
             some = wanted[start : start + step]
-            places = [(image, *self.corners[tile]) for image, tile in some]
+            corners = [(image, *self.corners[tile]) for image, tile in some]
             cut = [
-                images[image, :, row : row + self.side, column : column + self.side] for image, row, column in places
+                images[image, :, row : row + self.side, column : column + self.side] for image, row, column in corners
             ]
             own = None if boxes is None else torch.stack([boxes[image, tile] for image, tile in some])
             yield some, torch.stack(cut), unless_whole(own, (self.side, self.side))
@@ -146,8 +146,8 @@ class Tiling:
         maps = images.new_zeros(len(images), *self.size)
         found = images.new_zeros(len(images), len(self.corners))
         scored = torch.zeros_like(found, dtype=torch.bool)
-        for places, tiles, boxes in self.tiles(images, content):
-            for (image, tile), own, surface in zip(places, *score(tiles, boxes), strict=True):
+        for chunk, tiles, boxes in self.tiles(images, content):
+            for (image, tile), own, surface in zip(chunk, *score(tiles, boxes), strict=True):
                 (row, column), (i, j) = self.corners[tile], divmod(tile, len(self.columns.starts))
                 weighted = surface * down[i][:, None] * across[j]
                 maps[image, row : row + self.side, column : column + self.side] += weighted
@@ -190,9 +190,9 @@ def _gathered(maps: Tensor, dimension: int, axis: Axis) -> Tensor:
     shape = [1] * maps.ndim
     shape[dimension] = axis.length
     joined: Tensor | None = None
-    places_of, weights_of = (torch.from_numpy(part).to(maps.device) for part in axis.gathering())
-    for places, weights in zip(places_of, weights_of, strict=True):
-        part = maps.index_select(dimension, places) * weights.view(shape)
+    indices_of, weights_of = (torch.from_numpy(part).to(maps.device) for part in axis.gathering())
+    for indices, weights in zip(indices_of, weights_of, strict=True):
+        part = maps.index_select(dimension, indices) * weights.view(shape)
         joined = part if joined is None else joined + part
     assert joined is not None
     return joined

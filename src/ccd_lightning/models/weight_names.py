@@ -90,14 +90,14 @@ def _numbered(name: str) -> str:
 def _from_efficientnet_pytorch(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """Translates names of the package efficientnet_pytorch, which numbers blocks across all stages."""
     stages: Any = network.blocks
-    places = [(stage, block) for stage, blocks in enumerate(stages) for block in range(len(blocks))]
+    blocks_in_order = [(stage, block) for stage, blocks in enumerate(stages) for block in range(len(blocks))]
     renamed = {}
     for name, value in _renamed(state, _EFFICIENTNET).items():
         if found := re.match(r"(.*?)_blocks\.(\d+)\.(\w+)\.(.*)", name):
             prefix, number, layer, rest = found.groups()
-            if int(number) >= len(places):
+            if int(number) >= len(blocks_in_order):
                 continue
-            stage, block = places[int(number)]
+            stage, block = blocks_in_order[int(number)]
             names = _EXPANDING if hasattr(stages[stage][block], "conv_pwl") else _SEPARABLE
             name = f"{prefix}blocks.{stage}.{block}.{names.get(layer, layer)}.{rest}"
         renamed[name] = value

@@ -154,7 +154,7 @@ class OneClassDetector(LightningModule, ABC):
         tiling = Tiling((images.shape[-2], images.shape[-1]), tiles.side, tiles.shared, tiles.top)
         return tiling.score(lambda cut, own: self.score_whole(cut, own, None), images, content)
 
-    def shown(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def fit_inputs(self, batch: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yields what the detector is fitted to: the images of a batch or their tiles, a few at a time, and content."""
         images, content = batch["image"], unless_whole(batch.get("content"), batch["image"].shape[-2:])
         if not (tiles := self.tiles):
@@ -181,7 +181,7 @@ class OneClassDetector(LightningModule, ABC):
             UserError: If a file cannot be decoded, or the detector was not loaded from a run with a known image size.
         """
         if self.preprocessing is None:
-            raise UserError("This detector knows no size of images; open one of a run with ccd_lightning.load.")
+            raise UserError("This detector has no image size. Load one from a run with ccd_lightning.load.")
         return read_batch(files, self.preprocessing, self.device)
 
     def read(self, *files: str | Path) -> Tensor:
@@ -193,7 +193,7 @@ class OneClassDetector(LightningModule, ABC):
         """
         if self.preprocessing and self.preprocessing.fit == "letterbox":
             raise UserError(
-                "This detector's images are letterboxed, and it has to know their margins: call"
+                "This detector was fitted to letterboxed images, and needs to know their margins: call"
                 " detector.score_files(...), or detector(*detector.read_placed(...))."
             )
         return self.read_placed(*files).pixels

@@ -63,8 +63,8 @@ class Ensemble(StatisticsDetector):
                 continue
             if own.shape != preprocessing.shape:
                 raise UserError(
-                    f"{name}: this detector is of images of {own.size_in_words} px, but data.size is"
-                    f" {preprocessing.size_in_words}. The members of an ensemble have to see the same images."
+                    f"{name}: this detector was fitted at {own.size_in_words} px, but data.size is"
+                    f" {preprocessing.size_in_words}. All members of an ensemble must use the same images."
                 )
             _refuse_other(name, own, replace(preprocessing, window=own.window))  # may not be measured yet
 
@@ -100,8 +100,8 @@ class Ensemble(StatisticsDetector):
             self.divisions.append(Division.from_state(checkpoint.get(DIVISION_KEY)))
         if len({member.preprocessing for member in self._members}) > 1:
             raise UserError(
-                f"{', '.join(self.detectors)}: these detectors were fitted to images of another data.size, data.crop,"
-                " data.fit, data.tiles or data.window each. Fit them with the same ones."
+                f"{', '.join(self.detectors)}: these detectors were fitted with different values of data.size,"
+                " data.crop, data.fit, data.tiles or data.window. Fit them with the same values."
             )
 
     def score(self, images: Tensor, content: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -155,6 +155,6 @@ def _refuse_other(name: str, own: Preprocessing, preprocessing: Preprocessing) -
     """Raises a `UserError` if the preprocessing differs from that of a member."""
     for option, (fitted, given) in own.differences(preprocessing).items():
         raise UserError(
-            f"{name}: this detector was fitted with {option} {fitted}, but here it is {given}. The members of an"
-            " ensemble have to see the same images: give theirs."
+            f"{name}: this detector was fitted with {option} {fitted}, but here it is {given}. All members"
+            " of an ensemble must use the same images: give the value of the fit."
         )

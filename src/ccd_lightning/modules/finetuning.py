@@ -113,9 +113,9 @@ class StartingPoint:
         kept = checkpoint.get(START_KEY)
         if not isinstance(kept, Mapping) or kept.keys() != self._values.keys():
             raise UserError(
-                "The run was begun with another model.encoder.l2_sp or model.encoder.freeze, so its checkpoint does not"
-                " hold the weights that this encoder started from. Resume with the settings of the run, or start a new"
-                " one."
+                "The run was started with another model.encoder.l2_sp or model.encoder.freeze, so its checkpoint does"
+                " not hold the weights that this encoder started from. Resume with the settings of the run, or start a"
+                " new one."
             )
         self._values = {name: torch.as_tensor(value) for name, value in kept.items()}
 

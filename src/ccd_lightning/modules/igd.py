@@ -185,7 +185,7 @@ class IGD(OneClassDetector):
                     yield encoder.features(some)
 
         fine_tuned = self.training_settings.fine_tune
-        if warning := descriptor.estimate(features, partial(self._reduce, how="sum"), again=fine_tuned):
+        if warning := descriptor.estimate(features, partial(self._reduce, how="sum"), features_changed=fine_tuned):
             rank_zero_warn(warning)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

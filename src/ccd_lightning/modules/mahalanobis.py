@@ -9,7 +9,7 @@ from ccd_lightning.encoder_config import EncoderConfig
 from ccd_lightning.models import pooled
 from ccd_lightning.models.anomaly_map import check_scoring, to_image
 from ccd_lightning.models.content import masked_mean
-from ccd_lightning.models.gaussian import PatchGaussian, Sums
+from ccd_lightning.models.gaussian import Moments, PatchGaussian
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
 from ccd_lightning.modules.statistics import StatisticsDetector
 
@@ -53,7 +53,7 @@ class Mahalanobis(StatisticsDetector):
         Maps are 0 at positions where no training image had content.
         """
         features, (height, width) = self.features(images), images.shape[-2:]
-        shown = self.features.within(content, (height, width))
+        shown = self.features.content_mask(content, (height, width))
         with self.expecting_size(images):
             whitened = self.gaussian.whiten(masked_mean(features, shown)[:, :, None])[0]  # (B, D)
             scores = whitened.norm(dim=1)
@@ -66,14 +66,14 @@ class Mahalanobis(StatisticsDetector):
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         """Adds the features of one batch."""
         super().collect(images, content)
-        features, shown = self.features(images), self.features.within(content, images.shape[-2:])
+        features, shown = self.features(images), self.features.content_mask(content, images.shape[-2:])
         self.gaussian.update(masked_mean(features, shown)[:, :, None])
         self.positions.update(features, shown)
 
     def merge_ranks(self) -> None:
         """Merges the sums of all ranks."""
-        own = Sums(*(part.cpu() for part in self.gaussian.sums))
-        means = pooled.Sums(*(part.cpu() for part in self.positions.sums))
+        own = Moments(*(part.cpu() for part in self.gaussian.moments))
+        means = pooled.PositionSums(*(part.cpu() for part in self.positions.sums))
         shares = gather_ranks((own, means))
         self.gaussian.merge_ranks(sums for sums, _ in shares)
         self.positions.merge_ranks(sums for _, sums in shares)

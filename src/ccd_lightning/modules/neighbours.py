@@ -12,7 +12,7 @@ from ccd_lightning.models.anomaly_map import check_scoring, image_scores, to_ima
 from ccd_lightning.models.comparison import PatchComparison, PooledComparison
 from ccd_lightning.models.memory_bank import SLACK
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
-from ccd_lightning.models.pooled import Sums
+from ccd_lightning.models.pooled import PositionSums
 from ccd_lightning.modules.statistics import StatisticsDetector
 from ccd_lightning.ranges import at_least
 
@@ -78,7 +78,7 @@ class Neighbours(StatisticsDetector):
         with self.expecting_size(images):
             known = self.comparison.known(*self.features.positions(height, width))
             count = self.features.counted(content, known, (height, width))
-            shown = self.features.within(content, (height, width)) if self.pooled else count.positions
+            shown = self.features.content_mask(content, (height, width)) if self.pooled else count.positions
             distances, whole = self.comparison(self.features(images), shown)
         maps = to_image(distances, self.features.grid(height, width), height, width, self.blur, count)
         if self.pooled:
@@ -95,7 +95,7 @@ class Neighbours(StatisticsDetector):
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         """Adds the features of one batch."""
         super().collect(images, content)
-        self.comparison.update(self.features(images), self.features.within(content, images.shape[-2:]))
+        self.comparison.update(self.features(images), self.features.content_mask(content, images.shape[-2:]))
 
     def merge_ranks(self) -> None:
         """Gathers the features of all ranks; a rank with too many features reduces them to a coreset first."""
@@ -103,7 +103,7 @@ class Neighbours(StatisticsDetector):
         parts = gather_ranks(bank.collected().cpu())
         bank.replace(torch.cat(parts, dim=1).to(self.device))
         if isinstance(self.comparison, PooledComparison):
-            own = Sums(*(part.cpu() for part in self.comparison.positions.sums))
+            own = PositionSums(*(part.cpu() for part in self.comparison.positions.sums))
             self.comparison.positions.merge_ranks(gather_ranks(own))
 
     def fit_statistics(self) -> None:

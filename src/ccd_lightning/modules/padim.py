@@ -13,7 +13,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.memory import available_memory, require
 from ccd_lightning.memory import size as memory_size
 from ccd_lightning.models.anomaly_map import check_scoring, image_scores, to_image
-from ccd_lightning.models.gaussian import AT_ONCE, PatchGaussian, Sums
+from ccd_lightning.models.gaussian import MATRICES_PER_CHUNK, Moments, PatchGaussian
 from ccd_lightning.models.patch_features import FeatureConfig, PatchFeatures
 from ccd_lightning.modules.statistics import StatisticsDetector
 from ccd_lightning.ranges import above, at_least
@@ -114,8 +114,8 @@ class PaDiM(StatisticsDetector):
             processes: Number of processes that fit together; each gathers the sums of all.
         """
         positions, matrix = math.prod(self.features.positions(*size)), self.selected.numel() ** 2
-        # Either the sums in float64 with the result in float32 and AT_ONCE matrices, or the sums of all processes.
-        fitting = positions * (8 + 4) + min(positions, AT_ONCE) * 3 * 8
+        # Either the sums in float64, the result in float32 and a chunk of matrices, or the sums of all processes.
+        fitting = positions * (8 + 4) + min(positions, MATRICES_PER_CHUNK) * 3 * 8
         gathering = (processes + 2) * positions * 8 if processes > 1 else 0
         return matrix * max(fitting, gathering), (matrix + self.selected.numel()) // 2 * positions * 4
 
@@ -137,12 +137,12 @@ class PaDiM(StatisticsDetector):
     def collect(self, images: Tensor, content: Tensor | None = None) -> None:
         """Adds one batch to the sums."""
         super().collect(images, content)
-        self.gaussian.update(self.embed(images), self.features.within(content, images.shape[-2:]))
+        self.gaussian.update(self.embed(images), self.features.content_mask(content, images.shape[-2:]))
 
     def merge_ranks(self) -> None:
         """Merges the sums of all ranks."""
-        gathered = [torch.as_tensor(self.all_gather(part.to(self.device))) for part in self.gaussian.sums]
-        self.gaussian.merge_ranks(Sums(*parts) for parts in zip(*gathered, strict=True))
+        gathered = [torch.as_tensor(self.all_gather(part.to(self.device))) for part in self.gaussian.moments]
+        self.gaussian.merge_ranks(Moments(*parts) for parts in zip(*gathered, strict=True))
 
     def fit_statistics(self) -> None:
         """Fits the Gaussians."""

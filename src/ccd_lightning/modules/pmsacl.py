@@ -154,8 +154,8 @@ class PMSACL(CCD):
         spread = (squares - count[:, None] * centres.square()).sum() / count.sum()  # mean |f - c_n|^2
         if not bool(centres.isfinite().all()):
             raise UserError(
-                "The centres of the classes are not numbers: the weights that the encoder starts from are broken. Give"
-                " others with --model.encoder.weights."
+                "The class centres are not finite, because the initial weights of the encoder are invalid. Give others"
+                " with --model.encoder.weights."
             )
         self.centres.copy_(centres)
         self.centre_spread.copy_(spread.clamp(min=1e-12))

@@ -124,7 +124,7 @@ class EncoderPretraining(LightningModule, ABC):
         if self.trainer.strategy.root_device.type == "cuda":
             synchronise(self)
         else:
-            rank_zero_warn("Off the GPU, batch normalisation sees each process's own images, not those of all.")
+            rank_zero_warn("Without GPUs, batch normalisation is computed per process, not over all processes.")
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode, but keeps frozen parts and batch norm layers with fixed statistics in eval mode."""
@@ -182,7 +182,10 @@ class EncoderPretraining(LightningModule, ABC):
         """Fits the probe to the training images, and sets its threshold from the held-out images."""
         self._tested.clear()
         if not self._fit_probe():
-            raise UserError("This run's features are not numbers: its training broke down. Fit it again, more slowly.")
+            raise UserError(
+                "This run's features are not finite, because its training diverged. Fit it again with a lower"
+                " learning rate."
+            )
         held_out = self._data.normal_images(self.device)[1]
         self.normal_scores = torch.cat([self._distances(images) for images, _ in held_out])
         self.threshold = torch.quantile(self.normal_scores, 0.95)

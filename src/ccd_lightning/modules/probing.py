@@ -11,7 +11,7 @@ from ccd_lightning.models.probe import separation
 from ccd_lightning.modules.normal_images import NormalImages
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, auroc
 
-AT_MOST = 256  # approximate number of held-out images that those with pseudo-lesions are compared with
+MAX_IMAGES = 256  # approximate number of held-out images that those with pseudo-lesions are compared with
 
 Distances = Callable[[Tensor], Tensor]
 
@@ -39,7 +39,7 @@ def probe_held_out(whole: Distances, part: Distances, data: NormalImages, device
 
 def _probe_pseudo_lesions(distances: Distances, data: NormalImages, device: torch.device) -> dict[str, float]:
     lesions, normal = PseudoLesions(lambda own: [own]), []
-    for images, content in data.normal_images(device, at_most=AT_MOST)[1]:
+    for images, content in data.normal_images(device, at_most=MAX_IMAGES)[1]:
         lesions.add(images, content)
         normal.append(distances(images))
     abnormal = [distances(images.to(device)) for images, _, _ in lesions.paste(data.seed)]

@@ -17,14 +17,14 @@ from ccd_lightning.metrics.histogram import BINS, count_values
 from ccd_lightning.metrics.threshold_metrics import partial_auc, score_counts
 from ccd_lightning.metrics.types import Floats
 from ccd_lightning.models.content import pixels_within, whole
-from ccd_lightning.transforms.lesions import LEAST
+from ccd_lightning.transforms.lesions import MIN_SIDE
 from ccd_lightning.transforms.medmix import paste_lesions
 
 Evaluate = Callable[[Tensor, Tensor], dict[str, Tensor]]
 Pasted = tuple[Tensor, Tensor, Tensor]  # images (N, 3, H, W), lesion masks (N, H, W), and content boxes (N, 4)
 
-MOST = 100  # approximate number of images with pseudo-lesions per validation; more would hardly change the AUROC
-MOST_PIXELS = MOST << 20  # in all of these images: fewer are kept if they are larger than 1024 px
+MAX_IMAGES = 100  # approximate number of images with pseudo-lesions per validation; more would hardly change the AUROC
+MAX_PIXELS = MAX_IMAGES << 20  # in all of these images: fewer are kept if they are larger than 1024 px
 PER_IMAGE = 8  # maximum copies of one image, if few are held out: a validation takes at most nine times as long
 DIGESTED = 32  # minimum number of rows and columns that enter an image's digest (all, if there are fewer)
 
@@ -52,19 +52,22 @@ class PseudoLesions:
         self._gather = gather
         self._kept: list[_Kept] = []
         self._batch = 1
-        self._most = MOST
+        self._max_images = MAX_IMAGES
 
     def add(self, images: Tensor, content: Tensor | None = None) -> None:
         """Adds held-out images (B, 3, H, W) in [0, 1] and their content boxes (B, 4); few are kept, on the CPU."""
         height, width = images.shape[-2:]
         content = whole(len(images), (height, width), images.device) if content is None else content
-        self._batch, self._most = max(self._batch, len(images)), max(1, min(MOST, MOST_PIXELS // (height * width)))
-        limit = self._kept[-1].digest if len(self._kept) >= self._most else math.inf
+        self._batch, self._max_images = (
+            max(self._batch, len(images)),
+            max(1, min(MAX_IMAGES, MAX_PIXELS // (height * width))),
+        )
+        limit = self._kept[-1].digest if len(self._kept) >= self._max_images else math.inf
         digests = _digests(images)
-        chosen = [place for place, digest in enumerate(digests) if digest < limit]
+        chosen = [index for index, digest in enumerate(digests) if digest < limit]
         boxes = content.tolist()
-        self._kept += [_Kept(digests[place], _grey_levels(images[place]).cpu(), boxes[place]) for place in chosen]
-        self._kept = sorted(self._kept, key=lambda kept: kept.digest)[: self._most]
+        self._kept += [_Kept(digests[index], _grey_levels(images[index]).cpu(), boxes[index]) for index in chosen]
+        self._kept = sorted(self._kept, key=lambda kept: kept.digest)[: self._max_images]
 
     def paste(self, seed: int) -> Iterator[Pasted]:
         """Yields this rank's share of the images with lesions, on the CPU, and discards the sample.
@@ -79,10 +82,10 @@ class PseudoLesions:
         """Yields the copies of one image at a time."""
         kept, self._kept = self._kept, []
         everyone = sorted(digest for share in self._gather([one.digest for one in kept]) for digest in share)
-        chosen = everyone[: self._most]
-        draws = min(PER_IMAGE, self._most // max(len(chosen), 1))
+        chosen = everyone[: self._max_images]
+        draws = min(PER_IMAGE, self._max_images // max(len(chosen), 1))
         for digest, image, (top, left, bottom, right) in kept:
-            if digest <= chosen[-1] and min(bottom - top, right - left) >= LEAST:
+            if digest <= chosen[-1] and min(bottom - top, right - left) >= MIN_SIDE:
                 state = np.random.SeedSequence((seed, digest)).generate_state(1, np.uint64)
                 generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
                 pasted = (image.float() / 255).repeat(draws, 1, 1, 1)

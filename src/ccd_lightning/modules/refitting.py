@@ -46,8 +46,8 @@ def adapt_thresholds(
     if changed:
         name, (before, value) = next(iter(changed.items()))
         rank_zero_warn(
-            f"{name} is {value}, but was {before} when the thresholds were found, so these are left out and nothing is"
-            " decided. For decisions, fit the detector with this setting."
+            f"{name} is {value}, but was {before} when the thresholds were computed, so they are left out and no"
+            " image is classified. For decisions, fit the detector with this setting."
         )
         for name in ("threshold", "pixel_threshold", "map_limits"):
             state[name] = torch.full_like(state[name], float("nan"))

@@ -99,24 +99,26 @@ def planned_steps(trainer: Trainer) -> int:
     """
     total = trainer.estimated_stepping_batches
     if not math.isfinite(total):
-        raise UserError("The learning rate falls until training ends: give --trainer.max_epochs or .max_steps.")
+        raise UserError(
+            "The learning rate schedule needs a limit of the training: give --trainer.max_epochs or .max_steps."
+        )
     return int(total)
 
 
-def warmup_cosine(optimizer: Optimizer, trainer: Trainer, warmup: int, falls: Literal["step", "epoch"]) -> LambdaLR:
+def warmup_cosine(optimizer: Optimizer, trainer: Trainer, warmup: int, interval: Literal["step", "epoch"]) -> LambdaLR:
     """Creates the schedule of `cosine_with_warmup` for all parameter groups, to be updated every optimiser step.
 
     Args:
         optimizer: Optimiser with the peak learning rates.
         trainer: Trainer of the fit.
         warmup: Number of warm-up steps.
-        falls: Whether the cosine is updated every step or every epoch.
+        interval: Whether the cosine is updated every step or every epoch.
 
     Raises:
         UserError: If the fit has no limit.
     """
     total, every = planned_steps(trainer), 1
-    if falls == "epoch":
+    if interval == "epoch":
         trainer.fit_loop.setup_data()  # determines the number of batches per epoch
         every = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
     return LambdaLR(optimizer, lambda step: cosine_with_warmup(step, total, warmup, every=every))

@@ -58,7 +58,7 @@ class StatisticsDetector(OneClassDetector):
             UserError: If the size differs, or code inside the context raises a ValueError.
         """
         height, width = images.shape[-2:]
-        refused = f"Images of {width} x {height} px do not go with this detector"
+        refused = f"Images of {width} x {height} px do not fit this detector"
         if self._image_size not in (None, (height, width)):
             fitted = f"{self._image_size[1]} x {self._image_size[0]}" if self._image_size else ""
             option = "--data.tiles" if self.tiles else "--data.size"
@@ -98,7 +98,7 @@ class StatisticsDetector(OneClassDetector):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Collects one batch."""
         with torch.no_grad(), self.full_precision():
-            for images, content in self.shown(batch):
+            for images, content in self.fit_inputs(batch):
                 self.collect(images) if content is None else self.collect(images, content)
         self._collecting = True
         optimizer = self.optimizers()

@@ -61,7 +61,7 @@ def read_metrics(run: Path) -> Results:
         )
         values = [*evaluation.metrics.values(), *(end for ends in evaluation.intervals.values() for end in ends)]
         if not all(map(math.isfinite, values)):
-            raise ValueError("a metric is no finite number")
+            raise ValueError("a metric is not a finite number")
         data = content["data"] | {key: content["data"][key] for key in ("root", "images", "split")}
         run_facts = dict(content.get("run", {}))
     except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -81,7 +81,7 @@ def tested_run(path: Path) -> Path:
         raise UserError(f"{path}: no such run.")
     run = path if (path / METRICS).is_file() else newest_run(path)
     if not (run / METRICS).is_file():
-        raise UserError(f"{run}: not tested yet. Do it with: {how_to_test(run)}")
+        raise UserError(f"{run}: not tested yet. Test it with: {how_to_test(run)}")
     return run
 
 

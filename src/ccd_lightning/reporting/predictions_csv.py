@@ -90,12 +90,12 @@ def prediction_of(record: ImageRecord, normal_scores: Floats, masks: Sequence[Pa
 
 def cells(row: Prediction, threshold: float, labelled: bool) -> list[str]:
     """Formats a row. The cell of a percentile, and of a decision without threshold, is empty if it is NaN."""
-    place = "" if math.isnan(row.percentile) else f"{row.percentile:.3f}"
+    percentile = "" if math.isnan(row.percentile) else f"{row.percentile:.3f}"
     label, others = [], []
     if labelled:
         label = [str(row.label)]
         others = [cell(row.group or ""), cell(row.kind), masks_cell(map(os.fspath, row.masks))]
-    return [path_cell(row.file), *label, repr(row.score), place, decide(row.score, threshold), *others]
+    return [path_cell(row.file), *label, repr(row.score), percentile, decide(row.score, threshold), *others]
 
 
 def decide(score: float, threshold: float) -> str:

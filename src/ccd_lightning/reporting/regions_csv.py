@@ -42,7 +42,7 @@ def find_regions(anomaly_map: npt.NDArray[np.float32], threshold: float) -> list
     for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
         inside = labels[rows, columns] == number
         values = anomaly_map[rows, columns][inside].astype(np.float64)
-        y, x = (float(places.mean()) for places in np.nonzero(inside))
+        y, x = (float(indices.mean()) for indices in np.nonzero(inside))
         box = (columns.start, rows.start, columns.stop, rows.stop)
         centre = (x + columns.start, y + rows.start)
         found.append(Region(box, centre, int(inside.sum()), float(values.max()), float(values.mean())))
@@ -60,8 +60,8 @@ def region_rows(path: str, regions: list[Region], limit: float) -> list[list[str
     rows = []
     for number, one in enumerate(regions, start=1):
         outlined = "" if math.isnan(limit) else "yes" if one.peak > limit else "no"
-        places = [*map(str, one.box), *(f"{value:.1f}" for value in one.centre)]
+        location = [*map(str, one.box), *(f"{value:.1f}" for value in one.centre)]
         rows.append(
-            [path_cell(path), str(number), *places, str(one.area), f"{one.peak:.6g}", f"{one.mean:.6g}", outlined]
+            [path_cell(path), str(number), *location, str(one.area), f"{one.peak:.6g}", f"{one.mean:.6g}", outlined]
         )
     return rows

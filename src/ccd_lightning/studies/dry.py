@@ -20,24 +20,26 @@ def print_plan(steps: Sequence[Step], due: Sequence[Step], progress: Progress) -
         due: Runs that will be executed.
         progress: Progress of all runs.
     """
-    waiting = {step.place for step in due}
-    shown = [step for step in progress.steps if step.place in waiting | {one.place for one in steps}]
-    shown = [step for step in shown if step.place in waiting or step.is_cell or progress.status[step.place] == "done"]
+    waiting = {step.folder for step in due}
+    shown = [step for step in progress.steps if step.folder in waiting | {one.folder for one in steps}]
+    shown = [step for step in shown if step.folder in waiting or step.is_cell or progress.status[step.folder] == "done"]
     table = Table(box=SIMPLE, pad_edge=False)
     for head in ("set", "encoder", "run", "seed", "status", "time"):
         table.add_column(head, justify="right" if head in ("seed", "time") else "left", overflow="fold")
-    estimates = {step.place: progress.estimate(step) for step in due}
+    estimates = {step.folder: progress.estimate(step) for step in due}
     for step in shown:
-        status = progress.status[step.place]
-        time = _time(estimates[step.place]) if step.place in waiting else duration(progress.records[step.place].total)
+        status = progress.status[step.folder]
+        time = (
+            _time(estimates[step.folder]) if step.folder in waiting else duration(progress.records[step.folder].total)
+        )
         table.add_row(step.data, step.encoder, step.detector.replace("_", " "), str(step.seed), status, time)
     Console().print(table)
     known = [seconds for seconds in estimates.values() if seconds is not None]
-    print(f"{len(due)} runs to do, {sum(progress.status[step.place] == 'done' for step in shown)} done.", end=" ")
+    print(f"{len(due)} runs to do, {sum(progress.status[step.folder] == 'done' for step in shown)} done.", end=" ")
     if not due:
         print("Nothing is left to run.")
     elif not known:
-        print("Nothing comparable is finished, from which their time could be estimated: run one seed first (--seeds).")
+        print("No similar run has finished yet, so their time cannot be estimated: run one seed first (--seeds).")
     else:
         unknown = len(due) - len(known)
         rest = f", and {unknown} more whose time is not known yet" if unknown else ""

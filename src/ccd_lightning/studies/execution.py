@@ -78,12 +78,12 @@ class Log(io.TextIOBase):
         self.flush()
 
 
-def run_here(main: Main, words: list[str], log: Path) -> Outcome:
+def run_here(main: Main, argv: list[str], log: Path) -> Outcome:
     """Runs a command in this process.
 
     Args:
         main: The function that runs a command line.
-        words: The command and its options.
+        argv: The command and its options.
         log: File to which its output is appended.
 
     Raises:
@@ -93,10 +93,10 @@ def run_here(main: Main, words: list[str], log: Path) -> Outcome:
     reset_peak_memory()
     with log.open("a", encoding="utf-8") as file:
         output = Log(file)
-        output.write(f"$ {command(*words)}\n")
+        output.write(f"$ {command(*argv)}\n")
         with redirect_stdout(output), redirect_stderr(output):
             try:
-                code = main(words)
+                code = main(argv)
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1
             except Exception as error:  # an error in one cell must not stop the others
@@ -108,13 +108,13 @@ def run_here(main: Main, words: list[str], log: Path) -> Outcome:
     return Outcome(code, message or (_sentence(output.last) if code else ""), time.monotonic() - begun, memory, gpu)
 
 
-def run_apart(words: list[str], log: Path) -> Outcome:
+def run_apart(argv: list[str], log: Path) -> Outcome:
     """Runs a command in a separate process, otherwise like `run_here`. Needed for several GPUs."""
     begun = time.monotonic()
     with log.open("a", encoding="utf-8") as file:
         output = Log(file)
-        output.write(f"$ {command(*words)}\n")
-        program = [sys.executable, "-m", "ccd_lightning", *words]
+        output.write(f"$ {command(*argv)}\n")
+        program = [sys.executable, "-m", "ccd_lightning", *argv]
         process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         # Ctrl-C in the terminal reaches both processes, SIGTERM only this one. The command then saves its state.
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -48,18 +48,18 @@ def _write_table(results: StudyResults, file: Path) -> None:
     with atomic_write(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow([*head, "fit_seconds", "test_seconds", "memory_bytes", "gpu_memory_bytes", "run"])
-        found = {cell.step.place: cell.results.evaluation.metrics for cell in cells}
+        found = {cell.step.folder: cell.results.evaluation.metrics for cell in cells}
         for step in progress.steps:
             if step.is_cell:
-                own = found.get(step.place, {})
+                own = found.get(step.folder, {})
                 values = [own.get(metric, "") for metric in metrics]
-                status = progress.status[step.place]
+                status = progress.status[step.folder]
                 where = [step.data, step.encoder, step.detector, step.seed, status]
                 writer.writerow([*where, *values, *_cost(results, step)])
 
 
 def _cost(results: StudyResults, step: Step) -> list[object]:
-    record = results.progress.records.get(step.place)
+    record = results.progress.records.get(step.folder)
     if record is None:
         return [""] * 5
     seconds = [f"{record.seconds[name]:.1f}" if name in record.seconds else "" for name in ("fit", "test")]

@@ -33,7 +33,7 @@ class Step:
         encoder: Name of the encoder.
         detector: Name of the detector, or "pretraining" or "pretraining_local".
         seed: Seed of the run.
-        place: Folder of the run's versions.
+        folder: Folder of the run's versions.
         config: Path of the config, "" for none.
         options: Options of the fit, by their dotted names.
         needs: Runs whose weights it uses.
@@ -43,7 +43,7 @@ class Step:
     encoder: str
     detector: str
     seed: int
-    place: Path
+    folder: Path
     config: str
     options: Mapping[str, str]
     needs: tuple[Step, ...] = ()
@@ -70,7 +70,7 @@ class Step:
         return parts.get(self.detector, f"detectors.{self.detector}")
 
     @property
-    def words(self) -> list[str]:
+    def argv(self) -> list[str]:
         """The fit command, without the options that set where the run is stored."""
         config = ["--config", self.config] if self.config else []
         return ["fit", *config, *(f"--{name}={value}" for name, value in self.options.items())]
@@ -137,7 +137,7 @@ class _Column:
                 f" give encoders.{origin}.local."
             )
         first = made[origin, branch]
-        return self._step(branch, method, options | {WEIGHTS[0]: str(first.place)}, (first,))
+        return self._step(branch, method, options | {WEIGHTS[0]: str(first.folder)}, (first,))
 
     def _cell(self, detector: DetectorChoice, two_scales: bool, branches: list[Step]) -> Step:
         if two_scales and self.encoder.pretraining and not self.encoder.local:
@@ -149,12 +149,12 @@ class _Column:
         options: dict[str, str] = {}
         for index, name in enumerate(WEIGHTS[: 1 + two_scales]):
             options |= self._names(name.removesuffix(".weights"))
-            options[name] = str(needs[index].place) if needs else self.encoder.weights or "null"
+            options[name] = str(needs[index].folder) if needs else self.encoder.weights or "null"
         return self._step(detector.name, detector.method, options, needs)
 
     def _step(self, name: str, method: Method, options: Mapping[str, str], needs: tuple[Step, ...] = ()) -> Step:
         """Creates a run. Options of the set override those of the study, and the method's own options override both."""
-        place = self.study.output / "runs" / self.data.name / self.encoder.name / name / f"seed_{self.seed}"
+        folder = self.study.output / "runs" / self.data.name / self.encoder.name / name / f"seed_{self.seed}"
         every: dict[str, str] = {}
         if method.model:
             every["model"] = method.model
@@ -163,7 +163,7 @@ class _Column:
         every |= {"seed_everything": str(self.seed), "data.root": str(self.root)}
         every |= {**options, **self.study.options, **self.data.options, **method.options}
         config = self._config(method, name)
-        return Step(self.data.name, self.encoder.name, name, self.seed, place, config, every, needs)
+        return Step(self.data.name, self.encoder.name, name, self.seed, folder, config, every, needs)
 
     def _names(self, option: str) -> dict[str, str]:
         return {f"{option}.name": self.network} if self.network else {}

@@ -42,10 +42,10 @@ class Record:
     gpu_memory: int | None = None
     failed: str = ""
 
-    def write(self, place: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Writes the record to the folder of the run's versions."""
-        place.mkdir(parents=True, exist_ok=True)
-        with atomic_write(place / FILE) as partial:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / FILE) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @property
@@ -57,7 +57,7 @@ class Record:
 def read_record(step: Step) -> Record | None:
     """Reads the record of a run. None if there is none, or it cannot be read."""
     try:
-        record = Record(**json.loads(read_text(step.place / FILE)))
+        record = Record(**json.loads(read_text(step.folder / FILE)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return record
@@ -65,7 +65,7 @@ def read_record(step: Step) -> Record | None:
 
 def run_of(step: Step, record: Record) -> Path:
     """Returns the folder of a run."""
-    return step.place / record.run
+    return step.folder / record.run
 
 
 def status(step: Step) -> Status:
@@ -97,25 +97,25 @@ class Progress:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = steps
-        self.status = {step.place: status(step) for step in steps}
-        self.records = {step.place: record for step in steps if (record := read_record(step))}
+        self.status = {step.folder: status(step) for step in steps}
+        self.records = {step.folder: record for step in steps if (record := read_record(step))}
 
     def update(self, step: Step) -> None:
         """Updates the status and the record of a run."""
-        self.status[step.place] = status(step)
+        self.status[step.folder] = status(step)
         if record := read_record(step):
-            self.records[step.place] = record
+            self.records[step.folder] = record
 
     def due(self, steps: Sequence[Step]) -> list[Step]:
         """Returns which of some runs must be executed, in order, including the pretraining that they need."""
-        places = {step.place for step in steps if step.is_cell and self.status[step.place] != "done"}
+        folders = {step.folder for step in steps if step.is_cell and self.status[step.folder] != "done"}
         for step in reversed(self.steps):  # a run comes after the runs it needs
-            if step.place in places and not self._is_fitted(step):
-                places |= {need.place for need in step.needs if self.status[need.place] != "done"}
-        return [step for step in self.steps if step.place in places]
+            if step.folder in folders and not self._is_fitted(step):
+                folders |= {need.folder for need in step.needs if self.status[need.folder] != "done"}
+        return [step for step in self.steps if step.folder in folders]
 
     def _is_fitted(self, step: Step) -> bool:
-        return self.status[step.place] in ("done", "to test")
+        return self.status[step.folder] in ("done", "to test")
 
     def estimate(self, step: Step) -> float | None:
         """Estimates the seconds a run takes, from finished runs of the same kind, or of the same method and set.
@@ -126,7 +126,7 @@ class Progress:
         alike = [other for other in self.steps if other.detector == step.detector and other.data == step.data]
         same = [other for other in alike if other.encoder == step.encoder]
         for candidates in (same, alike if step.is_cell else []):
-            times = [self.records[one.place].total for one in candidates if self.status[one.place] == "done"]
+            times = [self.records[one.folder].total for one in candidates if self.status[one.folder] == "done"]
             if times := [seconds for seconds in times if seconds]:
                 return mean(times)
         return None

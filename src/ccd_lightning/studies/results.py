@@ -80,8 +80,8 @@ class StudyResults:
         self.study, self.progress = study, progress
         self.cells: dict[tuple[str, str, str], list[Cell]] = {}
         for step in progress.steps:
-            if step.is_cell and progress.status[step.place] == "done":
-                record = progress.records[step.place]
+            if step.is_cell and progress.status[step.folder] == "done":
+                record = progress.records[step.folder]
                 run = run_of(step, record)
                 self.cells.setdefault(step.kind, []).append(Cell(step, run, read_metrics(run), record))
 
@@ -105,19 +105,19 @@ class StudyResults:
 
     def warnings(self) -> list[str]:
         """Returns warnings about the data sets."""
-        told = []
+        messages = []
         for data, known in self.study.sets.items():
             counts = self.counts(data)
             if counts and known.counts and known.counts != counts:
                 train, normal, abnormal = known.counts
-                told.append(
+                messages.append(
                     f"{data}: {counts[0]} training images, {counts[1]} normal and {counts[2]} abnormal test images,"
                     f" but the study expects {train}, {normal} and {abnormal}."
                 )
             tested = {(cell.results.data["images"], cell.results.data.get("abnormal")) for cell in self.of_set(data)}
             if len(tested) > 1:
-                told.append(f"{data}: cells were tested on different numbers of images; the data set has changed.")
-        return told
+                messages.append(f"{data}: cells were tested on different numbers of images; the data set has changed.")
+        return messages
 
     def summary(self, data: str, encoder: str, detector: str, metric: str) -> Summary | None:
         """Summarises a metric of one cell. None if no run of it is finished, or the metric is undefined."""

@@ -203,17 +203,17 @@ class _Reader(StrictReader):
             paper = self.mapping(entry, key, ("source", "protocol", "figures"), ("source", "protocol", "figures"))
             source, protocol = (self.text(paper[part], f"{key}.{part}") for part in ("source", "protocol"))
             for index, figure in enumerate(paper["figures"] if isinstance(paper["figures"], list) else [None]):
-                place = f"{key}.figures.{index}"
+                prefix = f"{key}.figures.{index}"
                 keys = ("set", "encoder", "method", "metric", "value")
-                given = self.mapping(figure, place, keys, ("set", "value"))
-                self.known(str(given["set"]), sets, f"{place}.set", "data set")
-                encoder = self.optional_text(given.get("encoder"), f"{place}.encoder")
+                given = self.mapping(figure, prefix, keys, ("set", "value"))
+                self.known(str(given["set"]), sets, f"{prefix}.set", "data set")
+                encoder = self.optional_text(given.get("encoder"), f"{prefix}.encoder")
                 if encoder is not None:
-                    self.known(encoder, encoders, f"{place}.encoder", "encoder")
+                    self.known(encoder, encoders, f"{prefix}.encoder", "encoder")
                 if type(given["value"]) not in (int, float):
-                    self.refuse(f"{place}.value", "give a number")
-                method = self.text(given.get("method", ""), f"{place}.method")
-                metric = self.text(given.get("metric", "image/auroc"), f"{place}.metric")
+                    self.refuse(f"{prefix}.value", "give a number")
+                method = self.text(given.get("method", ""), f"{prefix}.method")
+                metric = self.text(given.get("metric", "image/auroc"), f"{prefix}.metric")
                 yield PublishedFigure(
                     str(given["set"]), float(given["value"]), source, protocol, encoder, method, metric
                 )

@@ -38,7 +38,7 @@ def study_markdown(results: StudyResults, charts: Mapping[str, str], failed: Map
     """
     study, progress = results.study, results.progress
     cells = [step for step in progress.steps if step.is_cell]
-    done = sum(progress.status[step.place] == "done" for step in cells)
+    done = sum(progress.status[step.folder] == "done" for step in cells)
     seeds = ", ".join(map(str, study.seeds))
     blocks = [
         f"# {study.output.name}",
@@ -90,8 +90,8 @@ def _metric_table(results: StudyResults, data: str, metric: str, published: Sequ
     for encoder in results.study.encoders:
         own = [figure for figure in published if figure.encoder == encoder]
         cells = [results.summary(data, encoder, detector, metric) for detector in detectors]
-        told = ", ".join(_published(figure, numbers) for figure in own)
-        rows.append([encoder, *(_summary(cell, len(results.study.seeds)) for cell in cells), told])
+        quoted = ", ".join(_published(figure, numbers) for figure in own)
+        rows.append([encoder, *(_summary(cell, len(results.study.seeds)) for cell in cells), quoted])
     for figure in published:
         if figure.encoder is None:
             rows.append(["published", *[""] * len(detectors), _published(figure, numbers)])
@@ -111,7 +111,7 @@ def _numbered(published: Iterable[PublishedFigure]) -> list[tuple[str, str]]:
 
 def _sources(published: Iterable[PublishedFigure]) -> Iterable[str]:
     lines = [f"{number}. {source}: {protocol}" for number, (source, protocol) in enumerate(_numbered(published), 1)]
-    yield "Figures from papers stand beside ours, and are to be compared only where the protocol is the same."
+    yield "Figures from papers are shown for comparison. They are only comparable if the protocol is the same."
     yield "\n".join(lines)
 
 
@@ -153,8 +153,8 @@ def _cost_table(results: StudyResults, data: str) -> str:
     columns = [PRETRAINING, LOCAL, *results.study.detectors]
 
     def cell(encoder: str, column: str) -> str:
-        places = [step.place for step in progress.steps if step.kind == (data, encoder, column)]
-        return _cost([progress.records[place] for place in places if progress.status[place] == "done"])
+        folders = [step.folder for step in progress.steps if step.kind == (data, encoder, column)]
+        return _cost([progress.records[folder] for folder in folders if progress.status[folder] == "done"])
 
     rows = [[encoder, *(cell(encoder, column) for column in columns)] for encoder in results.study.encoders]
     kept = [index for index in range(len(columns) + 1) if index == 0 or any(row[index] != NONE for row in rows)]
@@ -167,10 +167,10 @@ def _cost(records: Sequence[Record]) -> str:
         return NONE
     memory = max((record.memory for record in records if record.memory), default=None)
     gpu = max((record.gpu_memory for record in records if record.gpu_memory), default=None)
-    told = [duration(mean(record.total for record in records))]
-    told += [size(memory)] if memory else []
-    told += [f"GPU {size(gpu)}"] if gpu else []
-    return ", ".join(told)
+    parts = [duration(mean(record.total for record in records))]
+    parts += [size(memory)] if memory else []
+    parts += [f"GPU {size(gpu)}"] if gpu else []
+    return ", ".join(parts)
 
 
 def title(metric: str) -> str:

@@ -10,11 +10,11 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from ccd_lightning.ranges import FAMILY, at_least, rising, within
+from ccd_lightning.ranges import FAMILY, ascending, at_least, within
 from ccd_lightning.transforms.strong import draw
 from ccd_lightning.transforms.weak_batched import adjust_hue, adjust_saturation
 
-LEAST = 4  # px, side of the smallest lesion: with soft edges, it still changes at least four pixels
+MIN_SIDE = 4  # px, side of the smallest lesion: with soft edges, it still changes at least four pixels
 BLACK = 0.05  # pixels below this value in all channels are background
 ATTEMPTS = 8  # number of attempts to find a box that is not mostly background
 HARMONICS = (2.0, 3.0, 5.0)  # frequencies of the outline
@@ -45,7 +45,7 @@ class LesionSettings:
 
     def __post_init__(self) -> None:
         for name in ("size", "strength"):
-            rising(f"{FAMILY}.{name}", getattr(self, name), 0, 1)
+            ascending(f"{FAMILY}.{name}", getattr(self, name), 0, 1)
         within(f"{FAMILY}.jitter", self.jitter, 0, 1)
         at_least(f"{FAMILY}.noise", self.noise, 0)
         at_least(f"{FAMILY}.warp", self.warp, 0)
@@ -57,9 +57,9 @@ class LesionSettings:
             ValueError: If the image is too small for lesions.
         """
         shorter = min(height, width)
-        if shorter < LEAST:
-            raise ValueError(f"Pseudo-lesions need images of {LEAST} px or more, got {height} x {width}")
-        low, high = (min(max(LEAST, round(share * shorter)), shorter) for share in self.size)
+        if shorter < MIN_SIDE:
+            raise ValueError(f"Pseudo-lesions need images of {MIN_SIDE} px or more, got {height} x {width}")
+        low, high = (min(max(MIN_SIDE, round(share * shorter)), shorter) for share in self.size)
         return low, high
 
 
@@ -97,8 +97,8 @@ class Lesions:
         grain = draw(torch.randn, (len(images), count, 1, high, high), images, generator).to(images)
         side = low + (share[..., 0] * (high - low + 1)).floor()
         weakest, strongest = settings.strength
-        places = share[..., 20:].view(*share.shape[:2], 2, ATTEMPTS, 2)
-        source, target = (_place(images, side, places[:, :, which]) for which in range(2))
+        positions = share[..., 20:].view(*share.shape[:2], 2, ATTEMPTS, 2)
+        source, target = (_place(images, side, positions[:, :, which]) for which in range(2))
         last = torch.tensor(size, device=images.device) - high
         strength = weakest + share[..., 1] * (strongest - weakest)
         return cls(side, source, target, target.minimum(last), strength, share[..., 2:20], grain, settings)
@@ -137,12 +137,12 @@ class Lesions:
         fisheye = kind < 0.5
         warped = torch.where(fisheye, x * zoom, x + wave), torch.where(fisheye, y * zoom, y)
         side = self.side[..., None, None]
-        grid = [
-            (2 * self.source[..., axis, None, None] + side * (place + 1)) / images.shape[2 + axis] - 1
-            for axis, place in ((1, warped[0]), (0, warped[1]))
+        coordinates = [
+            (2 * self.source[..., axis, None, None] + side * (offset + 1)) / images.shape[2 + axis] - 1
+            for axis, offset in ((1, warped[0]), (0, warped[1]))
         ]
-        places = torch.stack(grid, dim=-1).flatten(1, 2)  # (B, L P, P, 2): patches of an image are stacked
-        patches = functional.grid_sample(images, places, padding_mode="border", align_corners=False)
+        grid = torch.stack(coordinates, dim=-1).flatten(1, 2)  # (B, L P, P, 2): patches of an image are stacked
+        patches = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
         return patches.view(*images.shape[:2], -1, *self.grain.shape[-2:]).transpose(1, 2)
 
     def distort(self, patches: Tensor) -> Tensor:
@@ -190,8 +190,8 @@ def _place(images: Tensor, side: Tensor, share: Tensor) -> Tensor:
 
     def above(down: Tensor | int, right: Tensor | int) -> Tensor:
         """Counts the foreground pixels above and to the left of the shifted corners, (B, L, M)."""
-        place = (corners[..., 0] + down) * (width + 1) + corners[..., 1] + right
-        return shown.gather(1, place.flatten(1)).view_as(place)
+        index = (corners[..., 0] + down) * (width + 1) + corners[..., 1] + right
+        return shown.gather(1, index.flatten(1)).view_as(index)
 
     inside = above(length, length) - above(0, length) - above(length, 0) + above(0, 0)
     best = (2 * inside).minimum(length * length).argmax(dim=-1)[..., None, None]  # the first maximum

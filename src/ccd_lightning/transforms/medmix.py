@@ -85,13 +85,13 @@ def _paste(images: Tensor, wanted: Tensor, settings: LesionSettings, generator: 
     lesions = Lesions.draw(clean, wanted.shape[1], settings, generator)
     patches = lesions.distort(lesions.cut(clean))  # (B, L, C, P, P)
     opacity = lesions.opacity() * wanted[..., None, None]  # (B, L, P, P)
-    places = lesions.pixels(*images.shape[-2:])[:, :, None].expand(-1, -1, images.shape[1], -1)  # (B, L, C, P P)
+    indices = lesions.pixels(*images.shape[-2:])[:, :, None].expand(-1, -1, images.shape[1], -1)  # (B, L, C, P P)
     flat = clean.flatten(2)
-    for patch, share, place in zip(*(part.unbind(dim=1) for part in (patches, opacity, places)), strict=True):
-        covered = flat.gather(2, place).view_as(patch)
+    for patch, share, index in zip(*(part.unbind(dim=1) for part in (patches, opacity, indices)), strict=True):
+        covered = flat.gather(2, index).view_as(patch)
         patch = _visible(patch, covered, share[:, None])
         mixed = covered + share[:, None] * (patch - covered)  # unchanged where the share is 0
-        flat = flat.scatter(2, place, mixed.flatten(2))
+        flat = flat.scatter(2, index, mixed.flatten(2))
     pasted = flat.view_as(clean)
     return (pasted * 255).round().to(torch.uint8) if whole else pasted
 

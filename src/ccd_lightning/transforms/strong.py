@@ -86,7 +86,7 @@ class Rotation(nn.Module):
 
 
 class Cutout(nn.Module):
-    """Cuts as many square holes as the index says, at random places inside the image; they are black and may overlap.
+    """Cuts black square holes, as many as the index says, at random positions inside the image. They may overlap.
 
     Args:
         side: Side of a hole, as a share of the image's shorter side, in (0, 1].
@@ -139,8 +139,10 @@ class Noise(nn.Module):
         normal = draw(torch.randn, clean.shape, images, generator).to(clean) * self.variance**0.5
         grains = draw(torch.rand, (len(images), 1, *images.shape[-2:]), images, generator)  # one draw per pixel
         noisy = clean
-        for place, version in enumerate((clean + normal, clean * (1 + normal), self._peppered(clean, grains)), start=1):
-            noisy = torch.where(chosen(index == place, images), version, noisy)
+        for number, version in enumerate(
+            (clean + normal, clean * (1 + normal), self._peppered(clean, grains)), start=1
+        ):
+            noisy = torch.where(chosen(index == number, images), version, noisy)
         noisy = noisy.clamp(0, 1)
         return (noisy * 255).round().to(torch.uint8) if whole else noisy
 
@@ -162,5 +164,5 @@ def draw(sampler: Callable[..., Tensor], shape: Sequence[int], images: Tensor, g
 
 def _inside(start: Tensor, length: int, size: int) -> Tensor:
     """Returns which of `size` indices are in [start, start + length): (...) to (..., size)."""
-    place = torch.arange(size, device=start.device)
-    return (place >= start[..., None]) & (place < start[..., None] + length)
+    index = torch.arange(size, device=start.device)
+    return (index >= start[..., None]) & (index < start[..., None] + length)

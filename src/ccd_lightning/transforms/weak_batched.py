@@ -83,7 +83,7 @@ def crop_and_resize(images: Tensor, box: Tensor, flip: Tensor, size: int) -> Ten
     x = _coordinate(mirrored, left, columns, width)[..., None, :].expand(-1, -1, size, -1)
     grid = torch.stack([x, y], dim=-1).flatten(1, 2)  # (M, V * size, size, 2): crops of an image are stacked
     parts = zip(torch.split(images, PART), torch.split(grid, PART), strict=True)
-    crops = [functional.grid_sample(part.float(), places, align_corners=False) for part, places in parts]
+    crops = [functional.grid_sample(part.float(), coordinates, align_corners=False) for part, coordinates in parts]
     return torch.cat(crops).div_(255).view(len(images), 3, -1, size, size).transpose(1, 2)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccd_lightning.ranges import at_least, rising
+from ccd_lightning.ranges import ascending, at_least
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 Pairs = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ class WeakSettings:
     def __post_init__(self) -> None:
         at_least("data.views.size", self.size, 1)
         at_least("data.views.cutout_size", self.cutout_size, 0)
-        rising("data.views.scale", self.scale, 0, 1)
+        ascending("data.views.scale", self.scale, 0, 1)
 
     def without(self, names: Collection[str]) -> WeakSettings:
         """Returns the settings with some weak augmentations turned off, given by their names in OPTIONAL."""

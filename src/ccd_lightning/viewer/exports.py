@@ -19,7 +19,7 @@ from ccd_lightning.viewer.results import ShownResults
 from ccd_lightning.viewer.scoring import Scorer
 from ccd_lightning.writing import short_name
 
-MOST_PICTURES = 200  # these take about a minute on a CPU
+MAX_PICTURES = 200  # these take about a minute on a CPU
 
 
 def chosen_rows(text: str, count: int) -> list[int]:
@@ -36,7 +36,7 @@ def chosen_rows(text: str, count: int) -> list[int]:
         flags = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from error
-    found = [8 * place + bit for place, byte in enumerate(flags) for bit in range(8) if byte >> bit & 1]
+    found = [8 * index + bit for index, byte in enumerate(flags) for bit in range(8) if byte >> bit & 1]
     if found and found[-1] >= count:
         raise ValueError(f"there is no image {found[-1]}")
     return found
@@ -76,8 +76,8 @@ def write_pictures(
     Raises:
         UserError: If there are too many images, or one cannot be read or scored.
     """
-    if len(indices) > MOST_PICTURES:
-        raise UserError(f"{len(indices)} images are chosen, but a file holds the pictures of {MOST_PICTURES} at most.")
+    if len(indices) > MAX_PICTURES:
+        raise UserError(f"{len(indices)} images are selected, but a file can contain at most {MAX_PICTURES}.")
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("chosen.csv", table)
@@ -93,7 +93,7 @@ def _overlay(results: ShownResults, scorer: Scorer, index: int, threshold: float
     path = results.image(index)
     scored = scorer.score(path)
     if math.isnan(scored.limits[1]):
-        raise UserError("There is no range of normal maps to colour overlays by: fit the detector with validation.")
+        raise UserError("Overlays need the range of normal maps, which this run does not have. Fit it with validation.")
     decision = decide(scored.score, threshold)
     label = f"{decision}: score {scored.score:.4g}, threshold {threshold:.4g}" if decision else ""
     image = draw_overlay(open_rgb(path, results.window), scored.anomaly_map, scored.placement, scored.limits, label)

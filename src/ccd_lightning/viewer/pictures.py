@@ -21,7 +21,7 @@ from ccd_lightning.viewer.scoring import ScoredMap, Scorer
 THUMBNAIL = 128  # px: longer side of thumbnails
 LARGEST = 2048  # px: maximum longer side of the large view, as shown on screens
 SMOOTH = 768  # px: minimum longer side of layers on it, so that lines and colours on small images are not coarse
-MOST_BYTES = 1 << 27  # limit for cached pictures, about 20,000 thumbnails
+MAX_BYTES = 1 << 27  # limit for cached pictures, about 20,000 thumbnails
 MAPS = 16  # number of cached maps
 Size = tuple[int, int]
 
@@ -45,7 +45,7 @@ class Pictures:
     def __init__(self, results: ShownResults, scorer: Scorer) -> None:
         self.results = results
         self.scorer = scorer
-        self.kept = ByteCache(MOST_BYTES)
+        self.kept = ByteCache(MAX_BYTES)
         self._maps = functools.lru_cache(MAPS)(lambda index: _draw_map(self.scorer.score(results.image(index))))
         self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)  # limits memory, as each image may be large
 
@@ -122,7 +122,7 @@ def _draw_map(scored: ScoredMap) -> MapPictures:
     from ccd_lightning.visualization.overlays import draw_colours, draw_lines, placed_levels
 
     if math.isnan(scored.limits[1]):
-        raise UserError("There is no range of normal maps to colour this one by: fit the detector with validation.")
+        raise UserError("Maps need the range of normal maps, which this run does not have. Fit it with validation.")
     shown = layer_size(scored.placement.original)
     placement = scored.placement._replace(original=shown, source=scored.placement.source_in(*shown))
     levels = placed_levels(scored.anomaly_map, placement, scored.limits)

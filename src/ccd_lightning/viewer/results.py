@@ -60,8 +60,8 @@ class ShownResults:
 
     def _find(self, path: Path) -> Path:
         """Returns the first location at which a path exists, or the path itself, so that error messages name it."""
-        places = (base / path for base in self.bases)
-        return next((place for place in places if file_of(place).is_file()), path)
+        candidates = (base / path for base in self.bases)
+        return next((candidate for candidate in candidates if file_of(candidate).is_file()), path)
 
     def description(self, threshold: float, maps: str) -> dict[str, Any]:
         """Returns what the page requests once: everything about all images except their pixels.

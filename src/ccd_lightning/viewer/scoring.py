@@ -105,5 +105,5 @@ def _open(checkpoint: Path, trust: bool) -> tuple[OneClassDetector | None, str]:
     except UserError as error:
         return None, str(error)
     if detector.preprocessing is None:
-        return None, f"{checkpoint}: it does not say how images are brought to working size."
+        return None, f"{checkpoint}: it does not contain the preprocessing of the images."
     return detector, ""

@@ -29,7 +29,7 @@ from ccd_lightning.viewer.scoring import Scorer
 from ccd_lightning.writing import short_text
 
 HOST = "127.0.0.1"
-HERE = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port, which may be forwarded to this one
+HOST_PATTERN = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port, which may be forwarded to this one
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("viewer.js", "grid.js", "large.js", "model.js")
 FILES = {
@@ -177,19 +177,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.content)
 
     def _answer(self) -> Answer:
-        if not HERE.fullmatch(self.headers.get("Host", "")):
-            return _sentence(HTTPStatus.FORBIDDEN, "This server answers to its own address alone.")
+        if not HOST_PATTERN.fullmatch(self.headers.get("Host", "")):
+            return _sentence(HTTPStatus.FORBIDDEN, "This server only answers requests to its own address.")
         try:
             parts = urlsplit(self.path)
         except ValueError:  # not a valid address
-            return _sentence(HTTPStatus.NOT_FOUND, "There is nothing here.")
+            return _sentence(HTTPStatus.NOT_FOUND, "Not found.")
         secret, slash, path = parts.path.removeprefix("/").partition("/")
         found = None
         if slash and secrets.compare_digest(secret.encode(), self.server.secret.encode()):
             found = self.server.answer(path, parse_qs(parts.query))
-        return found or _sentence(
-            HTTPStatus.NOT_FOUND, "There is nothing here. Open the address that ccd view printed."
-        )
+        return found or _sentence(HTTPStatus.NOT_FOUND, "Not found. Open the address that ccd view printed.")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Prints nothing, because a line per thumbnail would not be useful."""

@@ -32,7 +32,7 @@ def require_volumes(paths: list[str]) -> None:
     """
     other = next((path for path in paths if not is_volume(file_of(Path(path)))), None)
     if other is not None:
-        raise UserError(f"{other}: no NIfTI volume, so its map can be none. Ask for --maps tiff.")
+        raise UserError(f"{other}: not a NIfTI volume, so its map cannot be one. Give --maps tiff.")
 
 
 def write_slice(file: Path, path: Path, anomaly_map: npt.NDArray[np.float32]) -> None:

@@ -217,7 +217,7 @@ def test_a_header_that_lies_is_told_before_memory_is_taken(
         (42, struct.pack("<3h", -8, 8, 8), "cannot be read|three dimensions"),
         (42, struct.pack("<3h", 30000, 30000, 1), "30000 x 30000 pixels"),
         (108, struct.pack("<f", 1e9), "voxels do not begin"),
-        (344, b"no\0\0", "does not begin as a NIfTI"),
+        (344, b"no\0\0", "does not begin like a NIfTI"),
         (70, struct.pack("<h", 999), "cannot be read"),
         (280, struct.pack("<12f", *[0.0] * 12), "affine"),
         (280, struct.pack("<12f", *[np.nan] * 12), "affine"),

@@ -56,9 +56,9 @@ def test_where_it_cannot_be_kept_a_salt_serves_one_process(
     (tmp_path / "file").touch()
     monkeypatch.setenv("CCD_SALT_FILE", str(tmp_path / "file/salt"))
     assert pseudonym("patient", "Doe") == pseudonym("patient", "Doe")
-    told = capsys.readouterr().err
-    assert told.count("CCD_SALT_FILE") == 1
-    assert "file/salt: the salt of patients' pseudonyms cannot be kept here" in told
+    message = capsys.readouterr().err
+    assert message.count("CCD_SALT_FILE") == 1
+    assert "file/salt: the salt of patients' pseudonyms cannot be kept here" in message
     patients._salt.cache_clear()
 
 

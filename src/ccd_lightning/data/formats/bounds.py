@@ -11,7 +11,7 @@ from ccd_lightning.memory import available_memory, require
 from ccd_lightning.reading import check_regular
 
 MAX_BYTES = 1 << 31  # maximum unpacked size of one file
-WAY_OUT = "Export it at a smaller size, or divide it into several files."
+ADVICE = "Export it at a smaller size, or divide it into several files."
 
 
 def max_pixels() -> int:
@@ -29,7 +29,7 @@ def require_pixels(path: Path, width: int, height: int) -> None:
         raise UserError(f"{path}: {width} x {height} pixels in its header. Replace or remove this file.")
     if width * height > max_pixels():
         raise UserError(
-            f"{path}: {width} x {height} pixels, but no more than {max_pixels():,} are decoded at once. {WAY_OUT}"
+            f"{path}: {width} x {height} pixels, but no more than {max_pixels():,} are decoded at once. {ADVICE}"
         )
 
 
@@ -50,8 +50,8 @@ def require_bytes(path: Path, needed: int, packed: int | None = None) -> None:
             " or damaged; replace it."
         )
     if needed > MAX_BYTES:
-        raise UserError(f"{path}: {needed:,} bytes of pixels, but no more than {MAX_BYTES:,} are read. {WAY_OUT}")
-    require(needed, available_memory(), f"{path}: its pixels in memory", WAY_OUT)
+        raise UserError(f"{path}: {needed:,} bytes of pixels, but no more than {MAX_BYTES:,} are read. {ADVICE}")
+    require(needed, available_memory(), f"{path}: its pixels in memory", ADVICE)
 
 
 def require_regular(path: Path) -> None:

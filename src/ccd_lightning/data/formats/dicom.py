@@ -136,23 +136,23 @@ def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
         (channels,) = struct.unpack_from(">H", frame, start + 40)
         return right - left, bottom - top, channels
-    place = 2
-    while frame[:2] == b"\xff\xd8" and place + 10 <= len(frame) and frame[place] == 0xFF:
-        if frame[place + 1] in SIZE_OF_JPEG:
-            height, width, channels = struct.unpack_from(">HHB", frame, place + 5)
+    offset = 2
+    while frame[:2] == b"\xff\xd8" and offset + 10 <= len(frame) and frame[offset] == 0xFF:
+        if frame[offset + 1] in SIZE_OF_JPEG:
+            height, width, channels = struct.unpack_from(">HHB", frame, offset + 5)
             return width, height, channels
-        fill = frame[place + 1] == 0xFF
-        place += 1 if fill else 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+        fill = frame[offset + 1] == 0xFF
+        offset += 1 if fill else 2 + int.from_bytes(frame[offset + 2 : offset + 4], "big")
     return None
 
 
 def _jp2_codestream(frame: bytes) -> int:
     """Returns the start of the codestream in JP2 data, or 0 if none. A box without a length would hang pydicom."""
-    place = 0
-    while place + 8 <= len(frame) and (length := int.from_bytes(frame[place : place + 4], "big")) >= 8:
-        place += length
-        if frame[place + 4 : place + 8] == b"jp2c":
-            return place + 8
+    offset = 0
+    while offset + 8 <= len(frame) and (length := int.from_bytes(frame[offset : offset + 4], "big")) >= 8:
+        offset += length
+        if frame[offset + 4 : offset + 8] == b"jp2c":
+            return offset + 8
     return 0
 
 

@@ -44,7 +44,7 @@ PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7F
 # would try first if it is installed, terminates the whole process on such data.
 DECODERS = ("pylibjpeg", "pyjpegls", "pillow")
 QUIET = r"(pydicom|pylibjpeg|openjpeg|libjpeg)(\.|$)"  # modules whose warnings may quote tags
-DAMAGED = "a damaged DICOM file, or one that breaks the standard"
+DAMAGED = "a damaged DICOM file, or one that violates the standard"
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ def _parse(stream: BinaryIO, file: Path) -> DicomFile:
     meta: Any = tags.file_meta
     if pixels is None or not {"Rows", "Columns", "BitsAllocated"} <= set(tags.dir()):
         kind = str(tags.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
-        name = f", but {UID(kind).name}" if kind and UID(kind).name != kind else ""
-        raise UserError(f"{file}: a DICOM file that holds no image{name}. Leave it out.")
+        name = f" ({UID(kind).name})" if kind and UID(kind).name != kind else ""
+        raise UserError(f"{file}: a DICOM file without an image{name}. Leave it out.")
     vr = element[4:6] if element[4:6] in (b"OB", b"OW", b"OF", b"OD") else b""  # implicit
     start = stream.tell() - (0 if vr else 4)
     syntax = UID(meta.get("TransferSyntaxUID") or _syntax_of(tags))

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ccd_lightning.data.formats.nifti_file import AXES, Volume, read_volume, read_voxels, tell_place
+from ccd_lightning.data.formats.nifti_file import AXES, Volume, describe_misalignment, read_volume, read_voxels
 from ccd_lightning.data.formats.picture import Header, Picture, Range
 from ccd_lightning.data.sources import AXIAL, state_of
 from ccd_lightning.errors import UserError
 
-__all__ = ["read_header", "read_mask", "read_picture", "read_volume", "tell_place", "view_slice"]
+__all__ = ["describe_misalignment", "read_header", "read_mask", "read_picture", "read_volume", "view_slice"]
 
 SUFFIXES = (".nii", ".nii.gz")
 

@@ -102,7 +102,7 @@ def read_volume(file: Path) -> Volume:
     return volume
 
 
-def tell_place(mask: Path, image: Path) -> str:
+def describe_misalignment(mask: Path, image: Path) -> str:
     """Returns how a mask is misaligned with its image, as the end of a sentence after its name; "" if it is aligned.
 
     The axes of both may be stored in any order and direction, as long as voxels at the same place in the body
@@ -119,7 +119,7 @@ def tell_place(mask: Path, image: Path) -> str:
         return ""
     what = "place" if np.array_equal(own.orientation, other.orientation) else "orientation"
     return (
-        f"its affine gives it another {what} in the body than that of its image {image}. If the voxels do go together,"
+        f"its affine gives it another {what} in the body than that of its image {image}. If the voxels match,"
         " copy the image's affine to the mask; otherwise resample the mask to the image."
     )
 
@@ -131,7 +131,9 @@ def _orientation(file: Path, affine: NDArray[np.float64]) -> NDArray[np.float64]
         orientation: NDArray[np.float64] = nibabel.io_orientation(affine)
         if np.isfinite(orientation).all():
             return orientation
-    raise UserError(f"{file}: its affine does not say how the voxels lie in the body. Correct it, or export it again.")
+    raise UserError(
+        f"{file}: its affine does not define the orientation of the voxels. Correct it, or export it again."
+    )
 
 
 def _open(file: Path) -> Any:
@@ -148,7 +150,7 @@ def _open(file: Path) -> Any:
             start = stream.read(HEADER)
         kind = {b"n+1\0": nibabel.Nifti1Image, b"n+2\0": nibabel.Nifti2Image}.get(_magic(start))
         if kind is None:
-            raise ValueError("it does not begin as a NIfTI file does")
+            raise ValueError("it does not begin like a NIfTI file")
         length = {nibabel.Nifti1Image: 348, nibabel.Nifti2Image: 540}[kind]
         header: Any = kind.header_class(start[:length], check=False)
         if not 0 <= int(header["vox_offset"]) <= OFFSET:  # nibabel also reads everything before the voxels

@@ -38,8 +38,8 @@ class Window:
         values = values.astype(np.float64)
         values[np.isnan(values)] = -np.inf
         if self.table is not None:
-            places = np.rint(values.clip(self.low, self.high) - self.low).astype(np.intp)
-            return np.asarray(self.table[places])
+            indices = np.rint(values.clip(self.low, self.high) - self.low).astype(np.intp)
+            return np.asarray(self.table[indices])
         width = self.high - self.low
         if width == 0:
             return (values > self.low).astype(np.float64)

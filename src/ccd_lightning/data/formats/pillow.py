@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ccd_lightning.data.formats.bounds import WAY_OUT, max_pixels, require_bytes, require_pixels
+from ccd_lightning.data.formats.bounds import ADVICE, max_pixels, require_bytes, require_pixels
 from ccd_lightning.data.formats.picture import Header, Least, Picture
 from ccd_lightning.data.sources import state_of
 from ccd_lightning.errors import UserError
@@ -44,7 +44,7 @@ def decoding(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: more than the {max_pixels():,} pixels that are decoded at once. {WAY_OUT}") from error
+        raise UserError(f"{path}: more than the {max_pixels():,} pixels that are decoded at once. {ADVICE}") from error
     except Exception as error:  # its decoders raise struct.error, KeyError, zlib.error and others
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be decoded ({reason}). Replace or remove this file.") from error

@@ -128,14 +128,14 @@ class Eye:
         """Draws a main vessel that leaves the disc upwards (side -1) or downwards and bends around the macula."""
         points = self._path(rng, side)
         strokes.curve(points, width, 0.3 * width, habit.ink)
-        for place in range(int(rng.integers(3, 6)), len(points) - 2, int(rng.integers(3, 6))):
-            along = points[place + 1] - points[place]
+        for index in range(int(rng.integers(3, 6)), len(points) - 2, int(rng.integers(3, 6))):
+            along = points[index + 1] - points[index]
             ahead = math.atan2(along[1], along[0])
             outward = rng.random() < 0.6
             turn = side * rng.uniform(0.5, 1.0) * (1 if outward else -1)
             heading = ahead + (turn if math.sin(ahead + turn) * side * (1 if outward else -1) > 0 else -turn)
-            thin = width * (0.6 - 0.3 * place / len(points))
-            start = (float(points[place, 0]), float(points[place, 1]))
+            thin = width * (0.6 - 0.3 * index / len(points))
+            start = (float(points[index, 0]), float(points[index, 1]))
             tree(rng, strokes, start, heading, rng.uniform(0.2, 0.34), thin, 2 if rng.random() < 0.35 else 1, habit)
 
     def _path(self, rng: np.random.Generator, side: int) -> Points:

@@ -166,8 +166,8 @@ def _jobs(name: str, train: int, test_good: int, test_abnormal: int) -> Iterator
     kinds = SETS[name].kinds
     yield from (("train", GOOD, index) for index in range(train))
     yield from (("test", GOOD, index) for index in range(test_good))
-    for place, anomaly_type in enumerate(kinds):
-        yield from (("test", anomaly_type, index) for index in range(len(range(place, test_abnormal, len(kinds)))))
+    for first, anomaly_type in enumerate(kinds):
+        yield from (("test", anomaly_type, index) for index in range(len(range(first, test_abnormal, len(kinds)))))
 
 
 def _write_all(root: Path, name: str, size: int, seed: int, jobs: list[tuple[str, str, int]], progress: bool) -> None:

@@ -69,8 +69,8 @@ class Lesions:
         radius = rng.uniform(*self.sort.radius)
         ratio, turn = rng.uniform(0.55, 1.0), rng.uniform(0, np.pi)
         reach, half = 2.2 * radius, eye.size / 2
-        left, top = (max(0, math.floor((place - reach + 1) * half)) for place in spot)
-        right, bottom = (max(0, math.ceil((place + reach + 1) * half)) for place in spot)
+        left, top = (max(0, math.floor((coordinate - reach + 1) * half)) for coordinate in spot)
+        right, bottom = (max(0, math.ceil((coordinate + reach + 1) * half)) for coordinate in spot)
         window = (slice(top, bottom), slice(left, right))
         dx, dy = eye.x[window] - np.float32(spot[0]), eye.y[window] - np.float32(spot[1])
         along = dx * math.cos(turn) + dy * math.sin(turn)

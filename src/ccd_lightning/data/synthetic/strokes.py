@@ -33,11 +33,11 @@ class Strokes:
         """
         pixels = ((points + 1) * self.size).tolist()
         count = len(pixels) - 1
-        for place in range(count):
-            width = (start + (end - start) * place / count) * self.size
+        for index in range(count):
+            width = (start + (end - start) * index / count) * self.size
             pen = max(1, round(width))
             shade = round(255 * ink * min(1.0, width / pen))
-            self.draw.line(pixels[place] + pixels[place + 1], fill=shade, width=pen)
+            self.draw.line(pixels[index] + pixels[index + 1], fill=shade, width=pen)
 
     def ring(self, x: float, y: float, radius: float, width: float, ink: float = 1.0) -> None:
         """Draws the outline of a circle."""

@@ -96,10 +96,10 @@ class Wall:
     def _vessels(self, rng: np.random.Generator) -> Floats:
         strokes = Strokes(self.size)
         for _ in range(rng.integers(2, 6)):
-            place, heading = rng.uniform(-1, 1, 2), rng.uniform(0, 2 * np.pi)
+            position, heading = rng.uniform(-1, 1, 2), rng.uniform(0, 2 * np.pi)
             habit = Habit(rng.uniform(0.5, 1.0), rng.uniform(0.7, 1.3), 0.74, rng.uniform(0.7, 1.0))
             length, width = rng.uniform(0.3, 0.55), rng.uniform(0.024, 0.046)
-            tree(rng, strokes, (place[0], place[1]), heading, length, width, 3, habit)
+            tree(rng, strokes, (position[0], position[1]), heading, length, width, 3, habit)
         return blur(strokes.picture(), rng.uniform(0.005, 0.01))
 
     def _gloss(self, rng: np.random.Generator, shade: Floats) -> Floats:

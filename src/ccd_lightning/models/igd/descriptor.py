@@ -78,14 +78,14 @@ class Descriptor(nn.Module):
         """Returns the views (N, C, size, size) from which the Gaussian is estimated; this class returns the images."""
         return images
 
-    def estimate(self, features: Batches, add_up: AddUp, again: bool = True) -> str:
+    def estimate(self, features: Batches, add_up: AddUp, features_changed: bool = True) -> str:
         """Estimates the centre and scale of the latents, and on the first call the whitening if `whitened` is set.
 
         Args:
             features: Returns an iterator over batches (N, F) of the encoder's features of this process's
                 `estimation_views`.
             add_up: Sums a tensor over all processes.
-            again: Whether the features have changed since the last estimate.
+            features_changed: Whether the features have changed since the last estimate.
 
         Returns:
             A warning for the user, or an empty string.
@@ -94,7 +94,7 @@ class Descriptor(nn.Module):
         if self.whitened and self.gaussian.scale.isnan():
             whiten(self.latent, features, add_up)
             warning = self._advice()
-        elif self.whitened and not again:
+        elif self.whitened and not features_changed:
             return warning
         self.gaussian.fit(lambda: map(self.latent, features()), add_up)
         return warning

@@ -127,12 +127,12 @@ def check_image_size(size: Sequence[int], scale: Scale) -> None:
     height, width = size
     if height != width:
         raise UserError(
-            f"Images of {height} x {width} px do not go with IGD, which reconstructs square ones: give --data.size"
+            f"Images of {height} x {width} px do not fit IGD, which reconstructs square ones: give --data.size"
             f" {scale.size}, and --data.fit letterbox to keep their shape."
         )
     if height != scale.size:
         raise UserError(
-            f"Images of {height} px do not go with this detector of {scale.size} px: give --data.size {scale.size},"
+            f"Images of {height} px do not fit this detector of {scale.size} px: give --data.size {scale.size},"
             f" or fit one with --model.global_scale.size {height}."
         )
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ccd_lightning.grids import Grid
-from ccd_lightning.models.content import pixels_within, within
+from ccd_lightning.models.content import content_mask, pixels_within
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.igd.descriptor import Descriptor
 from ccd_lightning.models.igd.settings import WindowScale
@@ -39,12 +39,12 @@ class WindowDescriptor(Descriptor):
         grid = self._windows(images)
         rows, columns = grid.shape[1:3]
         chosen = rng.integers(rows * columns, size=(total, self.views_per_image))
-        place = torch.from_numpy(chosen).to(images.device)[own]
+        index = torch.from_numpy(chosen).to(images.device)[own]
         if (shown := self._shown(images, content)) is not None:  # only windows with content, in order
             order = (~shown.flatten(1)).to(torch.uint8).argsort(dim=1, stable=True)
-            place = order.gather(1, place % shown.sum(dim=(1, 2))[:, None])
+            index = order.gather(1, index % shown.sum(dim=(1, 2))[:, None])
         image = torch.arange(len(images), device=images.device)[:, None]
-        return grid[image, place // columns, place % columns].flatten(0, 1)
+        return grid[image, index // columns, index % columns].flatten(0, 1)
 
     def estimation_views(self, images: Tensor, content: Tensor | None = None) -> Tensor:
         """Returns all windows of images (B, C, H, W) that are scored, (N, C, size, size).
@@ -80,7 +80,7 @@ class WindowDescriptor(Descriptor):
             return None
         size, stride = self.settings.size, self.settings.stride
         counts = [(length - size) // stride + 1 for length in images.shape[-2:]]
-        return within(content, Grid(stride, (size - 1) / 2), counts, images.shape[-2:])
+        return content_mask(content, Grid(stride, (size - 1) / 2), counts, images.shape[-2:])
 
     def _score(self, encoder: Encoder, grid: Tensor) -> tuple[Tensor, Tensor]:
         """Scores windows (B, rows, columns, C, size, size), a few rows at a time.
