@@ -24,9 +24,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.fit
-def test_a_detector_of_ones_own_is_fitted_tested_and_loaded(folder: Path) -> None:
-    words = ["--data", "Folder", "--data.root", str(folder), *FIT, RANDOM, "--trainer.logger.init_args.name=own"]
+def test_a_detector_of_ones_own_is_fitted_tested_and_loaded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data", "Folder", "--data.root", str(folder), *FIT[:2], RANDOM, "--trainer.logger.init_args.name=own"]
     assert main(["fit", "--model", "own_detector.MeanDirection", *words]) == 0
+    assert "Next: ccd test --trust\n" in capsys.readouterr().out
+    assert json.loads(Path("runs/own/latest/run.json").read_text())["epochs"] == 1  # which nothing asked for
     assert main(["test"]) == 2  # it is not one of the package's
     assert main(["test", "--trust"]) == 0
     assert 0 <= metrics("runs/own/latest")["metrics"]["pixel/auroc"] <= 1
@@ -89,7 +91,10 @@ def test_a_layout_of_ones_own_keeps_patients_apart(tmp_path: Path) -> None:
     assert len(manifest.rows) == len(names)
     words = ["--data", "own_layout.NamedFiles", "--data.root", str(root), *FIT, RANDOM]
     assert main(["fit", "--config", "neighbours_folder", *words]) == 0
+    assert main(["test"]) == 2  # its data module is not one of the package's
     assert main(["test", "--trust"]) == 0
+    assert main(["predict", "--images", str(root), "--overlays=false", "--output=out"]) == 0  # which needs none
+    assert len(Path("out/predictions.csv").read_text().splitlines()) == 1 + len(names)
 
 
 @pytest.mark.fit

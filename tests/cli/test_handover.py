@@ -16,6 +16,7 @@ from ccd_lightning.cli import main
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.division import Division
 from ccd_lightning.data.holdout import HoldOut
+from tests.reliability.trials import attempt
 from tests.runs import IGD, PADIM, metrics
 from tests.tiny import NAME
 
@@ -118,6 +119,22 @@ def test_a_resumed_detector_needs_no_encoder(workspace: Path) -> None:
     assert record["epochs"] == 4
     assert record["encoder"].startswith(f"global_scale {ENCODER}, local_scale runs/ccd_synthetic_local/version_0/")
     assert record["encoders"]["encoder"] == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.shrinkage=true", "model.shrinkage is True, but was False in the fit, and PaDiM cannot change it"),
+        ("--model.features.window=5", "model.features.window is 5, but was 1 in the fit"),
+    ],
+)
+def test_options_of_the_fit_are_refused_in_a_test(
+    option: str, message: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = metrics("runs/padim_synthetic/latest")
+    told = attempt(["test", "--ckpt_path=runs/padim_synthetic", option], capsys)
+    assert message in told
+    assert metrics("runs/padim_synthetic/latest") == before
 
 
 def test_another_quantile_in_a_test(workspace: Path) -> None:

@@ -1,9 +1,10 @@
+import math
 from typing import Any
 
 import pytest
 import torch
 
-from ccd_lightning.losses.contrastive import nt_xent
+from ccd_lightning.losses.contrastive import alignment, nt_xent, uniformity
 
 
 def by_loops(first: torch.Tensor, second: torch.Tensor, temperature: float) -> float:
@@ -51,3 +52,26 @@ def test_bad_arguments() -> None:
         nt_xent(torch.zeros(2, 3), torch.zeros(3, 3), 0.2)
     with pytest.raises(ValueError, match="positive"):
         nt_xent(torch.zeros(2, 3), torch.zeros(2, 3), 0.0)
+
+
+def test_one_class_does_not_depend_on_alpha() -> None:
+    first, second = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(3))
+    classes = torch.tensor([0, 0, 1, 1, 2, 2])
+    assert nt_xent(first, second, 0.2, classes).item() == nt_xent(first, second, 0.2).item()  # alpha is 1 by default
+    assert nt_xent(first, second, 0.2, classes, alpha=2.0).item() != nt_xent(first, second, 0.2).item()
+
+
+def test_alignment_is_the_mean_squared_distance_between_views() -> None:
+    first, second = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    pairs = [(a / a.norm() - b / b.norm()).square().sum() for a, b in zip(first, second, strict=True)]
+    assert alignment(first, second).item() == pytest.approx(float(sum(pairs)) / 5, abs=1e-12)
+    assert alignment(first, 3 * first).item() == pytest.approx(0, abs=1e-12)
+    assert alignment(first, -first).item() == pytest.approx(4, abs=1e-12)
+
+
+def test_uniformity_is_that_of_wang_and_isola() -> None:
+    points = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    unit = [point / point.norm() for point in points]
+    potentials = [math.exp(-2 * float((unit[i] - unit[j]).square().sum())) for i in range(6) for j in range(i)]
+    assert uniformity(points).item() == pytest.approx(math.log(sum(potentials) / len(potentials)), abs=1e-12)
+    assert uniformity(points[:1].expand(4, -1)).item() == pytest.approx(0, abs=1e-12)

@@ -8,7 +8,7 @@ import pytorch_msssim
 import torch
 from scipy import ndimage
 
-from ccd_lightning.losses.ssim import _blur_matrix, dissimilarity_map, ms_ssim, similarity_pyramid
+from ccd_lightning.losses.ssim import _blur_matrix, dissimilarity_map, mean_within, ms_ssim, similarity_pyramid
 
 Floats = npt.NDArray[np.float64]
 WEIGHTS = (0.0516, 0.3295, 0.3463, 0.2726)
@@ -159,3 +159,41 @@ def test_gradients_are_numbers_where_images_are_the_same() -> None:
     ms_ssim(similarity_pyramid(image, made, 4, 3, 1.0), WEIGHTS, 3).sum().backward()
     assert made.grad is not None
     assert math.isfinite(float(made.grad.abs().sum()))
+
+
+def test_masked_similarity_averages_the_windows_whose_centres_count() -> None:
+    first, second = pair(32)
+    mask = torch.zeros(2, 32, 32, dtype=torch.bool)
+    mask[0, 3:20, 5:30], mask[1, 0, 0] = True, True  # of which the second vanishes when it is halved, but for one pixel
+    pyramid, weights = similarity_pyramid(first, second, 3, 5, 2.0), (0.2, 0.3, 0.5)
+    expected = []
+    for image in range(2):
+        for channel in range(3):
+            product = 1.0
+            for level, weight in enumerate(weights):
+                side = 2**level
+                blocks = mask[image].view(32 // side, side, 32 // side, side).permute(0, 2, 1, 3).flatten(2)
+                share = blocks.double().mean(dim=2)
+                kept = share >= 0.5 if bool((share >= 0.5).any()) else share > 0
+                values = pyramid[level].whole if level == 2 else pyramid[level].contrast
+                product *= float(values[image, channel][kept].mean()) ** weight
+            expected.append(product)
+    found = ms_ssim(pyramid, weights, 5, mask)
+    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64).view(2, 3).mean(dim=1), atol=1e-12)
+
+
+def test_means_within_a_mask() -> None:
+    values = torch.arange(2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5)
+    mask = torch.zeros(2, 4, 5, dtype=torch.bool)
+    mask[0, 1, 2:4] = True
+    assert torch.equal(mean_within(values, mask)[0], values[0, :, 1, 2:4].mean(dim=1))
+    assert torch.equal(mean_within(values, mask)[1], torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(mean_within(values[:, 0], mask), torch.stack([values[0, 0, 1, 2:4].mean(), torch.tensor(0.0)]))
+
+
+def test_images_that_are_too_small_for_the_levels_are_refused() -> None:
+    first, second = pair(24)
+    assert len(similarity_pyramid(first, second, 3, 5, 2.0)) == 3  # 6 px at the last level
+    for size, levels, window in ((24, 3, 7), (24, 4, 5), (22, 3, 5), (24, 2, 4)):
+        with pytest.raises(ValueError, match=f"with a window of {window} px does not go with {size} px"):
+            similarity_pyramid(*pair(size), levels, window, 2.0)

@@ -168,3 +168,13 @@ def test_what_is_no_content_may_be_anything() -> None:
         found.append(gaussian.mahalanobis(embeddings))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 31, 100])
+def test_saved_triangles_are_read_as_they_were(channels: int) -> None:
+    """Whatever the number of channels, which is not stored."""
+    vectors = torch.randn(8, channels, 2, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(channels))
+    gaussian, again = fitted([vectors]), PatchGaussian(dtype=torch.float64)
+    again.load_state_dict(gaussian.state_dict())
+    assert again.whitening.shape == (2, channels, channels)
+    assert torch.equal(again.whitening, gaussian.whitening)

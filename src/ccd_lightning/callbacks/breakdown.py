@@ -131,9 +131,10 @@ def _explain(trainer: Trainer, module: LightningModule, first: int, what: str, s
     message = f"After step {trainer.global_step} the model's weights or scores are no longer finite"
     if first >= 0:
         message = f"The {what} is no longer finite since step {first}{_circumstances(shown)}"
-    ways = ["a lower learning rate (--model.optimizer.lr)"] * bool(trainer.optimizers)
+    trained = any(optimizer.param_groups for optimizer in trainer.optimizers)  # Lightning's dummy optimiser has none
+    ways = ["a lower learning rate (--model.optimizer.lr)"] * trained
     ways += ["a longer warm-up (--model.warmup_steps)"] * ("warmup_steps" in module.hparams)
-    ways += ["--trainer.gradient_clip_val 1"] * bool(trainer.optimizers)
+    ways += ["--trainer.gradient_clip_val 1"] * trained
     ways += ["--trainer.precision 32-true"] * (not str(trainer.precision).startswith(("32", "64")))
     ways = ways or ["another encoder (--model.encoder.weights)"]
     advice = f"Start a new run with {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}."

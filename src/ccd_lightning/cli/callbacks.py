@@ -88,6 +88,13 @@ def with_checkpoints(config: Namespace) -> Namespace:
     return config
 
 
+def with_one_epoch(config: Namespace) -> None:
+    """Sets the number of epochs to 1 for a detector without gradient training, if no length of the fit is given."""
+    trainer, kinds = config["trainer"], getattr(locate(config["model"]["class_path"]), "__mro__", ())
+    if StatisticsDetector in kinds and trainer["max_epochs"] is None and trainer["max_steps"] == -1:
+        trainer["max_epochs"] = 1
+
+
 def _spec(arguments: dict[str, Any]) -> dict[str, Any]:
     """Returns a `ModelCheckpoint` as written in a config, with all of its arguments."""
     parameters = inspect.signature(ModelCheckpoint).parameters.values()

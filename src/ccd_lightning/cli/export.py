@@ -16,12 +16,16 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.extras import pip_install
 from ccd_lightning.reading import read_text
 from ccd_lightning.runs import CONFIG, MANIFEST, find_checkpoint, newest_run, run_folder
-from ccd_lightning.writing import put_in_place, scratch
+from ccd_lightning.writing import put_in_place, scratch, short_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from ccd_lightning.data.preprocessing import Preprocessing
+    from ccd_lightning.export import Scoring
+    from ccd_lightning.modules.detector import OneClassDetector
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -73,7 +77,7 @@ def write_checked(checkpoint: Path, file: Path, form: str, pixel_type: str, trus
         folder.mkdir()
         written = folder / file.name
         with Console().status("Exporting, and checking"):
-            scoring = (write_onnx if form == "onnx" else write_torch)(detector, written, pixel_type)
+            scoring = _written(write_onnx if form == "onnx" else write_torch, detector, written, pixel_type)
             difference = greatest_difference(scoring, detector, *given)
         if not difference <= TOLERANCE:
             raise UserError(
@@ -87,6 +91,26 @@ def write_checked(checkpoint: Path, file: Path, form: str, pixel_type: str, trus
     boxes = ", and content (batch, 4) of int64" * (len(given) > 1)
     print(f"{os.path.relpath(file)}: images (batch, 3, {height}, {width}) of {metadata['input']}{boxes} -> {outputs}")
     print(f"Checked against torch on {origin}, together and one alone: differs by {difference:.1e} of the maps' range")
+
+
+def _written(
+    write: Callable[[OneClassDetector, Path, str], Scoring], detector: OneClassDetector, file: Path, kind: str
+) -> Scoring:
+    """Writes the file.
+
+    Raises:
+        UserError: If a class of the user's own cannot be exported.
+    """
+    try:
+        return write(detector, file, kind)
+    except Exception as error:  # of torch's exporter, whose message can have a hundred lines
+        if isinstance(error, (OSError, UserError)) or type(detector).__module__.startswith("ccd_lightning."):
+            raise
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(
+            f"{type(detector).__name__} cannot be exported: {short_text(reason, 200)}. Write its score method with"
+            " other operations; --debug shows the whole message."
+        ) from error
 
 
 def images_to_try(run: Path, preprocessing: Preprocessing) -> tuple[Tensor, Tensor, str]:

@@ -19,7 +19,7 @@ from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
 from ccd_lightning.checkpoints import DIVISION_KEY, model_of, read_checkpoint
-from ccd_lightning.cli.callbacks import with_checkpoints
+from ccd_lightning.cli.callbacks import with_checkpoints, with_one_epoch
 from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.next_steps import class_path, record_run
@@ -190,6 +190,8 @@ class CLI(LightningCLI):
         """Finds the run that `fit --ckpt_path last` resumes, by the logger's folder, and its encoders."""
         config = self.config[self.subcommand]
         check_trainer(config["trainer"], str(self.subcommand))
+        if self.subcommand == "fit":
+            with_one_epoch(config)
         if self.subcommand == "fit" and config["ckpt_path"] == "last":
             resume_last(config)
         if config["ckpt_path"]:

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs, shipped
+from ccd_lightning.cli.known_classes import usable
 from ccd_lightning.commands import command
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.recognition import AUTO
@@ -115,9 +116,10 @@ def _describe(sources: Mapping[str, EncoderSource]) -> str:
 
 
 def _next_command(run: Path, cli: LightningCLI) -> str:
-    if isinstance(cli.model, OneClassDetector):
-        return command("test")
     data = cli.datamodule
+    if isinstance(cli.model, OneClassDetector):
+        known = {class_path(cli.model), class_path(data)} <= usable().keys()
+        return command("test", *([] if known else ["--trust"]))
     following, config, named = _following(run, data.tile > 0)
     options: dict[str, object] = {}
     if not named or isinstance(data, Folder):

@@ -16,7 +16,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ccd_lightning.cli.known_classes import OWN
-from ccd_lightning.cli.parser_tree import Complaint, first_complaint
+from ccd_lightning.cli.own_code import describe_class, raised_in_own_code
+from ccd_lightning.cli.parser_tree import CLASS, Complaint, first_complaint
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
@@ -58,6 +59,8 @@ DEVICES = {  # Lightning's messages about devices, and what to do
     " --trainer.accelerator cpu --trainer.precision 32-true, or install PyTorch for this machine's driver.",
     "But your machine only has": "trainer.devices: {text}. Ask for fewer with --trainer.devices.",
 }
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+PACKAGES = ("ccd_lightning", "lightning", "torch", "torchvision")  # whose class names are compared with what exists
 TRAINER = tuple(name for name in inspect.signature(Trainer).parameters if name != "self")
 GROUPS: dict[str, Any] = {
     "encoder": TrainedEncoderConfig,
@@ -85,6 +88,8 @@ def explain(message: str, error: BaseException | None = None, argv: Sequence[str
     """
     if user_error := users_mistake(error):
         return str(user_error)
+    if problem := _of_own_class(message, error):
+        return problem
     if own := re.search(OUT_OF_RANGE, message, re.MULTILINE):
         return own[1]
     if found := re.match(r"argument (--[\w.]+): expected one argument", message):
@@ -156,7 +161,7 @@ def _no_class(complaint: Complaint, found: re.Match[str]) -> str:
     name = f"{found['module']}.{found['name']}" if found["module"] else found["text"] or complaint.value
     if not name:
         return f"{key} is empty. Give the name of a class, or leave the option out."
-    if Path(name).suffix in (".yaml", ".yml", ".json"):
+    if Path(name).suffix in CONFIG_SUFFIXES:
         return (
             f"{key}: there is no file {name}; its path is relative to the config that names it. --print_config writes a"
             " config that needs no other file."
@@ -205,6 +210,23 @@ def _of_type(complaint: Complaint) -> str:
     if kinds:
         return f"{complaint.key} is {complaint.value}, but must be {' or '.join(kinds)}."
     return f"{complaint.key}: {_one_line(complaint.leaves[-1])}"
+
+
+def _of_own_class(message: str, error: BaseException | None) -> str:
+    """Returns the message for a class of the user's own that cannot be imported or constructed, or an empty one."""
+    complaint = first_complaint(message)
+    named = re.search(r"class_path['\"]?[=:] ?['\"]([\w.]+)", (complaint.value if complaint else "") or message)
+    name = named[1] if named else complaint.value if complaint else ""
+    if complaint and complaint.kinds and CLASS not in complaint.kinds:
+        return ""  # an option of numbers or text
+    if name.partition(".")[0] in PACKAGES or Path(name).suffix in CONFIG_SUFFIXES:
+        return ""
+    key = complaint.key.removesuffix(".class_path") if complaint else ""
+    if reason := describe_class(name, nn.Module if "model" in key else object):
+        return f"{key}: {reason}." if key else f"{reason}."
+    if reason := raised_in_own_code(error):
+        return f"{name} cannot be constructed: {reason}. Correct it; --debug shows the traceback."
+    return ""
 
 
 def _one_line(text: str) -> str:

@@ -31,13 +31,14 @@ STATE: dict[str, Any] = {  # entries needed to resume a run, with their types
 KEYWORDS = ("last", "best", "hpc", "registry")  # Lightning's keywords for --ckpt_path
 
 
-def resolve(argv: list[str], folder: Path, trust: bool = False) -> list[str]:
+def resolve(argv: list[str], folder: Path, trust: bool = False, images: bool = False) -> list[str]:
     """Replaces a run by its checkpoint file, and adds the config stored in the checkpoint.
 
     Args:
         argv: One of Lightning's commands and its options.
         folder: Folder to which the config may be written.
         trust: Whether that config may name any class.
+        images: Whether given images are scored, so that the run's data set is not read.
 
     Raises:
         UserError: If there is no such run, it is ambiguous which run is meant, or its config is not trusted.
@@ -61,7 +62,7 @@ def resolve(argv: list[str], folder: Path, trust: bool = False) -> list[str]:
         return [command, *rest, *(_same_folder(checkpoint) if goes_on else ()), "--ckpt_path", str(checkpoint)]
     checkpoint = runs.find_checkpoint(Path(path) if path else runs.newest_run())
     rank_zero_only(print)(f"{command}: {os.path.relpath(checkpoint)}")
-    config = _write_config(checkpoint, folder, trust, given)
+    config = _write_config(checkpoint, folder, given, trust, images)
     return [command, "--config", str(config), "--ckpt_path", str(checkpoint), *rest]
 
 
@@ -124,11 +125,11 @@ def _same_folder(checkpoint: Path) -> list[str]:
     return ["--trainer.logger.init_args.version", runs.run_folder(checkpoint).resolve().name]
 
 
-def _write_config(checkpoint: Path, folder: Path, trust: bool, given: set[str]) -> Path:
+def _write_config(checkpoint: Path, folder: Path, given: set[str], trust: bool, images: bool) -> Path:
     content = read_checkpoint(checkpoint)
     if CONFIG_KEY not in content:
         raise UserError(f"{checkpoint}: it holds no config, so it was not written by ccd fit. Give one with --config.")
-    config = embedded_config(content[CONFIG_KEY], checkpoint, trust)
+    config = embedded_config(content[CONFIG_KEY], checkpoint, trust, images)
     config = {key: value for key, value in config.items() if key not in ("ckpt_path", "weights_only")}
     origin = content.get(ORIGIN_KEY)
     relocate(config, runs.run_folder(checkpoint), origin if isinstance(origin, str) else None, given)

@@ -44,6 +44,8 @@ def run_training(argv: list[str]) -> int:
     """
     _quieten()
     trust, argv = OPTION in argv, [arg for arg in argv if arg != OPTION]
+    if trust and argv[0] == "fit":
+        raise UserError(f"{OPTION} is for commands that take their config from a checkpoint. Leave it out of ccd fit.")
     images = None
     if argv[0] == "predict" and {"-h", "--help"} & set(argv):
         print(PREDICT_HELP)
@@ -54,7 +56,7 @@ def run_training(argv: list[str]) -> int:
         raise UserError(f"{option} is set by {LINKED[option]}: give that one instead.")
     with tempfile.TemporaryDirectory() as folder:
         argv = _epochs_before_steps(find_configs(argv))
-        argv = resolve(argv, Path(folder), trust)
+        argv = resolve(argv, Path(folder), trust, bool(images))
         _refuse_bytes(argv)
         try:
             with naming_failures(_place(argv)):
@@ -69,7 +71,7 @@ def run_training(argv: list[str]) -> int:
             raise
         except ValueError as error:
             if (user_error := users_mistake(error)) or "Does not validate against" in str(error):
-                raise user_error or UserError(explain(str(error))) from error
+                raise user_error or UserError(explain(str(error), error, argv)) from error
             raise
 
 

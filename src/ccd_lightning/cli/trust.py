@@ -17,6 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from ccd_lightning.cli.config_values import argument_hints, fields_of, is_plain, refuse_special_nodes, takes_text
 from ccd_lightning.cli.known_classes import SYNTHETIC, TRAINING, mentionable, usable
 from ccd_lightning.commands import expand
+from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.datasets import Folder
 from ccd_lightning.errors import UserError
 from ccd_lightning.renamed import current_config, current_modules
 from ccd_lightning.writing import short_text
@@ -35,13 +37,14 @@ MAX_IMAGES, MAX_SIDE = 10_000, 1024  # limits on images that a checkpoint may ha
 PLACES = ("dirpath", "filename")  # arguments of callbacks that set where files are written
 
 
-def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[str, Any]:
+def embedded_config(text: Any, checkpoint: Path, trust: bool = False, images: bool = False) -> dict[str, Any]:
     """Returns the config stored in a checkpoint, without what it may not decide.
 
     Args:
         text: The config as YAML.
         checkpoint: Path of the checkpoint, used in error messages.
         trust: Whether to accept the config without checks.
+        images: Whether the data set is not read, so that a data module of the user's own is not needed.
 
     Returns:
         The config of a command other than `fit`, without a logger.
@@ -55,6 +58,8 @@ def embedded_config(text: Any, checkpoint: Path, trust: bool = False) -> dict[st
         config = current_config(yaml.safe_load(current_modules(text)))
         if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
             raise TypeError("it names no model and data")
+        if images:
+            config["data"] = _without_own_class(config["data"])
         if not trust:
             refuse_special_nodes(config)
         config["trainer"] = dict(config.get("trainer") or {})
@@ -172,6 +177,15 @@ class _Check:
             f"{self.checkpoint}: the config in it names {short_text(name)} as {location}, which is not one of this"
             f" program's classes and could run any code. If you trust where the checkpoint comes from, add {OPTION}."
         )
+
+
+def _without_own_class(data: dict[str, Any]) -> dict[str, Any]:
+    """Replaces a data module that this package does not know by `Folder`, with the settings that both have."""
+    if data.get("class_path") in usable():
+        return data
+    settings, known = data.get("init_args"), argument_hints(AnomalyDataModule)
+    kept = {name: value for name, value in settings.items() if name in known} if isinstance(settings, dict) else {}
+    return {"class_path": f"{Folder.__module__}.{Folder.__name__}", "init_args": kept}
 
 
 def refuse_generation(data: dict[str, Any], checkpoint: Path) -> None:

@@ -23,7 +23,7 @@ from ccd_lightning.models.tiling import Tiling
 from ccd_lightning.modules.finite_scores import require_numbers
 from ccd_lightning.modules.held_out import HeldOut
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, pseudo_seed
-from ccd_lightning.modules.refitting import adapt_thresholds, other_images
+from ccd_lightning.modules.refitting import adapt_thresholds, other_images, refuse_changes
 from ccd_lightning.ranges import between
 from ccd_lightning.renamed import rename_tensors
 
@@ -211,8 +211,14 @@ class OneClassDetector(LightningModule, ABC):
 
     def evaluate(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Scores a batch in validation, test and predict; returns `scores` (B,) and `maps` (B, H, W)."""
+        images = batch["image"]
         with self.full_precision():
-            scores, maps = self(batch["image"], batch.get("content"))
+            scores, maps = self(images, batch.get("content"))
+        if scores.shape != images.shape[:1] or maps.shape != (len(images), *images.shape[-2:]):
+            raise TypeError(
+                f"{type(self).__name__}.score returned scores {tuple(scores.shape)} and maps {tuple(maps.shape)} for"
+                f" images {tuple(images.shape)}; expected scores (B,) and maps (B, H, W)"
+            )
         return {"scores": scores, "maps": maps}
 
     def full_precision(self) -> torch.autocast:
@@ -262,6 +268,7 @@ class OneClassDetector(LightningModule, ABC):
         state.setdefault("map_limits", self.map_limits)
         state.setdefault("normal_maxima", self.normal_maxima)
         fitted = checkpoint.get("hyper_parameters", {})
+        refuse_changes(self._trainer, fitted, self.hparams, self.score_settings, type(self).__name__)
         images = other_images(self._trainer, checkpoint)
         self.changed = adapt_thresholds(state, fitted, self.hparams, self.score_settings, self.quantile, images)
         self.normal_scores = torch.empty_like(state["normal_scores"])

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ccd_lightning.checkpoints import fitted_preprocessing
+from ccd_lightning.errors import UserError
 
 
 def adapt_thresholds(
@@ -61,6 +62,35 @@ def adapt_thresholds(
     return found
 
 
+def refuse_changes(
+    trainer: Trainer | None, fitted: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str], detector: str
+) -> None:
+    """Refuses options that differ from the fit, but are not among those that can be changed after it.
+
+    Such an option would have no effect, or change the scores without changing the thresholds. During a fit, nothing is
+    refused.
+
+    Args:
+        trainer: Trainer that loads the checkpoint; None for `load`, which takes all settings from the checkpoint.
+        fitted: Settings of the detector in the fit.
+        now: Current settings of the detector.
+        names: Dotted names of the options that can be changed.
+        detector: Name of the detector's class, for the message.
+
+    Raises:
+        UserError: If another option differs.
+    """
+    if trainer is None or trainer.state.fn == TrainerFn.FITTING:
+        return
+    before, after = _leaves(fitted), _leaves(now)
+    for name in before.keys() & after.keys() - {*names, "quantile"}:
+        if before[name] != after[name]:
+            raise UserError(
+                f"model.{name} is {after[name]}, but was {before[name]} in the fit, and {detector} cannot change it"
+                " afterwards. Leave the option out, or fit the detector with it."
+            )
+
+
 def other_images(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Returns preprocessing options that differ from the fit, with their values in the fit and now.
 
@@ -75,6 +105,17 @@ def other_images(trainer: Trainer | None, checkpoint: Mapping[str, Any]) -> dict
     if fitted and not fitted.tiling:
         changed.pop("data.size", None)
     return changed
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns plain settings by their dotted names, without those of encoders, which checkpoints determine."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and not str(name).endswith("encoder"):
+            found |= _leaves(value, f"{prefix}{name}.")
+        elif value is None or isinstance(value, (bool, int, float, str, list, tuple)):
+            found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def _at(settings: Mapping[str, Any], name: str) -> Any:

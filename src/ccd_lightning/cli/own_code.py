@@ -1,0 +1,105 @@
+"""Errors in the user's own classes, which the argument parser hides among those of the other types that it tried."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+NAME = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
+
+
+def raised_in_own_code(error: BaseException | None) -> str:
+    """Describes the error, among the causes of one, that was raised in a file of the user's own.
+
+    Returns:
+        Its type, message, file and line; empty if there is none.
+    """
+    for cause in reversed(list(_causes(error))):
+        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
+        if isinstance(cause, SyntaxError) and cause.filename:
+            places.append((cause.filename, cause.lineno))
+        if own := [(file, line) for file, line in places if _is_own(file)]:
+            file, line = own[-1]
+            reason = cause.msg if isinstance(cause, SyntaxError) else " ".join(str(cause).split())
+            return f"{type(cause).__name__}: {reason.rstrip('.')} ({os.path.relpath(file)}, line {line})"
+    return ""
+
+
+def describe_class(name: str, base: type) -> str:
+    """Describes why an import path cannot be used as a class.
+
+    Args:
+        name: Import path, such as `package.module.Class`.
+        base: Class that it should be a subclass of.
+
+    Returns:
+        A phrase, with the fix; empty if the name is no import path, or names such a class.
+    """
+    module, _, attribute = name.rpartition(".")
+    if not NAME.fullmatch(name):
+        return ""
+    missing = _missing(module)
+    if missing:
+        return (
+            f"there is no module {missing}. Add the folder that contains it to PYTHONPATH (PYTHONPATH=FOLDER ccd ...),"
+            " or install it"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # whatever the file does when it is imported
+        reason = raised_in_own_code(error) or f"{type(error).__name__}: {error}"
+        return f"importing {module} failed: {reason}"
+    if not isinstance(found, type):
+        classes = sorted(_classes(sys.modules[module], base))
+        return f"{module} has no class {attribute}" + f"; it has {', '.join(classes)}" * bool(classes)
+    if inspect.isabstract(found):
+        methods = sorted(getattr(found, "__abstractmethods__", ()))
+        return f"{name} does not define {', '.join(methods)}, as subclasses of {_definer(found, methods[0])} must"
+    return ""
+
+
+def _classes(module: object, base: type) -> Iterator[str]:
+    for name, value in vars(module).items():
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == getattr(module, "__name__", ""):
+            yield name
+
+
+def _definer(found: type, method: str) -> str:
+    return next(one.__name__ for one in found.__mro__ if method in vars(one))
+
+
+def _missing(module: str) -> str:
+    """Returns the first part of a module's path that cannot be found; empty if all can."""
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        name = ".".join(parts[:count])
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # the part before it is no package
+            return name
+        except Exception:  # the package in front of it fails when it is imported, which is described elsewhere
+            return ""
+        if found is None:
+            return name
+    return ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_own(file: str) -> bool:
+    path = Path(file)
+    return path.is_file() and not any(path.is_relative_to(folder) for folder in (PACKAGE, *INSTALLED))

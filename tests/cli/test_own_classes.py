@@ -1,0 +1,75 @@
+"""Classes of the user's own: what is wrong with them is reported, not that they are unknown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccd_lightning.cli import main
+from tests.reliability.trials import attempt
+
+GOOD = Path("examples/own_detector.py").resolve().read_text(encoding="utf-8")
+METHOD = GOOD[GOOD.index("    def merge_ranks") : GOOD.index("    def fit_statistics")]
+FAULTS = {  # name of the module: its source, and the message
+    "no_package": (
+        GOOD.replace("import torch\n", "import not_installed\nimport torch\n", 1),
+        "model: importing no_package failed: ModuleNotFoundError: No module named 'not_installed' (no_package.py, line",
+    ),
+    "fails": (f"{GOOD}\nx = 1 / 0\n", "model: importing fails failed: ZeroDivisionError: division by zero (fails.py"),
+    "no_python": (f"{GOOD}\ndef (\n", "model: importing no_python failed: SyntaxError: invalid syntax (no_python.py"),
+    "abstract": (
+        GOOD.replace(METHOD, ""),
+        "model: abstract.MeanDirection does not define merge_ranks, as subclasses of StatisticsDetector must.",
+    ),
+    "constructor": (
+        GOOD.replace("self.top = top", 'raise ValueError("top is bad")'),
+        "constructor.MeanDirection cannot be constructed: ValueError: top is bad (constructor.py, line",
+    ),
+    "other_name": (GOOD.replace("class MeanD", "class D"), "other_name has no class MeanDirection; it has Direction."),
+}
+
+
+def fit(name: str) -> list[str]:
+    """A fit of a detector in the working directory."""
+    return [
+        "fit",
+        "--model",
+        f"{name}.MeanDirection",
+        "--data",
+        "Folder",
+        "--data.root",
+        ".",
+        "--model.encoder.weights=null",
+    ]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_the_file_is_reported_with_its_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, message = FAULTS[name]
+    (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert message in attempt(fit(name), capsys)
+    sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("name", "missing"), [("not_there", "not_there"), ("json.not_there", "json.not_there")])
+def test_a_module_that_cannot_be_found(
+    name: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = attempt(fit(name), capsys)
+    assert f"model: there is no module {missing}. Add the folder that contains it to PYTHONPATH" in told
+
+
+def test_numbers_are_not_taken_for_modules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*fit("ccd_lightning.modules.padim")[:1], "--model", "PaDiM", "--model.quantile", "a.b"]) == 2
+    assert "model.quantile is a.b, but must be a number" in capsys.readouterr().err
+
+
+def test_trust_is_not_for_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--trust is for commands that take their config from a checkpoint" in attempt(["fit", "--trust"], capsys)
