@@ -134,7 +134,7 @@ def test_without_a_threshold_nothing_is_decided(tmp_path: Path) -> None:
     assert description["threshold_rule"] == "none: the run was fitted without validation"
 
 
-def test_a_difference_is_told_whatever_it_is_in() -> None:
+def test_a_difference_is_reported_whatever_it_is_in() -> None:
     detector = make("padim")
     scorer, images = Scorer(detector), pixels()
     span = float(detector(images / 255)[1].max() - detector(images / 255)[1].min())

@@ -77,7 +77,7 @@ def test_images_that_do_not_fit_name_the_cache(processes: int, monkeypatch: pyte
         load_images([Path("gone.png")] * 5, Preprocessing(64), processes=processes)
 
 
-def test_a_full_disk_is_told_before_the_cache_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_cache_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(UserError, match=r"1 decoded images of 64 px in .*cache: .* a larger disk"):
         load_images([folder / "train/good/0000.png"], Preprocessing(64), folder / "cache")

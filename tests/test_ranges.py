@@ -22,7 +22,7 @@ RANGES: dict[str, tuple[Callable[..., None], tuple[Any, ...], tuple[Any, ...]]] 
 
 
 @pytest.mark.parametrize("message", RANGES)
-def test_what_is_in_a_range_passes_and_what_is_not_is_told(message: str) -> None:
+def test_what_is_in_a_range_passes_and_what_is_not_is_reported(message: str) -> None:
     check, good, bad = RANGES[message]
     for value in good:
         check("model.option", value)

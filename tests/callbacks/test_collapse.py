@@ -35,7 +35,7 @@ def watch(values: list[float], patience: int = 3, name: str = "train/projection_
     return [str(warning.message) for warning in caught if "COLLAPSED" in str(warning.message)]
 
 
-def test_collapse_is_told_once_and_says_what_to_change() -> None:
+def test_collapse_is_reported_once_and_says_what_to_change() -> None:
     messages = watch([0.003] * 10)
     assert len(messages) == 1
     for option in ("--model.optimizer.lr", "--model.warmup_steps", "--model.encoder.weights imagenet"):
@@ -52,7 +52,7 @@ def test_features_are_watched_beside_projections() -> None:
     assert len(watch([0.01] * 10, name="train/feature_std")) == 1
 
 
-def test_a_loss_that_is_no_number_is_told_too() -> None:
+def test_a_loss_that_is_no_number_is_reported_too() -> None:
     assert len(watch([float("nan")] * 3)) == 1
 
 
@@ -77,7 +77,7 @@ def test_the_line_separates_collapsed_from_healthy_projections() -> None:
         (0.3, CCD(distributions=5), False),
     ],
 )
-def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module: CCD, warned: bool) -> None:
+def test_a_family_that_cannot_be_recognised_is_reported(accuracy: float | None, module: CCD, warned: bool) -> None:
     found = {} if accuracy is None else {"val/augmentation_accuracy": torch.tensor(accuracy)}
     trainer: Any = SimpleNamespace(callback_metrics=found)
     with warnings.catch_warnings(record=True) as caught:
@@ -91,7 +91,7 @@ def test_a_family_that_cannot_be_told_is_said_so(accuracy: float | None, module:
 
 
 @pytest.mark.parametrize(("family", "warned"), [(Cutout(), True), (Permutation(), False), (None, False)])
-def test_a_hole_that_the_family_leaves_out_is_told(family: Any, warned: bool) -> None:
+def test_a_hole_that_the_family_leaves_out_is_reported(family: Any, warned: bool) -> None:
     trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(views=PretextViews(family, cutout_size=9)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -26,7 +26,7 @@ from tests.runs import CCD, CONFIGS, VIEWS
         (600, 0.25, "about 40 minutes: 600 steps of 4.0 seconds"),
     ],
 )
-def test_the_time_is_told_in_words(steps: int, rate: float, expected: str) -> None:
+def test_the_time_is_printed_in_words(steps: int, rate: float, expected: str) -> None:
     assert forecast(steps, rate) == expected
 
 
@@ -55,7 +55,7 @@ def fit(own: Any, steps: int, seconds: float, monkeypatch: pytest.MonkeyPatch, v
 
 @pytest.mark.parametrize("validate_at", [-1, 4])
 @pytest.mark.parametrize("first", [0, 1000])
-def test_the_time_is_measured_on_the_first_steps_and_told_once(
+def test_the_time_is_measured_on_the_first_steps_and_printed_once(
     first: int, validate_at: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit(trainer(3000 + first, global_step=first), 40, 0.5, monkeypatch, validate_at)
@@ -64,14 +64,14 @@ def test_the_time_is_measured_on_the_first_steps_and_told_once(
 
 
 @pytest.mark.parametrize(("planned", "settings"), [(float("inf"), {}), (3000, {"is_global_zero": False})])
-def test_nothing_is_told_without_an_end_or_on_other_ranks(
+def test_nothing_is_printed_without_an_end_or_on_other_ranks(
     planned: float, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit(trainer(planned, **settings), 40, 0.5, monkeypatch)
     assert capsys.readouterr().out == ""
 
 
-def test_slow_steps_are_told_early(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_slow_steps_are_reported_early(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     fit(trainer(600), 3, 30.0, monkeypatch)
     assert "about 5.0 hours: 600 steps of 30.0 seconds" in capsys.readouterr().out
 

@@ -83,7 +83,7 @@ def test_a_broken_training_stops_and_keeps_its_last_good_checkpoint(
 
 @pytest.mark.fit
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_a_gradient_that_is_no_number_is_told_with_its_step_rate_and_images(
+def test_a_gradient_that_is_no_number_is_reported_with_its_step_rate_and_images(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*WORDS["ccd"], "--trainer.logger.init_args.name=broken", "--trainer.log_every_n_steps=1"]

@@ -54,7 +54,7 @@ def test_names_of_groups_do_not_matter(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("counted", [4, None])
-def test_tests_of_old_without_groups_are_told_of(counted: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_old_tests_without_groups_are_reported(counted: int | None, capsys: pytest.CaptureFixture[str]) -> None:
     old = [leave(name, scores, counted=counted) for name, scores in (("good", GOOD), ("poor", POOR))]
     lines = compare_lines(*old, capsys=capsys)
     assert differences(lines, "good")["p"] == ["p", f"{delong_test(LABELS, POOR, GOOD).p:.3f}"]

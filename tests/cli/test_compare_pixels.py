@@ -116,7 +116,7 @@ def test_metrics_that_one_run_lacks_are_left_out(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("lacking", ["first", "second"])
-def test_runs_of_old_are_told_of_in_one_line(lacking: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_old_runs_are_reported_in_one_line(lacking: str, capsys: pytest.CaptureFixture[str]) -> None:
     for seed, (name, scores) in enumerate({"first": GOOD, "second": POOR, "third": OTHER}.items()):
         keep(name, scores, None if name == lacking else pixels(seed))
     lines = compare_lines("first", "second", "third", capsys=capsys)

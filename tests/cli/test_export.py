@@ -160,6 +160,6 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         (["--ckpt_path", "runs/nothing"], "runs/nothing: no such run or checkpoint"),
     ],
 )
-def test_mistakes_are_told(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", *words]) == 2
     assert message in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_a_run_goes_on_for_longer_than_was_planned() -> None:
         (["--trainer.max_epochs=-1"], "give --trainer.max_epochs or .max_steps"),
     ],
 )
-def test_mistakes_are_told(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*IGD, *words, "--trainer.logger.init_args.name", "mistaken"]) == 2
     assert message in capsys.readouterr().err
 

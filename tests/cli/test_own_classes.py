@@ -62,8 +62,8 @@ def test_a_module_that_cannot_be_found(
     name: str, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = attempt(fit(name), capsys)
-    assert f"model: there is no module {missing}. Add the folder that contains it to PYTHONPATH" in told
+    message = attempt(fit(name), capsys)
+    assert f"model: there is no module {missing}. Add the folder that contains it to PYTHONPATH" in message
 
 
 def test_numbers_are_not_taken_for_modules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from ccd_lightning.cli import main
     ("code", "expected"),
     [(errno.ENOSPC, "Free some space"), (errno.EACCES, "Give another path"), (errno.EROFS, "another")],
 )
-def test_a_disk_that_refuses_is_told_in_a_sentence(
+def test_a_disk_that_refuses_is_reported_in_a_sentence(
     code: int, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:

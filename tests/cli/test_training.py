@@ -186,7 +186,9 @@ def test_fit_without_validation(workspace: Path, capsys: pytest.CaptureFixture[s
     assert 0 <= found["metrics"]["image/auroc"] <= 1
 
 
-def test_other_sizes_and_places_are_told(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_sizes_and_places_are_reported(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     smaller = ["--data.size", "32", "--data.root", str(tmp_path / "smaller")]
     assert main(["test", "--ckpt_path", "runs/padim_synthetic", *smaller]) == 2
     assert "Images of 32 x 32 px do not fit this detector" in capsys.readouterr().err
@@ -275,7 +277,7 @@ def test_the_ways_out_of_a_collapse_exist(capsys: pytest.CaptureFixture[str]) ->
     assert model["encoder"]["weights"] == "imagenet"
 
 
-def test_a_run_that_collapses_is_told_within_50_steps(workspace: Path) -> None:
+def test_a_run_that_collapses_is_reported_within_50_steps(workspace: Path) -> None:
     words = ["--trainer.logger.init_args.name", "ccd_collapsed", "--trainer.max_epochs", "25"]
     reckless = ["--model.optimizer.lr", "0.1", "--model.warmup_steps", "0", "--trainer.check_val_every_n_epoch", "25"]
     with pytest.warns(UserWarning, match="COLLAPSED.*--model.optimizer.lr"):

@@ -119,7 +119,7 @@ def test_what_is_not_a_number_is_dark(tmp_path: Path) -> None:
     assert read_image(path, Preprocessing(8, None, (0.0, 1.0)))[:, 0, 0].tolist() == [255] * 4 + [0] * 4
 
 
-def test_floating_point_at_another_scale_is_told(scans: Path) -> None:
+def test_floating_point_at_another_scale_is_reported(scans: Path) -> None:
     write(scans / "test/good/f.tif", slice_of(70).astype(np.float32) - BASE)
     data = fitted(scans)
     with pytest.raises(UserError, match=r"f\.tif: no pixel has a value within data\.window, 31768 to 34268"):
@@ -142,7 +142,7 @@ def test_the_cache_knows_the_range(scans: Path, tmp_path: Path) -> None:
     assert len(list(cache.glob("*.placements.npy"))) == 2
 
 
-def test_without_training_images_of_16_bits_a_narrow_one_is_told(scans: Path, folder: Path) -> None:
+def test_without_training_images_of_16_bits_a_narrow_one_is_reported(scans: Path, folder: Path) -> None:
     shutil.copy(scans / "test/good/0.png", folder / "test/good/narrow.png")
     data = fitted(folder)
     with pytest.raises(UserError, match=r"narrow\.png: 16 bits of which few values are used .* --data\.window"):

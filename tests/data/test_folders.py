@@ -91,7 +91,7 @@ def test_a_manifest_of_the_inner_folder_is_found_from_the_outer_one(tmp_path: Pa
 @pytest.mark.parametrize(
     ("kind", "message"), [("good", "there are no abnormal test images"), ("lesion", "there are no normal test images")]
 )
-def test_a_test_of_one_sort_is_told_before_the_fit(kind: str, message: str, tmp_path: Path) -> None:
+def test_a_test_of_one_sort_is_reported_before_the_fit(kind: str, message: str, tmp_path: Path) -> None:
     pictures(tmp_path, train__good=8)
     pictures(tmp_path, **{f"test__{kind}": 3})
     with pytest.warns(UserWarning, match=message):
@@ -379,7 +379,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_of_files_that_are_not_read_is_told(tmp_path: Path) -> None:
+def test_a_folder_of_files_that_are_not_read_is_reported(tmp_path: Path) -> None:
     pictures(tmp_path, train__good=3, test__good=2)
     (tmp_path / "test/lesion").mkdir()
     (tmp_path / "test/lesion/a.mha").touch()
@@ -387,7 +387,7 @@ def test_a_folder_of_files_that_are_not_read_is_told(tmp_path: Path) -> None:
         read_layout(tmp_path)
 
 
-def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(tmp_path, train__good__deep=3, test__good=2)
 
     def refuse(path: str) -> None:

@@ -160,7 +160,7 @@ def bomb(path: Path, width: int, height: int) -> Path:
     return path
 
 
-def test_a_bound_on_pixels_is_told_from_the_header(tmp_path: Path) -> None:
+def test_a_bound_on_pixels_is_reported_from_the_header(tmp_path: Path) -> None:
     file = bomb(tmp_path / "a.png", 100_000, 100_000)
     reset_peak_memory()
     before = peak_memory()[0] or 0
@@ -171,7 +171,7 @@ def test_a_bound_on_pixels_is_told_from_the_header(tmp_path: Path) -> None:
     assert (peak_memory()[0] or 0) < before + GIGABYTE / 10
 
 
-def test_bytes_that_do_not_fit_into_memory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_do_not_fit_into_memory_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccd_lightning.data.formats.bounds.available_memory", lambda: 1e6)
     with pytest.raises(UserError, match=r"a\.png: its pixels in memory: 0\.004 GB are needed, 0\.001 GB are available"):
         read_picture(bomb(tmp_path / "a.png", 1000, 1000))

@@ -99,7 +99,7 @@ def test_nothing_found(place: Path, nothing: str) -> None:
     assert str(error.value).startswith(f"{nothing}: ")
 
 
-def test_batches_are_the_images_in_order_and_bad_ones_are_told(place: Path) -> None:
+def test_batches_are_the_images_in_order_and_bad_ones_are_reported(place: Path) -> None:
     (place / "a/2.JPG").write_bytes((place / "a/2.JPG").read_bytes()[:150])
     paths, preprocessing = find_files(["a", "b"]), Preprocessing(8, (0.25, 0, 1, 1))
     dataset = FileBatches(paths, preprocessing, 2)

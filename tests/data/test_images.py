@@ -46,7 +46,7 @@ def test_grey_palette_and_alpha_are_read_as_colour(tmp_path: Path) -> None:
             assert np.abs(image.mean(axis=(0, 1)) - (200, 100, 50)).max() < 10, mode  # a palette dithers
 
 
-def test_twelve_bits_in_sixteen_are_told(tmp_path: Path) -> None:
+def test_twelve_bits_in_sixteen_are_reported(tmp_path: Path) -> None:
     Image.fromarray(ramp(4095).astype(np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png: 16 bits of which few values are used \(0 to 4095\)"):
         read_image(tmp_path / "a.png", EIGHT)
@@ -106,7 +106,7 @@ def test_grey_of_sixteen_bits_with_alpha_is_not_cut_to_eight(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(3, "RGB;16"), (4, "RGBA;16")])
-def test_colour_of_sixteen_bits_is_told(channels: int, mode: str, tmp_path: Path) -> None:
+def test_colour_of_sixteen_bits_is_reported(channels: int, mode: str, tmp_path: Path) -> None:
     values = np.arange(64 * channels, dtype=np.uint16).reshape(8, 8, channels) * 256
     file = png_of_16(tmp_path / "a.png", values, 2 if channels == 3 else 6)
     assert read_header(file).mode == mode

@@ -148,7 +148,7 @@ def test_attention_maps_are_all_there_or_none(tmp_path: Path) -> None:
     assert sizes(read_layout(tmp_path)[0])[3] == 0
 
 
-def test_what_is_not_known_is_told_with_what_there_is(tmp_path: Path) -> None:
+def test_what_is_not_known_is_reported_with_what_there_is(tmp_path: Path) -> None:
     picture(tmp_path / "scans" / "a.png", 0)
     with pytest.raises(UserError) as caught:
         read_layout(tmp_path)
@@ -219,7 +219,7 @@ def test_a_written_split_can_be_given_again(tmp_path: Path) -> None:
         read_layout(root / "split.csv")
 
 
-def test_sizes_that_are_not_the_paper_s_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sizes_that_are_not_the_paper_s_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     authors(tmp_path)
     message = "16 training images, 5 normal and 6 abnormal test images, where the paper has 1600, 500 and 1000"
     with pytest.warns(UserWarning, match=message):

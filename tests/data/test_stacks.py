@@ -108,7 +108,7 @@ def test_names_of_pages(tmp_path: Path) -> None:
         read_picture(page_of(stack(tmp_path / "b.tif", noise(2)), 1, axis=0))
 
 
-def test_pages_of_different_sizes_are_told(tmp_path: Path) -> None:
+def test_pages_of_different_sizes_are_reported(tmp_path: Path) -> None:
     first, second = (Image.fromarray(noise(1, side=side)[0]) for side in (32, 64))
     first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
     assert [read_header(page_of(tmp_path / "a.tif", page)).size for page in (0, 1)] == [(32, 32), (64, 64)]
@@ -401,7 +401,7 @@ def test_rows_without_pages_stay_as_they_are(tmp_path: Path) -> None:
         (LPS + np.outer([0, 0, 1, 0], [0, 0, 0, 0.01]), "place"),
     ],
 )
-def test_a_mask_that_lies_elsewhere_in_the_body_is_told(affine: Any, what: str, tmp_path: Path) -> None:
+def test_a_mask_that_lies_elsewhere_in_the_body_is_reported(affine: Any, what: str, tmp_path: Path) -> None:
     image, mask = volume(tmp_path / "test/lesion/a.nii", noise(3)), tmp_path / "ground_truth/lesion/a.nii"
     picture(tmp_path / "train/good/b.png")
     voxels = spots(3, (1,)).transpose(2, 1, 0)

@@ -92,7 +92,7 @@ def test_structure_scales_with_the_size(name: str, kind: str) -> None:
         assert small.mask.mean() == pytest.approx(large.mask.mean(), rel=0.35)
 
 
-def test_unknown_names_are_told() -> None:
+def test_unknown_names_are_reported() -> None:
     with pytest.raises(UserError, match=r"no such synthetic data set\. There are colonoscopy, fundus"):
         scene("chest", "good")
     with pytest.raises(UserError, match=r"no such kind in the set fundus\. It has good, lesion_subtle"):

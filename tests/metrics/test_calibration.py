@@ -24,7 +24,7 @@ def test_without_held_out_images_there_is_none() -> None:
     assert np.isnan(normal_percentile(np.array([1.0, 2.0]), np.empty(0))).all()
 
 
-def test_few_held_out_images_are_told() -> None:
+def test_few_held_out_images_are_reported() -> None:
     message = few_held_out(12, 0.95)
     assert message.startswith("The threshold comes from only 12 held-out images: it will call between 0.21% and 38% of")
     assert "1 held-out image:" in few_held_out(1, 0.95)

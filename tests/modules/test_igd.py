@@ -444,7 +444,7 @@ def test_settings_that_do_not_go_together(changes: dict[str, Any], message: str)
         small(**changes)
 
 
-def test_images_of_another_size_are_told(detector: IGD) -> None:
+def test_images_of_another_size_are_reported(detector: IGD) -> None:
     with pytest.raises(UserError, match=r"Images of 32 px .* of 64 px: give --data\.size 64, or"):
         detector(torch.rand(1, 3, 32, 32))
     for height, width in ((64, 32), (32, 64)):

@@ -19,5 +19,5 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_mistake_is_told(case: Case, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_reported(case: Case, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(case, capsys)

@@ -58,7 +58,7 @@ def small_disk(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_full_disk_is_told_with_the_place(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_reported_with_the_place(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words, place = FULL[name]
     before = {path for path in Path().rglob("*") if "events.out" not in path.name}
     with small_disk(0 if words[0] == "data" else 6000):  # the config of a command, in the system's folder, fits
@@ -247,7 +247,7 @@ def test_a_damaged_cache_is_rebuilt(how: str, which: str, folder: Path, tmp_path
 
 
 @pytest.mark.fit
-def test_a_killed_data_worker_is_told(
+def test_a_killed_data_worker_is_reported(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usual = AnomalyDataset.__getitem__
@@ -273,7 +273,7 @@ class MoveAway(Callback):
 
 
 @pytest.mark.fit
-def test_a_run_whose_folder_vanishes_is_told(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_whose_folder_vanishes_is_reported(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*CCD, "--trainer.max_epochs=3", OFTEN, "--trainer.logger.init_args.name=mine"]
     assert "runs/mine/version_0" in attempt([*words, f"--trainer.callbacks+={__name__}.MoveAway"], capsys)
 
@@ -289,7 +289,7 @@ class Kill(Callback):
 
 @pytest.mark.fit
 @pytest.mark.process
-def test_a_killed_rank_is_told_within_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_rank_is_reported_within_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["fit", "--config", "ccd_synthetic", *DATA, "--data.batch_size=2", *VIEWS, "--trainer.max_epochs=4", OFTEN]
     done = subprocess.run(

@@ -87,7 +87,7 @@ def test_names_in_configs_are_utf_8(option: str, workspace: Path, capsys: pytest
     assert "is not in UTF-8, in which configs are written. Rename the file or folder." in message
 
 
-def test_a_table_in_another_encoding_is_told_where_its_files_are_not_there(tmp_path: Path) -> None:
+def test_a_table_in_another_encoding_is_reported_where_its_files_are_not_there(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xe9.png")).touch()
     table = tmp_path / "split.csv"
     table.write_bytes(b"path,split,kind\n\xe9.png,train,good\n")

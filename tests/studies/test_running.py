@@ -109,7 +109,7 @@ def test_an_interrupted_run_goes_on_where_it_was(plan: list[Step], code: int, er
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
-def test_signals_between_commands_are_told_too(plan: list[Step], number: int, error: type[BaseException]) -> None:
+def test_signals_between_commands_are_reported_too(plan: list[Step], number: int, error: type[BaseException]) -> None:
     class Interrupted(Commands):
         def __call__(self, words: list[str], log: Path) -> Outcome:
             signal.raise_signal(number)

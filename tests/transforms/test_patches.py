@@ -66,7 +66,7 @@ def test_images_that_do_not_divide_into_tiles_are_refused(height: int, width: in
         draw_tile(height, width, side)
 
 
-def test_squares_are_cut_where_they_are_told() -> None:
+def test_squares_are_cut_where_they_should_be() -> None:
     squares = cut(coordinates(2, 10), [(0, 7), (4, 1)], 3)
     assert squares[:, :, 0, 0].tolist() == [[0, 7], [4, 1]]
     assert squares[:, :, -1, -1].tolist() == [[2, 9], [6, 3]]

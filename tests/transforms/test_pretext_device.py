@@ -118,7 +118,7 @@ def test_nothing_is_read_back_from_the_device(family: type[nn.Module]) -> None:
     assert views.complete(moved)["views"].shape == (6, 2, 4, 3, 16, 16)
 
 
-def test_mistakes_are_told_when_the_first_image_is_drawn() -> None:
+def test_mistakes_are_reported_when_the_first_image_is_drawn() -> None:
     odd = IMAGES[0, :, :63, :63]
     with pytest.raises(ValueError, match="even"):
         on_device()(odd, (0, 0, 0))

@@ -87,7 +87,7 @@ def test_many_images_are_cropped_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(weak_views(images, views, 24), whole)
 
 
-def test_holes_are_where_they_are_told() -> None:
+def test_holes_are_where_they_should_be() -> None:
     holes = torch.tensor([[0.0, 0, 0, 0], [1, 2, 3, 4], [0, 6, 8, 2]])
     expected = torch.ones(3, 8, 8)
     expected[1, 1:4, 2:6] = 0

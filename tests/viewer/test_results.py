@@ -63,7 +63,7 @@ def test_without_a_detector_there_are_images_and_no_maps(run: Path) -> None:
         assert "--ckpt_path" in answer.text
 
 
-def test_a_damaged_checkpoint_is_told_once(run: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_once(run: Path) -> None:
     (run / "checkpoints" / "best.ckpt").write_text("no checkpoint")
     with serving(run, scores=None) as server:
         texts = {ask(server, f"map/{index}").text for index in range(2)}

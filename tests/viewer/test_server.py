@@ -36,7 +36,7 @@ def test_the_page_needs_nothing_from_elsewhere(server: ViewServer) -> None:
         assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_everything_about_the_images_is_told_once(server: ViewServer) -> None:
+def test_everything_about_the_images_is_reported_once(server: ViewServer) -> None:
     found = json.loads(ask(server, "results.json").content)
     assert found["scores"] == SCORES
     assert found["labels"] == LABELS
@@ -143,7 +143,7 @@ def test_only_this_machine_is_listened_to(server: ViewServer) -> None:
         assert other.secret != server.secret
 
 
-def test_images_that_are_gone_are_told_in_a_sentence(server: ViewServer, tmp_path: Path) -> None:
+def test_images_that_are_gone_are_reported_in_a_sentence(server: ViewServer, tmp_path: Path) -> None:
     (tmp_path / "images/02.png").unlink()
     (tmp_path / "images/04_mask.png").write_text("no mask")
     for path, name in {"thumbnail/2": "images/02.png", "image/2": "images/02.png", "mask/4": "04_mask.png"}.items():
@@ -164,7 +164,7 @@ def test_files_that_are_no_images_are_not_sent(run: Path, tmp_path: Path) -> Non
             assert "password" not in answer.text
 
 
-def test_faults_of_a_decoder_are_told(server: ViewServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_of_a_decoder_are_reported(server: ViewServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("in a decoder")
 

@@ -25,10 +25,10 @@ def raised_in_own_code(error: BaseException | None) -> str:
         Its type, message, file and line; empty if there is none.
     """
     for cause in reversed(list(_causes(error))):
-        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
+        locations = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
         if isinstance(cause, SyntaxError) and cause.filename:
-            places.append((cause.filename, cause.lineno))
-        if own := [(file, line) for file, line in places if _is_own(file)]:
+            locations.append((cause.filename, cause.lineno))
+        if own := [(file, line) for file, line in locations if _is_own(file)]:
             file, line = own[-1]
             reason = cause.msg if isinstance(cause, SyntaxError) else " ".join(str(cause).split())
             return f"{type(cause).__name__}: {reason.rstrip('.')} ({os.path.relpath(file)}, line {line})"

@@ -145,7 +145,7 @@ def _unknown(section: str, key: str) -> str:
             close = close or [name for name in known if name.startswith(f"{part}_")][:1]
             hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists the options."
             return f"There is no option {'.'.join([*outer, last][: depth + 1])!r}; {hint}"
-    return f"There is no option {section + key!r} in this place; ccd fit --help shows where it belongs."
+    return f"There is no option {section + key!r} here; ccd fit --help shows where it belongs."
 
 
 def _without_value(argv: Sequence[str], option: str) -> str:

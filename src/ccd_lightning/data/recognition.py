@@ -166,15 +166,15 @@ def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
     root = manifest.root
     real = functools.cache(os.path.realpath)
 
-    def folder(path: Path) -> tuple[str, str]:
+    def resolved(path: Path) -> tuple[str, str]:
         folder, name = os.path.split(path)
         return real(folder), name
 
-    used = {folder(path) for row in manifest.rows for path in (row.path, *row.masks)}
-    used |= {folder(flaw.path) for flaw in manifest.flaws}
+    used = {resolved(path) for row in manifest.rows for path in (row.path, *row.masks)}
+    used |= {resolved(flaw.path) for flaw in manifest.flaws}
     found = find(root)
-    images = Counter(_part(path, root) for path in found.images if folder(path) not in used)
-    others = [path for path in found.masks if masks and folder(path) not in used]
+    images = Counter(_part(path, root) for path in found.images if resolved(path) not in used)
+    others = [path for path in found.masks if masks and resolved(path) not in used]
     parts = [f"{count(number, 'image')} in {part}" for part, number in images.most_common(PARTS)]
     if len(images) > PARTS:
         parts.append(f"{count(images.total() - sum(n for _, n in images.most_common(PARTS)), 'image')} elsewhere")

@@ -207,7 +207,7 @@ def damaged(file: Path, offset: int, change: bytes) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_a_header_that_lies_is_told_before_memory_is_taken(
+def test_a_header_that_lies_is_reported_before_memory_is_taken(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path / name, np.zeros((8, 8, 8), np.int16))
@@ -226,7 +226,7 @@ def test_a_header_that_lies_is_told_before_memory_is_taken(
             nifti.read_header(damaged(file, offset, change))
 
 
-def test_what_is_truncated_is_told(tmp_path: Path) -> None:
+def test_what_is_truncated_is_reported(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 1000, (16, 16, 16)).astype(np.int16)
     for name in ("a.nii", "a.nii.gz"):
         file = write(tmp_path / name, voxels)
@@ -236,7 +236,7 @@ def test_what_is_truncated_is_told(tmp_path: Path) -> None:
                 nifti.read_picture(cut, 3)
 
 
-def test_the_limit_on_bytes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_on_bytes_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccd_lightning.data.formats.bounds.MAX_BYTES", 1000)
     with pytest.raises(UserError, match=r"a\.nii: 1,024 bytes of pixels, but no more than 1,000"):
         nifti.read_header(write(tmp_path / "a.nii", np.zeros((8, 8, 8), np.int16)))
