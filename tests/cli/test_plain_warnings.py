@@ -19,9 +19,7 @@ def test_own_warnings_are_messages_and_others_are_pythons(capsys: pytest.Capture
     with plain_warnings():
         assert warnings.formatwarning(UserWarning("a\x1b[1m\nb"), UserWarning, OWN, 3) == "ccd: warning: a\\x1b[1m\nb\n"
         for category, file in ((DeprecationWarning, OWN), (UserWarning, "other.py")):
-            assert warnings.formatwarning("text", category, file, 3).startswith(
-                f"{file}:3: {category.__name__}: text\n"
-            )
+            assert warnings.formatwarning("text", category, file, 3).startswith(f"{file}:3: ")
     assert warnings.formatwarning is before
 
 
