@@ -157,14 +157,14 @@ def find_checkpoint(path: Path, prefer: str = "best.ckpt") -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise UserError(f"{path}: no such run or checkpoint.{_known_runs()}")
+        raise UserError(f"{path}: no such run or checkpoint.{known_runs()}")
     if (path / CHECKPOINTS).is_dir():
         run = path
     else:
         run = (newest_begun(path) if prefer == "last.ckpt" else None) or newest_run(path)
     checkpoint = checkpoint_of(run, prefer)
     if checkpoint is None:
-        raise UserError(f"{run}: this run has no checkpoint; fit it again.{_known_runs()}")
+        raise UserError(f"{run}: this run has no checkpoint; fit it again.{known_runs()}")
     return checkpoint
 
 
@@ -176,7 +176,8 @@ def checkpoint_of(run: Path, prefer: str = "best.ckpt") -> Path | None:
     return next((path for path in (*named, *reversed(found)) if path in found), None)
 
 
-def _known_runs() -> str:
+def known_runs() -> str:
+    """Returns a sentence that lists the finished runs in `runs/`, for error messages about runs that do not exist."""
     known = sorted({str(run.parent) for run in finished_runs(_recorded(ROOT))})
     return f" Finished runs: {', '.join(known)}." if known else " No run has finished yet."
 

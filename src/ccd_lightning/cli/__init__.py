@@ -37,7 +37,7 @@ data and results
 
 `ccd COMMAND --help` lists the options of a command.
 
-checkpoints that name classes of your own (test, validate, predict, export)
+checkpoints that name classes of your own (test, validate, predict, export, view)
   --trust                        import these classes; they can run any code, so use it only for checkpoints that you
                                  trust
 

@@ -12,7 +12,7 @@ from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.metrics.records import Evaluation
 from ccd_lightning.reading import read_text
-from ccd_lightning.runs import how_to_test, newest_run
+from ccd_lightning.runs import how_to_test, known_runs, newest_run
 from ccd_lightning.writing import atomic_write
 
 METRICS = "metrics.json"
@@ -78,7 +78,7 @@ def tested_run(path: Path) -> Path:
     """
     path = expand(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such run.")
+        raise UserError(f"{path}: no such run.{known_runs()}")
     run = path if (path / METRICS).is_file() else newest_run(path)
     if not (run / METRICS).is_file():
         raise UserError(f"{run}: not tested yet. Test it with: {how_to_test(run)}")

@@ -19,7 +19,7 @@ from ccd_lightning.reading import read_text
 from ccd_lightning.renamed import current_config
 from ccd_lightning.reporting.metrics_json import METRICS, read_metrics, tested_run
 from ccd_lightning.reporting.predictions_csv import PREDICTIONS, UNLABELLED, Prediction, list_predictions
-from ccd_lightning.runs import CHECKPOINTS, CONFIG, how_to_test, run_folder
+from ccd_lightning.runs import CHECKPOINTS, CONFIG, how_to_test, known_runs, run_folder
 
 PREDICTED = "predictions"  # subfolder of a run to which `ccd predict` writes
 DEPTH = 3  # depth of a run's folder below that of its fit: runs/<name>/<version>
@@ -96,7 +96,7 @@ def open_results(path: Path, checkpoint: Path | None = None) -> ShownResults:
         checkpoint: Run or checkpoint of the detector. None for that of the folder's own run.
 
     Raises:
-        UserError: If it was neither tested nor predicted, or a file is damaged.
+        UserError: If it was neither tested nor predicted, a file is damaged, or there is no such checkpoint.
     """
     path = expand(path)
     folder = path if (path / PREDICTIONS).is_file() and not (path / CHECKPOINTS).is_dir() else tested_run(path)
@@ -104,6 +104,8 @@ def open_results(path: Path, checkpoint: Path | None = None) -> ShownResults:
     if checkpoint is None and (run / CHECKPOINTS).is_dir():
         checkpoint = run
     elif checkpoint is not None:
+        if not checkpoint.exists():
+            raise UserError(f"{checkpoint}: no such run or checkpoint.{known_runs()}")
         run = run_folder(checkpoint) if checkpoint.is_file() else checkpoint
     tested = (folder / METRICS).is_file()
     threshold = read_metrics(folder).run.get("threshold") if tested else None
