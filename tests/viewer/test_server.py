@@ -226,4 +226,4 @@ def test_chosen_pictures_are_exported(server: ViewServer, monkeypatch: pytest.Mo
     monkeypatch.setattr(exports, "MAX_PICTURES", 1)
     refused = ask(server, f"chosen.zip?rows={bits(2, 6)}&threshold=3")
     assert refused.status == 422
-    assert "1 at most" in refused.text
+    assert "at most 1" in refused.text
