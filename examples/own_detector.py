@@ -1,6 +1,6 @@
 """A detector of your own in one file: how far features point away from their mean direction in normal images.
 
-PYTHONPATH=examples ccd fit --model own_detector.MeanDirection --data Folder --data.root DIR --trainer.max_epochs 1
+PYTHONPATH=examples ccd fit --model own_detector.MeanDirection --data Folder --data.root DIR
 PYTHONPATH=examples ccd test --trust
 """
 

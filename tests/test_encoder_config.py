@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ccd_lightning.encoder_config import EncoderConfig, TrainedEncoderConfig, build_encoder, initialise_encoder
+from ccd_lightning.errors import UserError
 from ccd_lightning.models import encoder, weights
 from ccd_lightning.models.encoder import Encoder
 from ccd_lightning.models.weights import local_weights, read_tensors
@@ -102,3 +103,14 @@ def test_where_auto_finds_nothing_all_of_the_encoder_learns(
     packages.install(tmp_path / "site", monkeypatch)
     with warnings.catch_warnings(action="error"):
         CCD(TrainedEncoderConfig(weights="auto", **options))
+
+
+def test_a_network_that_does_not_exist_is_reported_without_a_warning_about_its_weights() -> None:
+    with pytest.raises(UserError, match=r"model\.encoder\.name is 'resnet19', which timm does not have"):
+        build_encoder(EncoderConfig(name="resnet19", weights="auto"))  # a warning would fail this test
+
+
+@pytest.mark.parametrize("file", ["nofile.pth", "runs/x.safetensors", "last.ckpt"])
+def test_a_file_of_weights_that_does_not_exist(file: str) -> None:
+    with pytest.raises(UserError, match=rf"{file}: no such file\. Give the weights of an encoder"):
+        initialise_encoder(Encoder("test_resnet"), EncoderConfig(weights=file))

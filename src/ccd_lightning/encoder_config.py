@@ -26,7 +26,7 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.extras import pip_install
 from ccd_lightning.models import encoder as encoders
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.networks import architecture
+from ccd_lightning.models.networks import architecture, require_network
 from ccd_lightning.models.weights import (
     PACKAGES,
     encoder_weights,
@@ -38,6 +38,7 @@ from ccd_lightning.models.weights import (
 from ccd_lightning.runs import LATEST, find_checkpoint, runs_below
 
 RANDOM, IMAGENET, AUTO = "random", "imagenet", "auto"
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt")
 
 
 @dataclass
@@ -136,6 +137,8 @@ def build_encoder(config: Config | Mapping[str, Any]) -> tuple[Config, Encoder]:
         UserError: If there is no such network.
     """
     given = config if isinstance(config, EncoderConfig) else TrainedEncoderConfig(name=config["name"])
+    if given.name:
+        require_network(given.name)
     known = _without_auto(given) if given.weights == AUTO else given
     encoder = Encoder(known.name or _name_in_run(known.weights) or "")
     return cast(Config, replace(known, name=encoder.name)), encoder
@@ -249,6 +252,8 @@ def recorded_sources(checkpoint: Mapping[str, Any]) -> dict[str, EncoderSource]:
 
 
 def _no_run(path: Path, option: str) -> str:
+    if path.suffix in WEIGHT_FILES:
+        return f"{path}: no such file. Give the weights of an encoder, or go without by --{option}.weights null"
     named = path.name in shipped.names()
     make = f"Make one with: {command('fit', '--config', path.name)}" if named else "Pretrain one with ccd fit"
     return f"{path}: no CCD run for the encoder. {make}, or go without by --{option}.weights null"

@@ -23,7 +23,7 @@ RECORD = "run.json"
 LATEST = "latest"
 CONFIG = "config.yaml"  # Lightning's name
 MANIFEST = "manifest.csv"  # the split of each image
-FIRST = "ccd fit --config ccd_synthetic"
+FIRST = "ccd fit --config neighbours_folder --data.root DIR"
 CHECKPOINTS = "checkpoints"
 MAX_FOLDERS = 20_000  # maximum number of folders that are searched for runs, which takes about a second
 

@@ -121,6 +121,14 @@ def test_a_resumed_detector_needs_no_encoder(workspace: Path) -> None:
     assert record["encoders"]["encoder"] == before
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_checkpoint_of_another_model_is_refused(
+    command: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = attempt([command, "--ckpt_path=runs/padim_synthetic", "--model=Neighbours"], capsys)
+    assert "the checkpoint is of ccd_lightning.modules.padim.PaDiM, but model is ccd_lightning.modules.neigh" in message
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -195,5 +195,5 @@ def test_images_that_are_too_small_for_the_levels_are_refused() -> None:
     first, second = pair(24)
     assert len(similarity_pyramid(first, second, 3, 5, 2.0)) == 3  # 6 px at the last level
     for size, levels, window in ((24, 3, 7), (24, 4, 5), (22, 3, 5), (24, 2, 4)):
-        with pytest.raises(ValueError, match=f"with a window of {window} px does not go with {size} px"):
+        with pytest.raises(ValueError, match=f"with a window of {window} px does not fit {size} px"):
             similarity_pyramid(*pair(size), levels, window, 2.0)

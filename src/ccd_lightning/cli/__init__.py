@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ccd_lightning import __version__
+from ccd_lightning.cli.plain_warnings import plain_warnings, printable
 from ccd_lightning.errors import Terminated, UserError
 
 HELP = """\
@@ -66,7 +67,8 @@ def main(args: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in argv
     try:
-        code = _run([arg for arg in argv if arg != "--debug"])
+        with plain_warnings():
+            code = _run([arg for arg in argv if arg != "--debug"])
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -95,9 +97,7 @@ def _print_error(error: UserError) -> int:
     """Prints an error message and returns its exit code."""
     # A worker process wraps its error in a traceback as text; the message is at its end.
     text = str(error).rpartition("UserError: ")[2].strip()
-    # File names and contents may come from anyone and must not be interpreted as terminal commands.
-    shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
-    print(f"ccd: {shown}", file=sys.stderr)
+    print(f"ccd: {printable(text)}", file=sys.stderr)
     return 2
 
 

@@ -25,7 +25,7 @@ from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.next_steps import class_path, record_run
 from ccd_lightning.cli.parser_errors import explain_trainer
 from ccd_lightning.cli.predicting import images_to_predict
-from ccd_lightning.cli.resume import check_complete, keep_networks, resume_last
+from ccd_lightning.cli.resume import check_class, check_complete, keep_networks, resume_last
 from ccd_lightning.cli.saved_config import check_split, refuse_other_run, refuse_trained
 from ccd_lightning.cli.trainer_ranges import check_trainer
 from ccd_lightning.commands import expand
@@ -171,13 +171,19 @@ class CLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Holds out the images that the run held out."""
+        check_class(class_path(self.model), Path(self.config["validate"]["ckpt_path"]))
         self._follow_run(self.config["validate"]["ckpt_path"])
+
+    def before_predict(self) -> None:
+        """Refuses a checkpoint of another model."""
+        check_class(class_path(self.model), Path(self.config["predict"]["ckpt_path"]))
 
     def _follow_run(self, checkpoint: str) -> None:
         self.datamodule.follow([Division.from_state(read_checkpoint(Path(checkpoint)).get(DIVISION_KEY))], own=True)
 
     def before_test(self) -> None:
         """Refuses to test on images that the run was trained on, if the run's split is still next to its checkpoint."""
+        check_class(class_path(self.model), Path(self.config["test"]["ckpt_path"]))
         self._follow_run(self.config["test"]["ckpt_path"])
         self.datamodule.prepare_data()
         self.datamodule.setup("test")

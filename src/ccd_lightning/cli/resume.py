@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from ccd_lightning import runs
-from ccd_lightning.checkpoints import CONFIG_KEY, network_of, read_checkpoint
+from ccd_lightning.checkpoints import CONFIG_KEY, model_of, network_of, read_checkpoint
 from ccd_lightning.cli.relocation import ORIGIN_KEY, relocate
 from ccd_lightning.cli.trust import embedded_config, refuse_generation
 from ccd_lightning.commands import expand
@@ -20,6 +20,7 @@ from ccd_lightning.encoder_config import AUTO, RANDOM, recorded_sources
 from ccd_lightning.errors import UserError
 from ccd_lightning.models import encoder
 from ccd_lightning.models.networks import architecture
+from ccd_lightning.renamed import current_modules
 from ccd_lightning.writing import naming, short_text
 
 MACHINE = ("accelerator", "strategy", "devices", "num_nodes")  # a run may be tested on another machine
@@ -169,6 +170,24 @@ def misfit(error: RuntimeError, argv: list[str]) -> UserError | None:
     return UserError(
         f"{path}: its tensors do not fit the model ({reason}). Give the options of its fit, or fit it again."
     )
+
+
+def check_class(given: str, file: Path) -> None:
+    """Checks that a checkpoint is of the model that a command uses.
+
+    Args:
+        given: Import path of the model's class.
+        file: Path of the checkpoint.
+
+    Raises:
+        UserError: If it is of another class.
+    """
+    kept = model_of(read_checkpoint(file))
+    if kept and current_modules(kept) != given:
+        raise UserError(
+            f"{file}: the checkpoint is of {kept}, but model is {given}. Leave --model out, or give another"
+            " --ckpt_path."
+        )
 
 
 def check_complete(checkpoint: dict[str, Any], path: Path) -> None:

@@ -19,6 +19,7 @@ from ccd_lightning.cli.config_files import default_logger, find_configs
 from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.lightning_cli import CLI
 from ccd_lightning.cli.parser_errors import explain, explain_trainer, users_mistake
+from ccd_lightning.cli.plain_warnings import use_plain_warnings
 from ccd_lightning.cli.predicting import PREDICT_HELP, ImagesRequest, take_images
 from ccd_lightning.cli.resume import misfit, resolve
 from ccd_lightning.cli.saved_config import KeepConfig
@@ -142,6 +143,7 @@ def _release(cli: CLI) -> None:
 
 def _quieten() -> None:
     """Hides Lightning's messages about itself, but not those about the run."""
+    use_plain_warnings()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     for message in (

@@ -32,6 +32,22 @@ def create_network(name: str) -> nn.Module:
     Raises:
         UserError: If timm has no such network, or the network returns no feature maps.
     """
+    require_network(name)
+    network = _with_free_size(name)
+    if not hasattr(network, "forward_intermediates") or not getattr(network, "feature_info", None):
+        raise UserError(f"model.encoder.name is {name!r}, which has no feature maps in timm. Choose another network.")
+    return network
+
+
+def require_network(name: str) -> None:
+    """Checks that timm has a network.
+
+    Args:
+        name: Name of the network in timm, with or without a tag.
+
+    Raises:
+        UserError: If timm has no such network.
+    """
     import timm  # imported here because it takes seconds, and not every command creates a network
 
     if not timm.is_model(name):
@@ -41,10 +57,6 @@ def create_network(name: str) -> nn.Module:
         raise UserError(
             f"model.encoder.name is {name!r}, which timm does not have.{hint} All are listed by: ccd encoders '*'"
         )
-    network = _with_free_size(name)
-    if not hasattr(network, "forward_intermediates") or not getattr(network, "feature_info", None):
-        raise UserError(f"model.encoder.name is {name!r}, which has no feature maps in timm. Choose another network.")
-    return network
 
 
 def _with_free_size(name: str) -> nn.Module:

@@ -178,8 +178,11 @@ class OneClassDetector(LightningModule, ABC):
             a call.
 
         Raises:
-            UserError: If a file cannot be decoded, or the detector was not loaded from a run with a known image size.
+            UserError: If no file is given, a file cannot be decoded, or the detector was not loaded from a run with a
+                known image size.
         """
+        if not files:
+            raise UserError("No image was given. Give the paths of one or more image files.")
         if self.preprocessing is None:
             raise UserError("This detector has no image size. Load one from a run with ccd_lightning.load.")
         return read_batch(files, self.preprocessing, self.device)

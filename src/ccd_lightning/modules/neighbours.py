@@ -30,7 +30,7 @@ class Neighbours(StatisticsDetector):
         window: A feature is compared with normal features at most this many positions away, along both axes: 0 for
             images that are aligned to the pixel, 1 or 2 for images that are roughly aligned. None compares with the
             features of all positions, as published.
-        bank_size: Maximum number of features in the memory bank, over all positions (of images, if `pooled`). None
+        bank_size: Maximum number of features in the memory bank, over all positions (at least one each). None
             keeps all.
         reweight: Number b of neighbours of the nearest feature that are used to reweight the score, by equation 7 of
             the paper. 0 turns reweighting off.
