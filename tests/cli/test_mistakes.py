@@ -166,7 +166,7 @@ def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFi
     ("words", "expected"),
     [
         (["--data.rot", "x"], "There is no option 'data.rot'; did you mean 'root'?"),
-        (["--model.encoder.freeze", "1"], "There is no option 'model.encoder.freeze' in this place"),
+        (["--model.encoder.freeze", "1"], "There is no option 'model.encoder.freeze' here"),
         (["--data.views.patch_siz", "3"], "There is no option 'data.views.patch_siz'; did you mean 'patch_size'?"),
         (
             [*VIEWS, "--data.views.patch_siz", "3"],

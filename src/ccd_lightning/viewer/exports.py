@@ -77,7 +77,7 @@ def write_pictures(
         UserError: If there are too many images, or one cannot be read or scored.
     """
     if len(indices) > MAX_PICTURES:
-        raise UserError(f"{len(indices)} images are selected, but a file can contain at most {MAX_PICTURES}.")
+        raise UserError(f"{len(indices)} images are chosen, but a file can contain at most {MAX_PICTURES}.")
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("chosen.csv", table)
