@@ -22,8 +22,10 @@ from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.manifest_checks import require_files, require_manifest
 from ccd_lightning.data.pixel_file import PixelFile
 from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing
+from ccd_lightning.data.recognition import describe
 from ccd_lightning.data.shape_report import describe_shapes
 from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
@@ -101,6 +103,7 @@ class AnomalyDataModule(ImageLoader):
         self.groups = groups
         self.axis = axis
         self.split: Manifest | None = None  # set when the data set is read
+        self.found_layout = type(self).__name__  # name of the layout in messages
         self.processes = 1  # processes on this machine; without a cache, each of them decodes the images itself
         self.division: Division | None = None  # which training images are held out, set when they are read
         self._followed: list[Division | None] = []
@@ -128,6 +131,17 @@ class AnomalyDataModule(ImageLoader):
         """
         return expand_stacks(scan_folder(self.root, masks, self.groups), self.groups, self.axis)
 
+    def checked_manifest(self, masks: bool = True) -> Manifest:
+        """Returns the result of `manifest`, in which the files exist.
+
+        Raises:
+            UserError: If the folder does not have the expected layout, or `manifest` is wrong.
+        """
+        source = f"{type(self).__module__}.{type(self).__name__}"
+        manifest = require_manifest(self.manifest(masks=masks), source, self.groups)
+        require_files(manifest, source)
+        return manifest
+
     def setup(self, stage: str) -> None:
         """Reads the images that a stage needs.
 
@@ -148,7 +162,9 @@ class AnomalyDataModule(ImageLoader):
         return environment is not None and environment.creates_processes_externally
 
     def _read(self, stage: str) -> None:
-        manifest = self.split = self.manifest(masks=stage != "predict")
+        manifest = self.split = self.checked_manifest(masks=stage != "predict")
+        if not self.datasets:
+            rank_zero_only(print)(f"data: {self.root} ({self.found_layout}): {describe(manifest)}")
         if manifest.flaws:
             raise UserError(str(manifest.flaws[0]))
         if self.require_masks and stage != "predict":

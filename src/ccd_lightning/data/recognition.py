@@ -148,7 +148,7 @@ def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) 
     manifest = Manifest.read(table, places[0]) if found is None else found
     place = manifest.root
     named = (file_of(path) for row in manifest.rows for path in (row.path, *(row.masks if masks else ())))
-    if missing := next(_absent(named), None):
+    if missing := next(absent(named), None):
         raise UserError(f"{missing}: no such file, but {table} names it. Give paths relative to {place}.")
     rows = [
         replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
@@ -189,7 +189,7 @@ def _part(path: Path, root: Path) -> str:
     return "/".join(folders[: 1 + (folders[:1] in (("train",), ("test",)))]) or "the folder itself"
 
 
-def _absent(paths: Iterable[Path]) -> Iterator[Path]:
+def absent(paths: Iterable[Path]) -> Iterator[Path]:
     """Yields the files that do not exist. Each folder is listed once, which is faster than checking each file."""
     listed: dict[str, frozenset[str]] = {}
     for path in paths:
@@ -209,8 +209,8 @@ def _not_recognised(root: Path) -> str:
 
 def sizes(manifest: Manifest) -> tuple[int, int, int]:
     """Returns the number of training, normal test and abnormal test images."""
-    count = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
-    return count["train", 0], count["test", 0], count["test", 1]
+    number = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
+    return number["train", 0], number["test", 0], number["test", 1]
 
 
 def describe(manifest: Manifest, layout: str = "") -> str:
@@ -218,9 +218,14 @@ def describe(manifest: Manifest, layout: str = "") -> str:
     train, normal, abnormal = sizes(manifest)
     stacks = describe_stacks(row.path for row in manifest.rows)
     masks = sum(bool(row.masks) for row in manifest.rows)
-    message = f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
+    message = f"{count(train, 'training image')}, "
+    if normal or abnormal:
+        message += f"{count(normal, 'normal test image')}, {abnormal} abnormal ones, {count(masks, 'mask')}"
+    else:
+        message += "no test images"
     if 0 < masks < abnormal:
-        message += f" ({abnormal - masks} abnormal images have none: pixel metrics leave them out)"
+        have, them = ("has", "it") if abnormal - masks == 1 else ("have", "them")
+        message += f" ({count(abnormal - masks, 'abnormal image')} {have} none: pixel metrics leave {them} out)"
     message += f" ({layout})" if layout else ""
     message += f"; {stacks}" if stacks else ""
     if groups := {row.group for row in manifest.rows if row.group}:
