@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from ccd_lightning.cli.arguments import Arguments, place
 from ccd_lightning.commands import command
@@ -75,11 +75,12 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, and prints and writes the findings."""
-    from ccd_lightning.data.checking import check, common_sizes
-    from ccd_lightning.data.findings import write_findings
+    from ccd_lightning.data.checking import NO_TRAINING, check, common_sizes
+    from ccd_lightning.data.findings import Level, write_findings
     from ccd_lightning.data.grey_values import describe_levels
     from ccd_lightning.data.lesion_sizes import describe_lesions
     from ccd_lightning.data.preparing import pair_sheet
+    from ccd_lightning.data.walking import count
 
     manifest = _read(arguments)
     preprocessing = _preprocessing(arguments)
@@ -87,7 +88,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if result.infos:
         print(f"sizes: {common_sizes(result.infos)}")
     if result.lesions:
-        print(f"lesions: {describe_lesions(result.lesions, preprocessing)}")
+        print(f"lesions: {describe_lesions(result.lesions, preprocessing, result.own_size)}")
     if result.levels:
         print(f"grey levels: {describe_levels(result.levels)}")
     _print_findings(result)
@@ -98,12 +99,13 @@ def _check(arguments: argparse.Namespace) -> None:
         with atomic_write(arguments.output / "pairs.png") as partial:
             sheet.save(partial, format="PNG")
         written.append(str(arguments.output / "pairs.png"))
-    errors = result.count("error")
-    message = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"
-    if not errors:
+    counts = ", ".join(count(result.count(level), level) for level in get_args(Level))
+    message = f"{counts}: {', '.join(written)}"
+    topics = {finding.topic for finding in result.findings if finding.level == "error"}
+    if not topics:
         print(message)
         return
-    way_out = "fix these files, or leave them out"
+    way_out = "fix these files, or leave them out" if topics != {NO_TRAINING} else "add normal images to train on"
     if any(pair.is_leak for pair in result.pairs):
         way_out += (
             f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves training images out that are tested on"
@@ -127,6 +129,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from ccd_lightning.data.grey_values import measure_window
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
+    from ccd_lightning.data.walking import count
 
     manifest = _read(arguments)
     if manifest.flaws:
@@ -138,9 +141,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         raise UserError(f"{table}: this file exists already. Remove it, or give another one with --output FILE.")
     if not arguments.keep_leaks:
         before, manifest = len(manifest.rows), without_leaks(manifest, find_pairs(manifest))
-        print(
-            f"{before - len(manifest.rows)} training images left out, because they, or others of theirs, are tested on"
-        )
+        print(f"{count(before - len(manifest.rows), 'training image')} left out: test images, or of their patients")
     root: Path = manifest.root
     sized: tuple[str, ...] = ()
     if arguments.copy:

@@ -13,6 +13,7 @@ from ccd_lightning.data.file_info import SIDE, ImageInfo
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.pixel_file import UInt8Array
 from ccd_lightning.data.thumbnails import cached_infos
+from ccd_lightning.data.walking import count
 
 # Correlations of thumbnails. Files that were saved again, mirrored or rotated reach 0.997, resized ones 0.994.
 # Different images of aligned fundi stay below 0.985, different head CT slices below 0.98 (docs/benchmarks.md).
@@ -59,7 +60,7 @@ def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
     paths = [row.path for row in manifest.rows]
     infos = dict(cached_infos(paths, cache_dir, "Comparing with test images"))
     if missing := [path for path in paths if path not in infos]:
-        print(f"data: {len(missing)} images cannot be read and were not compared, such as {missing[0]}")
+        print(f"data: not compared: {count(len(missing), 'image')} that cannot be read, such as {missing[0]}")
     return shared_groups(manifest) + copies(manifest, infos)
 
 

@@ -11,6 +11,7 @@ from torch import distributed
 from ccd_lightning.commands import command
 from ccd_lightning.data.duplicates import find_pairs
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
 Result = TypeVar("Result")
@@ -67,7 +68,8 @@ def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
     train, test = (len(manifest.select(split)) for split in ("train", "test"))
     if not test:
         return ""
-    print(f"data: comparing {train} training images with {test} test images, to find duplicates")
+    images = f"{count(train, 'training image')} with {count(test, 'test image')}"
+    print(f"data: comparing {images}, to find duplicates")
     leaks = [pair for pair in find_pairs(manifest, cache_dir) if pair.is_leak]
     if not leaks:
         return ""
