@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ccd_lightning.cli.arguments import Arguments, place
+from ccd_lightning.cli.own_layout import names_class, read_own_layout
 from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import seed_in_range
@@ -188,8 +189,10 @@ def _read(arguments: argparse.Namespace) -> Manifest:
     from ccd_lightning.data.recognition import describe, read_layout
 
     seed_in_range("--split_seed", arguments.split_seed)
-    manifest, layout = read_layout(
-        arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups, axis=arguments.axis
+    root, layout = arguments.root, arguments.layout
+    options = {"seed": arguments.split_seed, "groups": not arguments.no_groups, "axis": arguments.axis}
+    manifest, layout = (
+        read_own_layout(layout, root, **options) if names_class(layout) else read_layout(root, layout, **options)
     )
     print(f"{arguments.root} ({layout}): {describe(manifest)}")
     return manifest
@@ -244,9 +247,14 @@ def _parser() -> Arguments:
 
 
 def _reading(parser: Arguments) -> Arguments:
-    parser.add_argument("--root", type=place, required=True, help="the data set's folder, or a manifest (.csv)")
     parser.add_argument(
-        "--layout", default="auto", help="name of the layout, or a manifest (.csv); default: recognised"
+        "--root", "--data.root", type=place, required=True, help="the data set's folder, or a manifest (.csv)"
+    )
+    parser.add_argument(
+        "--layout",
+        "--data.layout",
+        default="auto",
+        help="name of the layout, a manifest (.csv), or a data module of your own (module.Class); default: recognised",
     )
     parser.add_argument(
         "--window",
@@ -256,7 +264,13 @@ def _reading(parser: Arguments) -> Arguments:
         " 'percentile [0.5, 99.5]', full, stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training"
         " images",
     )
-    parser.add_argument("--split_seed", type=int, default=0, help="seed of the split, if the layout defines none")
+    parser.add_argument(
+        "--split_seed",
+        "--data.split_seed",
+        type=int,
+        default=0,
+        help="seed of the split, if the layout defines none",
+    )
     parser.add_argument(
         "--axis",
         "--data.axis",

@@ -149,7 +149,11 @@ def _read_table(table: Path, places: Sequence[Path], masks: bool, groups: bool) 
     place = manifest.root
     named = (file_of(path) for row in manifest.rows for path in (row.path, *(row.masks if masks else ())))
     if missing := next(absent(named), None):
-        raise UserError(f"{missing}: no such file, but {table} names it. Give paths relative to {place}.")
+        base = "the table's folder" if place.resolve() == table.parent.resolve() else "the data's root"
+        raise UserError(
+            f"{missing}: no such file, but {table} names it. Give paths relative to {base} ({place.resolve()}), or"
+            " absolute ones."
+        )
     rows = [
         replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
     ]
