@@ -100,3 +100,22 @@ def test_the_folder_of_a_table_is_named_in_full(tmp_path: Path, capsys: pytest.C
     assert f"Give paths relative to the table's folder ({tmp_path}), or absolute ones." in capsys.readouterr().err
     assert main(["data", "check", "--root", "set", "--layout", "table.csv"]) == 2
     assert f"Give paths relative to the data's root ({tmp_path / 'set'}), or absolute ones." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--layuot", "ccd data check: there is no option --layuot; did you mean --layout?"),
+        ("--dir", "ccd data check: there is no option --dir; did you mean --root?"),
+        ("--data.image_size", "ccd data check: there is no option --data.image_size; did you mean --size?"),
+        ("--zzz", "ccd data check: there is no option --zzz. See `ccd data check --help`."),
+    ],
+)
+def test_similar_options_are_suggested(option: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "--root", "set", option, "1"]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_required_option_has_one_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check"]) == 2
+    assert "arguments are required: --root." in capsys.readouterr().err

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from ccd_lightning.cli.arguments import Arguments, place
+from ccd_lightning.cli.arguments import Arguments, Subcommand, place
 from ccd_lightning.cli.own_layout import names_class, read_own_layout
 from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
@@ -200,7 +200,7 @@ def _read(arguments: argparse.Namespace) -> Manifest:
 
 def _parser() -> Arguments:
     parser = Arguments("ccd data", description="List, check, prepare and generate data sets.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Subcommand)
     shown = commands.add_parser("list", help="list data sets on this machine, and known layouts")
     shown.add_argument("--root", type=place, default=Path("data"), help="folder with the data sets; default: data")
 

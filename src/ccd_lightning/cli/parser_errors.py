@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from ccd_lightning.cli.known_classes import OWN
 from ccd_lightning.cli.parser_tree import Complaint, first_complaint
+from ccd_lightning.cli.synonyms import usual_option
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
@@ -136,11 +137,27 @@ def _unknown(section: str, key: str) -> str:
     for depth, part in enumerate([*outer, last]):
         known = names_in(outer[depth - 1] if depth else "")
         if part not in known:
-            close = difflib.get_close_matches(part, known, n=1, cutoff=0.6)
+            close = _meant(outer[:depth], part, known)
+            close = close or difflib.get_close_matches(part, known, n=1, cutoff=0.6)
             close = close or [name for name in known if name.startswith(f"{part}_")][:1]
             hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists the options."
             return f"There is no option {'.'.join([*outer, last][: depth + 1])!r}; {hint}"
     return f"There is no option {section + key!r} in this place; ccd fit --help shows where it belongs."
+
+
+def _meant(outer: Sequence[str], part: str, known: Sequence[str]) -> list[str]:
+    """Returns the option that has another name in other programs, or that belongs to another group; empty if none.
+
+    Args:
+        outer: Keys of the groups that contain the option, as given.
+        part: The option's own key, which is not known in this group.
+        known: Names of the group's options.
+    """
+    if usual := usual_option(part):
+        last = usual.rpartition(".")[2]
+        return [".".join([*outer, last]) if last in known else usual]
+    groups = [group for group in ("data", "trainer", "model") if not outer and part in names_in(group)]
+    return [f"{group}.{part}" for group in groups[:1]]
 
 
 def _without_value(words: Sequence[str], option: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from ccd_lightning.data.walking import count, count_unread, find
 from ccd_lightning.errors import UserError
 
 AUTO = "auto"
+OUTER = 2  # number of folders above a root that are tried if it is not recognised
 PARTS = 3  # maximum number of left-out folders named in messages
 
 
@@ -205,10 +207,25 @@ def absent(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _not_recognised(root: Path) -> str:
+    if outer := _outer_root(root.absolute()):
+        shown = next((folder for folder in root.parents if folder.name and folder.absolute() == outer), outer)
+        option = f"--data.root {shlex.quote(str(shown))}"
+        return f"{root}: this is a part of the data set in {shown}. Give that folder: {option}"
     names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
     found = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
     shapes = "\n".join(f"  {one.name:12} {one.shape}" for one in LAYOUTS)
     return f"{root}: no known layout; there is {found}. Known are\n{shapes}\n  a manifest   --data.root TABLE.csv"
+
+
+def _outer_root(root: Path) -> Path | None:
+    """Returns the folder above that has a layout which can be recognised without a search, if `root` is part of it."""
+    try:
+        for matches in (is_folders, published.is_two_folders):  # the test split alone matches the second one, too
+            if outer := next(filter(matches, root.parents[:OUTER]), None):
+                return outer
+    except OSError:  # not everyone may list the folders above
+        pass
+    return None
 
 
 def sizes(manifest: Manifest) -> tuple[int, int, int]:
