@@ -48,6 +48,7 @@ KINDS = {  # expected values of options with several types, which the parser wou
     "data.size": "a number of pixels, or '[HEIGHT, WIDTH]'",
     "data.crop": "'[LEFT, TOP, RIGHT, BOTTOM]' as fractions, auto, or null",
     "data.tiles": "a number, '{side: PIXELS, overlap: PIXELS, top: SHARE}', or null",
+    "data.check_leaks": "true, false or files",
     "data.window": "'[LOW, HIGH]', 'percentile [LOW, HIGH]', full, stored, stored:NAME, or null",
     "seed_everything": f"a whole number from 0 to {2**32 - 1}",
     "trainer.max_time": "a time such as 00:12:00:00 (days, hours, minutes, seconds)",

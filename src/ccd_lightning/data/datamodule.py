@@ -31,7 +31,7 @@ from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
-from ccd_lightning.ranges import between
+from ccd_lightning.ranges import between, refuse
 from ccd_lightning.transforms.pretext import PretextViews
 
 LOOKED_AT = 32  # number of training images inspected, of which at least one must not be flat
@@ -55,8 +55,8 @@ class AnomalyDataModule(ImageLoader):
         seed: Seed of the held-out images, the order and the views.
         cache_dir: Folder for decoded images, shared by runs and processes. None keeps up to 2 GB in memory, and more in
             the user's cache folder.
-        check_leaks: Whether a fit stops with an error if a training image, or a mirrored copy of it, is among the test
-            images.
+        check_leaks: Whether a fit stops with an error if training and test images share a file, a patient or video, or
+            images that look the same, also mirrored; "files" to ignore what images look like.
         window: Which grey values of images with more than 8 bits are mapped to 0 and 255: two values in the unit of the
             files; "percentile [LOW, HIGH]" for percentiles of the training images; None for the percentiles 0.01 and
             99.99; "full" for the whole range of the file's bit depth; "stored" for the first window stored in a DICOM
@@ -82,7 +82,7 @@ class AnomalyDataModule(ImageLoader):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | None = None,
-        check_leaks: bool = True,
+        check_leaks: bool | Literal["files"] = True,
         window: tuple[float, float] | str | None = None,
         require_masks: bool = False,
         groups: bool = True,
@@ -98,6 +98,8 @@ class AnomalyDataModule(ImageLoader):
         self.preprocessing = Preprocessing(size, crop, window, fit, tiles)
         self.validation = validation
         self.cache_dir = expand(cache_dir) if cache_dir else None
+        if check_leaks not in (True, False, "files"):
+            refuse("data.check_leaks", check_leaks, "true, false or files")
         self.check_leaks = check_leaks
         self.require_masks = require_masks
         self.groups = groups
@@ -152,7 +154,8 @@ class AnomalyDataModule(ImageLoader):
             self._read(stage)
         if stage == "fit" and self.check_leaks and self.split:
             ranks = self.trainer.world_size if self.trainer else 1
-            self._leaks.refuse(self.split, self.root, self.cache_dir, ranks, self._has_company())
+            similar = self.check_leaks != "files"
+            self._leaks.refuse(self.split, self.root, self.cache_dir, ranks, self._has_company(), similar)
 
     def _has_company(self) -> bool:
         """Returns whether the other ranks are already running, because they were started by an external launcher."""
