@@ -2,6 +2,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ccd_lightning.cli import main
 from ccd_lightning.data.checking import Check, check
 from ccd_lightning.data.findings import by_topic
 from ccd_lightning.data.images import read_image
+from ccd_lightning.data.lesion_sizes import describe_lesions
 from ccd_lightning.data.masks import read_mask
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.data.recognition import read_layout
@@ -194,6 +196,75 @@ def test_lesions_outside_of_the_used_part_are_counted(
     assert [one.message for one in ours] == [message] * bool(message)
 
 
+def without_training(root: Path) -> None:
+    shutil.rmtree(root / "train")
+
+
+def unknown_name(root: Path) -> None:
+    (root / "train/good").rename(root / "train/Normals_2024")
+
+
+def without_test(root: Path) -> None:
+    shutil.rmtree(root / "test")
+    shutil.rmtree(root / "ground_truth")
+
+
+def misnamed_test(root: Path) -> None:
+    (root / "test").rename(root / "testing")
+    shutil.rmtree(root / "ground_truth")
+
+
+TRAINING, TESTING, LEFT = ("error", "no training images"), ("warning", "no test images"), ("warning", "images left out")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected", "said"),
+    [
+        (without_training, [TRAINING], ["nothing can be fitted"]),
+        (unknown_name, [TRAINING, LEFT], ["10 images in train/Normals_2024."]),
+        (without_test, [TESTING], ["`ccd test` needs normal images in test/good"]),
+        (misnamed_test, [TESTING, LEFT], ["6 images in testing."]),
+    ],
+)
+def test_an_incomplete_folder_is_reported(
+    spoil: Callable[[Path], None],
+    expected: list[tuple[str, str]],
+    said: list[str],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(root.parent)
+    spoil(root)
+    assert set(topics(root)) == set(expected)
+    errors = expected.count(TRAINING)
+    assert main(["data", "check", "--root", "set"]) == 2 * errors
+    message = capsys.readouterr()
+    for part in said:
+        assert part in message.out
+    counts = f"{errors} error{'s' * (not errors)}, {len(expected) - errors} warning"
+    assert counts in (message.err if errors else message.out)
+    assert ("add normal images to train on" in message.err) == bool(errors)
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "advice"),
+    [
+        ((96, 96), {"size": 256}, "The images have 96 x 96 px; enlarging them does not help"),
+        ((96, 96), {"size": 32}, "To see them as large as they are in the images: --data.size 96"),
+        ((300, 300), {"size": 224}, "To see them as large as they are in the images: --data.size 288"),
+        ((300, 300), {"size": 224, "crop": (0, 0, 0.5, 1)}, "enlarging them does not help"),
+        ((300, 600), {"size": (64, 128)}, "To see them at 8 px: --data.size '[256, 512]'"),
+        ((300, 600), {"size": 64, "fit": "letterbox"}, "To see them at 8 px: --data.size 256"),
+        ((2000, 2000), {"size": 256}, "To see them at 8 px: --data.size 1024 --data.tiles '{side: 256}'"),
+    ],
+)
+def test_no_size_above_that_of_the_images_is_suggested(
+    own: tuple[float, float], options: dict[str, Any], advice: str
+) -> None:
+    assert describe_lesions([2.0] * 3, Preprocessing(**options), own).endswith(advice)
+
+
 def test_one_fault_does_not_hide_another(root: Path) -> None:
     paths = [no_mask(root), damage(root), leak(root)]
     found = topics(root)
@@ -212,11 +283,11 @@ def test_the_command_writes_a_report_and_exits_with_2(
     message = capsys.readouterr()
     assert "sizes: 32 x 32 (16)" in message.out
     assert (
-        "set/train/good/4.png: this training image and the test image set/test/polyp/2.png are the same image mirrored."
-        in message.out
+        "set/train/good/4.png: this training image and the test image set/test/polyp/2.png look the same, if one"
+        " is mirrored (thumbnails of 32 px correlate by 1.000)." in message.out
     )
     assert (
-        "set: 1 errors, 0 warnings, 0 notes: data_check/findings.csv, data_check/pairs.png. These errors would"
+        "set: 1 error, 0 warnings, 0 notes: data_check/findings.csv, data_check/pairs.png. These errors would"
         in message.err
     )
     with (root.parent / "data_check/findings.csv").open() as file:

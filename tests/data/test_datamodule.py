@@ -112,7 +112,7 @@ def test_one_rank_looks_for_leaks_and_all_hear_of_one(folder: Path, tmp_path: Pa
 def test_images_that_cannot_be_compared_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "test/good/0001.png").write_bytes(b"damaged")
     module(folder).setup("fit")
-    assert "data: 1 images cannot be read and were not compared, such as" in capsys.readouterr().out
+    assert "data: not compared: 1 image that cannot be read, such as" in capsys.readouterr().out
 
 
 def test_a_damaged_test_image_does_not_stop_a_fit(folder: Path) -> None:

@@ -273,10 +273,9 @@ def test_the_first_line_tells_the_groups(tmp_path: Path, capsys: pytest.CaptureF
     for split, patient in (("train", 1), ("train", 2), ("test", 3)):
         for index in range(3):
             picture(tmp_path / f"{split}/good/patient{patient}_{index}.png")
-    data = Folder(str(tmp_path), size=32)
-    data.manifest()
-    assert capsys.readouterr().out.endswith("; grouped by patient: 3 groups and 8 images of none\n")
-    Folder(str(tmp_path), size=32, groups=False).manifest()
+    Folder(str(tmp_path), size=32).setup("test")
+    assert "; grouped by patient: 3 groups and 8 images of none\n" in capsys.readouterr().out
+    Folder(str(tmp_path), size=32, groups=False).setup("test")
     assert "grouped" not in capsys.readouterr().out
 
 

@@ -9,8 +9,9 @@ from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest, Row
-from ccd_lightning.data.recognition import describe
+from ccd_lightning.data.recognition import describe, read_layout
 from ccd_lightning.errors import UserError
+from tests.data.fakes import picture, spot
 
 
 def test_the_common_layout(folder: Path) -> None:
@@ -119,3 +120,31 @@ def test_manifest_mistakes(tmp_path: Path) -> None:
         Manifest.read(table)
     with pytest.raises(UserError, match=r"b\.png: training uses normal images only"):
         Manifest(tmp_path, [Row(Path("a.png"), "train"), Row(Path("b.png"), "train", "polyp")])
+
+
+@pytest.mark.parametrize("inner", ["train", "train/good", "test/good", "test/polyp", "ground_truth"])
+def test_the_folder_around_a_part_of_a_data_set_is_suggested(
+    inner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train/good/a.png", "test/good/b.png", "test/polyp/c.png"):
+        picture(tmp_path / "my set" / name)
+    spot(tmp_path / "my set/ground_truth/polyp/c.png")
+    outer = tmp_path / "my set"
+    with pytest.raises(UserError, match=rf"/{inner}: this is a part of .* --data\.root '{outer}'$"):
+        read_layout(outer / inner)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"^my set/{inner}: .* --data\.root 'my set'$"):
+        read_layout(Path("my set") / inner)
+    monkeypatch.chdir(outer)
+    with pytest.raises(UserError, match=rf"^{inner}: .* --data\.root '{outer}'$"):
+        read_layout(Path(inner))
+    monkeypatch.chdir(outer / inner)
+    with pytest.raises(UserError, match=rf"--data\.root '{outer}'$"):
+        read_layout(Path())
+
+
+def test_a_folder_in_an_unknown_layout_is_no_part_of_another(tmp_path: Path) -> None:
+    picture(tmp_path / "set/images/a.png")
+    picture(tmp_path / "set/more/b.png")
+    with pytest.raises(UserError, match="no known layout; there is images/, more/"):
+        read_layout(tmp_path / "set")

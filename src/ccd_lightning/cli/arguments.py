@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ccd_lightning.cli.synonyms import usual_option
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 
@@ -25,14 +26,28 @@ class Arguments(argparse.ArgumentParser):
             UserError: Always.
         """
         text = message.removeprefix("argument ").replace(": is empty", " is empty")
-        text = re.sub(r"^((?:--?[\w.]+/)*)(--?[\w.]+)(?=[: ])", lambda found: found[0].split("/")[0], text)
+        text = re.sub(r"(?<!\S)(--?[\w.]+)(?:/--?[\w.]+)+", r"\1", text)  # the first of an option's names
         hint = ""
         if found := re.match(r"unrecognized arguments: (-\S+)", message):
             text = f"there is no option {found[1]}"
-            close = difflib.get_close_matches(found[1].split("=")[0], self._option_string_actions, n=1)
+            name = found[1].split("=")[0]
+            usual = f"--{(usual_option(name.lstrip('-').rpartition('.')[2]) or '').rpartition('.')[2]}"
+            close = [usual] if usual in self._option_string_actions else []
+            close = close or difflib.get_close_matches(name, self._option_string_actions, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
         complete = text.endswith("leave the option out")
         raise UserError(f"{self.prog}: {text}{hint or '.'}{'' if complete else f' See `{self.prog} --help`.'}")
+
+
+class Subcommand(Arguments):
+    """The parser of a command below another. Unknown options are errors here, where similar ones are known."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses all options."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def path_type(text: str) -> Path:

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from ccd_lightning.cli.arguments import Arguments, path_type
+from ccd_lightning.cli.arguments import Arguments, Subcommand, path_type
+from ccd_lightning.cli.own_layout import names_class, read_own_layout
 from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import seed_in_range
@@ -75,11 +76,12 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Checks a data set, and prints and writes the findings."""
-    from ccd_lightning.data.checking import check, common_sizes
-    from ccd_lightning.data.findings import write_findings
+    from ccd_lightning.data.checking import NO_TRAINING, check, common_sizes
+    from ccd_lightning.data.findings import Level, write_findings
     from ccd_lightning.data.grey_values import describe_levels
     from ccd_lightning.data.lesion_sizes import describe_lesions
     from ccd_lightning.data.preparing import pair_sheet
+    from ccd_lightning.data.walking import count
 
     manifest = _read(arguments)
     preprocessing = _preprocessing(arguments)
@@ -87,7 +89,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if result.infos:
         print(f"sizes: {common_sizes(result.infos)}")
     if result.lesions:
-        print(f"lesions: {describe_lesions(result.lesions, preprocessing)}")
+        print(f"lesions: {describe_lesions(result.lesions, preprocessing, result.own_size)}")
     if result.levels:
         print(f"grey levels: {describe_levels(result.levels)}")
     _print_findings(result)
@@ -98,12 +100,13 @@ def _check(arguments: argparse.Namespace) -> None:
         with atomic_write(arguments.output / "pairs.png") as partial:
             sheet.save(partial, format="PNG")
         written.append(str(arguments.output / "pairs.png"))
-    errors = result.count("error")
-    message = f"{errors} errors, {result.count('warning')} warnings, {result.count('note')} notes: {', '.join(written)}"
-    if not errors:
+    counts = ", ".join(count(result.count(level), level) for level in get_args(Level))
+    message = f"{counts}: {', '.join(written)}"
+    topics = {finding.topic for finding in result.findings if finding.level == "error"}
+    if not topics:
         print(message)
         return
-    advice = "fix these files, or leave them out"
+    advice = "fix these files, or leave them out" if topics != {NO_TRAINING} else "add normal images to train on"
     if any(pair.is_leak for pair in result.pairs):
         advice += (
             f"; `{command('data', 'prepare', '--root', arguments.root)}` leaves out training images"
@@ -128,6 +131,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from ccd_lightning.data.grey_values import measure_window
     from ccd_lightning.data.preparing import without_leaks, write_resized
     from ccd_lightning.data.recognition import describe
+    from ccd_lightning.data.walking import count
 
     manifest = _read(arguments)
     if manifest.flaws:
@@ -139,10 +143,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         raise UserError(f"{table}: this file exists already. Remove it, or give another one with --output FILE.")
     if not arguments.keep_leaks:
         before, manifest = len(manifest.rows), without_leaks(manifest, find_pairs(manifest))
-        print(
-            f"{before - len(manifest.rows)} training images left out, because they, or images of their group, are"
-            " in the test set"
-        )
+        print(f"{count(before - len(manifest.rows), 'training image')} left out: test images, or of their patients")
     root: Path = manifest.root
     sized: tuple[str, ...] = ()
     if arguments.copy:
@@ -189,8 +190,10 @@ def _read(arguments: argparse.Namespace) -> Manifest:
     from ccd_lightning.data.recognition import describe, read_layout
 
     seed_in_range("--split_seed", arguments.split_seed)
-    manifest, layout = read_layout(
-        arguments.root, arguments.layout, seed=arguments.split_seed, groups=not arguments.no_groups, axis=arguments.axis
+    root, layout = arguments.root, arguments.layout
+    options = {"seed": arguments.split_seed, "groups": not arguments.no_groups, "axis": arguments.axis}
+    manifest, layout = (
+        read_own_layout(layout, root, **options) if names_class(layout) else read_layout(root, layout, **options)
     )
     print(f"{arguments.root} ({layout}): {describe(manifest)}")
     return manifest
@@ -198,7 +201,7 @@ def _read(arguments: argparse.Namespace) -> Manifest:
 
 def _parser() -> Arguments:
     parser = Arguments("ccd data", description="List, check, prepare and generate data sets.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Subcommand)
     shown = commands.add_parser("list", help="list data sets on this machine, and known layouts")
     shown.add_argument("--root", type=path_type, default=Path("data"), help="folder with the data sets; default: data")
 
@@ -245,9 +248,14 @@ def _parser() -> Arguments:
 
 
 def _reading(parser: Arguments) -> Arguments:
-    parser.add_argument("--root", type=path_type, required=True, help="the data set's folder, or a manifest (.csv)")
     parser.add_argument(
-        "--layout", default="auto", help="name of the layout, or a manifest (.csv); default: recognised"
+        "--root", "--data.root", type=path_type, required=True, help="the data set's folder, or a manifest (.csv)"
+    )
+    parser.add_argument(
+        "--layout",
+        "--data.layout",
+        default="auto",
+        help="name of the layout, a manifest (.csv), or a data module of your own (module.Class); default: recognised",
     )
     parser.add_argument(
         "--window",
@@ -257,7 +265,13 @@ def _reading(parser: Arguments) -> Arguments:
         " 'percentile [0.5, 99.5]', full, stored or stored:NAME; default: percentiles 0.01 and 99.99 of the training"
         " images",
     )
-    parser.add_argument("--split_seed", type=int, default=0, help="seed of the split, if the layout defines none")
+    parser.add_argument(
+        "--split_seed",
+        "--data.split_seed",
+        type=int,
+        default=0,
+        help="seed of the split, if the layout defines none",
+    )
     parser.add_argument(
         "--axis",
         "--data.axis",

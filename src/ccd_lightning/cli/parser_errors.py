@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from ccd_lightning.cli.known_classes import OWN
 from ccd_lightning.cli.own_code import describe_class, raised_in_own_code
 from ccd_lightning.cli.parser_tree import CLASS, Complaint, first_complaint
+from ccd_lightning.cli.synonyms import usual_option
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.encoder_config import TrainedEncoderConfig
 from ccd_lightning.errors import UserError
@@ -48,6 +49,7 @@ KINDS = {  # expected values of options with several types, which the parser wou
     "data.size": "a number of pixels, or '[HEIGHT, WIDTH]'",
     "data.crop": "'[LEFT, TOP, RIGHT, BOTTOM]' as fractions, auto, or null",
     "data.tiles": "a number, '{side: PIXELS, overlap: PIXELS, top: SHARE}', or null",
+    "data.check_leaks": "true, false or files",
     "data.window": "'[LOW, HIGH]', 'percentile [LOW, HIGH]', full, stored, stored:NAME, or null",
     "seed_everything": f"a whole number from 0 to {2**32 - 1}",
     "trainer.max_time": "a time such as 00:12:00:00 (days, hours, minutes, seconds)",
@@ -141,11 +143,27 @@ def _unknown(section: str, key: str) -> str:
     for depth, part in enumerate([*outer, last]):
         known = names_in(outer[depth - 1] if depth else "")
         if part not in known:
-            close = difflib.get_close_matches(part, known, n=1, cutoff=0.6)
+            close = _meant(outer[:depth], part, known)
+            close = close or difflib.get_close_matches(part, known, n=1, cutoff=0.6)
             close = close or [name for name in known if name.startswith(f"{part}_")][:1]
             hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists the options."
             return f"There is no option {'.'.join([*outer, last][: depth + 1])!r}; {hint}"
     return f"There is no option {section + key!r} here; ccd fit --help shows where it belongs."
+
+
+def _meant(outer: Sequence[str], part: str, known: Sequence[str]) -> list[str]:
+    """Returns the option that has another name in other programs, or that belongs to another group; empty if none.
+
+    Args:
+        outer: Keys of the groups that contain the option, as given.
+        part: The option's own key, which is not known in this group.
+        known: Names of the group's options.
+    """
+    if usual := usual_option(part):
+        last = usual.rpartition(".")[2]
+        return [".".join([*outer, last]) if last in known else usual]
+    groups = [group for group in ("data", "trainer", "model") if not outer and part in names_in(group)]
+    return [f"{group}.{part}" for group in groups[:1]]
 
 
 def _without_value(argv: Sequence[str], option: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from ccd_lightning.data.duplicates import Pair, find_duplicates, shared_groups
 from ccd_lightning.data.file_info import ImageInfo, inspect_files
 from ccd_lightning.data.findings import Finding, Level, without_name
 from ccd_lightning.data.grey_values import count_levels, few_levels, measure_window
-from ccd_lightning.data.manifest import Manifest, one_sided
+from ccd_lightning.data.manifest import GOOD, Manifest, one_sided
 from ccd_lightning.data.mask_checks import check_masks
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
@@ -26,6 +27,8 @@ MODES = {
     "CMYK": "CMYK", "1": "one bit", "YCbCr": "YCbCr",
 }  # fmt: skip
 MIN_SIDE = 8  # px: minimum length of the shorter side of a usable image
+NO_TRAINING = "no training images"
+LEFT_OUT_IMAGES = re.compile(r"\d+ images? ")  # among what a manifest leaves out
 DEPTHS = {"I": "whole numbers of more than 16 bits, or with a sign", "F": "floating point"}
 
 
@@ -47,6 +50,12 @@ class Check:
     lesions: list[float] = field(default_factory=list)
     levels: dict[Path, int] = field(default_factory=dict)
 
+    @property
+    def own_size(self) -> tuple[float, float]:
+        """Median height and width of the files, in pixels."""
+        width, height = np.median([seen.size for seen in self.infos.values()], axis=0).tolist()
+        return height, width
+
     def count(self, level: Level) -> int:
         """Returns the number of findings of a level."""
         return sum(finding.level == level for finding in self.findings)
@@ -62,10 +71,7 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
             values.
     """
     findings = [Finding("error", "masks that do not match images", *flaw) for flaw in manifest.flaws]
-    if message := one_sided(manifest):
-        findings.append(
-            Finding("warning", "test set without normal or without abnormal images", manifest.root, message)
-        )
+    findings += _splits(manifest)
     groups = shared_groups(manifest)
     infos: dict[Path, ImageInfo] = {}
     pairs: list[Pair] = []
@@ -92,6 +98,25 @@ def check(manifest: Manifest, read: bool = True, preprocessing: Preprocessing = 
     order = ("error", "warning", "note")
     findings.sort(key=lambda one: (order.index(one.level), one.topic, one.path))
     return Check(findings, infos, groups + pairs, lesions, levels)
+
+
+def _splits(manifest: Manifest) -> Iterator[Finding]:
+    """Finds splits without images, and images that the manifest leaves out."""
+    if not manifest.select("train"):
+        message = f"nothing can be fitted. Normal images to train on belong into train/{GOOD}, or have the split train."
+        yield Finding("error", NO_TRAINING, manifest.root, message)
+    if not manifest.select("test"):
+        message = (
+            "enough for `ccd fit`. `ccd test` needs normal images in test/good and abnormal ones in test/KIND, or with"
+            " the split test."
+        )
+        yield Finding("warning", "no test images", manifest.root, message)
+    if message := one_sided(manifest):
+        yield Finding("warning", "test set without normal or without abnormal images", manifest.root, message)
+    for part in manifest.left_out:
+        if LEFT_OUT_IMAGES.match(part):
+            message = f"{part}. Move them, or rename their folder, if they should be used."
+            yield Finding("warning", "images left out", manifest.root, message)
 
 
 def _of_pair(pair: Pair, topic: str) -> Finding:

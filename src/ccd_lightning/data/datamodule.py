@@ -22,14 +22,16 @@ from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
+from ccd_lightning.data.manifest_checks import require_files, require_manifest
 from ccd_lightning.data.pixel_file import PixelFile
 from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing
+from ccd_lightning.data.recognition import describe
 from ccd_lightning.data.shape_report import describe_shapes
 from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
-from ccd_lightning.ranges import between
+from ccd_lightning.ranges import between, refuse
 from ccd_lightning.transforms.pretext import PretextViews
 
 MAX_INSPECTED = 32  # number of training images inspected, of which at least one must not be flat
@@ -53,8 +55,8 @@ class AnomalyDataModule(ImageLoader):
         seed: Seed of the held-out images, the order and the views.
         cache_dir: Folder for decoded images, shared by runs and processes. None keeps up to 2 GB in memory, and more in
             the user's cache folder.
-        check_leaks: Whether a fit stops with an error if a training image, or a mirrored copy of it, is among the test
-            images.
+        check_leaks: Whether a fit stops with an error if training and test images share a file, a patient or video, or
+            images that look the same, also mirrored; "files" to ignore what images look like.
         window: Which grey values of images with more than 8 bits are mapped to 0 and 255: two values in the unit of the
             files; "percentile [LOW, HIGH]" for percentiles of the training images; None for the percentiles 0.01 and
             99.99; "full" for the whole range of the file's bit depth; "stored" for the first window stored in a DICOM
@@ -80,7 +82,7 @@ class AnomalyDataModule(ImageLoader):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | None = None,
-        check_leaks: bool = True,
+        check_leaks: bool | Literal["files"] = True,
         window: tuple[float, float] | str | None = None,
         require_masks: bool = False,
         groups: bool = True,
@@ -96,11 +98,14 @@ class AnomalyDataModule(ImageLoader):
         self.preprocessing = Preprocessing(size, crop, window, fit, tiles)
         self.validation = validation
         self.cache_dir = expand(cache_dir) if cache_dir else None
+        if check_leaks not in (True, False, "files"):
+            refuse("data.check_leaks", check_leaks, "true, false or files")
         self.check_leaks = check_leaks
         self.require_masks = require_masks
         self.groups = groups
         self.axis = axis
         self.split: Manifest | None = None  # set when the data set is read
+        self.found_layout = type(self).__name__  # name of the layout in messages
         self.processes = 1  # processes on this machine; without a cache, each of them decodes the images itself
         self.division: Division | None = None  # which training images are held out, set when they are read
         self._followed: list[Division | None] = []
@@ -128,6 +133,17 @@ class AnomalyDataModule(ImageLoader):
         """
         return expand_stacks(scan_folder(self.root, masks, self.groups), self.groups, self.axis)
 
+    def checked_manifest(self, masks: bool = True) -> Manifest:
+        """Returns the result of `manifest`, in which the files exist.
+
+        Raises:
+            UserError: If the folder does not have the expected layout, or `manifest` is wrong.
+        """
+        source = f"{type(self).__module__}.{type(self).__name__}"
+        manifest = require_manifest(self.manifest(masks=masks), source, self.groups)
+        require_files(manifest, source)
+        return manifest
+
     def setup(self, stage: str) -> None:
         """Reads the images that a stage needs.
 
@@ -138,7 +154,8 @@ class AnomalyDataModule(ImageLoader):
             self._read(stage)
         if stage == "fit" and self.check_leaks and self.split:
             ranks = self.trainer.world_size if self.trainer else 1
-            self._leaks.refuse(self.split, self.root, self.cache_dir, ranks, self._has_company())
+            similar = self.check_leaks != "files"
+            self._leaks.refuse(self.split, self.root, self.cache_dir, ranks, self._has_company(), similar)
 
     def _has_company(self) -> bool:
         """Returns whether the other ranks are already running, because they were started by an external launcher."""
@@ -148,7 +165,9 @@ class AnomalyDataModule(ImageLoader):
         return environment is not None and environment.creates_processes_externally
 
     def _read(self, stage: str) -> None:
-        manifest = self.split = self.manifest(masks=stage != "predict")
+        manifest = self.split = self.checked_manifest(masks=stage != "predict")
+        if not self.datasets:
+            rank_zero_only(print)(f"data: {self.root} ({self.found_layout}): {describe(manifest)}")
         if manifest.flaws:
             raise UserError(str(manifest.flaws[0]))
         if self.require_masks and stage != "predict":

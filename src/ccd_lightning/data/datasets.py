@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.preprocessing import Crop
-from ccd_lightning.data.recognition import AUTO, describe, read_layout, sizes
+from ccd_lightning.data.recognition import AUTO, read_layout, sizes
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.ranges import at_least, seed_in_range
 
@@ -37,10 +37,10 @@ class Folder(AnomalyDataModule):
         self.split_seed = split_seed
 
     def manifest(self, masks: bool = True) -> Manifest:
-        """Reads the folder and prints a summary of the images found."""
-        manifest, layout = read_layout(self.root, self.layout, masks, self.split_seed, self.groups, self.axis)
-        if not self.datasets:
-            rank_zero_only(print)(f"data: {self.root} ({layout}): {describe(manifest)}")
+        """Reads the folder in the layout that is given or recognised."""
+        manifest, self.found_layout = read_layout(
+            self.root, self.layout, masks, self.split_seed, self.groups, self.axis
+        )
         return manifest
 
     def setup(self, stage: str) -> None:

@@ -13,13 +13,14 @@ from ccd_lightning.data.file_info import SIDE, ImageInfo
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.pixel_file import UInt8Array
 from ccd_lightning.data.thumbnails import cached_infos
+from ccd_lightning.data.walking import count
 
 # Correlations of thumbnails. Files that were saved again, mirrored or rotated reach 0.997, resized ones 0.994.
 # Different images of aligned fundi stay below 0.985, different head CT slices below 0.98 (docs/benchmarks.md).
 COPY = 0.997
 NEAR = 0.99
 FLAT = 1.0  # grey levels: thumbnails that vary less are not compared
-TURNS = ("", " mirrored", " turned", " turned and mirrored")
+TURNS = ("", ", if one is mirrored", ", if one is turned", ", if one is turned and mirrored")
 CHUNK = 1024
 
 Floats = NDArray[np.float32]
@@ -46,7 +47,7 @@ class Pair(NamedTuple):
         return self.similarity >= COPY
 
 
-def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
+def find_pairs(manifest: Manifest, cache_dir: Path | None = None, similar: bool = True) -> list[Pair]:
     """Reads all images and finds duplicates and groups that are shared between training and test images.
 
     Files that cannot be read are skipped, and their number is printed.
@@ -55,12 +56,13 @@ def find_pairs(manifest: Manifest, cache_dir: Path | None = None) -> list[Pair]:
         manifest: The split.
         cache_dir: Folder in which thumbnails are cached, so that only new and changed files are decoded. None for no
             cache.
+        similar: Whether to compare thumbnails. Otherwise only equal files and shared groups are found.
     """
     paths = [row.path for row in manifest.rows]
     infos = dict(cached_infos(paths, cache_dir, "Comparing with test images"))
     if missing := [path for path in paths if path not in infos]:
-        print(f"data: {len(missing)} images cannot be read and were not compared, such as {missing[0]}")
-    return shared_groups(manifest) + find_duplicates(manifest, infos)
+        print(f"data: not compared: {count(len(missing), 'image')} that cannot be read, such as {missing[0]}")
+    return shared_groups(manifest) + find_duplicates(manifest, infos, similar)
 
 
 def shared_groups(manifest: Manifest) -> list[Pair]:
@@ -71,7 +73,7 @@ def shared_groups(manifest: Manifest) -> list[Pair]:
     return [Pair(train[group], test[group], 1.0, f"are both of {group}") for group in train if group in test]
 
 
-def find_duplicates(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> list[Pair]:
+def find_duplicates(manifest: Manifest, infos: Mapping[Path, ImageInfo], similar: bool = True) -> list[Pair]:
     """Finds pairs of a training and a test image with equal bytes, or with matching pixels in one of 8 orientations.
 
     The time grows with the product of both numbers of images: a few seconds for 16,000 x 4,000.
@@ -79,12 +81,13 @@ def find_duplicates(manifest: Manifest, infos: Mapping[Path, ImageInfo]) -> list
     Args:
         manifest: The split.
         infos: Information about its images. Images without an entry are skipped.
+        similar: Whether to compare thumbnails. Otherwise only pairs with equal bytes are found.
 
     Returns:
         Pairs whose thumbnails correlate by NEAR or more, the most similar first.
     """
     train, test = ([row.path for row in manifest.select(split) if row.path in infos] for split in ("train", "test"))
-    found = {(pair.train, pair.test): pair for pair in _alike(train, test, infos)}
+    found = {(pair.train, pair.test): pair for pair in (_alike(train, test, infos) if similar else ())}
     tested = {infos[path].digest: path for path in test}
     for path in train:
         if other := tested.get(infos[path].digest):
@@ -103,10 +106,10 @@ def _alike(train: Sequence[Path], test: Sequence[Path], infos: Mapping[Path, Ima
             np.maximum(best, similarity, out=best)
         for row, column in np.argwhere(best >= NEAR):
             mirrored, quarter = divmod(int(turn[row, column]), 4)
+            nearly = "" if best[row, column] >= COPY else "nearly "
             words = (
-                f"are the same image{TURNS[mirrored + 2 * (quarter > 0)]}"
-                if best[row, column] >= COPY
-                else "look nearly the same"
+                f"look {nearly}the same{TURNS[mirrored + 2 * (quarter > 0)]} (thumbnails of {SIDE} px correlate by"
+                f" {best[row, column]:.3f})"
             )
             yield Pair(train[start + row], test[column], float(best[row, column]), words)
 

@@ -11,6 +11,7 @@ from torch import distributed
 from ccd_lightning.commands import command
 from ccd_lightning.data.duplicates import find_pairs
 from ccd_lightning.data.manifest import Manifest
+from ccd_lightning.data.walking import count
 from ccd_lightning.errors import UserError
 
 Result = TypeVar("Result")
@@ -24,7 +25,13 @@ class LeakCheck:
         self._compared = False  # whether the comparison is done and all ranks have its result
 
     def refuse(
-        self, manifest: Manifest, root: Path, cache_dir: Path | None, ranks: int = 1, begun: bool = False
+        self,
+        manifest: Manifest,
+        root: Path,
+        cache_dir: Path | None,
+        ranks: int = 1,
+        begun: bool = False,
+        similar: bool = True,
     ) -> None:
         """Raises an error if training images are also test images.
 
@@ -37,6 +44,7 @@ class LeakCheck:
             cache_dir: Folder in which thumbnails are cached. None for no cache.
             ranks: Number of processes that fit.
             begun: Whether the other processes are already running, started by an external launcher.
+            similar: Whether images that look the same are leaks, too.
 
         Raises:
             UserError: On every rank, if training and test images share an image, a patient or a video.
@@ -45,7 +53,7 @@ class LeakCheck:
         if self._compared or (not together and begun):
             return
         if self._leak is None:
-            self._leak = first_rank_does(lambda: find_leak(manifest, root, cache_dir))
+            self._leak = first_rank_does(lambda: find_leak(manifest, root, cache_dir, similar))
         elif together:  # the first rank compared before it started the others
             self._leak = first_rank_does(lambda: self._leak or "")
         self._compared = together or ranks == 1
@@ -53,13 +61,14 @@ class LeakCheck:
             raise UserError(self._leak)
 
 
-def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
+def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None, similar: bool = True) -> str:
     """Compares training with test images. Labels are not used.
 
     Args:
         manifest: The split.
         root: Value of --data.root, used in the message.
         cache_dir: Folder in which thumbnails are cached. None for no cache.
+        similar: Whether images that look the same are leaks, too.
 
     Returns:
         A message that states what is in both and how to fix it. Empty if nothing is.
@@ -67,16 +76,22 @@ def find_leak(manifest: Manifest, root: Path, cache_dir: Path | None) -> str:
     train, test = (len(manifest.select(split)) for split in ("train", "test"))
     if not test:
         return ""
-    print(f"data: comparing {train} training images with {test} test images, to find duplicates")
-    leaks = [pair for pair in find_pairs(manifest, cache_dir) if pair.is_leak]
+    images = f"{count(train, 'training image')} with {count(test, 'test image')}"
+    print(f"data: comparing {images}, to find duplicates")
+    leaks = [pair for pair in find_pairs(manifest, cache_dir, similar) if pair.is_leak]
     if not leaks:
         return ""
     prepare = command("data", "prepare", "--root", root)
-    more = f", and so are {len(leaks) - 1} more pairs" if leaks[1:] else ""
+    first = leaks[0]
+    more = f"; there {'are' if leaks[2:] else 'is'} {count(len(leaks) - 1, 'more such pair')}" if leaks[1:] else ""
+    ways_out = f"Remove one of them; or let `{prepare}` write a split without such training images"
+    if first.reason.startswith("are both of "):
+        ways_out += "; or treat every image separately with --data.groups false"
+    elif first.reason.startswith("look "):
+        ways_out += "; or, if they are different images, compare only files and patients with --data.check_leaks files"
     return (
-        f"training image {leaks[0].train} and test image {leaks[0].test} {leaks[0].reason}{more}. `{prepare}`"
-        f" writes a split without such training images; --data.check_leaks false skips this check."
-        f"{' --data.groups false treats every image separately.' * leaks[0].reason.startswith('are both of ')}"
+        f"training image {first.train} and test image {first.test} {first.reason}{more}. {ways_out}."
+        " --data.check_leaks false skips this check."
     )
 
 

@@ -17,12 +17,13 @@ WHOLE = 512  # px: size above which an image is better divided into tiles
 TILE = 256  # px
 
 
-def describe_lesions(sizes: Sequence[float], preprocessing: Preprocessing) -> str:
+def describe_lesions(sizes: Sequence[float], preprocessing: Preprocessing, own: tuple[float, float]) -> str:
     """Describes the number of lesions and the size of small ones, and suggests options if they are too small.
 
     Args:
         sizes: Longer side of each lesion at working size, in pixels. At least one.
         preprocessing: Preprocessing with this working size.
+        own: Height and width of the images' files in pixels. No larger size is suggested.
     """
     low = float(np.quantile(sizes, SMALLEST, method="inverted_cdf"))
     small = sum(size < SMALL for size in sizes)
@@ -32,9 +33,24 @@ def describe_lesions(sizes: Sequence[float], preprocessing: Preprocessing) -> st
     )
     if low >= WANTED:
         return message
-    height, width = (GRANULE * math.ceil(side * WANTED / low / GRANULE) for side in preprocessing.shape)
+    largest = _enlargement(own, preprocessing)
+    wanted = [GRANULE * math.ceil(side * WANTED / low / GRANULE) for side in preprocessing.shape]
+    limits = [GRANULE * math.floor(side * largest / GRANULE) for side in preprocessing.shape]
+    height, width = (min(pair) for pair in zip(wanted, limits, strict=True))
+    if height <= preprocessing.shape[0] and width <= preprocessing.shape[1]:
+        return f"{message}. The images have {own[1]:.0f} x {own[0]:.0f} px; enlarging them does not help"
     size = str(height) if height == width else f"'[{height}, {width}]'"
     options = f"--data.size {size}"
     if max(height, width) > WHOLE:
         options += f" --data.tiles '{{side: {TILE}}}'"
+    if [height, width] != wanted:
+        return f"{message}. To see them as large as they are in the images: {options}"
     return f"{message}. To see them at {WANTED} px: {options}"
+
+
+def _enlargement(own: tuple[float, float], preprocessing: Preprocessing) -> float:
+    """Returns the factor by which the working size can grow before images are enlarged."""
+    left, top, right, bottom = preprocessing.crop if isinstance(preprocessing.crop, tuple) else (0, 0, 1, 1)
+    used = own[0] * (bottom - top), own[1] * (right - left)
+    factors = [side / working for side, working in zip(used, preprocessing.shape, strict=True)]
+    return max(factors) if preprocessing.fit == "letterbox" else min(factors)

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
-from ccd_lightning.data.naming import group_of, is_normal
+from ccd_lightning.data.naming import group_of
+from ccd_lightning.data.row_checks import GOOD as GOOD
+from ccd_lightning.data.row_checks import Split as Split
+from ccd_lightning.data.row_checks import check_group, check_split, checked_kind, checked_masks, checked_path
 from ccd_lightning.data.sources import size_of
 from ccd_lightning.errors import UserError
 from ccd_lightning.writing import atomic_write, cell, is_file_name, open_table, path_cell, short_text
 
-Split = Literal["train", "test"]
-GOOD = "good"
 COLUMNS = ("path", "split", "kind", "mask", "group")
 SEVERAL = "|"  # separator of the masks of an image
 
@@ -25,12 +26,16 @@ class Row:
     """An image.
 
     Attributes:
-        path: Path of the image.
+        path: Path of the image: absolute, or below the manifest's root.
         split: "train" or "test". Held-out images are later drawn from "train", by the seed.
-        anomaly_type: "good" for a normal image, else the kind of abnormality ("polyp", "glaucoma", ...).
+        anomaly_type: "good" for a normal image, else the kind of abnormality ("polyp", "glaucoma", ...). Other names of
+            normal images, such as "Healthy", become "good".
         masks: Mask files of an abnormal image, if available. A pixel is abnormal if any of them marks it.
         group: Patient or video, if known.
         guessed: Whether the group was derived from a name. If so, the patient in the file's header replaces it.
+
+    Raises:
+        UserError: If a value has the wrong type, or the split does not exist.
     """
 
     path: Path
@@ -39,6 +44,13 @@ class Row:
     masks: tuple[Path, ...] = ()
     group: str | None = None
     guessed: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", checked_path(self.path))
+        check_split(self.split, self.path)
+        check_group(self.group, self.path)
+        object.__setattr__(self, "anomaly_type", checked_kind(self.anomaly_type, self.path))
+        object.__setattr__(self, "masks", checked_masks(self.masks, self.path))
 
     @property
     def label(self) -> int:
@@ -67,7 +79,8 @@ class Manifest:
         left_out: What is in the folder but not in the manifest, as texts such as "3 images in valid".
 
     Raises:
-        UserError: If a training image is abnormal, an image occurs twice, or a kind is not a valid folder name.
+        UserError: If a training image is abnormal, an image occurs twice, a kind is not a valid folder name, or a path
+            is relative but not below the root.
     """
 
     root: Path
@@ -76,6 +89,9 @@ class Manifest:
     left_out: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for row in self.rows:
+            if not isinstance(row, Row):
+                raise UserError(f"{self.root}: its manifest contains {short_text(repr(row))}, which is no Row.")
         abnormal = next((row for row in self.select("train") if row.label), None)
         if abnormal is not None:
             raise UserError(f"{abnormal.path}: training uses normal images only; move it to the test split.")
@@ -93,6 +109,12 @@ class Manifest:
             if (name := str(row.path)) in seen:
                 raise UserError(f"{row.path}: this image is in the table twice; leave it in one split, once.")
             seen.add(name)
+            for path in (row.path, *row.masks):
+                if not (path.is_absolute() or path.is_relative_to(self.root)):
+                    raise UserError(
+                        f"{path}: this path is relative, but not below the data set's folder {self.root}. Begin it with"
+                        " this folder, such as self.root / name in a layout of your own, or make it absolute."
+                    )
 
     def select(self, split: Split) -> list[Row]:
         """Returns the rows of one split, in order."""
@@ -179,7 +201,7 @@ def _parse(table: Path, root: Path, lines: Iterator[list[str]]) -> Iterator[Row]
             raise UserError(
                 f"{table}, line {line}: there is no {what}. Give one; normal images have the kind {GOOD!r}."
             )
-        anomaly_type = GOOD if is_normal(anomaly_type) else sys.intern(anomaly_type)
+        anomaly_type = sys.intern(anomaly_type)
         guessed = "group" not in header
         if guessed:
             group = group_of(root / path, root) or ""

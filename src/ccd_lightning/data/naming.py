@@ -110,6 +110,7 @@ def plain(name: str) -> str:
     return "".join(words)
 
 
+@functools.lru_cache(maxsize=4096)  # called for each image
 def is_normal(name: str) -> bool:
     """Returns whether a folder or kind with this name contains normal images."""
     return plain(name) in NORMAL_NAMES

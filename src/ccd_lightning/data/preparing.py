@@ -96,7 +96,11 @@ def pair_sheet(pairs: Iterable[Pair], side: int = 192) -> Image.Image | None:
         for column, (path, what) in enumerate(((pair.train, "train"), (pair.test, "test"))):
             sheet.paste(_picture(path, side), (left + column * side, top))
             pen.text((left, top + side + column * line), f"{what}: {_shortened(path)}", "black")
-        pen.text((left, top + side + 2 * line), f"{pair.reason} ({pair.similarity:.3f})", "firebrick")
+        pen.text(
+            (left, top + side + 2 * line),
+            f"similarity {pair.similarity:.3f}: {pair.reason.partition(' (')[0]}",
+            "firebrick",
+        )
     return sheet
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from ccd_lightning.data.walking import count, count_unread, find
 from ccd_lightning.errors import UserError
 
 AUTO = "auto"
+OUTER = 2  # number of folders above a root that are tried if it is not recognised
 PARTS = 3  # maximum number of left-out folders named in messages
 
 
@@ -148,8 +150,12 @@ def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool)
     manifest = Manifest.read(table, folders[0]) if found is None else found
     folder = manifest.root
     named = (file_of(path) for row in manifest.rows for path in (row.path, *(row.masks if masks else ())))
-    if missing := next(_absent(named), None):
-        raise UserError(f"{missing}: no such file, but {table} names it. Give paths relative to {folder}.")
+    if missing := next(absent(named), None):
+        base = "the table's folder" if folder.resolve() == table.parent.resolve() else "the data's root"
+        raise UserError(
+            f"{missing}: no such file, but {table} names it. Give paths relative to {base} ({folder.resolve()}), or"
+            " absolute ones."
+        )
     rows = [
         replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
     ]
@@ -189,7 +195,7 @@ def _part(path: Path, root: Path) -> str:
     return "/".join(folders[: 1 + (folders[:1] in (("train",), ("test",)))]) or "the folder itself"
 
 
-def _absent(paths: Iterable[Path]) -> Iterator[Path]:
+def absent(paths: Iterable[Path]) -> Iterator[Path]:
     """Yields the files that do not exist. Each folder is listed once, which is faster than checking each file."""
     listed: dict[str, frozenset[str]] = {}
     for path in paths:
@@ -201,16 +207,31 @@ def _absent(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _not_recognised(root: Path) -> str:
+    if outer := _outer_root(root.absolute()):
+        shown = next((folder for folder in root.parents if folder.name and folder.absolute() == outer), outer)
+        option = f"--data.root {shlex.quote(str(shown))}"
+        return f"{root}: this is a part of the data set in {shown}. Give that folder: {option}"
     names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
     found = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
     shapes = "\n".join(f"  {one.name:12} {one.shape}" for one in LAYOUTS)
     return f"{root}: no known layout; there is {found}. Known are\n{shapes}\n  a manifest   --data.root TABLE.csv"
 
 
+def _outer_root(root: Path) -> Path | None:
+    """Returns the folder above that has a layout which can be recognised without a search, if `root` is part of it."""
+    try:
+        for matches in (is_folders, published.is_two_folders):  # the test split alone matches the second one, too
+            if outer := next(filter(matches, root.parents[:OUTER]), None):
+                return outer
+    except OSError:  # not everyone may list the folders above
+        pass
+    return None
+
+
 def sizes(manifest: Manifest) -> tuple[int, int, int]:
     """Returns the number of training, normal test and abnormal test images."""
-    count = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
-    return count["train", 0], count["test", 0], count["test", 1]
+    number = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
+    return number["train", 0], number["test", 0], number["test", 1]
 
 
 def describe(manifest: Manifest, layout: str = "") -> str:
@@ -218,9 +239,14 @@ def describe(manifest: Manifest, layout: str = "") -> str:
     train, normal, abnormal = sizes(manifest)
     stacks = describe_stacks(row.path for row in manifest.rows)
     masks = sum(bool(row.masks) for row in manifest.rows)
-    message = f"{train} training images, {normal} normal test images, {abnormal} abnormal ones, {masks} masks"
+    message = f"{count(train, 'training image')}, "
+    if normal or abnormal:
+        message += f"{count(normal, 'normal test image')}, {abnormal} abnormal ones, {count(masks, 'mask')}"
+    else:
+        message += "no test images"
     if 0 < masks < abnormal:
-        message += f" ({abnormal - masks} abnormal images have none: pixel metrics leave them out)"
+        have, them = ("has", "it") if abnormal - masks == 1 else ("have", "them")
+        message += f" ({count(abnormal - masks, 'abnormal image')} {have} none: pixel metrics leave {them} out)"
     message += f" ({layout})" if layout else ""
     message += f"; {stacks}" if stacks else ""
     if groups := {row.group for row in manifest.rows if row.group}:
