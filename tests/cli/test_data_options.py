@@ -81,9 +81,9 @@ def test_options_of_the_layout_are_passed_on(capsys: pytest.CaptureFixture[str])
         ("own_numbers.Slip", "set/0.png: its split is 'Train', but must be 'train' or 'test'."),
         ("own_numbers.Rows", "own_numbers.Rows.manifest returned [Row("),
         ("own_numbers.Plain", "--layout is own_numbers.Plain, which is no subclass of AnomalyDataModule"),
-        ("own_numbers.Nothing", "--layout is own_numbers.Nothing, which is no subclass of AnomalyDataModule"),
+        ("own_numbers.Nothing", "--layout: own_numbers has no class Nothing; it has Fixed, Numbers, "),
         ("own_numbers.Tables", "--layout own_numbers.Tables: the class cannot be called with root alone ("),
-        ("nowhere.Class", "there is no module nowhere. Put its folder into PYTHONPATH"),
+        ("nowhere.Class", "--layout: there is no module nowhere. Add the folder that contains it to PYTHONPATH"),
         ("folder", "data.layout is 'folder', but must be auto, a manifest (.csv) or one of folders"),
     ],
 )

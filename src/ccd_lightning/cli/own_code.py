@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-NAME = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
+IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 
 
 def raised_in_own_code(error: BaseException | None) -> str:
@@ -46,7 +46,7 @@ def describe_class(name: str, base: type) -> str:
         A phrase, with the fix; empty if the name is no import path, or names such a class.
     """
     module, _, attribute = name.rpartition(".")
-    if not NAME.fullmatch(name):
+    if not IMPORT_PATH.fullmatch(name):
         return ""
     missing = _missing(module)
     if missing:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 from pathlib import Path
+from pydoc import locate
 from typing import TYPE_CHECKING, Any
 
+from ccd_lightning.cli.own_code import IMPORT_PATH, describe_class
 from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from ccd_lightning.data.manifest import Manifest
-
-IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def names_class(layout: str) -> bool:
@@ -39,18 +37,11 @@ def read_own_layout(name: str, root: Path, seed: int, groups: bool, axis: int) -
     """
     from ccd_lightning.data.datamodule import AnomalyDataModule
 
-    module, _, last = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), last, None)
-    except ModuleNotFoundError as error:
-        if not f"{module}.".startswith(f"{error.name}."):  # one that the module imports
-            raise
-        raise UserError(
-            f"--layout is {name}, but there is no module {error.name}. Put its folder into PYTHONPATH:"
-            f" PYTHONPATH=FOLDER ccd data check --layout {name} ..."
-        ) from error
+    if reason := describe_class(name, AnomalyDataModule):
+        raise UserError(f"--layout: {reason}.")
+    found = locate(name)
     if not (isinstance(found, type) and issubclass(found, AnomalyDataModule)):
-        raise UserError(f"--layout is {name}, which is no subclass of AnomalyDataModule in the module {module}.")
+        raise UserError(f"--layout is {name}, which is no subclass of AnomalyDataModule.")
     options: dict[str, Any] = {"groups": groups} if not groups else {}  # a class need not accept all options
     options |= {"axis": axis} if axis != AXIAL else {}
     options |= {"split_seed": seed} if seed else {}
