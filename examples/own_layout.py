@@ -1,5 +1,6 @@
 """A layout of your own: one folder of images whose names say patient and finding, such as `p012_polyp_3.png`.
 
+PYTHONPATH=examples ccd data check --root DIR --layout own_layout.NamedFiles
 PYTHONPATH=examples ccd fit --config neighbours_folder --data own_layout.NamedFiles --data.root DIR
 PYTHONPATH=examples ccd test --trust
 """

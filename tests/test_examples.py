@@ -89,12 +89,31 @@ def test_a_layout_of_ones_own_keeps_patients_apart(tmp_path: Path) -> None:
     assert len(tested["p50_polyp_0.png"].masks) == 1
     assert not {row.group for row in manifest.select("train")} & {row.group for row in tested.values()}
     assert len(manifest.rows) == len(names)
+    assert main(["data", "check", "--root", str(root), "--layout", "own_layout.NamedFiles"]) == 0
     words = ["--data", "own_layout.NamedFiles", "--data.root", str(root), *FIT, RANDOM]
     assert main(["fit", "--config", "neighbours_folder", *words]) == 0
     assert main(["test"]) == 2  # its data module is not one of the package's
     assert main(["test", "--trust"]) == 0
     assert main(["predict", "--images", str(root), "--overlays=false", "--output=out"]) == 0  # which needs none
     assert len(Path("out/predictions.csv").read_text().splitlines()) == 1 + len(names)
+
+
+def test_a_table_of_ones_own_becomes_a_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from own_table import write_split
+
+    rng, lines = np.random.default_rng(0), ["file,patient,finding"]
+    for patient in range(12):
+        for number, finding in enumerate(("", "polyp" if patient > 9 else "")):
+            name = f"{patient}_{number}.png"
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / name)
+            lines.append(f"{name},p{patient:02},{finding}")
+    (tmp_path / "findings.csv").write_text("\n".join(lines))
+    write_split(tmp_path / "findings.csv", tmp_path / "split.csv")
+    assert main(["data", "check", "--root", "split.csv"]) == 0
+    message = capsys.readouterr().out
+    assert "16 training images, 6 normal test images, 2 abnormal ones, 0 masks" in message
+    assert "grouped by patient: 12 groups" in message
+    assert "0 errors, 0 warnings" in message
 
 
 @pytest.mark.fit
