@@ -105,7 +105,8 @@ def table() -> None:
         for patient in range(ROWS // 1000):
             (root / f"p{patient}").mkdir()
             split = "test" if patient % 5 == 0 else "train"
-            lines += [f"p{patient}/frame_{index:04d}.jpg,{split},good,,patient{patient}" for index in range(1000)]
+            kind = "polyp" if patient % 10 == 0 else "good"
+            lines += [f"p{patient}/frame_{index:04d}.jpg,{split},{kind},,patient{patient}" for index in range(1000)]
         (root / "table.csv").write_text("\n".join(lines))
         # The listing of folders is replaced: a million files would have to be made.
         code = (

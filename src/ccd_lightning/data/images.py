@@ -33,6 +33,7 @@ Result = TypeVar("Result")
 DECODING = 4  # version of the decoding: arrays cached by other versions are not reused
 IN_MEMORY = 2 * 10**9  # maximum bytes of decoded images in memory, for all processes on a machine together
 PATIENCE = 2.0  # seconds after which a progress bar is shown
+QUEUED = 10_000  # items that wait in a thread pool, each of which takes a kilobyte
 PLACEMENT = 10  # number of values in `Placement.numbers`
 
 
@@ -197,7 +198,8 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], what: str
     begun, results = time.monotonic(), list[Result]()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            coming = pool.map(work, items)
+            parts = (items[start : start + QUEUED] for start in range(0, len(items), QUEUED))
+            coming = (result for part in parts for result in pool.map(work, part))
             while len(results) < len(items) and time.monotonic() < begun + PATIENCE:
                 results.append(next(coming))
             if rest := len(items) - len(results):

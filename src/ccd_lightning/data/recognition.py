@@ -156,6 +156,8 @@ def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool)
             f"{missing}: no such file, but {table} names it. Give paths relative to {base} ({folder.resolve()}), or"
             " absolute ones."
         )
+    if masks and groups:
+        return manifest
     rows = [
         replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
     ]

@@ -16,7 +16,7 @@ from ccd_lightning.data.formats import is_volume, nifti, read_header
 from ccd_lightning.data.formats.bounds import require_regular
 from ccd_lightning.data.formats.contents import begins_as_dicom
 from ccd_lightning.data.formats.dicom_file import SUFFIXES as DICOM
-from ccd_lightning.data.formats.pillow import holds_one
+from ccd_lightning.data.formats.pillow import SINGLE, holds_one
 from ccd_lightning.data.images import in_parallel
 from ccd_lightning.data.manifest import Flaw, Manifest, Row
 from ccd_lightning.data.masks import open_masks
@@ -72,7 +72,9 @@ def expand_stacks(manifest: Manifest, groups: bool = True, axis: int = AXIAL) ->
         if groups and not group and (found.shown is not None or split_page(row.path)[1] is not None):
             group = name_below(manifest.root, file_of(row.path))
         if found.shown is None:
-            rows.append(replace(row, group=group, masks=tuple(_same_page(mask, row.path) for mask in row.masks)))
+            masks = tuple(_same_page(mask, row.path) for mask in row.masks)
+            unchanged = (group, masks) == (row.group, row.masks)
+            rows.append(row if unchanged else replace(row, group=group, masks=masks))  # there may be millions
             continue
         own = _pages_of(replace(row, group=group), found, axis, flaws)
         expanded += own
@@ -187,7 +189,9 @@ def header_groups(paths: Sequence[Path]) -> dict[Path, str]:
 
 def find_pages(paths: Sequence[Path], axis: int = AXIAL) -> Mapping[Path, Pages]:
     """Returns the content of files, by their headers or, for volumes, voxels. Unreadable files count as one image."""
-    return dict(zip(paths, in_parallel(partial(_read_pages, axis=axis), paths, "Reading headers"), strict=True))
+    several = [path for path in paths if file_of(path).suffix.lower() not in SINGLE]  # the others are not opened
+    found = in_parallel(partial(_read_pages, axis=axis), several, "Reading headers")
+    return dict.fromkeys(paths, Pages()) | dict(zip(several, found, strict=True))
 
 
 def _read_pages(path: Path, axis: int) -> Pages:

@@ -30,6 +30,7 @@ CHANNELS = 4  # maximum number of bytes of a decoded pixel
 IHDR = 26  # number of bytes of a PNG file up to and including bit depth and colour type, one byte each
 GREY_WITH_ALPHA, COLOUR_WITH_ALPHA = 4, 6  # two of the colour types
 STUDIED = 8192  # number of bytes at the start of a PNG file that are searched for its first chunks
+SINGLE = (".jpg", ".jpeg", ".bmp")  # suffixes of files that contain one image
 
 # Pillow warns about files that it can still decode. Images that are too large are rejected by `formats.bounds`.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -166,7 +167,7 @@ def holds_one(file: Path) -> bool:
             start = stream.read(STUDIED)
         before, pixels, _ = start.partition(b"IDAT")
         return bool(pixels) and b"acTL" not in before
-    return suffix in (".jpg", ".jpeg", ".bmp")
+    return suffix in SINGLE
 
 
 def _pages(image: Image.Image, file: Path) -> Sequence[int]:
