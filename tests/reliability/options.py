@@ -194,7 +194,7 @@ OTHERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("padim", "--model PaDim", ("model", "PaDim", "did you mean PaDiM?")),
     ("padim", "--model Unknown", ("model", "Unknown", "PaDiM")),
     ("padim", "--model torch.nn.Linear", ("model", "torch.nn.Linear")),
-    ("padim", "--model nowhere.Model", ("model", "nowhere.Model")),
+    ("padim", "--model nowhere.Model", ("model: there is no module nowhere", "PYTHONPATH")),
     ("padim", "--model ''", ("model",)),
     ("padim", "--data Foldr", ("data", "Foldr", "did you mean Folder?")),
     ("padim", "--data Unknown", ("data", "Unknown", "Folder")),

@@ -148,7 +148,7 @@ CASES = (
     Case(f"test --ckpt_path {PADIM} --data Folder --data.size 32", ("64 px", "--data.size")),
     Case(f"test --ckpt_path {PADIM} --model.blur -1", ("model.blur is -1",)),
     Case(f"test --ckpt_path {PADIM} --model.quantile 2", ("model.quantile is 2",)),
-    Case(f"test --ckpt_path {PADIM} --model.channels 3", ("best.ckpt", "do not fit")),
+    Case(f"test --ckpt_path {PADIM} --model.channels 3", ("model.channels is 3, but was 100 in the fit",)),
     Case(f"test --ckpt_path {PADIM} --model.blurr 1", ("model.blurr", "did you mean 'blur'?")),
     Case("test --config padim_synthetic", ("Which run? Give --ckpt_path RUN",)),
 )
