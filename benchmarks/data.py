@@ -108,6 +108,7 @@ def table() -> None:
             kind = "polyp" if patient % 10 == 0 else "good"
             lines += [f"p{patient}/frame_{index:04d}.jpg,{split},{kind},,patient{patient}" for index in range(1000)]
         (root / "table.csv").write_text("\n".join(lines))
+        (root / "p0/frame_0000.jpg").touch()  # by which the folder of the paths is found
         # The listing of folders is replaced: a million files would have to be made.
         code = (
             "import os, resource, time; from pathlib import Path\n"
