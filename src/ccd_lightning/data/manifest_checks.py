@@ -36,9 +36,8 @@ def require_files(manifest: Manifest, source: str) -> None:
     Raises:
         UserError: If one does not.
     """
-    named = ((row, path) for row in manifest.rows for path in (row.path, *row.masks))
-    by_file = {file_of(path): row for row, path in named}
-    if missing := next(absent(by_file), None):
-        row = by_file[missing]
+    files = (file_of(path) for row in manifest.rows for path in (row.path, *row.masks))
+    if missing := next(absent(files), None):
+        row = next(row for row in manifest.rows if missing in map(file_of, (row.path, *row.masks)))
         what = "image" if file_of(row.path) == missing else f"mask of {row.path}"
         raise UserError(f"{missing}: no such file, but {source} gives it as the {what}. Add it, or correct its path.")
