@@ -143,6 +143,18 @@ def test_the_folder_around_a_part_of_a_data_set_is_suggested(
         read_layout(Path())
 
 
+def test_the_test_split_alone_is_no_data_set_unless_asked_for(tmp_path: Path) -> None:
+    for name in ("train/good/a.png", *(f"test/good/{index}.png" for index in range(5)), "test/polyp/c.png"):
+        picture(tmp_path / name)
+    message = (
+        rf"/test: this is a part of .* --data\.root {tmp_path}, or read this part alone: --data\.layout two_folders$"
+    )
+    with pytest.raises(UserError, match=message):
+        read_layout(tmp_path / "test")
+    manifest, name = read_layout(tmp_path / "test", "two_folders")
+    assert (len(manifest.rows), name) == (6, "two_folders")
+
+
 def test_a_folder_in_an_unknown_layout_is_no_part_of_another(tmp_path: Path) -> None:
     picture(tmp_path / "set/images/a.png")
     picture(tmp_path / "set/more/b.png")

@@ -118,6 +118,9 @@ def read_layout(
     for folder in _unpacked(root):
         for one in candidates:
             if one.matches(folder):
+                # The test split alone looks like a data set of two folders, whose normal images would be divided.
+                if layout == AUTO and one.name == "two_folders" and (outer := _outer_root(root.absolute(), 1)):
+                    raise UserError(f"{_part_of(root, outer)}, or read this part alone: --data.layout {one.name}")
                 manifest = one.read(folder, LayoutOptions(masks, seed, groups))
                 return expand_stacks(replace(manifest, left_out=left_out(manifest, masks)), groups, axis), one.name
     if layout != AUTO:
@@ -210,20 +213,24 @@ def absent(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _not_recognised(root: Path) -> str:
     if outer := _outer_root(root.absolute()):
-        shown = next((folder for folder in root.parents if folder.name and folder.absolute() == outer), outer)
-        option = f"--data.root {shlex.quote(str(shown))}"
-        return f"{root}: this is a part of the data set in {shown}. Give that folder: {option}"
+        return _part_of(root, outer)
     names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
     found = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
     shapes = "\n".join(f"  {one.name:12} {one.shape}" for one in LAYOUTS)
     return f"{root}: no known layout; there is {found}. Known are\n{shapes}\n  a manifest   --data.root TABLE.csv"
 
 
-def _outer_root(root: Path) -> Path | None:
+def _part_of(root: Path, outer: Path) -> str:
+    shown = next((folder for folder in root.parents if folder.name and folder.absolute() == outer), outer)
+    option = f"--data.root {shlex.quote(str(shown))}"
+    return f"{root}: this is a part of the data set in {shown}. Give that folder: {option}"
+
+
+def _outer_root(root: Path, above: int = OUTER) -> Path | None:
     """Returns the folder above that has a layout which can be recognised without a search, if `root` is part of it."""
     try:
         for matches in (is_folders, published.is_two_folders):  # the test split alone matches the second one, too
-            if outer := next(filter(matches, root.parents[:OUTER]), None):
+            if outer := next(filter(matches, root.parents[:above]), None):
                 return outer
     except OSError:  # not everyone may list the folders above
         pass
