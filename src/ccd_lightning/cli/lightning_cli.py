@@ -171,19 +171,23 @@ class CLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Holds out the images that the run held out."""
-        check_class(class_path(self.model), Path(self.config["validate"]["ckpt_path"]))
         self._follow_run(self.config["validate"]["ckpt_path"])
 
     def before_predict(self) -> None:
         """Refuses a checkpoint of another model."""
-        check_class(class_path(self.model), Path(self.config["predict"]["ckpt_path"]))
+        self._read_own(self.config["predict"]["ckpt_path"])
 
-    def _follow_run(self, checkpoint: str) -> None:
-        self.datamodule.follow([Division.from_state(read_checkpoint(Path(checkpoint)).get(DIVISION_KEY))], own=True)
+    def _follow_run(self, path: str) -> None:
+        self.datamodule.follow([Division.from_state(self._read_own(path).get(DIVISION_KEY))], own=True)
+
+    def _read_own(self, path: str) -> dict[str, Any]:
+        """Reads a checkpoint, which must be of this model."""
+        checkpoint = read_checkpoint(Path(path))
+        check_class(class_path(self.model), checkpoint, Path(path))
+        return checkpoint
 
     def before_test(self) -> None:
         """Refuses to test on images that the run was trained on, if the run's split is still next to its checkpoint."""
-        check_class(class_path(self.model), Path(self.config["test"]["ckpt_path"]))
         self._follow_run(self.config["test"]["ckpt_path"])
         self.datamodule.prepare_data()
         self.datamodule.setup("test")

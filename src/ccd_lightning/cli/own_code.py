@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import os
 import re
@@ -24,7 +23,7 @@ def raised_in_own_code(error: BaseException | None) -> str:
     Returns:
         Its type, message, file and line; empty if there is none.
     """
-    for cause in reversed(list(_causes(error))):
+    for cause in reversed(list(causes(error))):
         locations = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
         if isinstance(cause, SyntaxError) and cause.filename:
             locations.append((cause.filename, cause.lineno))
@@ -48,15 +47,14 @@ def describe_class(name: str, base: type) -> str:
     module, _, attribute = name.rpartition(".")
     if not IMPORT_PATH.fullmatch(name):
         return ""
-    missing = _missing(module)
-    if missing:
-        return (
-            f"there is no module {missing}. Add the folder that contains it to PYTHONPATH (PYTHONPATH=FOLDER ccd ...),"
-            " or install it"
-        )
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # whatever the file does when it is imported
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            return (
+                f"there is no module {error.name}. Add the folder that contains it to PYTHONPATH (PYTHONPATH=FOLDER ccd"
+                " ...), or install it"
+            )
         reason = raised_in_own_code(error) or f"{type(error).__name__}: {error}"
         return f"importing {module} failed: {reason}"
     if not isinstance(found, type):
@@ -78,23 +76,8 @@ def _definer(found: type, method: str) -> str:
     return next(one.__name__ for one in found.__mro__ if method in vars(one))
 
 
-def _missing(module: str) -> str:
-    """Returns the first part of a module's path that cannot be found; empty if all can."""
-    parts = module.split(".")
-    for count in range(1, len(parts) + 1):
-        name = ".".join(parts[:count])
-        try:
-            found = importlib.util.find_spec(name)
-        except ModuleNotFoundError:  # the part before it is no package
-            return name
-        except Exception:  # the package in front of it fails when it is imported, which is described elsewhere
-            return ""
-        if found is None:
-            return name
-    return ""
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and what it was raised from, the first cause last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ccd_lightning.cli.known_classes import OWN
-from ccd_lightning.cli.own_code import describe_class, raised_in_own_code
+from ccd_lightning.cli.own_code import causes, describe_class, raised_in_own_code
 from ccd_lightning.cli.parser_tree import CLASS, Complaint, first_complaint
 from ccd_lightning.cli.synonyms import usual_option
 from ccd_lightning.data.tiles import Tiles
@@ -133,9 +133,7 @@ def explain_trainer(message: str) -> str:
 
 def users_mistake(error: BaseException | None) -> UserError | None:
     """Returns the `UserError` among the causes of an error, as the parser wraps what a constructor raises."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
 
 
 def _unknown(section: str, key: str) -> str:

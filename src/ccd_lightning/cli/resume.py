@@ -172,17 +172,18 @@ def misfit(error: RuntimeError, argv: list[str]) -> UserError | None:
     )
 
 
-def check_class(given: str, file: Path) -> None:
+def check_class(given: str, checkpoint: dict[str, Any], file: Path) -> None:
     """Checks that a checkpoint is of the model that a command uses.
 
     Args:
         given: Import path of the model's class.
-        file: Path of the checkpoint.
+        checkpoint: Content of the checkpoint.
+        file: Its path, used in the message.
 
     Raises:
         UserError: If it is of another class.
     """
-    kept = model_of(read_checkpoint(file))
+    kept = model_of(checkpoint)
     if kept and current_modules(kept) != given:
         raise UserError(
             f"{file}: the checkpoint is of {kept}, but model is {given}. Leave --model out, or give another"
