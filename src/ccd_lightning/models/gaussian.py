@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ccd_lightning.models.fitted import FittedModule
 
+HALVES = ("whitening_top", "whitening_bottom")  # buffers
 MATRICES_PER_CHUNK = 256  # matrices that are factorised at a time, which limits memory
 
 
@@ -62,32 +64,45 @@ class PatchGaussian(FittedModule):
     """
 
     mean: Tensor
-    whitening: Tensor
+    whitening_top: Tensor
+    whitening_bottom: Tensor
 
     def __init__(self, ridge: float = 0.01, dtype: torch.dtype = torch.float32, shrinkage: bool = False) -> None:
         super().__init__()
         self.ridge = ridge
         self.shrinkage = shrinkage
-        # Scoring needs only these two.
+        # Scoring needs only these. The two halves of the lower triangular whitening matrix leave out the quarter of it
+        # that is 0, because scoring one image takes as long as reading the matrices from memory.
         self.register_buffer("mean", torch.empty(0, 0, dtype=dtype))  # (P, D)
-        self.register_buffer("whitening", torch.empty(0, 0, 0, dtype=dtype))  # (P, D, D)
+        self.register_buffer("whitening_top", torch.empty(0, 0, 0, dtype=dtype))  # (P, D / 2, D / 2)
+        self.register_buffer("whitening_bottom", torch.empty(0, 0, 0, dtype=dtype))  # (P, D / 2, D)
         self._moments: Moments | None = None
         self._complete = True
 
+    @property
+    def whitening(self) -> Tensor:
+        """The whitening matrices L^-1, (P, D, D), which are lower triangular; 0 for positions without a Gaussian."""
+        missing = self.whitening_bottom.shape[2] - self.whitening_top.shape[2]
+        return torch.cat([functional.pad(self.whitening_top, (0, missing)), self.whitening_bottom], dim=1)
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        rows, columns = torch.tril_indices(*self.whitening.shape[1:], device=self.whitening.device)
-        destination[prefix + "whitening"] = self.whitening[:, rows, columns]  # the others are 0: halves the size
+        for half in HALVES:
+            del destination[prefix + half]
+        matrices = self.whitening
+        rows, columns = torch.tril_indices(*matrices.shape[1:], device=matrices.device)
+        destination[prefix + "whitening"] = matrices[:, rows, columns]  # the others are 0: halves the size
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        packed = state_dict.get(prefix + "whitening")
-        if packed is not None and packed.ndim == 2:  # earlier versions stored full matrices
-            state_dict[prefix + "whitening"] = _unpacked(packed)
+        stored = state_dict.pop(prefix + "whitening", None)
+        if stored is not None:
+            matrices = _unpacked(stored) if stored.ndim == 2 else stored  # earlier versions stored full matrices
+            state_dict.update((prefix + name, half) for name, half in zip(HALVES, _halves(matrices), strict=True))
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._complete = bool(self._found().all())
 
     def _found(self) -> Tensor:
-        return self.whitening.diagonal(dim1=1, dim2=2).any(dim=1)
+        return self.whitening_top.diagonal(dim1=1, dim2=2).any(dim=1)
 
     @property
     def known(self) -> Tensor | None:
@@ -196,11 +211,14 @@ class PatchGaussian(FittedModule):
         if not found.any():
             raise ValueError(f"A covariance needs at least 2 images, got {moments.number.max():.0f}")
         self._complete = bool(found.all())
-        self.whitening = torch.empty(moments.scatter.shape, dtype=self.mean.dtype, device=self.mean.device)
         self.mean = moments.mean.to(self.mean)
+        halves = [self.mean.new_empty(half.shape) for half in _halves(moments.scatter)]
         for first in range(0, len(found), MATRICES_PER_CHUNK):
             some = slice(first, first + MATRICES_PER_CHUNK)
-            self.whitening[some] = self._inverse_factors(Moments(*(part[some] for part in moments)))
+            matrices = self._inverse_factors(Moments(*(part[some] for part in moments)))
+            for half, values in zip(halves, _halves(matrices), strict=True):
+                half[some] = values
+        self.whitening_top, self.whitening_bottom = halves
         self._moments = None
 
     def _inverse_factors(self, moments: Moments) -> Tensor:
@@ -235,7 +253,9 @@ class PatchGaussian(FittedModule):
                 f"Expected embeddings of {self.mean.shape[1]} channels at {self.mean.shape[0]} positions, "
                 f"got {batch.shape[2]} at {batch.shape[0]}"
             )
-        return (batch - self.mean[:, None]) @ self.whitening.transpose(1, 2)
+        centred, top = batch - self.mean[:, None], self.whitening_top.transpose(1, 2)
+        bottom = self.whitening_bottom.transpose(1, 2)
+        return torch.cat([centred[:, :, : top.shape[1]] @ top, centred @ bottom], dim=2)
 
     def mahalanobis(self, embeddings: Tensor) -> Tensor:
         """Returns the Mahalanobis distances; arguments and errors are those of `whiten`.
@@ -254,6 +274,12 @@ def _nothing(mean: Tensor) -> Moments:
     return Moments(
         mean.new_zeros(positions), torch.zeros_like(mean), scatter, torch.zeros_like(mean), mean.new_zeros(positions)
     )
+
+
+def _halves(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the top and the bottom rows of lower triangular matrices (P, D, D), without the top's columns of 0."""
+    half = -(-matrices.shape[1] // 2)
+    return matrices[:, :half, :half], matrices[:, half:]
 
 
 def _unpacked(packed: Tensor) -> Tensor:
