@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.optim import Optimizer, lr_scheduler
 
+from ccd_lightning.callbacks.compiling import CompileEncoder
 from ccd_lightning.data import datasets as sets
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.modules.ccd import CCD
@@ -32,7 +33,7 @@ def _paths(*classes: Any) -> dict[str, type]:
     """Returns classes by the import paths used in configs."""
     names = {f"{value.__module__}.{value.__qualname__}": value for value in classes}
     for package in ("callbacks", "loggers", "strategies"):
-        short = [value for value in classes if f".{package}." in f"{value.__module__}."]
+        short = [value for value in classes if value.__module__.startswith(f"lightning.pytorch.{package}")]
         names |= {f"lightning.pytorch.{package}.{value.__name__}": value for value in short}
     return names
 
@@ -52,4 +53,4 @@ def usable() -> dict[str, type]:
 def mentionable() -> dict[str, type]:
     """Returns these classes, and those that it may also name in parts that are not used."""
     stock = [*_of_package(callbacks, Callback).values(), *_of_package(loggers, Logger).values()]
-    return usable() | _paths(*stock, DDPStrategy) | _of_package(lr_scheduler, lr_scheduler.LRScheduler)
+    return usable() | _paths(*stock, DDPStrategy, CompileEncoder) | _of_package(lr_scheduler, lr_scheduler.LRScheduler)

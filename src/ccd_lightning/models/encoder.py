@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,6 +64,7 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
         self._multiple = patch_size(self.network)
         self._grids: dict[tuple[Size, int], tuple[Grid, Grid]] = {}
+        self._compiled: Callable[..., list[Tensor]] | None = None
         self.register_load_state_dict_post_hook(_forget_grids)  # type: ignore[no-untyped-call]
 
     def _default_levels(self) -> tuple[int, ...]:
@@ -98,7 +99,7 @@ class Encoder(nn.Module):
             image.
         """
         chosen = list(self.default_levels if levels is None else levels)
-        forward: Any = self.network.forward_intermediates
+        forward: Any = self._compiled or self.network.forward_intermediates
         maps: list[Tensor] = forward(
             self._prepared(images),
             indices=chosen,
@@ -107,6 +108,17 @@ class Encoder(nn.Module):
             intermediates_only=True,
         )
         return maps
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compiles the network with `torch.compile`, with its arguments. `features` and `maps` then run compiled."""
+        self.network.compile(*args, **kwargs)
+        forward: Any = self.network.forward_intermediates
+        self._compiled = torch.compile(forward, *args, **kwargs)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return self._compiled is not None
 
     def grids(self, size: Size, levels: Sequence[int] | None = None) -> list[tuple[Grid, Grid]]:
         """Returns the grids (rows, columns) of the units of each level in images of the given size (H, W)."""
