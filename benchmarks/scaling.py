@@ -3,14 +3,15 @@
     python benchmarks/scaling.py --images 400
 
 Fits of PaDiM on synthetic images of 256 px by one process, by two, and by two "nodes" of one process each that torchrun
-joins over the loopback device; weak scaling, with twice the images for two; two fits at once beside one; and `ccd
-predict` beside decoding and the bare forward pass. One thread a process, seconds of the clock.
+joins over the loopback device; weak scaling, with twice the images for two; and two fits at once beside one, in seconds
+of the clock, one thread a process. `ccd predict` on many files beside decoding and the bare forward pass, in CPU time.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.modules.padim import PaDiM
 
 FOLDER, SIZE, BATCH = Path(".bench/scaling").absolute(), 256, 32
+DISTINCT, BARE = 160, 640  # images behind the files to predict, and how many of them the bare passes see
 CCD = [sys.executable, "-m", "ccd_lightning"]
 
 
@@ -106,37 +108,54 @@ def side_by_side(count: int) -> None:
         os.environ["OMP_NUM_THREADS"] = threads
 
 
+def predict(count: int) -> tuple[float, float]:
+    """CPU seconds and peak MiB of `ccd predict` without overlays for so many files."""
+    folder, files = FOLDER / f"files_{count}", good(images(DISTINCT))
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        if not (link := folder / f"{number:05}.png").exists():
+            link.hardlink_to(files[number % len(files)])
+    words = [*CCD, "predict", "--ckpt_path", str(FOLDER / "runs/one"), "--overlays", "false", "--images", str(folder)]
+    child = subprocess.Popen(words, cwd=FOLDER, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(words)}: status {status}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def good(root: Path) -> list[Path]:
+    """The normal training images of a set."""
+    return sorted((root / "train/good").glob("*.png"))
+
+
 def predictions(count: int) -> None:
     """`ccd predict` beside decoding and the encoder's forward pass, both without its start."""
-    files = sorted((images(count) / "train/good").glob("*.png"))
-    few = FOLDER / "few"
-    few.mkdir(exist_ok=True)
-    for file in files[:BATCH]:
-        if not (few / file.name).exists():
-            (few / file.name).hardlink_to(file)
-    words = [*CCD, "predict", "--ckpt_path", str(FOLDER / "runs/one"), "--overlays", "false", "--images"]
-    start, whole = seconds([*words, str(few)]), seconds([*words, str(files[0].parent)])
+    (start, few), (whole, many) = predict(BATCH), predict(count + BATCH)
     detector = load(FOLDER / "runs/one")
     assert isinstance(detector, PaDiM)
     assert detector.preprocessing
-    begun = time.perf_counter()
-    with torch.no_grad():
-        for first in range(BATCH, len(files), BATCH):
+    files, spent = sorted((FOLDER / f"files_{count + BATCH}").iterdir()), []
+    for first in range(0, min(count, BARE), BATCH):
+        begun = time.process_time()
+        with torch.no_grad():
             pixels = [read_image(file, detector.preprocessing) for file in files[first : first + BATCH]]
             batch = torch.stack([torch.from_numpy(one.copy()) for one in pixels]).permute(0, 3, 1, 2).float() / 255
             detector.encoder.maps(batch, detector.features.layers)
-    bare = time.perf_counter() - begun
+        spent.append((time.process_time() - begun) / len(pixels))
+    bare = statistics.median(spent) * count
     ratio = bare / (whole - start)
-    print(f"\n`ccd predict` without overlays: {ratio:.2f} times the images/s of decoding and forward pass.")
+    print(f"\n`ccd predict` of {count} files without overlays: {ratio:.2f} times the images/s of decoding and forward")
+    print(f"pass; peak memory {many:.0f} MiB, of {BATCH} files {few:.0f} MiB.")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--files", type=int, default=10_000, help="that `ccd predict` scores")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     FOLDER.mkdir(parents=True, exist_ok=True)
     processes(options.images)
-    predictions(options.images)
     side_by_side(options.images)
+    predictions(options.files)
