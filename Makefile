@@ -98,7 +98,8 @@ bench-peers: .bench/peers/ready  ## the same commands beside anomalib's and ligh
 # It sees this package's environment, so that both run on the same torch, and holds what only the peers need.
 .bench/peers/ready: .venv/ready
 	$(BIN)/python -m venv .bench/peers
-	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(ls -d .bench/peers/lib/python*/site-packages)/shared.pth
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> $$(ls -d .bench/peers/lib/python*/site-packages)/shared.pth
 	.bench/peers/bin/pip install --quiet --no-deps 'anomalib>=2.6' 'lightly>=1.5'
 	.bench/peers/bin/pip install --quiet --constraint constraints.txt einops freia hydra-core imagecodecs kornia omegaconf \
 		opencv-python-headless pandas python-dotenv rich-argparse scikit-image
