@@ -14,7 +14,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from ccd_lightning.modules.ccd import CCD
 
 SIZE = 256
 PEER = str(Path(__file__).with_name("anomalib_run.py").absolute())
-PARTS = ("start", "step", "commands", "memory")
+PARTS = ("start", "step", "padim", "neighbours", "memory")
 FOLDER = Path(".bench/peers-work").absolute()
 WEIGHTS = FOLDER / "resnet18.pt"
 
@@ -113,28 +112,38 @@ def compare(title: str, works: dict[str, Callable[[], list[Took]]], rounds: int)
         print(f"| {title} | {name} | {cpu[name]:.0f} | {ratio} | {image_auroc(turns[0]):.3f} |", flush=True)
 
 
-def commands(rounds: int, train: int, test: int) -> None:
-    """Fit and test with pictures."""
-    root = FOLDER / "set"
-    shutil.rmtree(root, ignore_errors=True)
-    synthesize(root, "colonoscopy", size=SIZE, train=train, test_good=test // 2, test_abnormal=test - test // 2)
+def images(train: int, test: int) -> Path:
+    """A set of its own for each number of images."""
+    root = FOLDER / f"set_{train}_{test}"
+    if not root.exists():
+        synthesize(root, "colonoscopy", size=SIZE, train=train, test_good=test // 2, test_abnormal=test - test // 2)
+    print(f"\n{train} training images, {test} test images\n")
     print("| what | by | CPU seconds | times as fast as the peer: CPU (clock) | image AUROC |")
     print("| --- | --- | --- | --- | --- |")
+    return root
+
+
+def padim(rounds: int, train: int, test: int) -> None:
+    """PaDiM's fit and test with pictures."""
+    root = images(train, test)
     published = ["--model.features.positions", "0", "--model.features.window", "1", "--model.top", "0"]
-    published += ["--model.features.normalise", "false"]
+    published += ["--model.features.normalise", "false", "--model.shrinkage", "false"]
     works = {
         "ccd, defaults": lambda: ours("padim", root),
-        "ccd, as published": lambda: ours(
-            "padim", root, [*published, "--model.shrinkage", "false", "--model.top", "0"]
-        ),
+        "ccd, as published": lambda: ours("padim", root, published),
         "anomalib": lambda: theirs("padim", root),
     }
     compare("PaDiM, fit and test with pictures", works, rounds)
+
+
+def neighbours(rounds: int, train: int, test: int) -> None:
+    """The same of a memory bank. The peer's coreset takes minutes for a hundred images: --train 50 is enough to see."""
+    root = images(train, test)
     works = {
         "ccd, defaults": lambda: ours("neighbours", root),
         "anomalib, coreset of 0.1": lambda: theirs("patchcore", root),
     }
-    compare("Neighbours and PatchCore, the same", works, rounds)
+    compare("Neighbours and PatchCore, fit and test with pictures", works, rounds)
 
 
 def memory(few: int, many: int) -> None:
@@ -217,7 +226,9 @@ if __name__ == "__main__":
         start_up(options.rounds)
     if "step" in options.parts:
         pretraining(options.rounds)
-    if "commands" in options.parts:
-        commands(options.rounds, options.train, options.test)
+    if "padim" in options.parts:
+        padim(options.rounds, options.train, options.test)
+    if "neighbours" in options.parts:
+        neighbours(options.rounds, options.train, options.test)
     if "memory" in options.parts:
         memory(200, options.many)
