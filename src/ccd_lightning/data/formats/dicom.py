@@ -183,7 +183,16 @@ def _greys(stored: NDArray[Any], tags: Any, grey: Grey) -> Picture:
         with np.errstate(over="ignore"):
             values = values.astype(np.float32)
     else:
-        limits = np.iinfo(np.dtype(DTYPES[grey.mode]))
-        values = values.clip(limits.min, limits.max).astype(DTYPES[grey.mode])
+        values = _saturated(values, np.dtype(DTYPES[grey.mode]))
     image = Image.fromarray(values)
     return Picture(image, image.size, grey.full, windows_of(tags), inverted, missing)
+
+
+def _saturated(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Converts values to an integer type; those beyond its limits become the limit."""
+    limits = np.iinfo(dtype)
+    low, high = int(limits.min), int(limits.max)
+    if values.dtype.kind in "iu":  # NumPy before 2.1 cannot compare integers with numbers beyond their own limits
+        own = np.iinfo(values.dtype)
+        low, high = max(low, int(own.min)), min(high, int(own.max))
+    return values.clip(low, high).astype(dtype)
