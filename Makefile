@@ -31,8 +31,10 @@ demo: setup  ## pretrain, fit, test and compare on synthetic images (minutes on 
 	$(CCD) fit --config padim_synthetic \
 		--model.encoder.weights null --trainer.logger.init_args.name padim_untrained
 	$(CCD) test
+	$(CCD) fit --config neighbours_synthetic
+	$(CCD) test
 	@echo
-	@$(CCD) compare runs/padim_synthetic runs/padim_untrained
+	@$(CCD) compare runs/padim_synthetic runs/padim_untrained runs/neighbours_synthetic
 	@echo
 	@echo "Pictures:  $$(ls runs/padim_synthetic/latest/figures/*.png | tr '\n' ' ')"
 	@echo "Dashboard: $(BIN)/tensorboard --logdir runs"

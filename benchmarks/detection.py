@@ -2,7 +2,7 @@
 
     python benchmarks/detection.py colonoscopy fundus                  # PaDiM on the synthetic sets
     python benchmarks/detection.py folder --root DIR                   # on one's own
-    python benchmarks/detection.py colonoscopy --detectors padim igd   # and IGD, whole and each scale alone
+    python benchmarks/detection.py colonoscopy --detectors padim neighbours igd   # others, IGD also by each scale alone
 
 Runs are kept in .bench/ and taken up where they were left. Intervals: over seeds, Student's t of the paired
 differences; over test images, a stratified bootstrap of the difference averaged over seeds.
@@ -28,7 +28,11 @@ from intervals import Floats, interval
 
 CONFIGS = {"colonoscopy": "synthetic", "fundus": "synthetic_fundus", "folder": "folder"}
 PLACE = Path(".bench/runs")
-ENCODERS = {"padim": {"encoder": ""}, "igd": {"encoder": "", "local_encoder": "_local"}}  # and their configs' endings
+ENCODERS = {  # of each detector, with the endings of their configs
+    "padim": {"encoder": ""},
+    "neighbours": {"encoder": ""},
+    "igd": {"encoder": "", "local_encoder": "_local"},
+}
 SCALES = ("global_scale", "local_scale")
 
 
@@ -174,3 +178,6 @@ if __name__ == "__main__":
                 compare(f"IGD minus its {scale} alone", whole, [runs[scale] for runs in every["igd"]])
             if "padim" in every:
                 compare("IGD minus PaDiM on the global encoder", whole, [runs["trained"] for runs in every["padim"]])
+        if "neighbours" in every and "padim" in every:
+            first, second = ([runs["trained"] for runs in every[name]] for name in ("neighbours", "padim"))
+            compare("Neighbours minus PaDiM on the same encoder", first, second)
