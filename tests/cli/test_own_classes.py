@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from ccd_lightning.cli import main
+from ccd_lightning.cli.own_code import raised_in_own_code
 from tests.reliability.trials import attempt
 
 GOOD = Path("examples/own_detector.py").resolve().read_text(encoding="utf-8")
@@ -73,3 +76,29 @@ def test_numbers_are_not_taken_for_modules(tmp_path: Path, capsys: pytest.Captur
 
 def test_trust_is_not_for_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--trust is for commands that take their config from a checkpoint" in attempt(["fit", "--trust"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [
+        ("mine.py", True),
+        ("project/src/mine/detectors.py", True),
+        ("usr/lib/python3/dist-packages/jsonargparse/_core.py", False),
+        ("shared/lib/python3.11/site-packages/mine.py", False),  # of another environment, on PYTHONPATH
+        ("modules/lightning-2.6/lightning/pytorch/cli.py", False),  # a library that was copied
+    ],
+)
+def test_files_of_installed_packages_are_not_the_users_wherever_they_are(
+    file: str, own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = ModuleType("lightning")
+    library.__file__ = str(tmp_path / "modules/lightning-2.6/lightning/__init__.py")
+    monkeypatch.setitem(sys.modules, "lightning", library)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("raise ValueError('no')")
+    with pytest.raises(ValueError, match="no") as raised:
+        runpy.run_path(str(tmp_path / file))
+    trace = raised.value.__traceback__
+    while trace and trace.tb_next:  # without this test's own frames
+        trace = trace.tb_next
+    assert ("ValueError: no" in raised_in_own_code(raised.value.with_traceback(trace))) == own

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+STANDARD = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
+# Installed packages need not be in this environment's own folder: PYTHONPATH or a .pth file may add others.
+INSTALLED = {"site-packages", "dist-packages"}
+LIBRARIES = ("jsonargparse", "lightning", "torch")  # call the user's code, and may have been copied anywhere
 IMPORT_PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 
 
@@ -85,4 +88,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _is_own(file: str) -> bool:
     path = Path(file)
-    return path.is_file() and not any(path.is_relative_to(folder) for folder in (PACKAGE, *INSTALLED))
+    if not path.is_file() or INSTALLED & set(path.parts):
+        return False
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in LIBRARIES]
+    libraries = [Path(file).parent for file in files if file]
+    return not any(path.is_relative_to(folder) for folder in (PACKAGE, *STANDARD, *libraries))
