@@ -66,13 +66,31 @@ def test_small_probabilities_are_not_printed_as_zero(capsys: pytest.CaptureFixtu
     assert rows["p"][1:] == ["<", "0.001"]
 
 
-def test_long_names_are_folded_and_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "70")
-    names = [f"a_long_name_that_many_runs_share_{end}" for end in ("first", "second")]
-    text = "\n".join(compare_lines(leave(names[0], GOOD), leave(names[1], POOR), capsys=capsys))
+@pytest.mark.parametrize("width", ["60", "80"])
+def test_long_names_are_neither_cut_nor_broken(
+    width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    names = [f"a_long_name_that_many_runs_share_{end}" for end in ("first", "second", "third")]
+    for name, scores in zip(names, (GOOD, POOR, OTHER), strict=True):
+        leave(name, scores)
+        file = Path(name, "metrics.json")
+        content = json.loads(file.read_text())
+        content["metrics"] |= {"image/sensitivity_at_specificity_95": 0.5, "pixel/mean_auroc": 0.5}
+        content["intervals"] |= {"image/sensitivity_at_specificity_95": [0.25, 0.75], "pixel/mean_auroc": [0.25, 0.75]}
+        file.write_text(json.dumps(content))
+    lines = compare_lines(*names, "--all", capsys=capsys)
+    rows = [line for line in lines if "[" in line]
+    assert max(map(len, rows)) <= int(width)
+    assert {line.split()[0] for line in rows} >= {"image/sensitivity_at_specificity_95", "pixel/mean_auroc"}
+    assert sum(line.count("0.500 [0.250, 0.750]") for line in rows) == 6
+    text = "\n".join(lines)
     assert "…" not in text
-    assert "second" in text
-    long = leave("_".join([names[0]] * 4), OTHER)
+    assert all(end in text for end in ("first", "second", "third"))
+
+
+def test_long_names_fit_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    long = leave("_".join(["a_long_name_that_many_runs_share"] * 4), OTHER)
     compare_lines(long, "--output", "roc.png", capsys=capsys)
     picture = np.asarray(Image.open("roc.png").convert("L"))
     assert (picture[:, [0, -1]] == 255).all()  # no letter is cut off at the sides

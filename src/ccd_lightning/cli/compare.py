@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from ccd_lightning.cli.arguments import Arguments, path_type
 from ccd_lightning.errors import UserError
@@ -15,6 +13,7 @@ from ccd_lightning.metrics.names import MAIN, partly_masked
 from ccd_lightning.reporting.comparison import Compared, read_scores
 from ccd_lightning.reporting.metrics_json import Results, check_same_data, read_metrics, tested_run
 from ccd_lightning.runs import how_to_test
+from ccd_lightning.text_tables import print_table
 from ccd_lightning.writing import atomic_write
 
 Difference = tuple[float, float, float]  # difference, lower and upper end of its interval
@@ -70,12 +69,10 @@ def _parser() -> Arguments:
 
 def print_metrics(results: Mapping[str, Results], every: bool) -> None:
     """Prints a table of metrics with one column per run."""
-    table = _table("metric", results)
     known = {name: None for result in results.values() for name in result.evaluation.metrics}
-    for metric in known if every else MAIN:
-        if metric in known:
-            table.add_row(metric, *(_cell(result, metric) for result in results.values()))
-    Console().print(table)
+    shown = known if every else [metric for metric in MAIN if metric in known]
+    rows = [[metric, *(_cell(result, metric) for result in results.values())] for metric in shown]
+    _print_table("metric", results, rows)
     print("in brackets: 95% intervals over test images")
     notes = {
         name: partly_masked(result.data)
@@ -140,18 +137,15 @@ def print_differences(compared: Compared, pixels: Mapping[str, Mapping[str, Diff
     tests = [delong_test(labels, own, reference, units(images)) for _, own in others]
     ps = [test.p for test in tests]
     bootstrapped = [paired_differences(images, own, reference) for _, own in others]
-    table = _table(f"minus {first}", [name for name, _ in others])
-    table.add_row("image/auroc", *(_difference(*test[:3]) for test in tests))
-    table.add_row("  p", *map(_probability, ps))
+    rows = [["image/auroc", *(_difference(*test[:3]) for test in tests)], ["  p", *map(_probability, ps)]]
     if len(tests) > 1:
-        table.add_row("  p, corrected", *map(_probability, holm(ps)))
-    for metric in bootstrapped[0]:
-        table.add_row(metric, *(_difference(*found[metric]) for found in bootstrapped))
+        rows.append(["  p, corrected", *map(_probability, holm(ps))])
+    rows += [[metric, *(_difference(*found[metric]) for found in bootstrapped)] for metric in bootstrapped[0]]
     for metric in dict.fromkeys(metric for found in pixels.values() for metric in found):
         cells = (pixels.get(name, {}).get(metric) for name, _ in others)
-        table.add_row(metric, *(_difference(*cell) if cell else "-" for cell in cells))
+        rows.append([metric, *(_difference(*cell) if cell else "-" for cell in cells)])
     print()
-    Console().print(table)
+    _print_table(f"minus {first}", [name for name, _ in others], rows)
     correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
     print(f"image/auroc: DeLong's paired test, two-sided{correction}; the others: paired bootstrap")
     print("in brackets: 95% intervals over test images; they do not include the variation between seeds")
@@ -176,12 +170,8 @@ def draw(compared: Compared, output: Path) -> None:
     print(f"\nROC curves: {output}")
 
 
-def _table(title: str, names: Iterable[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title, overflow="fold")  # fold long names, because their ends distinguish runs
-    for name in names:
-        table.add_column(name, justify="right", overflow="fold")
-    return table
+def _print_table(title: str, runs: Collection[str], rows: Iterable[Sequence[str]]) -> None:
+    print_table([title, *runs], rows, right=range(1, len(runs) + 1), in_blocks=True)
 
 
 def _cell(result: Results, metric: str) -> str:

@@ -13,6 +13,7 @@ from ccd_lightning.cli.own_layout import names_class, read_own_layout
 from ccd_lightning.commands import command
 from ccd_lightning.errors import UserError
 from ccd_lightning.ranges import seed_in_range
+from ccd_lightning.text_tables import print_table
 from ccd_lightning.writing import atomic_write
 
 if TYPE_CHECKING:
@@ -67,10 +68,9 @@ def _list(arguments: argparse.Namespace) -> None:
             message = describe(manifest, layout) if manifest else "not found"
         except UserError as error:
             message = str(error).splitlines()[0].removeprefix(f"{folder}: ")
-        print(f"{folder!s:28} --config ccd_{config}, padim_{config} or igd_{config}\n  {message}")
-    print("\nLayouts that are recognised:")
-    for one in LAYOUTS:
-        print(f"  {one.name:12} {one.shape}")
+        print(f"{folder}: {message}\n  --config ccd_{config}, padim_{config} or igd_{config}")
+    print("\nLayouts that are recognised:\n")
+    print_table(["layout", "folders"], [[one.name, one.shape] for one in LAYOUTS])
     print("\ndata/README.md lists where to get each published set.")
 
 
