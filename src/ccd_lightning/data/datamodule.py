@@ -31,6 +31,7 @@ from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
+from ccd_lightning.overrides import check_overrides
 from ccd_lightning.ranges import between, refuse
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -91,6 +92,7 @@ class AnomalyDataModule(ImageLoader):
         axis: int = AXIAL,
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
+        check_overrides(type(views), PretextViews, ("__call__", "complete"))
         between("data.validation", validation, 0, 1)
         if not root:
             raise UserError("data.root is empty. Give the data set's folder.")
