@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from inspect import Parameter
 from types import FunctionType
+from typing import Any
 
 from ccd_lightning.errors import UserError
 
@@ -14,6 +15,11 @@ PACKAGE = __name__.partition(".")[0]
 BY_POSITION = ("content", "generator")  # parameters that are passed by position, although they have a default
 BY_NAME = ("stage",)  # and by name, although they have none
 OPTIONAL = ("content",)  # passed for images with a margin only
+
+
+def is_packaged(item: type | Callable[..., Any]) -> bool:
+    """Returns whether a class or function is one of this package."""
+    return f"{item.__module__}.".startswith(f"{PACKAGE}.")
 
 
 def check_overrides(
@@ -32,7 +38,7 @@ def check_overrides(
     Raises:
         UserError: If one does not.
     """
-    if _is_packaged(kind):
+    if is_packaged(kind):
         return
     for name, own, original in _overridden(kind, base):
         if name in names if names else not name.startswith("_") and not name.endswith("_step"):
@@ -47,16 +53,12 @@ def check_overrides(
 
 def _overridden(kind: type, base: type | None) -> Iterator[tuple[str, FunctionType, FunctionType]]:
     """Yields the name of each method that is not of this package but replaces one, the method, and the original."""
-    packaged = [one for one in (*kind.__mro__, *([base] if base else [])) if _is_packaged(one)]
-    for name in dict.fromkeys(name for one in kind.__mro__ if not _is_packaged(one) for name in vars(one)):
+    packaged = [one for one in (*kind.__mro__, *([base] if base else [])) if is_packaged(one)]
+    for name in dict.fromkeys(name for one in kind.__mro__ if not is_packaged(one) for name in vars(one)):
         own = next(vars(one)[name] for one in kind.__mro__ if name in vars(one))
         original = next((vars(one)[name] for one in packaged if name in vars(one)), None)
         if isinstance(own, FunctionType) and isinstance(original, FunctionType) and own is not original:
             yield name, own, original
-
-
-def _is_packaged(kind: type) -> bool:
-    return f"{kind.__module__}.".startswith(f"{PACKAGE}.")
 
 
 def _accepts(own: FunctionType, expected: list[Parameter]) -> bool:

@@ -31,7 +31,7 @@ from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
-from ccd_lightning.overrides import check_overrides
+from ccd_lightning.overrides import check_overrides, is_packaged
 from ccd_lightning.ranges import between, refuse
 from ccd_lightning.transforms.pretext import PretextViews
 
@@ -141,10 +141,11 @@ class AnomalyDataModule(ImageLoader):
         Raises:
             UserError: If the folder does not have the expected layout, or `manifest` is wrong.
         """
+        found = self.manifest(masks=masks)
+        if is_packaged(type(self).manifest):  # whose files were found in their folders
+            return found
         source = f"{type(self).__module__}.{type(self).__name__}"
-        manifest = require_manifest(self.manifest(masks=masks), source, self.groups)
-        require_files(manifest, source)
-        return manifest
+        return require_files(require_manifest(found, source, self.groups), source, masks)
 
     def setup(self, stage: str) -> None:
         """Reads the images that a stage needs.

@@ -6,13 +6,14 @@ import functools
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ccd_lightning.commands import expand
 from ccd_lightning.data import published
 from ccd_lightning.data.layouts import is_folders, scan_folder
+from ccd_lightning.data.listing import Listing
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.naming import RECORDING, is_junk
 from ccd_lightning.data.published import LayoutOptions
@@ -108,7 +109,8 @@ def read_layout(
     table = next((path for path in (expand(layout), root) if path.suffix.lower() == ".csv"), None)
     if table:
         folders = list(_unpacked(root)) if root.is_dir() else [folder]
-        return expand_stacks(_read_table(table, folders, masks, groups), groups, axis), f"manifest {table}"
+        manifest = _read_table(table, folders, masks, groups, whole=root.is_dir())
+        return expand_stacks(manifest, groups, axis), f"manifest {table}"
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
     known = {one.name: one for one in LAYOUTS}
@@ -146,25 +148,36 @@ def _unpacked(root: Path) -> Iterator[Path]:
         root = entries[0]
 
 
-def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool) -> Manifest:
-    """Reads a manifest whose paths are relative to the first of `folders` that contains its first image."""
+def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool, whole: bool) -> Manifest:
+    """Reads a manifest whose paths are relative to the first of `folders` that contains its first image.
+
+    Args:
+        table: The manifest.
+        folders: Possible folders of its images.
+        masks: Whether to keep the masks.
+        groups: Whether to keep the groups.
+        whole: Whether such a folder contains nothing but the data set.
+    """
     read = (Manifest.read(table, folder) for folder in folders)
     found = next((one for one in read if one.rows and file_of(one.rows[0].path).is_file()), None)
     manifest = Manifest.read(table, folders[0]) if found is None else found
-    folder = manifest.root
+    folder, listing = manifest.root, Listing()
     named = (file_of(path) for row in manifest.rows for path in (row.path, *(row.masks if masks else ())))
-    if missing := next(absent(named), None):
+    if missing := next(listing.missing(named), None):
         base = "the table's folder" if folder.resolve() == table.parent.resolve() else "the data's root"
         raise UserError(
             f"{missing}: no such file, but {table} names it. Give paths relative to {base} ({folder.resolve()}), or"
             " absolute ones."
         )
+    if not masks:  # they are named, even if they need not exist
+        list(listing.missing(file_of(path) for row in manifest.rows for path in row.masks))
+    left_out = listing.left_out(folder, whole)
     if masks and groups:
-        return manifest
+        return replace(manifest, left_out=left_out) if left_out else manifest
     rows = [
         replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
     ]
-    return Manifest(folder, rows)
+    return Manifest(folder, rows, left_out=left_out)
 
 
 def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
@@ -198,17 +211,6 @@ def _part(path: Path, root: Path) -> str:
     """Returns the part of a data set that contains a file: its folder, down to the level of splits and kinds."""
     folders = path.relative_to(root).parent.parts
     return "/".join(folders[: 1 + (folders[:1] in (("train",), ("test",)))]) or "the folder itself"
-
-
-def absent(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yields the files that do not exist. Each folder is listed once, which is faster than checking each file."""
-    listed: dict[str, frozenset[str]] = {}
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = frozenset(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else frozenset()
-        if name not in listed[folder]:
-            yield path
 
 
 def _not_recognised(root: Path) -> str:
