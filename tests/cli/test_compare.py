@@ -9,6 +9,7 @@ from PIL import Image
 
 from ccd_lightning.metrics.intervals import delong_test
 from ccd_lightning.metrics.paired import holm, paired_differences
+from ccd_lightning.reporting import metrics_json
 from tests.tested_runs import (
     GOOD,
     LABELS,
@@ -156,6 +157,21 @@ def test_runs_without_a_test_are_refused(capsys: pytest.CaptureFixture[str]) -> 
     (run / "run.json").write_text(json.dumps({"finished": "2024-01-01"}))
     assert f"{run}: not tested yet. Test it with: ccd test --ckpt_path {run}" in complaint("runs/padim", capsys=capsys)
     assert "nothing: no such run" in complaint(leave("first", GOOD), "nothing", capsys=capsys)
+
+
+def test_each_run_is_looked_up_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+
+    def look_up(path: Path) -> Path:
+        looked_up.append(str(path))
+        return metrics_json.tested_run(path)
+
+    monkeypatch.setattr("ccd_lightning.cli.compare.tested_run", look_up)
+    runs = [leave("good", GOOD), leave("poor", POOR)]
+    compare_lines(*runs, capsys=capsys)
+    assert looked_up == runs
+    Path("again").symlink_to("good")
+    assert "again: the same run as good" in complaint(*runs, "again", capsys=capsys)
 
 
 def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> None:

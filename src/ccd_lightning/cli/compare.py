@@ -26,8 +26,7 @@ def run_compare(argv: list[str]) -> None:
     output: Path | None = arguments.output
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
-    _refuse_repeated(arguments.runs)
-    runs = {str(path): tested_run(path) for path in arguments.runs}
+    runs = _find_runs(arguments.runs)
     results = {name: read_metrics(run) for name, run in runs.items()}
     check_same_data({name: result.data for name, result in results.items()})
     print_metrics(results, every=arguments.all)
@@ -40,13 +39,19 @@ def run_compare(argv: list[str]) -> None:
         draw(compared, output)
 
 
-def _refuse_repeated(paths: Iterable[Path]) -> None:
+def _find_runs(paths: Iterable[Path]) -> dict[str, Path]:
+    """Returns the folder of each tested run, by the path that was given.
+
+    Raises:
+        UserError: If there is none, or a run is given twice.
+    """
+    runs: dict[str, Path] = {}
     seen: dict[Path, Path] = {}
     for path in paths:
-        run = tested_run(path).resolve()
-        if run in seen:
-            raise UserError(f"{path}: the same run as {seen[run]}, so it is compared twice. Give each run once.")
-        seen[run] = path
+        run = runs[str(path)] = tested_run(path)
+        if (other := seen.setdefault(run.resolve(), path)) is not path:
+            raise UserError(f"{path}: the same run as {other}, so it is compared twice. Give each run once.")
+    return runs
 
 
 def _parser() -> Arguments:

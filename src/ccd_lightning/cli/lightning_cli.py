@@ -18,7 +18,7 @@ from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
-from ccd_lightning.checkpoints import DIVISION_KEY, model_of, read_checkpoint
+from ccd_lightning.checkpoints import DIVISION_KEY, read_checkpoint
 from ccd_lightning.cli.callbacks import with_checkpoints, with_one_epoch
 from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.failures import naming_failures
@@ -140,11 +140,7 @@ class CLI(LightningCLI):
 
     def _restore_run(self, path: Path, checkpoint: dict[str, Any]) -> None:
         """Restores encoders, their weights' sources and held-out images from the checkpoint of a run to resume."""
-        if class_path(self.model) != (kept := model_of(checkpoint)):
-            raise UserError(
-                f"{path}: the checkpoint is of {kept or 'no model'}, but the config asks for {class_path(self.model)}."
-                " Resume it with the config of its own run, or leave --ckpt_path out."
-            )
+        check_class(class_path(self.model), checkpoint, path, required=True)
         check_complete(checkpoint, path)
         for name in ("encoder_config", "local_encoder_config"):
             if hasattr(self.model, name):
