@@ -62,7 +62,7 @@ def _describe(name: str) -> list[str]:
     import torch
 
     from ccd_lightning.models.encoder import Encoder
-    from ccd_lightning.models.weights import has_pretrained, local_weights
+    from ccd_lightning.models.imagenet import has_pretrained, local_weights
 
     try:
         with torch.device("meta"):
