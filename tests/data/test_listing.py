@@ -13,9 +13,10 @@ from ccd_lightning.cli import main
 from ccd_lightning.data import listing
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.datasets import Folder
+from ccd_lightning.data.description import describe
 from ccd_lightning.data.listing import Listing
 from ccd_lightning.data.manifest import Manifest, Row
-from ccd_lightning.data.recognition import describe, read_layout
+from ccd_lightning.data.recognition import read_layout
 from tests.data.fakes import picture, spot
 
 

@@ -1,16 +1,52 @@
-"""Files that a table or a layout of one's own names, compared with those that exist."""
+"""Files that exist, compared with those that a manifest names."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.naming import is_image, is_junk, is_mask_folder
-from ccd_lightning.data.walking import count
+from ccd_lightning.data.walking import count, count_unread, find
 
 MAX_OTHERS = 200_000  # maximum number of files and folders to look at beside the named ones, which takes about a second
+PARTS = 3  # maximum number of left-out folders named in messages
+
+
+def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
+    """Describes which files below the manifest's folder are not in the manifest.
+
+    Args:
+        manifest: The images and masks that are used.
+        masks: Whether to count unused masks.
+    """
+    root = manifest.root
+    real = functools.cache(os.path.realpath)
+
+    def resolved(path: Path) -> tuple[str, str]:
+        folder, name = os.path.split(path)
+        return real(folder), name
+
+    used = {resolved(path) for row in manifest.rows for path in (row.path, *row.masks)}
+    used |= {resolved(flaw.path) for flaw in manifest.flaws}
+    found = find(root)
+    images = Counter(_part(path, root) for path in found.images if resolved(path) not in used)
+    others = [path for path in found.masks if masks and resolved(path) not in used]
+    parts = [f"{count(number, 'image')} in {part}" for part, number in images.most_common(PARTS)]
+    if len(images) > PARTS:
+        parts.append(f"{count(images.total() - sum(n for _, n in images.most_common(PARTS)), 'image')} elsewhere")
+    parts += [count(len(others), "mask")] * bool(others)
+    parts += [count_unread(found.unread)] * bool(found.unread)
+    return tuple(parts)
+
+
+def _part(path: Path, root: Path) -> str:
+    """Returns the part of a data set that contains a file: its folder, down to the level of splits and kinds."""
+    folders = path.relative_to(root).parent.parts
+    return "/".join(folders[: 1 + (folders[:1] in (("train",), ("test",)))]) or "the folder itself"
 
 
 class Listing:

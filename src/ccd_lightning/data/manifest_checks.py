@@ -52,3 +52,18 @@ def require_files(manifest: Manifest, source: str, masks: bool = True) -> Manife
         raise UserError(f"{missing}: no such file, but {source} gives it as the {what}. Add it, or correct its path.")
     left_out = listing.left_out(manifest.root) if masks and not manifest.left_out else ()
     return replace(manifest, left_out=left_out) if left_out else manifest
+
+
+def refuse_missing_masks(manifest: Manifest) -> None:
+    """Checks that every abnormal test image has a mask.
+
+    Raises:
+        UserError: If one has none.
+    """
+    abnormal = [row for row in manifest.select("test") if row.label]
+    missing = [row.path for row in abnormal if not row.masks]
+    if missing:
+        raise UserError(
+            f"{missing[0]}: no mask for this image; {len(missing)} of {len(abnormal)} abnormal images have none."
+            " Add them, or leave these images out of pixel metrics with --data.require_masks false."
+        )

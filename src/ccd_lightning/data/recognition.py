@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,18 +10,16 @@ from pathlib import Path
 from ccd_lightning.commands import expand
 from ccd_lightning.data import published
 from ccd_lightning.data.layouts import is_folders, scan_folder
-from ccd_lightning.data.listing import Listing
+from ccd_lightning.data.listing import Listing, left_out
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.naming import RECORDING, is_junk
+from ccd_lightning.data.naming import is_junk
 from ccd_lightning.data.published import LayoutOptions
 from ccd_lightning.data.sources import AXIAL, file_of
-from ccd_lightning.data.stacks import describe_stacks, expand_stacks
-from ccd_lightning.data.walking import count, count_unread, find
+from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.errors import UserError
 
 AUTO = "auto"
 OUTER = 2  # number of folders above a root that are tried if it is not recognised
-PARTS = 3  # maximum number of left-out folders named in messages
 
 
 @dataclass(frozen=True)
@@ -180,39 +175,6 @@ def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool,
     return Manifest(folder, rows, left_out=left_out)
 
 
-def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
-    """Describes which files below the manifest's folder are not in the manifest.
-
-    Args:
-        manifest: The images and masks that are used.
-        masks: Whether to count unused masks.
-    """
-    root = manifest.root
-    real = functools.cache(os.path.realpath)
-
-    def resolved(path: Path) -> tuple[str, str]:
-        folder, name = os.path.split(path)
-        return real(folder), name
-
-    used = {resolved(path) for row in manifest.rows for path in (row.path, *row.masks)}
-    used |= {resolved(flaw.path) for flaw in manifest.flaws}
-    found = find(root)
-    images = Counter(_part(path, root) for path in found.images if resolved(path) not in used)
-    others = [path for path in found.masks if masks and resolved(path) not in used]
-    parts = [f"{count(number, 'image')} in {part}" for part, number in images.most_common(PARTS)]
-    if len(images) > PARTS:
-        parts.append(f"{count(images.total() - sum(n for _, n in images.most_common(PARTS)), 'image')} elsewhere")
-    parts += [count(len(others), "mask")] * bool(others)
-    parts += [count_unread(found.unread)] * bool(found.unread)
-    return tuple(parts)
-
-
-def _part(path: Path, root: Path) -> str:
-    """Returns the part of a data set that contains a file: its folder, down to the level of splits and kinds."""
-    folders = path.relative_to(root).parent.parts
-    return "/".join(folders[: 1 + (folders[:1] in (("train",), ("test",)))]) or "the folder itself"
-
-
 def _not_recognised(root: Path) -> str:
     if outer := _outer_root(root.absolute()):
         return _part_of(root, outer)
@@ -237,34 +199,3 @@ def _outer_root(root: Path, above: int = OUTER) -> Path | None:
     except OSError:  # not everyone may list the folders above
         pass
     return None
-
-
-def sizes(manifest: Manifest) -> tuple[int, int, int]:
-    """Returns the number of training, normal test and abnormal test images."""
-    number = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
-    return number["train", 0], number["test", 0], number["test", 1]
-
-
-def describe(manifest: Manifest, layout: str = "") -> str:
-    """Describes the numbers of images and groups, and what is left out."""
-    train, normal, abnormal = sizes(manifest)
-    stacks = describe_stacks(row.path for row in manifest.rows)
-    masks = sum(bool(row.masks) for row in manifest.rows)
-    message = f"{count(train, 'training image')}, "
-    if normal or abnormal:
-        message += f"{count(normal, 'normal test image')}, {abnormal} abnormal ones, {count(masks, 'mask')}"
-    else:
-        message += "no test images"
-    if 0 < masks < abnormal:
-        have, them = ("has", "it") if abnormal - masks == 1 else ("have", "them")
-        message += f" ({count(abnormal - masks, 'abnormal image')} {have} none: pixel metrics leave {them} out)"
-    message += f" ({layout})" if layout else ""
-    message += f"; {stacks}" if stacks else ""
-    if groups := {row.group for row in manifest.rows if row.group}:
-        files = {str(file_of(row.path)) for row in manifest.rows if row.group}
-        what = "video" if all(map(RECORDING.match, groups)) else "patient"
-        what = "file" if stacks and {str(manifest.root / group) for group in groups} <= files else what
-        alone = sum(row.group is None for row in manifest.rows)
-        message += f"; grouped by {what}: {count(len(groups), 'group')}"
-        message += f" and {count(alone, 'image')} of none" if alone else ""
-    return message + (f"; left out: {', '.join(manifest.left_out)}" if manifest.left_out else "")
