@@ -18,6 +18,7 @@ BREAKS = (  # where a text may be broken, the best place first
     re.compile(r"(?<=\w[_.-])(?=[^\W\d])"),
 )
 LEVELS = ((0, 0), (2, 1), (3, 1), (3, 3))  # how many of these are used in heads and in cells, as space gets scarce
+LAST = len(LEVELS) - 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _blocks(columns: Sequence[_Column], width: int | None) -> Iterator[list[_Col
     first, *others = columns
     while others:
         numbers = range(len(others), 1, -1)
-        number = next((number for number in numbers if _level([first, *others[:number]], width) < 3), 1)
+        number = next((number for number in numbers if _level([first, *others[:number]], width) < LAST), 1)
         yield [first, *others[:number]]
         others = others[number:]
 
@@ -91,11 +92,11 @@ def _blocks(columns: Sequence[_Column], width: int | None) -> Iterator[list[_Col
 def _level(columns: Sequence[_Column], width: int | None) -> int:
     """Returns the first level at which the columns fit a width, or the last one."""
     gaps = len(GAP) * (len(columns) - 1)
-    levels = range(len(LEVELS) - 1)
+    levels = range(LAST)
     fits = (
         level for level in levels if width is None or sum(column.width(level) for column in columns) + gaps <= width
     )
-    return next(fits, len(LEVELS) - 1)
+    return next(fits, LAST)
 
 
 def _print_block(columns: Sequence[_Column], width: int | None, console: Console) -> None:
