@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccd_lightning.models import encoder, weights
+from ccd_lightning.models import encoder, imagenet
 from ccd_lightning.models.networks import create_network
 
 NETWORK = "test_resnet"  # of timm, half a million parameters
@@ -27,5 +27,5 @@ def install(folder: Path, patch: pytest.MonkeyPatch, seed: int = 0) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small-weights-package\nVersion: 0.3.0\n")
     patch.syspath_prepend(folder)
     patch.delitem(sys.modules, module.name, raising=False)  # of another folder
-    patch.setitem(weights.PACKAGES, NETWORK, module.name)
+    patch.setitem(imagenet.PACKAGES, NETWORK, module.name)
     patch.setattr(encoder, "PREFERRED", (NETWORK,))

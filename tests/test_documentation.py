@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import options
-from ccd_lightning.cli import compare, data, encoders, export, main, study, view
+from ccd_lightning.cli import compare, data_options, encoders, export, main, study, view
 from ccd_lightning.viewer.server import ViewServer
 from tests.runs import ROOT, TINY, VIEWS
 
@@ -20,7 +20,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), ROOT / "data/README.md", *ROOT.glob("doc
 FENCED = re.compile(r"^ *```(?:bash)?\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(ccd [a-z]+ --[^`]*)`")
 OPTION = re.compile(r"--((?:data|model)(?:\.[a-z_0-9]+)+)")
-PARSERS = {"data": data, "compare": compare, "encoders": encoders, "export": export, "study": study, "view": view}
+OTHERS = {"compare": compare, "encoders": encoders, "export": export, "study": study, "view": view}
+PARSERS = {"data": data_options.data_parser} | {name: module._parser for name, module in OTHERS.items()}
 TRAINING = ("fit", "validate", "test", "predict")
 # What stands for something of the reader's own, and what takes its place here.
 FOLDERS = ("DIR/RSNA", "DIR/Brain_AD", "OTHER", "NEW", "more/deep")
@@ -168,7 +169,7 @@ def test_commands_are_accepted(
         if word.startswith("runs/") and not Path(word).exists():
             Path(word).symlink_to(Path("runs/padim_synthetic").resolve())
     if words[0] not in TRAINING:
-        PARSERS[words[0]]._parser().parse_known_args(words[1:])
+        PARSERS[words[0]]().parse_known_args(words[1:])
         return
     with pytest.raises(SystemExit) as stop:
         print(main([*words, "--print_config"]))

@@ -11,9 +11,10 @@ import torch
 
 from ccd_lightning.encoder_config import EncoderConfig, TrainedEncoderConfig, build_encoder, initialise_encoder
 from ccd_lightning.errors import UserError
-from ccd_lightning.models import encoder, weights
+from ccd_lightning.models import encoder, imagenet
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.weights import local_weights, read_tensors
+from ccd_lightning.models.imagenet import local_weights
+from ccd_lightning.models.weights import read_tensors
 from ccd_lightning.modules.ccd import CCD
 from tests import packages, tiny
 
@@ -51,7 +52,7 @@ def test_auto_takes_the_package_that_is_installed(kind: type[EncoderConfig]) -> 
 
 
 def test_auto_takes_the_shipped_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(weights.PACKAGES["tf_efficientnet_lite0"])
+    pytest.importorskip(imagenet.PACKAGES["tf_efficientnet_lite0"])
     monkeypatch.setattr(encoder, "PREFERRED", tiny.PREFERRED)
     config, _, message = built(EncoderConfig(weights="auto"))
     assert config == EncoderConfig(name="tf_efficientnet_lite0", weights="imagenet")
@@ -61,7 +62,7 @@ def test_auto_takes_the_shipped_package(monkeypatch: pytest.MonkeyPatch) -> None
 def test_auto_takes_the_default_network_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "DEFAULT", tiny.REAL)
     monkeypatch.setattr(encoder, "PREFERRED", tiny.PREFERRED)
-    monkeypatch.setattr(weights, "PACKAGES", {})  # not installed
+    monkeypatch.setattr(imagenet, "PACKAGES", {})  # not installed
     file = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     file.parent.mkdir(parents=True)
     torch.save(Encoder().network.state_dict(), file)
@@ -77,7 +78,7 @@ HINT = (
 
 def test_auto_is_random_where_nothing_is_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     packages.install(tmp_path / "site", monkeypatch)
-    monkeypatch.setattr(weights, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    monkeypatch.setattr(imagenet, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     with pytest.warns(UserWarning, match=HINT.format("test_resnet or tiny_resnet", "weights, install some: ")):
         config, _, message = built(EncoderConfig(weights="auto"))
     assert config == EncoderConfig(name="tiny_resnet", weights=None)

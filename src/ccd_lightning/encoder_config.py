@@ -26,15 +26,9 @@ from ccd_lightning.errors import UserError
 from ccd_lightning.extras import pip_install
 from ccd_lightning.models import encoder as encoders
 from ccd_lightning.models.encoder import Encoder
+from ccd_lightning.models.imagenet import PACKAGES, imagenet_weights, local_weights, weights_origin
 from ccd_lightning.models.networks import architecture, require_network
-from ccd_lightning.models.weights import (
-    PACKAGES,
-    encoder_weights,
-    imagenet_weights,
-    local_weights,
-    read_tensors,
-    weights_origin,
-)
+from ccd_lightning.models.weights import encoder_weights, read_tensors
 from ccd_lightning.runs import LATEST, find_checkpoint, runs_below
 
 RANDOM, IMAGENET, AUTO = "random", "imagenet", "auto"

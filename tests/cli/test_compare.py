@@ -9,6 +9,7 @@ from PIL import Image
 
 from ccd_lightning.metrics.intervals import delong_test
 from ccd_lightning.metrics.paired import holm, paired_differences
+from ccd_lightning.reporting import metrics_json
 from tests.tested_runs import (
     GOOD,
     LABELS,
@@ -66,13 +67,31 @@ def test_small_probabilities_are_not_printed_as_zero(capsys: pytest.CaptureFixtu
     assert rows["p"][1:] == ["<", "0.001"]
 
 
-def test_long_names_are_folded_and_not_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "70")
-    names = [f"a_long_name_that_many_runs_share_{end}" for end in ("first", "second")]
-    text = "\n".join(compare_lines(leave(names[0], GOOD), leave(names[1], POOR), capsys=capsys))
+@pytest.mark.parametrize("width", ["60", "80"])
+def test_long_names_are_neither_cut_nor_broken(
+    width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    names = [f"a_long_name_that_many_runs_share_{end}" for end in ("first", "second", "third")]
+    for name, scores in zip(names, (GOOD, POOR, OTHER), strict=True):
+        leave(name, scores)
+        file = Path(name, "metrics.json")
+        content = json.loads(file.read_text())
+        content["metrics"] |= {"image/sensitivity_at_specificity_95": 0.5, "pixel/mean_auroc": 0.5}
+        content["intervals"] |= {"image/sensitivity_at_specificity_95": [0.25, 0.75], "pixel/mean_auroc": [0.25, 0.75]}
+        file.write_text(json.dumps(content))
+    lines = compare_lines(*names, "--all", capsys=capsys)
+    rows = [line for line in lines if "[" in line]
+    assert max(map(len, rows)) <= int(width)
+    assert {line.split()[0] for line in rows} >= {"image/sensitivity_at_specificity_95", "pixel/mean_auroc"}
+    assert sum(line.count("0.500 [0.250, 0.750]") for line in rows) == 6
+    text = "\n".join(lines)
     assert "…" not in text
-    assert "second" in text
-    long = leave("_".join([names[0]] * 4), OTHER)
+    assert all(end in text for end in ("first", "second", "third"))
+
+
+def test_long_names_fit_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    long = leave("_".join(["a_long_name_that_many_runs_share"] * 4), OTHER)
     compare_lines(long, "--output", "roc.png", capsys=capsys)
     picture = np.asarray(Image.open("roc.png").convert("L"))
     assert (picture[:, [0, -1]] == 255).all()  # no letter is cut off at the sides
@@ -138,6 +157,21 @@ def test_runs_without_a_test_are_refused(capsys: pytest.CaptureFixture[str]) -> 
     (run / "run.json").write_text(json.dumps({"finished": "2024-01-01"}))
     assert f"{run}: not tested yet. Test it with: ccd test --ckpt_path {run}" in complaint("runs/padim", capsys=capsys)
     assert "nothing: no such run" in complaint(leave("first", GOOD), "nothing", capsys=capsys)
+
+
+def test_each_run_is_looked_up_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+
+    def look_up(path: Path) -> Path:
+        looked_up.append(str(path))
+        return metrics_json.tested_run(path)
+
+    monkeypatch.setattr("ccd_lightning.cli.compare.tested_run", look_up)
+    runs = [leave("good", GOOD), leave("poor", POOR)]
+    compare_lines(*runs, capsys=capsys)
+    assert looked_up == runs
+    Path("again").symlink_to("good")
+    assert "again: the same run as good" in complaint(*runs, "again", capsys=capsys)
 
 
 def test_curves_are_drawn_where_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,7 @@ def test_a_checkpoint_of_another_model_is_refused(
 ) -> None:
     message = attempt([command, "--ckpt_path=runs/padim_synthetic", "--model=Neighbours"], capsys)
     assert "the checkpoint is of ccd_lightning.modules.padim.PaDiM, but model is ccd_lightning.modules.neigh" in message
+    assert "Give the --model or the config of its own run, or another --ckpt_path." in message
 
 
 @pytest.mark.parametrize(

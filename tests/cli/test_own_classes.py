@@ -15,6 +15,10 @@ from tests.reliability.trials import attempt
 
 GOOD = Path("examples/own_detector.py").resolve().read_text(encoding="utf-8")
 METHOD = GOOD[GOOD.index("    def merge_ranks") : GOOD.index("    def fit_statistics")]
+LAYOUT, FAMILY, PRETRAINING = (
+    Path(f"examples/own_{name}.py").resolve().read_text(encoding="utf-8")
+    for name in ("layout", "family", "pretraining")
+)
 FAULTS = {  # name of the module: its source, and the message
     "no_package": (
         GOOD.replace("import torch\n", "import not_installed\nimport torch\n", 1),
@@ -29,6 +33,11 @@ FAULTS = {  # name of the module: its source, and the message
     "constructor": (
         GOOD.replace("self.top = top", 'raise ValueError("top is bad")'),
         "constructor.MeanDirection cannot be constructed: ValueError: top is bad (constructor.py, line",
+    ),
+    "no_content": (
+        GOOD.replace("def collect(self, images: Tensor, content: Tensor | None = None)", "def collect(self)"),
+        "no_content.py, line 44: MeanDirection.collect has the parameters (self), but must accept those of"
+        " StatisticsDetector.collect: (self, images, content=None).",
     ),
     "other_name": (GOOD.replace("class MeanD", "class D"), "other_name has no class MeanDirection; it has Direction."),
 }
@@ -58,6 +67,65 @@ def test_a_fault_in_the_file_is_reported_with_its_line(
     monkeypatch.syspath_prepend(tmp_path)
     assert message in attempt(fit(name), capsys)
     sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "before", "after", "arguments", "message"),
+    [
+        (
+            LAYOUT,
+            "def manifest(self, masks: bool = True)",
+            "def manifest(self)",
+            [
+                *("fit", "--config", "padim_folder", "--data", "own_code.NamedFiles", "--data.root", "."),
+                "--model.encoder.weights=null",
+            ],
+            "NamedFiles.manifest has the parameters (self), but must accept those of AnomalyDataModule.manifest:"
+            " (self, masks=True).",
+        ),
+        (
+            LAYOUT,
+            "def manifest(self, masks: bool = True)",
+            "def manifest(self, root, masks)",
+            ["data", "check", "--root", ".", "--layout", "own_code.NamedFiles"],
+            "NamedFiles.manifest has the parameters (self, root, masks), but must accept those of",
+        ),
+        (
+            FAMILY,
+            "index: Tensor, generator: Generator | None = None",
+            "index: Tensor",
+            ["fit", "--config", "ccd_folder", "--data.root", ".", "--data.views.family", "own_code.ToneCurve"],
+            "ToneCurve.forward has the parameters (self, images, index), but must accept those of Identity.forward:"
+            " (self, images, index, generator=None).",
+        ),
+        (
+            PRETRAINING,
+            "batch: dict[str, Tensor], across_ranks: bool = False",
+            "batch: dict[str, Tensor]",
+            ["fit", "--model", "own_code.RotationPrediction", "--data", "Folder", "--data.root", "."],
+            "has the parameters (self, batch), but must accept those of EncoderPretraining.losses:"
+            " (self, batch, across_ranks=False).",
+        ),
+    ],
+)
+def test_a_method_without_a_parameter_is_reported_before_anything_is_read(
+    source: str,
+    before: str,
+    after: str,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert before in source
+    (tmp_path / "own_code.py").write_text(source.replace(before, after), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    found = attempt(arguments, capsys)
+    assert "ccd: own_code.py, line " in found
+    assert message in found
 
 
 @pytest.mark.parametrize(("name", "missing"), [("not_there", "not_there"), ("json.not_there", "json.not_there")])

@@ -397,7 +397,8 @@ def test_list_names_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "hyper_kvasir").mkdir()
     assert main(["data", "list", "--root", str(tmp_path)]) == 0
     message = capsys.readouterr().out
-    assert "padim_lag or igd_lag\n  15 training images, 5 normal test images, 6 abnormal ones, 6 masks (lag)" in message
-    assert "padim_liu or igd_liu\n  18 training images" in message
-    assert "padim_kvasir or igd_kvasir\n  no known layout; there is nothing." in message
-    assert "padim_synthetic or igd_synthetic\n  not found" in message
+    assert f"{tmp_path}/lag: 15 training images, 5 normal test images, 6 abnormal ones, 6 masks (lag)" in message
+    assert "\n  --config ccd_lag, padim_lag or igd_lag\n" in message
+    assert f"{tmp_path}/liu: 18 training images" in message
+    assert f"{tmp_path}/hyper_kvasir: no known layout; there is nothing." in message
+    assert f"{tmp_path}/synthetic_colonoscopy: not found\n" in message

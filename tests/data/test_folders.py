@@ -12,9 +12,10 @@ from ccd_lightning.cli.saved_config import keep_split
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.datasets import Folder
+from ccd_lightning.data.description import describe
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.recognition import describe, read_layout
+from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from tests.data.fakes import picture, spot
 

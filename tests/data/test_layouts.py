@@ -7,9 +7,10 @@ from PIL import Image
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.datasets import Folder
+from ccd_lightning.data.description import describe
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.manifest import Manifest, Row
-from ccd_lightning.data.recognition import describe, read_layout
+from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.errors import UserError
 from tests.data.fakes import picture, spot
 

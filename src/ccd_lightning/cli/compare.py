@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from ccd_lightning.cli.arguments import Arguments, path_type
 from ccd_lightning.errors import UserError
@@ -15,6 +13,7 @@ from ccd_lightning.metrics.names import MAIN, partly_masked
 from ccd_lightning.reporting.comparison import Compared, read_scores
 from ccd_lightning.reporting.metrics_json import Results, check_same_data, read_metrics, tested_run
 from ccd_lightning.runs import how_to_test
+from ccd_lightning.text_tables import print_table
 from ccd_lightning.writing import atomic_write
 
 Difference = tuple[float, float, float]  # difference, lower and upper end of its interval
@@ -27,8 +26,7 @@ def run_compare(argv: list[str]) -> None:
     output: Path | None = arguments.output
     if output and output.suffix.lower() not in FORMATS:
         raise UserError(f"{output}: the name of a picture ends in {', '.join(FORMATS)}.")
-    _refuse_repeated(arguments.runs)
-    runs = {str(path): tested_run(path) for path in arguments.runs}
+    runs = _find_runs(arguments.runs)
     results = {name: read_metrics(run) for name, run in runs.items()}
     check_same_data({name: result.data for name, result in results.items()})
     print_metrics(results, every=arguments.all)
@@ -41,13 +39,19 @@ def run_compare(argv: list[str]) -> None:
         draw(compared, output)
 
 
-def _refuse_repeated(paths: Iterable[Path]) -> None:
+def _find_runs(paths: Iterable[Path]) -> dict[str, Path]:
+    """Returns the folder of each tested run, by the path that was given.
+
+    Raises:
+        UserError: If there is none, or a run is given twice.
+    """
+    runs: dict[str, Path] = {}
     seen: dict[Path, Path] = {}
     for path in paths:
-        run = tested_run(path).resolve()
-        if run in seen:
-            raise UserError(f"{path}: the same run as {seen[run]}, so it is compared twice. Give each run once.")
-        seen[run] = path
+        run = runs[str(path)] = tested_run(path)
+        if (other := seen.setdefault(run.resolve(), path)) is not path:
+            raise UserError(f"{path}: the same run as {other}, so it is compared twice. Give each run once.")
+    return runs
 
 
 def _parser() -> Arguments:
@@ -70,12 +74,10 @@ def _parser() -> Arguments:
 
 def print_metrics(results: Mapping[str, Results], every: bool) -> None:
     """Prints a table of metrics with one column per run."""
-    table = _table("metric", results)
     known = {name: None for result in results.values() for name in result.evaluation.metrics}
-    for metric in known if every else MAIN:
-        if metric in known:
-            table.add_row(metric, *(_cell(result, metric) for result in results.values()))
-    Console().print(table)
+    shown = known if every else [metric for metric in MAIN if metric in known]
+    rows = [[metric, *(_cell(result, metric) for result in results.values())] for metric in shown]
+    _print_table("metric", results, rows)
     print("in brackets: 95% intervals over test images")
     notes = {
         name: partly_masked(result.data)
@@ -140,18 +142,15 @@ def print_differences(compared: Compared, pixels: Mapping[str, Mapping[str, Diff
     tests = [delong_test(labels, own, reference, units(images)) for _, own in others]
     ps = [test.p for test in tests]
     bootstrapped = [paired_differences(images, own, reference) for _, own in others]
-    table = _table(f"minus {first}", [name for name, _ in others])
-    table.add_row("image/auroc", *(_difference(*test[:3]) for test in tests))
-    table.add_row("  p", *map(_probability, ps))
+    rows = [["image/auroc", *(_difference(*test[:3]) for test in tests)], ["  p", *map(_probability, ps)]]
     if len(tests) > 1:
-        table.add_row("  p, corrected", *map(_probability, holm(ps)))
-    for metric in bootstrapped[0]:
-        table.add_row(metric, *(_difference(*found[metric]) for found in bootstrapped))
+        rows.append(["  p, corrected", *map(_probability, holm(ps))])
+    rows += [[metric, *(_difference(*found[metric]) for found in bootstrapped)] for metric in bootstrapped[0]]
     for metric in dict.fromkeys(metric for found in pixels.values() for metric in found):
         cells = (pixels.get(name, {}).get(metric) for name, _ in others)
-        table.add_row(metric, *(_difference(*cell) if cell else "-" for cell in cells))
+        rows.append([metric, *(_difference(*cell) if cell else "-" for cell in cells)])
     print()
-    Console().print(table)
+    _print_table(f"minus {first}", [name for name, _ in others], rows)
     correction = f", corrected for {len(tests)} comparisons by Holm's method" if len(tests) > 1 else ""
     print(f"image/auroc: DeLong's paired test, two-sided{correction}; the others: paired bootstrap")
     print("in brackets: 95% intervals over test images; they do not include the variation between seeds")
@@ -176,12 +175,8 @@ def draw(compared: Compared, output: Path) -> None:
     print(f"\nROC curves: {output}")
 
 
-def _table(title: str, names: Iterable[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title, overflow="fold")  # fold long names, because their ends distinguish runs
-    for name in names:
-        table.add_column(name, justify="right", overflow="fold")
-    return table
+def _print_table(title: str, runs: Collection[str], rows: Iterable[Sequence[str]]) -> None:
+    print_table([title, *runs], rows, right=range(1, len(runs) + 1), in_blocks=True)
 
 
 def _cell(result: Results, metric: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 from ccd_lightning import runs, shipped
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.similar import did_you_mean, similar
 from ccd_lightning.yaml_files import read_mapping
 
 OPTIONS = ("--config", "-c")
@@ -88,8 +88,8 @@ def _find(value: str) -> str:
     names = shipped.names()
     asked = Path(value).with_suffix("").as_posix().removeprefix("configs/")
     same = [name for name in names if asked in (name, Path(name).name)]
-    close = same or difflib.get_close_matches(asked, names, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "."
+    question = did_you_mean(same or similar(asked, names, most=3), "")
+    hint = f"; {question}" if question else "."
     raise UserError(
         f"{value}: there is no such config file, nor a shipped config{hint} Give a file, or one of {', '.join(names)}."
     )

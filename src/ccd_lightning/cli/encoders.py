@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ccd_lightning.cli.arguments import Arguments
 from ccd_lightning.errors import UserError
+from ccd_lightning.text_tables import print_table
 
 # Networks that are tested with pretraining, detectors and export, from small to large.
 TESTED = (
@@ -35,7 +36,7 @@ def run_encoders(argv: list[str]) -> None:
         )
         return
     rows = [_describe(name) for name in track(names, "networks", transient=True)]
-    _print(["name", "million", "features", "strides (px)", "ImageNet"], rows)
+    print_table(["name", "million", "features", "strides (px)", "ImageNet"], rows, whole=(0, 3))
     if len(rows) == 1:
         _print_levels(names[0])
     elif pattern is None:
@@ -61,7 +62,7 @@ def _describe(name: str) -> list[str]:
     import torch
 
     from ccd_lightning.models.encoder import Encoder
-    from ccd_lightning.models.weights import has_pretrained, local_weights
+    from ccd_lightning.models.imagenet import has_pretrained, local_weights
 
     try:
         with torch.device("meta"):
@@ -88,21 +89,8 @@ def _print_levels(name: str) -> None:
         for level, (stride, channels) in enumerate(zip(encoder.strides, encoder.channels, strict=True))
     ]
     print()
-    _print(["level", "stride (px)", "channels", "default of model.features.layers"], rows)
+    print_table(["level", "stride (px)", "channels", "default of model.features.layers"], rows)
 
 
 def _listed(values: tuple[int, ...]) -> str:
     return ", ".join(map(str, values))
-
-
-def _print(head: list[str], rows: list[list[str]]) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE, pad_edge=False)
-    for index, title in enumerate(head):
-        table.add_column(title, no_wrap=index in (0, 3))  # a truncated name could not be copied to --model.encoder.name
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import TorchCheckpointIO
@@ -18,11 +17,12 @@ from ccd_lightning.callbacks.checkpointing import AtomicCheckpointIO
 from ccd_lightning.callbacks.pace import Pace
 from ccd_lightning.callbacks.prediction_file import PredictionFile
 from ccd_lightning.callbacks.predictions import ImagePredictions
-from ccd_lightning.checkpoints import DIVISION_KEY, model_of, read_checkpoint
+from ccd_lightning.checkpoints import DIVISION_KEY, read_checkpoint
 from ccd_lightning.cli.callbacks import with_checkpoints, with_one_epoch
 from ccd_lightning.cli.continuity import check_same_steps
 from ccd_lightning.cli.failures import naming_failures
 from ccd_lightning.cli.next_steps import class_path, record_run
+from ccd_lightning.cli.parser import Parser, seed_of_data
 from ccd_lightning.cli.parser_errors import explain_trainer
 from ccd_lightning.cli.predicting import images_to_predict
 from ccd_lightning.cli.resume import check_class, check_complete, keep_networks, resume_last
@@ -36,18 +36,6 @@ from ccd_lightning.encoder_config import RANDOM, EncoderSource, recorded_sources
 from ccd_lightning.errors import Terminated, UserError
 from ccd_lightning.modules.detector import OneClassDetector
 from ccd_lightning.modules.pretraining import EncoderPretraining
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose dumped configs include the checkpoints that a fit keeps, and that rejects abbreviated options."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # An abbreviation would be accepted for whichever option begins with it.
-        super().__init__(*args, **{"allow_abbrev": False} | kwargs)
-
-    def dump(self, cfg: Namespace, *args: Any, **kwargs: Any) -> str:
-        """Writes a config as YAML."""
-        return str(super().dump(with_checkpoints(cfg), *args, **kwargs))
 
 
 class CLI(LightningCLI):
@@ -68,7 +56,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Links the data's seed to `seed_everything`."""
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=_seed)
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=seed_of_data)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Creates the trainer.
@@ -140,11 +128,7 @@ class CLI(LightningCLI):
 
     def _restore_run(self, path: Path, checkpoint: dict[str, Any]) -> None:
         """Restores encoders, their weights' sources and held-out images from the checkpoint of a run to resume."""
-        if class_path(self.model) != (kept := model_of(checkpoint)):
-            raise UserError(
-                f"{path}: the checkpoint is of {kept or 'no model'}, but the config asks for {class_path(self.model)}."
-                " Resume it with the config of its own run, or leave --ckpt_path out."
-            )
+        check_class(class_path(self.model), checkpoint, path, required=True)
         check_complete(checkpoint, path)
         for name in ("encoder_config", "local_encoder_config"):
             if hasattr(self.model, name):
@@ -252,17 +236,3 @@ class CLI(LightningCLI):
         folder = self.trainer.log_dir  # on every rank, because Lightning broadcasts it
         if folder and self.trainer.loggers and not getattr(self.trainer, "fast_dev_run", 0):
             record_run(Path(folder), self, self.sources)
-
-
-def _seed(value: Any) -> int:
-    """Returns the seed of the data, which equals `seed_everything`.
-
-    Raises:
-        UserError: If it is not a seed. LightningCLI also accepts true and false, which draw a random seed or set none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
-        raise UserError(
-            f"seed_everything is {str(value).lower()}, but must be a whole number from 0 to {2**32 - 1}. For other"
-            " random numbers, give another one."
-        )
-    return value

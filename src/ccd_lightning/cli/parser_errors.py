@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from ccd_lightning.models.igd.settings import Scale, Training, WindowScale
 from ccd_lightning.models.patch_features import FeatureConfig
 from ccd_lightning.modules.pmsacl import Centring
 from ccd_lightning.runs import FIRST
+from ccd_lightning.similar import did_you_mean, similar
 from ccd_lightning.transforms.pretext import PretextViews
 
 UNKNOWN = (
@@ -142,9 +142,9 @@ def _unknown(section: str, key: str) -> str:
         known = names_in(outer[depth - 1] if depth else "")
         if part not in known:
             close = _meant(outer[:depth], part, known)
-            close = close or difflib.get_close_matches(part, known, n=1, cutoff=0.6)
+            close = close or similar(part, known)
             close = close or [name for name in known if name.startswith(f"{part}_")][:1]
-            hint = f"did you mean {close[0]!r}?" if close else "ccd fit --help lists the options."
+            hint = did_you_mean([repr(close[0])] if close else [], "ccd fit --help lists the options.")
             return f"There is no option {'.'.join([*outer, last][: depth + 1])!r}; {hint}"
     return f"There is no option {section + key!r} here; ccd fit --help shows where it belongs."
 
@@ -183,11 +183,11 @@ def _no_class(complaint: Complaint, found: re.Match[str]) -> str:
             " config that needs no other file."
         )
     choices = [known.__name__ for known in choices_of(key)]
-    close = difflib.get_close_matches(name, choices or [known.__name__ for known in OWN], n=1, cutoff=0.6)
+    close = similar(name, choices or [known.__name__ for known in OWN])
     what = f"{name} is no {base}" if base else f"there is no class {name}"
     own = "the import path of a class of your own: package.module.Class."
     hint = f"give one of {', '.join(choices)}, or {own}" if choices else f"give {own}"
-    return f"{key}: {what}; {f'did you mean {close[0]}?' if close else hint}"
+    return f"{key}: {what}; {did_you_mean(close, hint)}"
 
 
 def choices_of(key: str) -> list[type]:

@@ -172,22 +172,23 @@ def misfit(error: RuntimeError, argv: list[str]) -> UserError | None:
     )
 
 
-def check_class(given: str, checkpoint: dict[str, Any], file: Path) -> None:
+def check_class(given: str, checkpoint: dict[str, Any], file: Path, required: bool = False) -> None:
     """Checks that a checkpoint is of the model that a command uses.
 
     Args:
         given: Import path of the model's class.
         checkpoint: Content of the checkpoint.
         file: Its path, used in the message.
+        required: Whether the checkpoint has to say of which class it is.
 
     Raises:
         UserError: If it is of another class.
     """
     kept = model_of(checkpoint)
-    if kept and current_modules(kept) != given:
+    if (kept or required) and current_modules(kept) != given:
         raise UserError(
-            f"{file}: the checkpoint is of {kept}, but model is {given}. Leave --model out, or give another"
-            " --ckpt_path."
+            f"{file}: the checkpoint is of {kept or 'no model'}, but model is {given}. Give the --model or the config"
+            " of its own run, or another --ckpt_path."
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,27 +13,27 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from ccd_lightning.commands import expand
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex, ViewTransform
 from ccd_lightning.data.depth import describe_window
+from ccd_lightning.data.description import describe
 from ccd_lightning.data.division import Division, image_keys
-from ccd_lightning.data.grey_values import measure_window
+from ccd_lightning.data.grey_values import measure_window, refuse_flat
 from ccd_lightning.data.holdout import HoldOut
 from ccd_lightning.data.images import Images, load_images
 from ccd_lightning.data.layouts import scan_folder
 from ccd_lightning.data.leaks import LeakCheck
 from ccd_lightning.data.loading import ImageLoader
 from ccd_lightning.data.manifest import Manifest, Row, one_sided
-from ccd_lightning.data.manifest_checks import require_files, require_manifest
+from ccd_lightning.data.manifest_checks import refuse_missing_masks, require_files, require_manifest
 from ccd_lightning.data.pixel_file import PixelFile
 from ccd_lightning.data.preprocessing import Crop, Fit, Preprocessing
-from ccd_lightning.data.recognition import describe
 from ccd_lightning.data.shape_report import describe_shapes
 from ccd_lightning.data.sources import AXIAL
 from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.data.tiles import Tiles
 from ccd_lightning.errors import UserError
+from ccd_lightning.overrides import check_overrides, is_packaged
 from ccd_lightning.ranges import between, refuse
 from ccd_lightning.transforms.pretext import PretextViews
 
-MAX_INSPECTED = 32  # number of training images inspected, of which at least one must not be flat
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
@@ -91,6 +90,7 @@ class AnomalyDataModule(ImageLoader):
         axis: int = AXIAL,
     ) -> None:
         super().__init__(batch_size, views, num_workers, seed)
+        check_overrides(type(views), PretextViews, ("__call__", "complete"))
         between("data.validation", validation, 0, 1)
         if not root:
             raise UserError("data.root is empty. Give the data set's folder.")
@@ -139,10 +139,11 @@ class AnomalyDataModule(ImageLoader):
         Raises:
             UserError: If the folder does not have the expected layout, or `manifest` is wrong.
         """
+        found = self.manifest(masks=masks)
+        if is_packaged(type(self).manifest):  # whose files were found in their folders
+            return found
         source = f"{type(self).__module__}.{type(self).__name__}"
-        manifest = require_manifest(self.manifest(masks=masks), source, self.groups)
-        require_files(manifest, source)
-        return manifest
+        return require_files(require_manifest(found, source, self.groups), source, masks)
 
     def setup(self, stage: str) -> None:
         """Reads the images that a stage needs.
@@ -171,7 +172,7 @@ class AnomalyDataModule(ImageLoader):
         if manifest.flaws:
             raise UserError(str(manifest.flaws[0]))
         if self.require_masks and stage != "predict":
-            self._refuse_missing_masks(manifest)
+            refuse_missing_masks(manifest)
         if stage in ("fit", "validate"):
             self._read_training_images(manifest.select("train"))
             self._try_views()
@@ -187,15 +188,6 @@ class AnomalyDataModule(ImageLoader):
         images = self._load([row.path for row in rows])
         self.datasets[SPLITS[stage][0]] = AnomalyDataset(rows, images, self.preprocessing, self.seed, self.views)
 
-    def _refuse_missing_masks(self, manifest: Manifest) -> None:
-        abnormal = [row for row in manifest.select("test") if row.label]
-        missing = [row.path for row in abnormal if not row.masks]
-        if missing:
-            raise UserError(
-                f"{missing[0]}: no mask for this image; {len(missing)} of {len(abnormal)} abnormal images have none."
-                " Add them, or leave these images out of pixel metrics with --data.require_masks false."
-            )
-
     def _read_training_images(self, rows: list[Row]) -> None:
         """Reads training and held-out images as one array, which runs with other seeds divide differently."""
         paths = [row.path for row in rows]
@@ -207,7 +199,7 @@ class AnomalyDataModule(ImageLoader):
         self.division = Division(learned, frozenset(keys[index] for index in held_out))
         self._find_window(paths)
         images = self._load(paths, self.processes)
-        self._refuse_flat(images)
+        refuse_flat(images.pixels, self.preprocessing.window, self.root)
         for name, chosen in (("train", False), ("val", True)):
             indices = [index for index in range(len(rows)) if (index in held_out) == chosen]
             own = [rows[index] for index in indices]
@@ -223,17 +215,6 @@ class AnomalyDataModule(ImageLoader):
         if shapes := describe_shapes(images.placements, self.preprocessing):
             rank_zero_only(print)(f"data: {shapes}")
         return images
-
-    def _refuse_flat(self, images: Images) -> None:
-        """Raises an error if all inspected images are flat, as they are if their values lie outside the window."""
-        step = math.ceil(len(images.pixels) / MAX_INSPECTED)
-        if all(int(image.min()) == int(image.max()) for image in images.pixels[::step]):
-            window = self.preprocessing.window
-            why = f" Their grey values may lie beyond data.window, {list(window)}." if isinstance(window, tuple) else ""
-            raise UserError(
-                f"{self.root}: all inspected training images have a single grey value.{why} `ccd data check` reports"
-                " more."
-            )
 
     def _find_window(self, paths: list[Path]) -> None:
         """Measures the window if it depends on the training images. KeepConfig writes it to the config."""

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ccd_lightning.data.datamodule import AnomalyDataModule
+from ccd_lightning.data.description import sizes
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.preprocessing import Crop
-from ccd_lightning.data.recognition import AUTO, read_layout, sizes
+from ccd_lightning.data.recognition import AUTO, read_layout
 from ccd_lightning.data.synthetic import synthesize
 from ccd_lightning.ranges import at_least, seed_in_range
 

@@ -17,6 +17,7 @@ from ccd_lightning.data.depth import DEEP, eight_bits, finite_values, own_window
 from ccd_lightning.data.formats import read_header, read_picture
 from ccd_lightning.data.formats.picture import Range
 from ccd_lightning.data.images import progress
+from ccd_lightning.data.pixel_file import PixelFile, UInt8Array
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
 
@@ -24,6 +25,7 @@ Found = TypeVar("Found")
 AHEAD = 4  # number of images per processor that are decoded ahead of counting
 CHUNKS = 64  # maximum number of chunks of 65,536 neighbouring values that are counted individually; each takes 512 KiB
 SIGN = 1 << 31
+MAX_INSPECTED = 32  # number of training images inspected, of which at least one must not be flat
 LEVELS = 64  # number of 256 grey levels in 8 bits; images with fewer show visible steps
 
 
@@ -176,6 +178,25 @@ def describe_levels(levels: Mapping[Path, int]) -> str:
     return (
         f"{median} of 256 are left by the window (median of {len(levels)} images), at worst {levels[worst]} ({worst})"
     )
+
+
+def refuse_flat(pixels: UInt8Array | PixelFile, window: object, root: Path) -> None:
+    """Checks that images are not all flat, as they are if their values lie outside the window. Some are inspected.
+
+    Args:
+        pixels: Images (N, H, W, 3) at working size.
+        window: The window, with which they were read.
+        root: Folder of the data set, used in the error message.
+
+    Raises:
+        UserError: If all of them are flat.
+    """
+    step = math.ceil(len(pixels) / MAX_INSPECTED)
+    if all(int(image.min()) == int(image.max()) for image in pixels[::step]):
+        why = f" Their grey values may lie beyond data.window, {list(window)}." if isinstance(window, tuple) else ""
+        raise UserError(
+            f"{root}: all inspected training images have a single grey value.{why} `ccd data check` reports more."
+        )
 
 
 def _in_parallel(function: Callable[[Path], Found], paths: Sequence[Path]) -> Iterator[Found]:

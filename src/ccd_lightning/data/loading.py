@@ -18,6 +18,7 @@ from ccd_lightning.data.dataset import AnomalyDataset, DistributedBatchSampler, 
 from ccd_lightning.data.images import read_placed
 from ccd_lightning.data.preprocessing import Preprocessing
 from ccd_lightning.errors import UserError
+from ccd_lightning.overrides import check_overrides
 from ccd_lightning.ranges import at_least, seed_in_range
 from ccd_lightning.transforms.patches import tiles
 
@@ -86,6 +87,7 @@ class ImageLoader(LightningDataModule):
 
     def __init__(self, batch_size: int, views: ViewTransform | None, num_workers: int, seed: int) -> None:
         super().__init__()
+        check_overrides(type(self))
         at_least("data.batch_size", batch_size, 1)
         at_least("data.num_workers", num_workers, 0)
         seed_in_range("data.seed", seed)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import shlex
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ccd_lightning.commands import expand
 from ccd_lightning.data import published
 from ccd_lightning.data.layouts import is_folders, scan_folder
+from ccd_lightning.data.listing import Listing, left_out
 from ccd_lightning.data.manifest import Manifest
-from ccd_lightning.data.naming import RECORDING, is_junk
+from ccd_lightning.data.naming import is_junk
 from ccd_lightning.data.published import LayoutOptions
 from ccd_lightning.data.sources import AXIAL, file_of
-from ccd_lightning.data.stacks import describe_stacks, expand_stacks
-from ccd_lightning.data.walking import count, count_unread, find
+from ccd_lightning.data.stacks import expand_stacks
 from ccd_lightning.errors import UserError
 
 AUTO = "auto"
 OUTER = 2  # number of folders above a root that are tried if it is not recognised
-PARTS = 3  # maximum number of left-out folders named in messages
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,8 @@ def read_layout(
     table = next((path for path in (expand(layout), root) if path.suffix.lower() == ".csv"), None)
     if table:
         folders = list(_unpacked(root)) if root.is_dir() else [folder]
-        return expand_stacks(_read_table(table, folders, masks, groups), groups, axis), f"manifest {table}"
+        manifest = _read_table(table, folders, masks, groups, whole=root.is_dir())
+        return expand_stacks(manifest, groups, axis), f"manifest {table}"
     if not root.is_dir():
         raise UserError(f"{root}: no such folder. Give the data set's folder with --data.root DIR.")
     known = {one.name: one for one in LAYOUTS}
@@ -146,69 +143,36 @@ def _unpacked(root: Path) -> Iterator[Path]:
         root = entries[0]
 
 
-def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool) -> Manifest:
-    """Reads a manifest whose paths are relative to the first of `folders` that contains its first image."""
+def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool, whole: bool) -> Manifest:
+    """Reads a manifest whose paths are relative to the first of `folders` that contains its first image.
+
+    Args:
+        table: The manifest.
+        folders: Possible folders of its images.
+        masks: Whether to keep the masks.
+        groups: Whether to keep the groups.
+        whole: Whether such a folder contains nothing but the data set.
+    """
     read = (Manifest.read(table, folder) for folder in folders)
     found = next((one for one in read if one.rows and file_of(one.rows[0].path).is_file()), None)
     manifest = Manifest.read(table, folders[0]) if found is None else found
-    folder = manifest.root
+    folder, listing = manifest.root, Listing()
     named = (file_of(path) for row in manifest.rows for path in (row.path, *(row.masks if masks else ())))
-    if missing := next(absent(named), None):
+    if missing := next(listing.missing(named), None):
         base = "the table's folder" if folder.resolve() == table.parent.resolve() else "the data's root"
         raise UserError(
             f"{missing}: no such file, but {table} names it. Give paths relative to {base} ({folder.resolve()}), or"
             " absolute ones."
         )
+    if not masks:  # they are named, even if they need not exist
+        list(listing.missing(file_of(path) for row in manifest.rows for path in row.masks))
+    left_out = listing.left_out(folder, whole)
     if masks and groups:
-        return manifest
+        return replace(manifest, left_out=left_out) if left_out else manifest
     rows = [
         replace(row, masks=row.masks if masks else (), group=row.group if groups else None) for row in manifest.rows
     ]
-    return Manifest(folder, rows)
-
-
-def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
-    """Describes which files below the manifest's folder are not in the manifest.
-
-    Args:
-        manifest: The images and masks that are used.
-        masks: Whether to count unused masks.
-    """
-    root = manifest.root
-    real = functools.cache(os.path.realpath)
-
-    def resolved(path: Path) -> tuple[str, str]:
-        folder, name = os.path.split(path)
-        return real(folder), name
-
-    used = {resolved(path) for row in manifest.rows for path in (row.path, *row.masks)}
-    used |= {resolved(flaw.path) for flaw in manifest.flaws}
-    found = find(root)
-    images = Counter(_part(path, root) for path in found.images if resolved(path) not in used)
-    others = [path for path in found.masks if masks and resolved(path) not in used]
-    parts = [f"{count(number, 'image')} in {part}" for part, number in images.most_common(PARTS)]
-    if len(images) > PARTS:
-        parts.append(f"{count(images.total() - sum(n for _, n in images.most_common(PARTS)), 'image')} elsewhere")
-    parts += [count(len(others), "mask")] * bool(others)
-    parts += [count_unread(found.unread)] * bool(found.unread)
-    return tuple(parts)
-
-
-def _part(path: Path, root: Path) -> str:
-    """Returns the part of a data set that contains a file: its folder, down to the level of splits and kinds."""
-    folders = path.relative_to(root).parent.parts
-    return "/".join(folders[: 1 + (folders[:1] in (("train",), ("test",)))]) or "the folder itself"
-
-
-def absent(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yields the files that do not exist. Each folder is listed once, which is faster than checking each file."""
-    listed: dict[str, frozenset[str]] = {}
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = frozenset(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else frozenset()
-        if name not in listed[folder]:
-            yield path
+    return Manifest(folder, rows, left_out=left_out)
 
 
 def _not_recognised(root: Path) -> str:
@@ -235,34 +199,3 @@ def _outer_root(root: Path, above: int = OUTER) -> Path | None:
     except OSError:  # not everyone may list the folders above
         pass
     return None
-
-
-def sizes(manifest: Manifest) -> tuple[int, int, int]:
-    """Returns the number of training, normal test and abnormal test images."""
-    number = Counter[tuple[str, int]]((row.split, row.label) for row in manifest.rows)
-    return number["train", 0], number["test", 0], number["test", 1]
-
-
-def describe(manifest: Manifest, layout: str = "") -> str:
-    """Describes the numbers of images and groups, and what is left out."""
-    train, normal, abnormal = sizes(manifest)
-    stacks = describe_stacks(row.path for row in manifest.rows)
-    masks = sum(bool(row.masks) for row in manifest.rows)
-    message = f"{count(train, 'training image')}, "
-    if normal or abnormal:
-        message += f"{count(normal, 'normal test image')}, {abnormal} abnormal ones, {count(masks, 'mask')}"
-    else:
-        message += "no test images"
-    if 0 < masks < abnormal:
-        have, them = ("has", "it") if abnormal - masks == 1 else ("have", "them")
-        message += f" ({count(abnormal - masks, 'abnormal image')} {have} none: pixel metrics leave {them} out)"
-    message += f" ({layout})" if layout else ""
-    message += f"; {stacks}" if stacks else ""
-    if groups := {row.group for row in manifest.rows if row.group}:
-        files = {str(file_of(row.path)) for row in manifest.rows if row.group}
-        what = "video" if all(map(RECORDING.match, groups)) else "patient"
-        what = "file" if stacks and {str(manifest.root / group) for group in groups} <= files else what
-        alone = sum(row.group is None for row in manifest.rows)
-        message += f"; grouped by {what}: {count(len(groups), 'group')}"
-        message += f" and {count(alone, 'image')} of none" if alone else ""
-    return message + (f"; left out: {', '.join(manifest.left_out)}" if manifest.left_out else "")

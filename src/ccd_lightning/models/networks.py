@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from torch import nn
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.similar import similar
 
 # The first two let networks accept images of any size. The last one initialises residual networks as torchvision does:
 # otherwise the last norm of each block starts at 0, and untrained features come from the shortcuts only.
@@ -52,7 +52,7 @@ def require_network(name: str) -> None:
 
     if not timm.is_model(name):
         known = timm.list_models()
-        close = difflib.get_close_matches(architecture(name), known, n=3, cutoff=0.5)
+        close = similar(architecture(name), known, most=3, cutoff=0.5)
         hint = f" Similar: {', '.join(close)}." if close else ""
         raise UserError(
             f"model.encoder.name is {name!r}, which timm does not have.{hint} All are listed by: ccd encoders '*'"

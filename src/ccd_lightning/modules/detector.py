@@ -24,6 +24,7 @@ from ccd_lightning.modules.finite_scores import require_numbers
 from ccd_lightning.modules.held_out import HeldOut
 from ccd_lightning.modules.pseudo_lesions import PseudoLesions, pseudo_seed
 from ccd_lightning.modules.refitting import adapt_thresholds, other_images, refuse_changes
+from ccd_lightning.overrides import check_overrides
 from ccd_lightning.ranges import between
 from ccd_lightning.renamed import rename_tensors
 
@@ -60,6 +61,7 @@ class OneClassDetector(LightningModule, ABC):
 
     def __init__(self, encoder: EncoderConfig | None, quantile: float) -> None:
         super().__init__()
+        check_overrides(type(self))
         between("model.quantile", quantile, 0, 1)
         self.quantile = quantile
         if encoder is not None:
@@ -103,8 +105,11 @@ class OneClassDetector(LightningModule, ABC):
             processes: Number of processes that fit it on this machine.
 
         Raises:
-            UserError: If the encoder does not accept images of this size, or memory is too small.
+            UserError: If the encoder does not accept images of this size, memory is too small, or a method does not
+                accept the content of letterboxed images.
         """
+        if preprocessing.fit == "letterbox":
+            check_overrides(type(self), without=())
         tiles = preprocessing.tiling
         size = (tiles.side, tiles.side) if tiles else preprocessing.shape
         self.check_size(size, "data.tiles.side" if tiles else "data.size")

@@ -25,6 +25,7 @@ from ccd_lightning.modules.finite_scores import require_numbers
 from ccd_lightning.modules.normal_images import NormalImages, find_normal_images, require_normal_images
 from ccd_lightning.modules.probing import probe_held_out
 from ccd_lightning.modules.schedule import check_optimizer, warmup_cosine
+from ccd_lightning.overrides import check_overrides
 from ccd_lightning.ranges import at_least
 from ccd_lightning.transforms.patches import tiles
 
@@ -64,6 +65,7 @@ class EncoderPretraining(LightningModule, ABC):
         schedule: Literal["step", "epoch"],
     ) -> None:
         super().__init__()
+        check_overrides(type(self))
         for name, weight in weights.items():
             at_least(f"model.{name}_weight", weight, 0)
         at_least("model.warmup_steps", warmup_steps, 0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import chain
 
 from rich.console import Console
-from rich.table import Table
 
 from ccd_lightning.metrics.names import MAIN
 from ccd_lightning.metrics.records import Evaluation
+from ccd_lightning.text_tables import print_table
 
 
 def print_summary(evaluation: Evaluation, console: Console | None = None, note: str = "") -> None:
@@ -23,18 +23,15 @@ def print_summary(evaluation: Evaluation, console: Console | None = None, note: 
         note: Text printed below the table.
     """
     console = console or Console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("95% interval")
+    rows = []
     parts = [name for name in evaluation.metrics if name.startswith(("image/auroc/", "pretext/"))]
     for name in chain(MAIN, parts):
         if name in evaluation.metrics:
             ends = evaluation.intervals.get(name)
             interval = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
-            table.add_row(name, f"{evaluation.metrics[name]:.3f}", interval)
+            rows.append([name, f"{evaluation.metrics[name]:.3f}", interval])
         elif name in evaluation.undefined:
-            table.add_row(name, "-", f"undefined: {evaluation.undefined[name]}")
-    console.print(table)
+            rows.append([name, "-", f"undefined: {evaluation.undefined[name]}"])
+    print_table(["metric", "value", "95% interval"], rows, right=[1], console=console)
     if note:
         console.print(note, soft_wrap=True, highlight=False)

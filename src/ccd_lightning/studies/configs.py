@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ccd_lightning import shipped
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
 from ccd_lightning.reading import read_text
+from ccd_lightning.similar import did_you_mean, similar
 
 SET = "<set>"  # placeholder for the data set's name in the name of a config
 
@@ -25,8 +25,8 @@ def find_config(value: str, file: Path, key: str) -> Path:
     path = expand(value)
     found = next((one for one in (file.parent / path, path) if one.is_file()), None) or shipped.find(value)
     if found is None:
-        close = difflib.get_close_matches(value, shipped.names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"shipped: {', '.join(shipped.names())}."
+        names = shipped.names()
+        hint = did_you_mean(similar(value, names), f"shipped: {', '.join(names)}.")
         raise UserError(f"{file}: {key}: there is no config {value}; {hint}")
     return found
 

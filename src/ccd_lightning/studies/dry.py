@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-
 from ccd_lightning.studies.plan import Step
 from ccd_lightning.studies.record import Progress, duration
+from ccd_lightning.text_tables import print_table
 
 
 def print_plan(steps: Sequence[Step], due: Sequence[Step], progress: Progress) -> None:
@@ -23,17 +20,15 @@ def print_plan(steps: Sequence[Step], due: Sequence[Step], progress: Progress) -
     waiting = {step.folder for step in due}
     shown = [step for step in progress.steps if step.folder in waiting | {one.folder for one in steps}]
     shown = [step for step in shown if step.folder in waiting or step.is_cell or progress.status[step.folder] == "done"]
-    table = Table(box=SIMPLE, pad_edge=False)
-    for head in ("set", "encoder", "run", "seed", "status", "time"):
-        table.add_column(head, justify="right" if head in ("seed", "time") else "left", overflow="fold")
+    rows = []
     estimates = {step.folder: progress.estimate(step) for step in due}
     for step in shown:
         status = progress.status[step.folder]
         time = (
             _time(estimates[step.folder]) if step.folder in waiting else duration(progress.records[step.folder].total)
         )
-        table.add_row(step.data, step.encoder, step.detector.replace("_", " "), str(step.seed), status, time)
-    Console().print(table)
+        rows.append([step.data, step.encoder, step.detector.replace("_", " "), str(step.seed), status, time])
+    print_table(["set", "encoder", "run", "seed", "status", "time"], rows, right=[3, 5], whole=())
     known = [seconds for seconds in estimates.values() if seconds is not None]
     print(f"{len(due)} runs to do, {sum(progress.status[step.folder] == 'done' for step in shown)} done.", end=" ")
     if not due:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from ccd_lightning.errors import UserError
+from ccd_lightning.similar import did_you_mean, similar
 
 T = TypeVar("T")
 NAME = re.compile(r"\w[\w.+-]*")
@@ -53,8 +53,7 @@ class StrictReader:
     def known(self, name: str, names: Collection[str], key: str, what: str) -> None:
         """Checks that a name is one of the known names. `what` describes them in the error message."""
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}."
+            hint = did_you_mean(similar(name, names), f"there are {', '.join(names)}.")
             raise UserError(f"{self.file}: {key}: there is no {what} {name!r}; {hint}")
 
     def values(self, value: Any, kind: type[T], key: str, what: str) -> list[T]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ccd_lightning import shipped
 from ccd_lightning.commands import expand
 from ccd_lightning.errors import UserError
+from ccd_lightning.similar import did_you_mean, similar
 from ccd_lightning.studies.configs import SET, find_config
 from ccd_lightning.studies.definition import (
     METRICS,
@@ -43,10 +43,9 @@ def find_study(name: str) -> Path:
         return path
     if file := shipped.find_study(name):
         return file
-    close = difflib.get_close_matches(Path(name).stem, shipped.study_names(), n=1)
-    names = ", ".join(shipped.study_names())
-    hint = f"Did you mean {close[0]}?" if close else f"Give a file (.yaml), or one of {names}."
-    raise UserError(f"{name or 'STUDY is empty'}: there is no such study file, nor a shipped study. {hint}")
+    names = shipped.study_names()
+    hint = did_you_mean(similar(Path(name).stem, names), f"give a file (.yaml), or one of {', '.join(names)}.")
+    raise UserError(f"{name or 'STUDY is empty'}: there is no such study file, nor a shipped study; {hint}")
 
 
 def read_study(file: Path) -> Study:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ccd_lightning.overrides import check_overrides
 from ccd_lightning.ranges import FAMILY, at_least, refuse
 from ccd_lightning.transforms.patches import cut, draw_tile, position_pairs
-from ccd_lightning.transforms.strong import Permutation
+from ccd_lightning.transforms.strong import Identity, Permutation
 from ccd_lightning.transforms.weak_batched import first_views, weak_views
 from ccd_lightning.transforms.weak_draws import GEOMETRIC, OPTIONAL, Records, WeakSettings, draw_views, pack, unpack
 
@@ -67,6 +68,7 @@ class PretextViews:
         at_least("data.views.patch_size", patch_size, 1 if pairs else 0)
         at_least("data.views.tile", tile, 0, "; 0 takes the whole image")
         self.family = family or Permutation()
+        check_overrides(type(self.family), Identity, ("forward",))
         self.count, self.first, omitted = _attributes(self.family)
         self.cutout_size = cutout_size
         self.settings = WeakSettings(size, scale, cutout_size).without(omitted)
