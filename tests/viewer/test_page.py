@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,10 @@ import pytest
 
 from ccd_lightning.viewer.exports import chosen_rows
 from ccd_lightning.viewer.server import ViewServer
-from tests.viewer.browser import CHROMIUM, Browser, chromium
+from tests.viewer.browser import BROWSER, Browser, frame
 from tests.viewer.made_up import LABELS, SCORES, THRESHOLD, leave, serving
 
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed"),
-]
+pytestmark = BROWSER
 PLACES = "[...document.querySelectorAll('.tile')].sort((a, b) => a.dataset.place - b.dataset.place)"
 EVIL = '<img src=x onerror="document.title=1">'
 # Text whose contrast with what is behind it is below 4.5 (WCAG AA), of elements that are enabled and can be seen.
@@ -42,25 +38,6 @@ FAINT = """(() => {
     .map(([e, a, b]) => [e.outerHTML.slice(0, 80), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)])
     .filter(([, ratio]) => ratio < 4.5);
 })()"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as one:
-        yield one
-
-
-@pytest.fixture
-def page(browser: Browser, server: ViewServer) -> Iterator[Browser]:
-    browser.said.clear()
-    browser.open(server.url)
-    browser.wait("document.activeElement.id === 'grid' && document.querySelectorAll('.tile').length")
-    yield browser
-    browser.open("about:blank")  # before its server goes, of which it would ask for thumbnails
-
-
-def frame(page: Browser) -> None:
-    page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def shown(page: Browser) -> list[int]:

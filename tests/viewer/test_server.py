@@ -58,6 +58,7 @@ def test_pictures_are_those_of_the_image(server: ViewServer, tmp_path: Path) -> 
     assert small.size == (128, 64)
     assert np.abs(np.asarray(small).astype(int) - (10, 200, 30)).max() < 8  # JPEG
     Image.new("RGB", (5000, 40)).save(tmp_path / "images/06.png")
+    assert ask(server, "image/6").headers["X-Size"] == "5000x40"
     assert picture(ask(server, "image/6").content).size == (pictures.LARGEST, 16)
 
 
