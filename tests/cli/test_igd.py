@@ -75,7 +75,7 @@ def test_the_weights_of_the_score_can_be_changed_afterwards() -> None:
 
 def test_the_dashboard_shows_losses_and_reconstructions() -> None:
     events = EventAccumulator("runs/igd_synthetic/version_0", {"images": 0}).Reload()
-    assert len(events.Images("reconstructions")) == 3
+    assert len(events.Images("val/reconstructions")) == 3
     for scale in ("global_scale", "local_scale"):
         for term in ("reconstruction", "gaussian", "interpolation", "critic"):
             values = [event.value for event in events.Scalars(f"train/{scale}/{term}")]

@@ -154,13 +154,13 @@ def fitted(batch_size: int, **options: Any) -> Logged:
 def test_a_fit_with_plain_loaders_logs_it_and_thresholds_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     one, all_at_once = fitted(1), fitted(8, num_sanity_val_steps=2)
     assert one.logged == all_at_once.logged
-    assert set(one.logged) == {"threshold", "val/pseudo_auroc", "val/pseudo_pixel_auroc"}
+    assert set(one.logged) == {"val/threshold", "val/pseudo_auroc", "val/pseudo_pixel_auroc"}
     assert one.logged["val/pseudo_auroc"] > 0.5
     assert one.scored == all_at_once.scored == 12 + 12 * 8
     monkeypatch.setattr(PseudoLesions, "measure", lambda *_: {})
     without = fitted(8)
     assert without.scored == 12
-    assert set(without.logged) == {"threshold"}
+    assert set(without.logged) == {"val/threshold"}
     for name, value in without.state_dict().items():
         assert torch.equal(value, one.state_dict()[name]), name
 
