@@ -23,11 +23,29 @@ OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--hide-scrollbars"),
 )
-BROWSER = [
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed"),
-]
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed")
+BROWSER = [pytest.mark.process, NEEDS_CHROMIUM]
 SHIFT = 8  # of `modifiers` in the protocol
+# Text whose contrast with what is behind it is below 4.5 (WCAG AA), of elements that are enabled and can be seen.
+FAINT = """(() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = rgb(getComputedStyle(element).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const own = (element) => element.matches("input[type=number], select")
+    || [...element.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+  return [...document.querySelectorAll("body *")].filter((e) => own(e) && e.checkVisibility() && e.tagName !== "OPTION")
+    .map((e) => [e, light(rgb(getComputedStyle(e).color)), light(ground(e))])
+    .map(([e, a, b]) => [e.outerHTML.slice(0, 80), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)])
+    .filter(([, ratio]) => ratio < 4.5);
+})()"""
 PATIENCE = 60.0  # seconds, for machines that are busy
 
 

@@ -12,32 +12,12 @@ import pytest
 
 from ccd_lightning.viewer.exports import chosen_rows
 from ccd_lightning.viewer.server import ViewServer
-from tests.viewer.browser import BROWSER, Browser, frame
+from tests.viewer.browser import BROWSER, FAINT, Browser, frame
 from tests.viewer.made_up import LABELS, SCORES, THRESHOLD, leave, serving
 
 pytestmark = BROWSER
 PLACES = "[...document.querySelectorAll('.tile')].sort((a, b) => a.dataset.place - b.dataset.place)"
 EVIL = '<img src=x onerror="document.title=1">'
-# Text whose contrast with what is behind it is below 4.5 (WCAG AA), of elements that are enabled and can be seen.
-FAINT = """(() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (element) => {
-    for (; element; element = element.parentElement) {
-      const colour = rgb(getComputedStyle(element).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const own = (element) => element.matches("input[type=number], select")
-    || [...element.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-  return [...document.querySelectorAll("body *")].filter((e) => own(e) && e.checkVisibility() && e.tagName !== "OPTION")
-    .map((e) => [e, light(rgb(getComputedStyle(e).color)), light(ground(e))])
-    .map(([e, a, b]) => [e.outerHTML.slice(0, 80), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)])
-    .filter(([, ratio]) => ratio < 4.5);
-})()"""
 
 
 def shown(page: Browser) -> list[int]:
