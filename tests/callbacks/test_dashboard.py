@@ -225,7 +225,7 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     assert tensorboard(trainer) is None
 
 
-def test_views_have_a_row_an_image_and_a_column_a_distribution() -> None:
+def test_views_have_a_row_per_image_and_a_column_per_distribution() -> None:
     views, augmentation = torch.rand(3, 2, 4, 3, 32, 32), torch.arange(4).expand(3, 4)
     figure = views_figure(views, augmentation, "Rotation")
     assert figure.get_suptitle().endswith("under Rotation")

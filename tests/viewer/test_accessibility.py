@@ -24,7 +24,7 @@ def open_image(page: Browser) -> None:
     page.wait("notes.textContent !== 'Loading' && document.getElementById('mask').naturalWidth")
 
 
-def test_structure(page: Browser) -> None:
+def test_language_landmarks_and_headings(page: Browser) -> None:
     open_image(page)
     assert page.run("document.documentElement.lang") == "en"
     assert page.run("document.title.length") > 5

@@ -114,7 +114,7 @@ def test_everything_is_reached_by_keys(page: Browser) -> None:
     assert not page.said
 
 
-def test_a_file_that_is_gone_is_a_sentence(page: Browser, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_in_a_sentence(page: Browser, tmp_path: Path) -> None:
     (tmp_path / "images/07.png").unlink()
     page.press("Enter")
     message = page.wait("notes.textContent !== 'Loading' && notes.textContent")
@@ -164,7 +164,7 @@ def test_text_can_be_read(browser: Browser, server: ViewServer, dark: bool) -> N
     assert not browser.run(f"{nameless}.map((one) => one.id)")
 
 
-def test_names_are_text(browser: Browser, run: Path) -> None:
+def test_names_are_never_interpreted_as_html(browser: Browser, run: Path) -> None:
     leave(run, [[f"images/{EVIL}/{index}.png", index, f"{index}.5", "", "", EVIL, EVIL, ""] for index in (0, 1)])
     browser.said.clear()
     with serving(run) as server:

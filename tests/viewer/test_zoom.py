@@ -157,14 +157,14 @@ def test_pixels_are_seen_when_enlarged(page: Browser, tmp_path: Path, size: tupl
     assert np.abs(np.diff(edges) - one).max() <= 1
 
 
-def test_images_larger_than_the_page_asks_for_are_told(page: Browser, tmp_path: Path) -> None:
+def test_images_that_were_reduced_say_so(page: Browser, tmp_path: Path) -> None:
     Image.new("RGB", (2 * LARGEST, LARGEST)).save(tmp_path / "images/06.png")
     whole = open_image(page)
     percent = 100 * whole.width / (2 * LARGEST)
     assert level(page) == f"{round(percent)}%, whole image, reduced to {LARGEST} px"
 
 
-def test_what_the_zoom_outlives(page: Browser) -> None:
+def test_the_zoom_outlives_layers_thresholds_and_resizing_but_not_the_image(page: Browser) -> None:
     whole = open_image(page)
     for _ in range(3):
         page.press("+")
@@ -187,7 +187,7 @@ def test_what_the_zoom_outlives(page: Browser) -> None:
     assert box(page, "image") == whole  # another image is shown whole
 
 
-def test_numbers_can_be_typed(page: Browser) -> None:
+def test_keys_of_the_zoom_do_nothing_while_a_number_is_typed(page: Browser) -> None:
     whole = open_image(page)
     page.run("exact.focus()")
     for key in "+-0":
