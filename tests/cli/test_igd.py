@@ -40,7 +40,7 @@ def test_the_same_evaluation_as_other_detectors() -> None:
     assert "local_scale runs/ccd_synthetic_local/" in record["encoder"]
 
 
-def test_a_checkpoint_is_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_needs_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = list(csv.DictReader(Path("runs/igd_synthetic/latest/predictions.csv").read_text().splitlines()))
     images = np.stack([read_image(Path(row["path"]), Preprocessing(64)) for row in rows])
     shutil.copy("runs/igd_synthetic/latest/checkpoints/last.ckpt", tmp_path / "moved.ckpt")
