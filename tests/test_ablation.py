@@ -104,7 +104,7 @@ def test_accuracies_are_shown_where_the_task_was_learned(settings: Settings, num
 
 
 @pytest.mark.usefixtures("numbers")
-def test_what_is_missing_is_said(settings: Settings) -> None:
+def test_missing_cells_are_reported(settings: Settings) -> None:
     document = written(settings)
     fundus = rows(document, "Synthetic fundus", "Image AUROC")
     assert {cell for row in fundus.values() for cell in row} == {"not run"}
@@ -116,13 +116,13 @@ def test_what_is_missing_is_said(settings: Settings) -> None:
     assert "54 of 153 cells are finished" in " ".join(document.split())
 
 
-def test_nothing_at_all_is_a_document_too(settings: Settings) -> None:
+def test_a_document_without_any_results(settings: Settings) -> None:
     document = written(settings)
     assert "0 of 102 cells" in " ".join(document.split())
     assert "Head CT" not in document
 
 
-def test_what_was_written_by_hand_stays(settings: Settings) -> None:
+def test_text_written_by_hand_is_kept(settings: Settings) -> None:
     output, words = settings.folder / "docs" / "ablation.md", "Position adds most.\n\n- On colonoscopy: 0.1."
     output.parent.mkdir()
     output.write_text(written(settings).replace("Not written yet.", words))
@@ -142,13 +142,13 @@ def test_cells_tested_on_other_images_are_refused(settings: Settings) -> None:
         written(settings)
 
 
-def test_grid() -> None:
+def test_every_cell_of_the_grid_has_its_own_folder() -> None:
     cells = grid(SETS, FAMILIES, TERMS, 3)
     assert len(cells) == len({Settings().place(cell) for cell in cells}) == 4 * 4 * 3 * 3 + 9
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
 
 
-def test_a_cell_has_one_claim_and_it_ends(tmp_path: Path) -> None:
+def test_a_cell_is_claimed_by_one_process_at_a_time(tmp_path: Path) -> None:
     with ablation.claimed(tmp_path) as first, ablation.claimed(tmp_path) as second:
         assert (first, second) == (True, False)
     with ablation.claimed(tmp_path) as again:
@@ -191,7 +191,7 @@ def test_an_unfinished_cell_leaves_no_result(
 
 
 @pytest.mark.parametrize("data", SETS)
-def test_pretraining_is_what_the_cell_says(
+def test_pretraining_has_the_settings_of_its_cell(
     data: str, settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])

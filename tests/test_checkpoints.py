@@ -21,7 +21,7 @@ def checkpoint(path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_every_tensor_is_taken_over(tmp_path: Path) -> None:
+def test_every_tensor_of_the_encoder_is_loaded(tmp_path: Path) -> None:
     file = checkpoint(tmp_path / "ccd.ckpt")
     encoder = Encoder()
     assert initialise_encoder(encoder, EncoderConfig(weights=str(file))) == EncoderSource(
@@ -39,7 +39,7 @@ def test_every_tensor_is_taken_over(tmp_path: Path) -> None:
         {"encoder__network__layer1__0__conv1__weight": torch.zeros(2, 2)},
     ],
 )
-def test_anything_else_is_an_error(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_encoders_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     file = checkpoint(tmp_path / "ccd.ckpt", **change)
     with pytest.raises(UserError, match=r"ccd\.ckpt: its encoder does not fit \(1 tensors, the first is"):
         encoder_state(read_checkpoint(file), file, Encoder())
@@ -52,7 +52,9 @@ def test_weights_that_are_no_numbers_are_an_error(tmp_path: Path) -> None:
         initialise_encoder(Encoder(), EncoderConfig(weights=str(file)))
 
 
-def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pretraining_run_is_reported_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"runs/ccd_x: no CCD run.*--model\.encoder\.weights null"):
         initialise_encoder(Encoder(), EncoderConfig(weights="runs/ccd_x"))
@@ -60,7 +62,7 @@ def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         initialise_encoder(Encoder(), EncoderConfig(weights="runs/ccd_lag"))
 
 
-def test_unreadable_checkpoints(tmp_path: Path) -> None:
+def test_unreadable_checkpoints_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "broken.ckpt"
     file.write_bytes(b"not a zip file")
     with pytest.raises(UserError, match=r"broken\.ckpt: not a readable checkpoint"):

@@ -40,7 +40,6 @@ NOT_IMPORTED = {
     "pytest-random-order": "make test ORDER=1",
     "pytest-xdist": "make test",
     "ruff": "make lint",
-    "tensorboard": "logger of Lightning",
     "torchvision": "timm; each release belongs to one of torch",
     "types-pyyaml": "mypy",
 }

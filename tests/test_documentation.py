@@ -56,7 +56,7 @@ def known_options() -> frozenset[str]:
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_options_exist(file: Path) -> None:
+def test_options_in_documents_exist(file: Path) -> None:
     text = file.read_text("utf-8")
     text = text if file.name != "CHANGELOG.md" else ""  # which names options of older versions
     assert not set(OPTION.findall(text)) - known_options()
@@ -74,7 +74,7 @@ def test_links_lead_to_files(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_rows_of_tables_are_whole(file: Path) -> None:
+def test_rows_of_tables_have_all_columns(file: Path) -> None:
     """Each row is one line and has as many cells as the head, or the table ends there."""
     text = re.sub(r"^ *```.*?^ *```", "", file.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     for table in re.findall(r"(?:^\|.*\n)+.*", text, re.MULTILINE):
@@ -142,7 +142,7 @@ def test_links_to_what_no_page_shows_are_refused() -> None:
         page_of("src/gone.py")
 
 
-def test_there_are_commands() -> None:
+def test_commands_are_found_in_the_documents() -> None:
     assert len(UNIQUE) > 60
 
 

@@ -86,7 +86,7 @@ def test_auto_is_random_where_nothing_is_at_hand(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("package")
-def test_a_network_that_is_named_stays_it() -> None:
+def test_auto_keeps_a_network_that_is_named() -> None:
     with pytest.warns(UserWarning, match=HINT.format("resnet10t", "--model.encoder.weights imagenet, .*")):
         config, _, _ = built(EncoderConfig(name="resnet10t", weights="auto"))
     assert config == EncoderConfig(name="resnet10t", weights=None)
@@ -112,6 +112,6 @@ def test_a_network_that_does_not_exist_is_reported_without_a_warning_about_its_w
 
 
 @pytest.mark.parametrize("file", ["nofile.pth", "runs/x.safetensors", "last.ckpt"])
-def test_a_file_of_weights_that_does_not_exist(file: str) -> None:
+def test_a_file_of_weights_that_does_not_exist_is_reported(file: str) -> None:
     with pytest.raises(UserError, match=rf"{file}: no such file\. Give the weights of an encoder"):
         initialise_encoder(Encoder("test_resnet"), EncoderConfig(weights=file))

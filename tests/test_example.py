@@ -57,7 +57,7 @@ def test_overlays_are_those_of_predict(
 @pytest.mark.parametrize("fit", get_args(Fit))
 @pytest.mark.parametrize("size", [(24, 24), (151, 90), (90, 151)])
 @pytest.mark.parametrize("working", [24, (24, 40), (40, 24)])
-def test_images_are_placed_alike(
+def test_the_example_places_images_as_the_package_does(
     working: int | tuple[int, int], size: tuple[int, int], fit: Fit, example: ModuleType
 ) -> None:
     preprocessing = Preprocessing(working, (0.1, 0.2, 0.85, 1.0), fit=fit)
@@ -75,13 +75,13 @@ def test_content_that_has_to_be_found_is_refused(example: ModuleType) -> None:
         example.place(Image.new("RGB", (24, 24)), metadata(Preprocessing(24, "auto")))
 
 
-def test_without_limits_it_draws_nothing(example: ModuleType) -> None:
+def test_without_limits_the_example_draws_no_overlays(example: ModuleType) -> None:
     image = Image.new("RGB", (24, 24), "grey")
     assert example.draw_overlay(image, np.ones((24, 24), np.float32), metadata(Preprocessing(24), None)) is image
 
 
 @pytest.mark.parametrize("limits", [None, (1000.0, 3000.0)])
-def test_images_of_16_bits_are_read_alike(
+def test_the_example_reads_16_bit_images_as_the_package_does(
     limits: tuple[float, float] | None, tmp_path: Path, example: ModuleType
 ) -> None:
     ramp = np.linspace(0, 65535 if limits is None else 5000, 64).astype(np.uint16)[None].repeat(64, axis=0)

@@ -123,7 +123,7 @@ def test_torch_carries_the_same_description(tmp_path: Path) -> None:
     assert f'"threshold": "{float(detector.threshold)!r}"' in extra[METADATA]
 
 
-def test_without_a_threshold_nothing_is_decided(tmp_path: Path) -> None:
+def test_exports_without_a_threshold_make_no_decisions(tmp_path: Path) -> None:
     detector = make("padim")
     detector.threshold = torch.tensor(float("nan"))
     scoring = write_torch(detector, tmp_path / "detector.pt2", "uint8")
@@ -134,7 +134,7 @@ def test_without_a_threshold_nothing_is_decided(tmp_path: Path) -> None:
     assert description["threshold_rule"] == "none: the run was fitted without validation"
 
 
-def test_a_difference_is_reported_whatever_it_is_in() -> None:
+def test_a_difference_from_torch_is_reported_for_every_output() -> None:
     detector = make("padim")
     scorer, images = Scorer(detector), pixels()
     span = float(detector(images / 255)[1].max() - detector(images / 255)[1].min())

@@ -91,7 +91,7 @@ def test_a_file_scores_as_the_detector_does(name: str, place: str, form: str, tm
     assert greatest_difference(scoring, detector, *given(6, detector)) < 1e-4
 
 
-def test_igd_with_a_letterbox(tmp_path: Path) -> None:
+def test_exported_igd_scores_letterboxed_images(tmp_path: Path) -> None:
     weights = (0.6, 0.4)
     local = WindowScale(size=16, width=8, stride=8, ssim_weights=weights)
     detector = IGD(global_scale=Scale(32, 8, ssim_weights=weights), local_scale=local, latent_size=16).eval()

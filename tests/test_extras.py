@@ -22,7 +22,7 @@ def test_the_command_names_the_packages_of_the_extra(extra: str) -> None:
     assert set(map(Requirement, packages)) == set(map(Requirement, OPTIONAL[extra]))
 
 
-def test_the_extra_itself_where_nothing_is_known_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_names_the_extra_if_its_packages_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert extras.pip_install("none") == "pip install 'ccd-lightning[none]'"
 
     def unknown(name: str) -> list[str]:

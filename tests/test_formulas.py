@@ -23,21 +23,21 @@ def dangerous(file: Path) -> list[str]:
         return [value for row in csv.reader(stream) for value in row if value.startswith(FORMULA)]
 
 
-def test_a_manifest_comes_back(tmp_path: Path) -> None:
+def test_manifests_have_no_formulas_and_are_read_back(tmp_path: Path) -> None:
     rows = [Row(tmp_path / name, "test", f"={index}" if index else "good", (), "-g") for index, name in enumerate(EVIL)]
     Manifest(tmp_path, rows).write(tmp_path / "table.csv")
     assert not dangerous(tmp_path / "table.csv")
     assert Manifest.read(tmp_path / "table.csv").rows == rows
 
 
-def test_predictions_come_back(tmp_path: Path) -> None:
+def test_predictions_have_no_formulas_and_are_read_back(tmp_path: Path) -> None:
     records = [ImageRecord(name, index % 2, "", float(index)) for index, name in enumerate(EVIL)]
     write_predictions(tmp_path / "predictions.csv", records, 0.5, np.array([1.0]))
     assert not dangerous(tmp_path / "predictions.csv")
     assert list(read_predictions(tmp_path)) == EVIL
 
 
-def test_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_of_a_data_check_are_no_formulas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(EVIL[:4]):
         for folder in ("train/good", "test/good", "test/-kind"):

@@ -37,7 +37,7 @@ def test_a_detector_that_is_too_large_is_refused_before_an_image_is_read(
 
 
 @pytest.mark.parametrize(("processes", "layers"), [(1, (1, 2, 3)), (1, (3,)), (4, (2, 3)), (8, (2, 3))])
-def test_the_channels_that_are_said_to_fit_do(
+def test_the_suggested_number_of_channels_fits_in_memory(
     processes: int, layers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(padim, "available_memory", lambda: 1e6)
@@ -49,7 +49,7 @@ def test_the_channels_that_are_said_to_fit_do(
         PaDiM(features=FeatureConfig(layers=layers), channels=fitting + 1).check_memory((256, 256), CPU, processes)
 
 
-def test_the_estimate_is_that_of_what_is_fitted() -> None:
+def test_the_memory_estimate_is_that_of_the_fitted_detector() -> None:
     detector = PaDiM(channels=20)
     with torch.no_grad():
         detector.gaussian.update(detector.embed(torch.rand(4, 3, 72, 72)))
@@ -60,14 +60,16 @@ def test_the_estimate_is_that_of_what_is_fitted() -> None:
     assert detector.gaussian.state_dict()["whitening"].nbytes == 4 * fitted * 21 // 40  # lower triangles
 
 
-def test_the_device_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_of_the_device_limits_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     with pytest.raises(UserError, match=r"memory of cuda:1: .* are needed"):
         PaDiM(channels=50).check_memory((256, 256), torch.device("cuda:1"), 1)
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_images_that_do_not_fit_name_the_cache(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_in_memory_are_reported_with_the_cache_option(
+    processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     needed = processes * 5 * 3 * 64**2
     monkeypatch.setattr(images, "available_memory", lambda: needed - 1)
     with pytest.raises(UserError, match=r"5 decoded images of 64 px in memory: .* --data\.cache_dir DIR"):
@@ -87,7 +89,7 @@ def test_a_full_disk_is_reported_before_the_cache_is_written(folder: Path, monke
 @pytest.mark.parametrize(
     ("limit", "expected"), [("max", 2048.0), ("1000", 1000.0), ("9223372036854771712", 2048.0), ("", 2048.0)]
 )
-def test_a_containers_limit_counts(
+def test_available_memory_respects_the_limit_of_a_container(
     limit: str, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   2 kB\n")

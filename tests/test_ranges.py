@@ -22,7 +22,7 @@ RANGES: dict[str, tuple[Callable[..., None], tuple[Any, ...], tuple[Any, ...]]] 
 
 
 @pytest.mark.parametrize("message", RANGES)
-def test_what_is_in_a_range_passes_and_what_is_not_is_reported(message: str) -> None:
+def test_values_out_of_range_are_reported(message: str) -> None:
     check, good, bad = RANGES[message]
     for value in good:
         check("model.option", value)
@@ -32,7 +32,7 @@ def test_what_is_in_a_range_passes_and_what_is_not_is_reported(message: str) -> 
 
 
 @pytest.mark.parametrize("wrong", [(0, 0.5), (0.5, 0.2), (0.5, 1.5), (math.nan, 1), (0.5, math.nan)])
-def test_two_numbers_have_to_rise(wrong: tuple[float, float]) -> None:
+def test_two_numbers_must_be_in_ascending_order(wrong: tuple[float, float]) -> None:
     ranges.ascending("data.views.scale", (0.2, 0.2), 0, 1)
     with pytest.raises(
         ValueError, match=r"data\.views\.scale is .*, but must be two numbers in ascending order, above 0 and up"

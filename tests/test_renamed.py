@@ -63,7 +63,7 @@ def test_views_of_a_user_keep_their_options() -> None:
 
 
 @pytest.mark.parametrize("config", [None, 3, "text", [], {"model": None, "data": 3}, {"model": {"init_args": [1]}}])
-def test_what_is_no_config_stays(config: Any) -> None:
+def test_values_that_are_no_configs_are_left_unchanged(config: Any) -> None:
     assert current_config(config) == config
 
 

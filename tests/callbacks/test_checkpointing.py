@@ -69,7 +69,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_checkpoints_are_removed_where_they_were_written_alone(tmp_path: Path) -> None:
+def test_only_checkpoints_in_folders_written_to_are_removed(tmp_path: Path) -> None:
     file, other = tmp_path / "run/old.ckpt", tmp_path / "other.ckpt"
     writer = AtomicCheckpointIO()
     for path in (file, other):

@@ -113,7 +113,7 @@ def test_every_chart_finds_its_scalars_and_no_others(events: EventAccumulator) -
 
 
 def test_charts_show_curves_beside_their_lines(events: EventAccumulator) -> None:
-    tags = charts(events)["augmentation accuracy, and chance"]
+    tags = charts(events)["augmentation accuracy and level of chance"]
     assert tags == [f"{group}/augmentation_accuracy$" for group in ("train", "val", "warning_line")]
 
 
@@ -149,7 +149,7 @@ def test_images_per_second_begin_after_the_warm_up(events: EventAccumulator) -> 
 
 
 def test_pictures_are_drawn_once(events: EventAccumulator) -> None:
-    for name in ("first_batch/views", "first_batch/position_pairs"):
+    for name in ("train/first_batch_views", "train/first_batch_position_pairs"):
         (image,) = events.Images(name)
         assert image.step == 0
         assert image.width > 300
@@ -190,7 +190,7 @@ def test_views_without_a_family_are_shown_but_not_projected(images: Path, tmp_pa
     trainer = fit(images, TensorBoardLogger(tmp_path, "own"), OwnViews(), max_steps=1)
     folder = Path(trainer.log_dir or "")
     assert not (folder / "projector_config.pbtxt").exists()
-    assert read_events(folder).Tags()["images"] == ["first_batch/views", "first_batch/position_pairs"]
+    assert read_events(folder).Tags()["images"] == ["train/first_batch_views", "train/first_batch_position_pairs"]
 
 
 @pytest.mark.fit
@@ -225,7 +225,7 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     assert tensorboard(trainer) is None
 
 
-def test_views_have_a_row_an_image_and_a_column_a_distribution() -> None:
+def test_views_have_a_row_per_image_and_a_column_per_distribution() -> None:
     views, augmentation = torch.rand(3, 2, 4, 3, 32, 32), torch.arange(4).expand(3, 4)
     figure = views_figure(views, augmentation, "Rotation")
     assert figure.get_suptitle().endswith("under Rotation")
@@ -282,5 +282,5 @@ def test_what_is_not_learned_has_no_charts(images: Path, tmp_path: Path) -> None
     point = torch.ones(4, 8)  # 4 images, each of them one instance
     expected = pytest.approx(float(nt_xent(point, point, 0.2)))
     assert list(curve(events, "warning_line/train_contrastive").values()) == [expected] * 3
-    assert events.Tags()["images"] == ["first_batch/views"]
+    assert events.Tags()["images"] == ["train/first_batch_views"]
     assert (Path(trainer.log_dir or "") / "projector_config.pbtxt").exists()

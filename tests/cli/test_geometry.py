@@ -66,7 +66,7 @@ def middle(anomaly_map: NDArray[np.floating]) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_blob_is_where_it_is(way: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_show_a_blob_where_it_is_in_the_image(way: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     words = ["--data.root", "set", *WAYS[way], "--model.encoder.weights", "null", "--data.batch_size", "4"]
     words += ["--model.features.layers", "[1, 2]", "--trainer.logger.init_args.name", way]

@@ -40,7 +40,7 @@ def test_the_same_evaluation_as_other_detectors() -> None:
     assert "local_scale runs/ccd_synthetic_local/" in record["encoder"]
 
 
-def test_a_checkpoint_is_all_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_needs_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = list(csv.DictReader(Path("runs/igd_synthetic/latest/predictions.csv").read_text().splitlines()))
     images = np.stack([read_image(Path(row["path"]), Preprocessing(64)) for row in rows])
     shutil.copy("runs/igd_synthetic/latest/checkpoints/last.ckpt", tmp_path / "moved.ckpt")
@@ -75,7 +75,7 @@ def test_the_weights_of_the_score_can_be_changed_afterwards() -> None:
 
 def test_the_dashboard_shows_losses_and_reconstructions() -> None:
     events = EventAccumulator("runs/igd_synthetic/version_0", {"images": 0}).Reload()
-    assert len(events.Images("reconstructions")) == 3
+    assert len(events.Images("val/reconstructions")) == 3
     for scale in ("global_scale", "local_scale"):
         for term in ("reconstruction", "gaussian", "interpolation", "critic"):
             values = [event.value for event in events.Scalars(f"train/{scale}/{term}")]

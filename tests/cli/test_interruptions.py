@@ -104,7 +104,7 @@ def test_interrupted_fit_says_how_to_go_on(place: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes of this system do not break")
-def test_who_stops_reading_gets_no_traceback() -> None:
+def test_a_closed_pipe_causes_no_traceback() -> None:
     with subprocess.Popen(
         processes.command("data", "list"), env=processes.ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -57,7 +57,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_data(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_data_are_reported(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage, expected = DAMAGES[name]
     damage(folder)
     assert expected in complaint([*PADIM, "--data.root", str(folder)], capsys)
@@ -69,19 +69,19 @@ def test_an_image_without_mask_where_masks_are_required(folder: Path, capsys: py
     assert "test/polyp_subtle/0000.png: no mask for this image; 1 of 6 abnormal images have none" in message
 
 
-def test_missing_folder(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_folder_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere: no such folder" in complaint([*PADIM, "--data.root", "nowhere"], capsys)
     assert "data.root is missing: give it with --data.root" in complaint(PADIM, capsys)
 
 
-def test_no_run_for_the_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_run_for_the_encoder_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["fit", "--config", str(CONFIGS / "padim_folder.yaml"), "--data.root", str(folder)]
     text = complaint([*words, "--model.encoder.weights", "runs/ccd_folder"], capsys)
     assert "runs/ccd_folder: no CCD run for the encoder" in text
     assert "--model.encoder.weights null" in text
 
 
-def test_nothing_to_test(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_test_without_a_run_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no finished run" in complaint(["test"], capsys)
     assert "runs/mine: no such run or checkpoint" in complaint(["test", "--ckpt_path", "runs/mine"], capsys)
 
@@ -107,7 +107,9 @@ def test_nothing_to_test(capsys: pytest.CaptureFixture[str]) -> None:
         (("trainer: {", "trainer: ["), "mine.yaml, line "),
     ],
 )
-def test_misspelt_config(change: tuple[str, str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_misspelt_configs_are_reported(
+    change: tuple[str, str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = (CONFIGS / "padim_folder.yaml").read_text()
     assert change[0] in config
     Path("mine.yaml").write_text(config.replace(*change))
@@ -125,14 +127,14 @@ def test_misspelt_config(change: tuple[str, str], expected: str, capsys: pytest.
         (["--ckpt_path", "runs/mine"], "runs/mine: no such run or checkpoint"),
     ],
 )
-def test_settings_that_cannot_be(
+def test_impossible_settings_are_reported(
     words: list[str], expected: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert expected in complaint([*PADIM, "--data.root", str(folder), *words], capsys)
 
 
-def test_more_gpus_than_there_are() -> None:
+def test_more_gpus_than_exist_are_reported() -> None:
     message = explain_trainer("You requested gpu: [0, 1]\n But your machine only has: [0]")
     assert message.startswith(
         "trainer.devices: You requested gpu: [0, 1] But your machine only has: [0]. Ask for fewer"
@@ -187,7 +189,7 @@ def test_a_mask_that_a_worker_cannot_read(folder: Path, capsys: pytest.CaptureFi
         (["--model", "model.yaml"], "model: there is no file model.yaml; its path is relative to"),
     ],
 )
-def test_misspelt_options(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_misspelt_options_are_reported(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert expected in complaint([*PADIM, "--data.root", "somewhere", *words], capsys)
 
 
@@ -201,7 +203,7 @@ def test_misspelt_options(words: list[str], expected: str, capsys: pytest.Captur
         (["--data.views.pairs=-1"], "data.views.pairs is -1, but must be 0 or more"),
     ],
 )
-def test_impossible_pretraining(
+def test_impossible_settings_of_pretraining_are_reported(
     words: list[str], expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = ["fit", "--config", str(CONFIGS / "ccd_folder.yaml"), "--data.root", str(folder), "--data.size=64"]

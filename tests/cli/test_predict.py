@@ -70,7 +70,9 @@ def predict(*words: str, code: int = 0) -> None:
     assert main(["predict", "--ckpt_path", RUN, *words]) == code
 
 
-def test_a_folder(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_a_folder_are_scored_as_by_the_detector(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     predict("--images", "images", "--output", str(tmp_path), "--maps", "npy", "--data.batch_size", "4")
     detector = load(RUN)
     paths = sorted(str(path.relative_to(inside)) for path in (inside / "images").rglob("*.*"))
@@ -166,7 +168,7 @@ def test_bad_images_are_skipped(
     assert drawn[0] <= drawn[1]
 
 
-def test_only_bad_images(inside: Path, tmp_path: Path) -> None:
+def test_a_folder_of_bad_images_only_is_an_error(inside: Path, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("none")
     predict("--images", str(tmp_path), "--output", str(tmp_path / "out"), code=3)
     assert rows(tmp_path / "out/predictions.csv") == []
@@ -192,7 +194,9 @@ def test_only_bad_images(inside: Path, tmp_path: Path) -> None:
         (["--image", "images"], "There is no option 'image'; did you mean 'images'?"),
     ],
 )
-def test_mistakes(words: list[str], expected: str, inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_on_the_command_line_are_reported(
+    words: list[str], expected: str, inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = sorted(inside.rglob("*"))
     predict(*words, code=2)
     message = capsys.readouterr().err

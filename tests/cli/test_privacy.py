@@ -107,7 +107,7 @@ def test_nothing_of_a_patient_is_written_or_printed(scans: Path, capfd: pytest.C
     assert any(name.startswith("events.out.tfevents") for name in names)
 
 
-def test_what_the_search_would_find(scans: Path, tmp_path: Path) -> None:
+def test_the_search_for_names_finds_them_in_every_sort_of_file(scans: Path, tmp_path: Path) -> None:
     """So that the test above cannot pass for want of canaries or of a search."""
     for canary in TELLING:
         assert canary in (scans / "0.dcm").read_bytes().lower()

@@ -79,7 +79,7 @@ def assert_same(found: Any, expected: Any, precision: float = 1e-6) -> None:
         assert_same(one, other, precision)
 
 
-def test_padim() -> None:
+def test_padim_gives_the_same_results_on_two_ranks() -> None:
     alone = fit("padim", "alone", "--model.encoder.weights", "null")
     shared = fit("padim", "shared", "--model.encoder.weights", "null", *RANKS)
     expected, single, double = measured(alone), measured(shared), measured(shared, *RANKS)
@@ -96,7 +96,7 @@ def test_padim() -> None:
     assert set(double["metrics"]) >= everything | {f"pixel/aupro/{part}" for part in (*KINDS, *SIZES)}
 
 
-def test_igd() -> None:
+def test_igd_gives_the_same_results_on_two_ranks() -> None:
     weights = ["--model.encoder.weights", "null", "--model.local_encoder.weights", "null", "--trainer.max_epochs", "1"]
     run = fit("igd", "igd", *weights, "--model.global_scale.size", "64", "--model.latent_size", "8", *RANKS)
     single, double = measured(run), measured(run, *RANKS)
@@ -104,6 +104,6 @@ def test_igd() -> None:
     assert single["run"]["threshold"] > 0
 
 
-def test_pretraining_runs() -> None:
+def test_pretraining_is_tested_alike_on_two_ranks() -> None:
     run = fit("ccd", "pretrained", *VIEWS, "--trainer.max_epochs=1", *RANKS)
     assert measured(run)["metrics"]["image/auroc"] == measured(run, *RANKS)["metrics"]["image/auroc"]

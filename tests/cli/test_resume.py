@@ -169,7 +169,7 @@ SETTINGS = {
 }
 
 
-def test_last_begins_where_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
+def test_last_starts_a_new_run_where_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
     killed_early = Path("runs/ccd_synthetic/version_0")
     killed_early.mkdir(parents=True)
     (killed_early / "config.yaml").touch()

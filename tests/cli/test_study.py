@@ -87,7 +87,7 @@ def rows(markdown: str, title: str) -> list[list[str]]:
 
 
 @pytest.mark.fit
-def test_the_tables_say_what_the_runs_say(study: Path) -> None:
+def test_tables_have_the_metrics_of_the_runs(study: Path) -> None:
     text = (study / "study.md").read_text()
     assert "8 of 8 cells are finished" in text
     assert "Trained on 12 normal images, tested on 5 normal and 6 abnormal ones." in text

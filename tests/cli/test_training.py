@@ -22,7 +22,7 @@ from ccd_lightning.reporting.html import FIGURES
 from tests.runs import CCD, CONFIGS, DATA, PADIM, VIEWS, metrics
 
 
-def test_run_folders(workspace: Path) -> None:
+def test_run_folders_have_their_files(workspace: Path) -> None:
     for name in ("ccd_synthetic", "padim_synthetic"):
         run = workspace / "runs" / name / "latest"
         assert run.resolve().name == "version_0"
@@ -197,7 +197,7 @@ def test_other_sizes_and_places_are_reported(
     assert "runs/padim_synthetic/version_0: this folder already contains another run" in capsys.readouterr().err
 
 
-def test_fundus(workspace: Path) -> None:
+def test_synthetic_fundus_images_are_fitted_and_tested(workspace: Path) -> None:
     words = ["--config", "configs/padim_synthetic_fundus.yaml", *DATA, "--model.encoder.weights", "null"]
     assert main(["fit", *words]) == 0
     assert main(["test"]) == 0
@@ -213,7 +213,9 @@ def test_nothing_is_recorded_without_a_run_folder(workspace: Path, tmp_path: Pat
     assert before == after
 
 
-def test_own_images(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_images_without_masks_are_fitted_and_tested(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "mine"
     shutil.copytree(workspace / "data/synthetic_colonoscopy", root)
     shutil.rmtree(root / "ground_truth")
@@ -311,7 +313,7 @@ def test_load_in_python(workspace: Path) -> None:
         load("runs/ccd_synthetic")
 
 
-def test_compare(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_prints_the_metrics_of_both_runs(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["compare", "runs/padim_synthetic", "runs/ccd_synthetic"]) == 0
     table = capsys.readouterr().out

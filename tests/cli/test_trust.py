@@ -174,7 +174,9 @@ def test_a_scheduler_calls_no_function_of_a_checkpoint(place: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["a: [", "&a [*a]", "text", "[]", "{model: 1, data: 2}", 3, None, "!!python/name:os.x 1"]
 )
-def test_a_config_that_is_none(text: Any, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_malformed_config_in_a_checkpoint_is_refused(
+    text: Any, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = read_checkpoint(BEST)
     torch.save(content | {CONFIG_KEY: text}, "received.ckpt")
     assert "received.ckpt: the config in it cannot be read" in refusal(["test", "--ckpt_path", "received.ckpt"], capsys)
@@ -236,7 +238,7 @@ def test_lightnings_own_callbacks_and_loggers_need_no_trust(place: Path) -> None
     assert main(["test", "--ckpt_path", str(doctored(change))]) == 0
 
 
-def test_options_stay_free(place: Path) -> None:
+def test_options_of_the_user_may_name_any_class(place: Path) -> None:
     assert main(["test", "--trainer.callbacks+=payload.Payload"]) == 0
     assert Path("touched").is_file()
 
@@ -264,7 +266,7 @@ def test_load_and_export_import_nothing(name: str, place: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("settings", [{"no_such": 1}, {"channels": "many"}, {"features": {"layers": POPEN}}])
-def test_settings_in_a_checkpoint_that_do_not_fit(settings: dict[str, Any], place: Path) -> None:
+def test_settings_in_a_checkpoint_that_do_not_fit_are_refused(settings: dict[str, Any], place: Path) -> None:
     content = read_checkpoint(BEST)
     content["hyper_parameters"] |= settings
     torch.save(content, "received.ckpt")
@@ -363,7 +365,7 @@ def test_links_in_a_received_run_are_not_written_through(place: Path, tmp_path: 
     assert not list(outside.iterdir())
 
 
-def test_a_tensor_that_claims_more_than_the_file_holds(place: Path) -> None:
+def test_a_tensor_larger_than_its_file_is_refused(place: Path) -> None:
     content = read_checkpoint(BEST)
     content["state_dict"]["normal_scores"] = torch.zeros(1).expand(10**9)
     torch.save(content, "received.ckpt")
@@ -372,7 +374,7 @@ def test_a_tensor_that_claims_more_than_the_file_holds(place: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["state_dict", "hyper_parameters"])
-def test_parts_of_another_type(part: str, place: Path) -> None:
+def test_checkpoints_with_parts_of_another_type_are_refused(part: str, place: Path) -> None:
     torch.save(read_checkpoint(BEST) | {part: [1]}, "received.ckpt")
     with pytest.raises(UserError, match=r"received\.ckpt: not a checkpoint of this program"):
         load("received.ckpt")

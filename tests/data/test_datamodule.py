@@ -132,7 +132,7 @@ def test_truncated_image_is_named(folder: Path) -> None:
         module(folder).setup("fit")
 
 
-def test_items(folder: Path) -> None:
+def test_items_have_images_views_masks_and_labels(folder: Path) -> None:
     data = module(folder, views=PretextViews(size=16, patch_size=8))
     data.setup("test")
     seen = 0
@@ -223,7 +223,7 @@ def test_shares_of_the_normal_images_are_together_all_of_them(folder: Path) -> N
         ({"crop": (0.8, 0.1, 0.2, 0.9)}, r"data\.crop is \[0\.8, 0\.1, 0\.2, 0\.9\], but must be left < right"),
     ],
 )
-def test_settings_out_of_range(folder: Path, change: dict[str, Any], expected: str) -> None:
+def test_settings_out_of_range_are_refused(folder: Path, change: dict[str, Any], expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         module(folder, **change)
 
@@ -234,7 +234,7 @@ def test_views_that_do_not_go_with_the_images(folder: Path, change: dict[str, An
         module(folder, **{"views": PretextViews(size=16, patch_size=8), **change}).setup("fit")
 
 
-def test_too_small_a_hold_out(folder: Path) -> None:
+def test_too_few_held_out_images_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"12 training images with data\.validation 0\.01 leave 12"):
         module(folder, validation=0.01).setup("fit")
 
@@ -308,7 +308,7 @@ class Watcher(LightningModule):
 
 @pytest.mark.fit
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")  # of a module that does nothing
-def test_lightning_tells_the_epoch(folder: Path) -> None:
+def test_the_order_follows_the_epoch_of_lightning(folder: Path) -> None:
     def fit(epochs: int) -> list[list[str]]:
         watcher = Watcher()
         quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)

@@ -58,7 +58,7 @@ def fitted(root: Path, **options: Any) -> AnomalyDataModule:
     return data
 
 
-def test_a_set_keeps_its_range(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_range_of_grey_values_holds_for_a_data_set(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = fitted(scans)
     assert data.preprocessing == Preprocessing(SIDE, None, (BASE - 1000, BASE + 1500))
     assert "10 of 10 training images have more than 8 bits: grey values from 31768 to 34268 become 0 to 255" in (
@@ -112,7 +112,7 @@ def test_a_range_that_is_given_holds_for_every_depth(kind: type[np.generic], tmp
     assert np.abs(read_image(path, Preprocessing(8, None, (low, high)))[:, 0, 0] - expected).max() <= 1.5
 
 
-def test_what_is_not_a_number_is_dark(tmp_path: Path) -> None:
+def test_nan_pixels_are_black(tmp_path: Path) -> None:
     values = np.full((8, 8), np.nan, np.float32)
     values[:4] = 1
     path = write(tmp_path / "a.tif", values)
@@ -127,7 +127,7 @@ def test_floating_point_at_another_scale_is_reported(scans: Path) -> None:
 
 
 @pytest.mark.parametrize("limits", [(5, 5), (6, 5), (float("nan"), 1), (0, float("inf"))])
-def test_a_range_that_cannot_be(limits: tuple[float, float], folder: Path) -> None:
+def test_impossible_ranges_are_refused(limits: tuple[float, float], folder: Path) -> None:
     with pytest.raises(UserError, match=r"data\.window is .* low < high"):
         AnomalyDataModule(str(folder), window=limits)
 

@@ -51,14 +51,16 @@ def test_new_images_are_learned_from_and_lost_ones_do_no_harm(folder: Path) -> N
     assert held_out(module(folder, division(first), seed=1)) == set(rest)
 
 
-def test_an_own_division_is_followed_without_a_word(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_runs_own_division_is_used_without_a_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = module(folder)
     assert held_out(module(folder, division(first), seed=1, own=True)) == held_out(first)
     module(folder, None, own=True)
     assert "held out" not in capsys.readouterr().out
 
 
-def test_what_is_said_of_images_that_the_seed_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_held_out_images_that_only_the_seed_decides_are_reported(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, other = module(folder), module(folder, seed=1)
     assert held_out(module(folder, None)) == held_out(first)
     assert "older version and does not list its images: give the same seed" in capsys.readouterr().out

@@ -84,7 +84,7 @@ def test_every_pair_of_many_is_compared_by_correlation() -> None:
     assert [pair.similarity for pair in found] == sorted((pair.similarity for pair in found), reverse=True)
 
 
-def test_groups_on_both_sides() -> None:
+def test_groups_in_training_and_test_images_are_found() -> None:
     rows = [
         Row(Path("a"), "train", group="patient1"),
         Row(Path("b"), "train"),
@@ -114,7 +114,7 @@ def test_a_fit_with_a_leak_is_refused(tmp_path: Path) -> None:
     AnomalyDataModule(str(tmp_path), size=32).setup("test")
 
 
-def test_a_look_says_what_a_file_is(tmp_path: Path) -> None:
+def test_inspecting_a_file_gives_its_size_mode_and_orientation(tmp_path: Path) -> None:
     image = frame(0).crop((0, 0, 160, 120))
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -42,7 +42,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["a/notes.txt"], ["a/notes.txt"]),  # named: reported as unreadable later
     ],
 )
-def test_what_is_found(place: Path, places: list[str], expected: list[str]) -> None:
+def test_files_folders_and_patterns_are_found(place: Path, places: list[str], expected: list[str]) -> None:
     assert find_files(places) == expected
 
 
@@ -92,7 +92,7 @@ def test_links_to_folders_are_followed_and_loops_end(place: Path) -> None:
 
 
 @pytest.mark.parametrize("nothing", ["nowhere", "nowhere/*.png", "a/*.webp", "__MACOSX/.x", "empty"])
-def test_nothing_found(place: Path, nothing: str) -> None:
+def test_folders_without_images_and_missing_files_are_reported(place: Path, nothing: str) -> None:
     (place / "empty").mkdir()
     with pytest.raises(UserError, match=r"(no images in this folder|no such file)") as error:
         find_files(["a", nothing])

@@ -22,7 +22,7 @@ def ramp(top: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     return np.linspace(0, top, 8)[:, None].repeat(8, axis=1)
 
 
-def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+def test_images_of_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
     Image.fromarray(ramp(65535).astype(np.uint16)).save(tmp_path / "a.png")
     Image.fromarray(ramp(65535).astype(np.uint16)).save(tmp_path / "a.tif")
     for name in ("a.png", "a.tif"):
@@ -140,7 +140,7 @@ def masks() -> dict[str, Image.Image]:
 
 
 @pytest.mark.parametrize("name", masks())
-def test_masks_however_they_are_written(tmp_path: Path, name: str) -> None:
+def test_masks_of_any_encoding_are_read_alike(tmp_path: Path, name: str) -> None:
     masks()[name].save(tmp_path / "mask.tif")
     mask = read_mask([tmp_path / "mask.tif"], tmp_path / "mask.tif", EIGHT)
     assert mask.dtype == np.bool_

@@ -15,7 +15,7 @@ from ccd_lightning.errors import UserError
 from tests.data.fakes import picture, spot
 
 
-def test_the_common_layout(folder: Path) -> None:
+def test_the_common_layout_is_read(folder: Path) -> None:
     manifest = scan_folder(folder)
     kinds = Counter((row.split, row.anomaly_type) for row in manifest.rows)
     assert kinds == {
@@ -87,7 +87,7 @@ def test_mistakes_name_the_file(folder: Path) -> None:
     refused(r"ground_truth/polyp_subtle/0000\.png: cannot be decoded")
 
 
-def test_missing_and_empty_folders(tmp_path: Path) -> None:
+def test_missing_and_empty_folders_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere: no such folder"):
         scan_folder(tmp_path / "nowhere")
     with pytest.raises(UserError, match="train/good: no such folder; expected"):
@@ -109,7 +109,7 @@ def test_manifest_round_trip(folder: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in table.read_text()
 
 
-def test_manifest_mistakes(tmp_path: Path) -> None:
+def test_mistakes_in_a_manifest_are_reported(tmp_path: Path) -> None:
     table = tmp_path / "split.csv"
     with pytest.raises(UserError, match="no such manifest"):
         Manifest.read(table)

@@ -45,7 +45,7 @@ def marked(root: Path) -> dict[str, Any]:
     return {row.path.stem: open_masks(row.masks, row.path) for row in manifest.rows if row.masks}
 
 
-def test_masks_of_all_sorts(tmp_path: Path) -> None:
+def test_masks_of_every_mode_are_read(tmp_path: Path) -> None:
     expected = square(4, 6) > 0
     indexed = Image.fromarray(square(4, 6, 3).astype(np.uint8)).convert("P")
     indexed.putpalette([9] * 768)  # colours that say nothing

@@ -29,7 +29,7 @@ def test_images_of_a_few_pixels_are_errors(size: tuple[int, int], shown: str, fo
     assert ("error", "images of a few pixels", folder / "train/good/0001.png", message) in found(folder)
 
 
-def test_images_of_eight_pixels_are_none(folder: Path) -> None:
+def test_images_of_eight_pixels_are_no_errors(folder: Path) -> None:
     Image.new("RGB", (8, 8), (90, 30, 30)).save(folder / "train/good/0001.png")
     assert not [one for one in found(folder) if one[0] == "error"]
 

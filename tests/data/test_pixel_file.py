@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> PixelFile:
 
 
 @pytest.mark.parametrize("preadv", [True, False])
-def test_it_is_read_as_an_array_is(file: PixelFile, preadv: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pixel_file_is_indexed_like_an_array(file: PixelFile, preadv: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not preadv:
         monkeypatch.delattr("os.preadv")
     assert (len(file), file.shape, file.dtype) == (5, PIXELS.shape, PIXELS.dtype)

@@ -90,7 +90,7 @@ def test_cropping_keeps_the_middle() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (3000, 2), (17, 5)])
 @pytest.mark.parametrize("fit", ["squash", "letterbox", "crop"])
-def test_every_shape_has_a_place(size: tuple[int, int], fit: str) -> None:
+def test_images_of_every_shape_are_placed_within_the_working_image(size: tuple[int, int], fit: str) -> None:
     for preprocessing in (Preprocessing(64, fit=fit), Preprocessing((32, 96), (0.4, 0.4, 0.5, 0.5), fit=fit)):  # type: ignore[arg-type]
         left, top, right, bottom = preprocessing.place_size(size).target
         assert 0 <= left < right <= preprocessing.shape[1]
@@ -133,7 +133,7 @@ def test_other_fits_have_caches_of_their_own() -> None:
     assert len(keys) == len(WAYS)
 
 
-def test_numbers_say_all() -> None:
+def test_placements_survive_as_numbers() -> None:
     placement = WAYS[3].place_size(FRAME)
     assert Placement.from_numbers(placement.numbers()) == placement
 
@@ -162,13 +162,13 @@ def test_settings_of_a_config_are_understood(settings: dict[str, object], expect
         ({"size": 64, "tiles": Tiles(96)}, "tiles of 96 px do not fit into images of 64 px"),
     ],
 )
-def test_impossible_settings(settings: dict[str, object], message: str) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Preprocessing(**settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("tile", [{"side": 0}, {"side": 64, "overlap": 64}, {"side": 64, "top": 1.5}])
-def test_impossible_tiles(tile: dict[str, float]) -> None:
+def test_impossible_tiles_are_refused(tile: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"data\.tiles"):
         Tiles(**tile)  # type: ignore[arg-type]
 

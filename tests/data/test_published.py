@@ -166,7 +166,7 @@ def test_what_is_not_known_is_reported_with_what_there_is(tmp_path: Path) -> Non
         read_layout(tmp_path)
 
 
-def test_damaged_packings(tmp_path: Path) -> None:
+def test_damaged_packings_are_reported(tmp_path: Path) -> None:
     medianomaly(tmp_path)
     (tmp_path / "images/n3.png").unlink()
     with pytest.raises(UserError, match=r"images/n3\.png: no such file, but .*data\.json names it"):
@@ -244,7 +244,7 @@ def test_sizes_that_are_not_the_paper_s_are_reported(tmp_path: Path, capsys: pyt
         ("two_folders", "padim_folder"),
     ],
 )
-def test_from_files_to_a_test(
+def test_published_layouts_are_fitted_and_tested(
     layout: str, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

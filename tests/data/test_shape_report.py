@@ -26,7 +26,7 @@ from ccd_lightning.data.tiles import Tiles
          " (data.crop auto; 100% of an image in the median), brought to 256 x 192 px"),
     ],
 )  # fmt: skip
-def test_shapes(preprocessing: Preprocessing, expected: str) -> None:
+def test_image_shapes_are_described_in_one_line(preprocessing: Preprocessing, expected: str) -> None:
     sizes = [(1440, 1080)] * 3 + [(720, 576)]
     placements = np.array([preprocessing.place_size(size).numbers() for size in sizes], np.int32)
     assert describe_shapes(placements, preprocessing) == expected

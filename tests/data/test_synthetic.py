@@ -74,7 +74,7 @@ def test_masks_are_visible_and_of_sensible_area(name: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "family"), [("colonoscopy", "polyp"), ("fundus", "lesion"), ("fundus", "cup")], ids=lambda value: value
 )
-def test_grades_are_graded(name: str, family: str) -> None:
+def test_lesions_of_higher_grades_change_images_more(name: str, family: str) -> None:
     subtle, moderate, obvious = (
         np.mean([change(name, f"{family}_{grade}", seed).mean() for seed in range(15)])
         for grade in ("subtle", "moderate", "obvious")
@@ -216,7 +216,7 @@ def test_folder_made_meanwhile_by_another_process(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("grey", [False, True])
-def test_baselines_see_what_is_plain(tmp_path: Path, grey: bool) -> None:
+def test_baselines_detect_images_of_another_brightness(tmp_path: Path, grey: bool) -> None:
     rng = np.random.default_rng(0)
     for place, level in (("train/good", 60), ("test/good", 60), ("test/bright", 200)):
         (tmp_path / place).mkdir(parents=True)

@@ -59,7 +59,7 @@ def test_forms_of_a_window(option: Any, expected: Any) -> None:
         ("brain", "must be one of"),
     ],
 )
-def test_windows_that_cannot_be(option: Any, message: str) -> None:
+def test_impossible_windows_are_refused(option: Any, message: str) -> None:
     with pytest.raises(UserError, match=rf"^data\.window is .*{message}"):
         parse_window(option)
 
@@ -110,7 +110,7 @@ def test_stored_windows_are_the_first_or_the_one_named() -> None:
     assert shown(eight, (0, 10)).tolist() == [[5, 50]]
 
 
-def test_the_whole_depth() -> None:
+def test_window_full_shows_the_whole_depth() -> None:
     picture = Picture(Image.fromarray(np.asarray([[0, 2048, 4095]], np.uint16)), (3, 1), (0, 4095))
     assert shown(picture, "full").tolist() == [[0, 128, 255]]
     assert shown(picture).tolist() == [[0, 128, 255]]  # as it uses enough of it
@@ -185,7 +185,7 @@ def test_the_window_is_that_of_all_images_together(tmp_path: Path) -> None:
         assert measure_window(paths, Preprocessing(8, window=window)) == (None, 0)
 
 
-def test_few_images_wait_to_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_are_in_memory_while_values_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [save(tmp_path / f"{index}.png", np.full((4, 4), index, np.uint16)) for index in range(40)]
     waiting = most = 0
     used, add = grey_values.cropped_values, ValueCounts.add

@@ -33,7 +33,7 @@ def others(i: int, z: list[torch.Tensor]) -> list[int]:
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
-def test_contrastive_loss_weighted_by_class(alpha: float) -> None:
+def test_contrastive_loss_is_weighted_by_class(alpha: float) -> None:
     first, second = FEATURES, FEATURES.flip(1) + FEATURES
     loss = nt_xent(first, second, 0.2, CLASSES, alpha)
     assert loss.item() == pytest.approx(weighted_by_loops(first, second, CLASSES.tolist(), 0.2, alpha), abs=1e-9)
@@ -53,7 +53,7 @@ def test_alpha_1_has_the_gradient_without_classes_to_the_bit() -> None:
     assert torch.equal(*gradients)  # type: ignore[arg-type]
 
 
-def test_centring_against_loops() -> None:
+def test_centring_loss_agrees_with_loops() -> None:
     expected = 0.0
     for vector, kind in zip(FEATURES.tolist(), CLASSES.tolist(), strict=True):
         for value, centre in zip(vector, CENTRES[kind].tolist(), strict=True):

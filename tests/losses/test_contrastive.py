@@ -18,7 +18,7 @@ def by_loops(first: torch.Tensor, second: torch.Tensor, temperature: float) -> f
     return total / (2 * count)
 
 
-def test_reference_numbers(golden: dict[str, Any]) -> None:
+def test_loss_has_the_reference_values(golden: dict[str, Any]) -> None:
     features = torch.tensor(golden["contrastive"]["features_b_2_d"])
     for case in golden["contrastive"]["symmetric_mean"]:
         loss = nt_xent(features[:, 0], features[:, 1], case["temperature"])
@@ -26,7 +26,7 @@ def test_reference_numbers(golden: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
-def test_loops(temperature: float) -> None:
+def test_loss_agrees_with_loops(temperature: float) -> None:
     first, second = torch.randn(2, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert nt_xent(first, second, temperature).item() == pytest.approx(by_loops(first, second, temperature), abs=1e-9)
 
@@ -42,12 +42,12 @@ def test_order_and_scale_do_not_matter() -> None:
     assert nt_xent(3 * first[order], second[order], 0.2).item() == pytest.approx(nt_xent(first, second, 0.2).item())
 
 
-def test_collapsed_projections() -> None:
+def test_loss_of_collapsed_projections_is_log_2n_minus_1() -> None:
     same = torch.ones(8, 4)
     assert nt_xent(same, same, 0.2).item() == pytest.approx(torch.tensor(15.0).log().item(), abs=1e-5)
 
 
-def test_bad_arguments() -> None:
+def test_wrong_shapes_and_temperatures_are_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
         nt_xent(torch.zeros(2, 3), torch.zeros(3, 3), 0.2)
     with pytest.raises(ValueError, match="positive"):

@@ -33,7 +33,9 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
     return original, made
 
 
-def test_reference_reconstruction(images: tuple[torch.Tensor, torch.Tensor], golden: dict[str, Any]) -> None:
+def test_reconstruction_loss_has_the_reference_values(
+    images: tuple[torch.Tensor, torch.Tensor], golden: dict[str, Any]
+) -> None:
     reference = golden["igd"]
     pyramid = similarity_pyramid(images[0], images[1], 5, reference["ms_ssim_win_size"], reference["data_range"])
     similarity = ms_ssim(pyramid, reference["ms_ssim_weights"], reference["ms_ssim_win_size"]).mean()
@@ -45,7 +47,7 @@ def test_reference_reconstruction(images: tuple[torch.Tensor, torch.Tensor], gol
     )
 
 
-def test_reference_scores(golden: dict[str, Any]) -> None:
+def test_scores_have_the_reference_values(golden: dict[str, Any]) -> None:
     reference = golden["igd"]
     latent, centre = (torch.tensor(reference[name], dtype=torch.float64) for name in ("latent", "centre"))
     scores = gaussian_score(latent, centre, torch.tensor(reference["sigma"], dtype=torch.float64))
@@ -53,7 +55,7 @@ def test_reference_scores(golden: dict[str, Any]) -> None:
     assert float(scores.mean()) == pytest.approx(reference["gaussian_loss"], abs=1e-6)
 
 
-def test_reference_critic(golden: dict[str, Any]) -> None:
+def test_critic_loss_has_the_reference_values(golden: dict[str, Any]) -> None:
     reference = golden["igd"]
     output, alpha = (torch.tensor(reference[name]) for name in ("critic_output", "alpha"))
     assert float(critic_loss(output, alpha)) == pytest.approx(reference["critic_interpolation_loss"], abs=1e-6)
@@ -66,7 +68,7 @@ def test_the_range_is_that_of_normalised_pixels() -> None:
     assert float(span) == pytest.approx(DATA_RANGE, abs=1e-4)
 
 
-def test_loops() -> None:
+def test_losses_agree_with_loops() -> None:
     rng = np.random.default_rng(0)
     z, partner, alpha, blended = rng.normal(size=(4, 3)), rng.normal(size=(4, 3)), rng.uniform(0, 0.5, 4), rng.random(4)
     centre, sigma = rng.normal(size=3), 2.5
@@ -125,7 +127,7 @@ def test_near_latents_keep_their_digits() -> None:
 
 
 @pytest.mark.parametrize("score", [gaussian_score, ranking_score])
-def test_gradients_of_scores(score: Any) -> None:
+def test_gradients_of_scores_are_correct(score: Any) -> None:
     distances = torch.tensor([0.0, 1.0, 9.0, 36.0, 40.0, 1e6], dtype=torch.float64)
     latents = latents_at(distances).requires_grad_()
     centre, scale = torch.tensor([0.1, -0.2], dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64)

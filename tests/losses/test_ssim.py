@@ -43,7 +43,7 @@ def test_gradients_are_those_of_the_library() -> None:
     assert torch.allclose(found[0], found[1], atol=1e-9)
 
 
-def test_an_opposite_image_can_learn() -> None:
+def test_gradients_lead_away_from_negative_similarity() -> None:
     """Where each level's similarity is negative the value is 0, and yet there is a way up."""
     first, _ = pair(32)
     second = (1 - first).requires_grad_()
@@ -100,7 +100,7 @@ def test_windows_of_32_px_are_those_of_scipy() -> None:
     assert float(ms_ssim(pyramid, WEIGHTS, 3)[0]) == pytest.approx(np.mean(expected), abs=1e-7)
 
 
-def test_the_map_weighs_the_levels() -> None:
+def test_the_map_is_the_weighted_sum_of_its_levels() -> None:
     first, second = pair(32)
     pyramid = similarity_pyramid(first, second, 4, 3, 1.0)
     alone = [dissimilarity_map(pyramid, [float(level == other) for other in range(4)]) for level in range(4)]
@@ -126,7 +126,7 @@ def test_flat_images_that_are_nearly_the_same_differ_by_0_or_more(value: float) 
         assert float(ms_ssim(pyramid, WEIGHTS, 3).max()) <= 1
 
 
-def test_a_training_can_follow_a_test() -> None:
+def test_gradients_flow_after_a_call_in_inference_mode() -> None:
     _blur_matrix.cache_clear()
     image = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
@@ -147,7 +147,7 @@ def test_the_map_lights_up_where_images_differ() -> None:
 
 
 @pytest.mark.parametrize(("size", "levels", "window"), [(128, 5, 11), (32, 4, 5), (36, 4, 3), (32, 4, 2)])
-def test_sizes_that_do_not_go_together(size: int, levels: int, window: int) -> None:
+def test_images_too_small_for_levels_and_window_are_refused(size: int, levels: int, window: int) -> None:
     images = torch.zeros(1, 1, size, size)
     with pytest.raises(ValueError, match=f"{levels} levels with a window of {window} px does not fit {size} px"):
         similarity_pyramid(images, images, levels, window, 1.0)
@@ -182,7 +182,7 @@ def test_masked_similarity_averages_the_windows_whose_centres_count() -> None:
     assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64).view(2, 3).mean(dim=1), atol=1e-12)
 
 
-def test_means_within_a_mask() -> None:
+def test_means_are_taken_within_a_mask() -> None:
     values = torch.arange(2 * 3 * 4 * 5, dtype=torch.float64).view(2, 3, 4, 5)
     mask = torch.zeros(2, 4, 5, dtype=torch.bool)
     mask[0, 1, 2:4] = True

@@ -55,7 +55,7 @@ def test_images_without_a_group_are_on_their_own() -> None:
     assert not is_grouped(records([0, 1, 0], ["", "x", "y"]))
 
 
-def test_the_seed_decides() -> None:
+def test_draws_depend_on_the_seed_alone() -> None:
     rows = records([0] * 5 + [1] * 5)
     assert np.array_equal(draws(rows, 250), draws(rows, 250))
     assert not np.array_equal(draws(rows, 250), draws(rows, 250, seed=1))

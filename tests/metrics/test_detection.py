@@ -149,7 +149,7 @@ def test_one_kind_is_not_reported_twice() -> None:
     assert not [name for name in (*found.metrics, *found.undefined) if name.endswith("/polyp")]
 
 
-def test_ranks_add_up_to_the_same_numbers(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
+def test_results_of_several_ranks_are_those_of_one(full: tuple[dict[str, Any], Tensor, Tensor]) -> None:
     rows, scores, maps = full
     rows = rows | {"group": [str(index // 3) for index in range(60)]}
     one = DetectionMetrics(2.0)

@@ -154,6 +154,6 @@ def test_perfect_separation_is_not_certainty() -> None:
         assert high == pytest.approx(1.0)
 
 
-def test_the_seed_is_fixed() -> None:
+def test_intervals_are_the_same_each_time() -> None:
     records = sample()[2]
     assert image_metrics(records, THRESHOLD) == image_metrics(records, THRESHOLD)

@@ -149,7 +149,7 @@ def test_paired_test_is_antisymmetric_and_sees_the_order_of_scores_only() -> Non
     assert swapped.p == pytest.approx(found.p)
 
 
-def test_paired_test_where_nothing_varies() -> None:
+def test_paired_test_of_scores_that_rank_alike_or_perfectly() -> None:
     assert delong_test(LABELS, FIRST, 3 * FIRST) == (0, 0, 0, 1)
     assert delong_test(LABELS, LABELS + 0.0, -LABELS + 0.0) == (1, 1, 1, 0)
 
@@ -197,6 +197,6 @@ def test_the_rate_of_a_threshold_lies_in_its_interval(count: int, quantile: floa
         assert [np.mean(rates < low), np.mean(rates > high)] == pytest.approx([0.025, 0.025], abs=0.004)
 
 
-def test_the_largest_of_a_few_scores_as_threshold() -> None:
+def test_false_positive_interval_of_few_held_out_images() -> None:
     assert false_positive_interval(1, 0.95) == pytest.approx((0.025, 0.975))
     assert false_positive_interval(12, 0.95) == pytest.approx((0.0021, 0.3848), abs=1e-4)

@@ -128,7 +128,7 @@ def test_a_perfect_map_is_not_certainty() -> None:
         assert high == 1.0
 
 
-def test_intervals_hold_the_value() -> None:
+def test_intervals_contain_the_value() -> None:
     found = measured(*example(6, "continuous"), resamples=200)
     for name in MEAN_METRICS:
         low, high = found.intervals[name]

@@ -47,7 +47,7 @@ def exact(images: list[ImageRecord], rows: list[list[PixelRecord]]) -> dict[str,
     return {name: one[name] - other[name] for name in NAMES}
 
 
-def test_a_table_comes_back(tmp_path: Path) -> None:
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     _, (pixels, _) = detectors(0)
     pixels[3] = pixels[3]._replace(path="ü, 'quoted'.png", above=(70_000, 3))  # more than two bytes hold
     expected = table(pixels)
@@ -79,7 +79,7 @@ def test_a_table_is_small(tmp_path: Path) -> None:
     assert (tmp_path / PIXELS).stat().st_size < 120 * 1024  # a KB an image; the arrays have twelve
 
 
-def test_the_table_of_an_earlier_test_goes(tmp_path: Path) -> None:
+def test_the_table_of_an_earlier_test_is_removed(tmp_path: Path) -> None:
     write_pixels(tmp_path / PIXELS, table(detectors(0)[1][0]))
     write_pixels(tmp_path / PIXELS, None)
     write_pixels(tmp_path / PIXELS, None)

@@ -58,7 +58,7 @@ def obuchowski_rockette(labels: NDArray[np.int64], first: Floats, second: Floats
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_seeds_as_readers(seeds: int) -> None:
+def test_the_test_over_seeds_agrees_with_obuchowski_and_rockette(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
     first, second = drawn(rng, seeds, 0.3), drawn(rng, seeds, 0.3)
     difference, error, degrees = obuchowski_rockette(LABELS, first, second)

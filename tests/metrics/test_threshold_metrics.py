@@ -70,7 +70,7 @@ def test_the_share_allowed_is_a_whole_number_of_images_in_spite_of_rounding() ->
         assert curves.sensitivity_at(normal, abnormal, 0.9 + 1e-6) == 0
 
 
-def test_many_test_sets_at_once() -> None:
+def test_several_test_sets_are_evaluated_at_once() -> None:
     several = [sample(seed)[2:] for seed in range(4)]
     length = min(len(normal) for normal, _ in several)
     normal, abnormal = (np.stack([pair[side][:length] for pair in several]) for side in (0, 1))

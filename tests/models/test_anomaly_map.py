@@ -32,7 +32,7 @@ def test_scores_are_means_of_the_highest_values() -> None:
 
 
 @pytest.mark.parametrize(("blur", "top", "key"), [(-1.0, 0.0, "blur"), (0.0, -0.1, "top"), (0.0, 1.1, "top")])
-def test_options_that_cannot_be(blur: float, top: float, key: str) -> None:
+def test_options_out_of_range_are_refused(blur: float, top: float, key: str) -> None:
     with pytest.raises(UserError, match=rf"model\.{key} is"):
         check_scoring(blur, top)
 
@@ -41,7 +41,7 @@ CONTENT = torch.tensor([[0, 0, 32, 48], [8, 0, 24, 48], [0, 12, 32, 40]])
 
 
 @pytest.mark.parametrize("blur", [0.0, 16.0])
-def test_what_is_no_content_reaches_no_pixel_of_the_map(blur: float) -> None:
+def test_values_outside_the_content_reach_no_pixel_of_the_map(blur: float) -> None:
     grid, distances = Grid(4, 1.5), torch.rand(3, 8, 12)
     count = counted(CONTENT, None, grid, (8, 12), (32, 48))
     assert count.positions is not None

@@ -38,7 +38,7 @@ def test_distances_are_those_of_loops(window: int | None) -> None:
                 assert float(found[row, column]) == pytest.approx(brute_force(query, row, column, window), rel=1e-5)
 
 
-def test_a_window_over_all_positions_is_none() -> None:
+def test_a_window_over_all_positions_equals_no_window() -> None:
     around, anywhere = (fitted(PatchComparison(None, window, 3))(QUERIES) for window in (4, None))
     assert torch.allclose(around[0], anywhere[0])
     assert around[1] is not None
@@ -46,7 +46,7 @@ def test_a_window_over_all_positions_is_none() -> None:
 
 
 @pytest.mark.parametrize("neighbours", [1, 4])
-def test_reweighting_is_equation_7(neighbours: int) -> None:
+def test_reweighting_follows_equation_7_of_patchcore(neighbours: int) -> None:
     maps, weights = fitted(PatchComparison(None, None, neighbours))(QUERIES)
     assert weights is not None
     bank = NORMAL.permute(0, 2, 3, 1).flatten(0, 2)
@@ -65,7 +65,7 @@ def test_a_bank_of_positions_can_be_searched_anywhere() -> None:
     assert torch.allclose(comparison(QUERIES)[0], fitted(PatchComparison(None, None, 0))(QUERIES)[0])
 
 
-def test_other_positions_are_refused() -> None:
+def test_grids_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="expected 5 features at 12 positions, got 5 at 6"):
         fitted(PatchComparison(None, 1, 0))(QUERIES[:, :, :, :2])
 
@@ -81,7 +81,7 @@ def test_pooled_features_are_compared_as_one_vector() -> None:
         assert torch.allclose(found, added.clamp(min=0), atol=1e-5)
 
 
-def test_neighbourhood() -> None:
+def test_the_neighbourhood_of_a_position_ends_at_the_border_of_the_grid() -> None:
     around, inside = neighbourhood(3, 4, 1)
     assert around.shape == inside.shape == (12, 9)
     assert sorted(around[0][inside[0]].tolist()) == sorted(set(around[0].tolist())) == [0, 1, 4, 5]
@@ -103,7 +103,7 @@ def fitted_within(make: Callable[[], Comparison]) -> Comparison:
 
 
 @pytest.mark.parametrize("window", [0, 1, None])
-def test_only_content_is_compared_with(window: int | None) -> None:
+def test_features_are_compared_with_content_only(window: int | None) -> None:
     comparison = fitted_within(lambda: PatchComparison(None, window, 0))
     maps, _ = comparison(QUERIES)
     known = comparison.known(3, 4)

@@ -56,7 +56,7 @@ def test_means_over_content_are_those_of_loops() -> None:
     assert torch.equal(masked_mean(features, None), features.mean(dim=(2, 3)))
 
 
-def test_what_counts_is_known_content() -> None:
+def test_positions_count_if_they_are_content_and_were_fitted() -> None:
     assert counted(None, None, Grid(4), (2, 2), (8, 8)) is ALL
     known = torch.tensor([[True, False], [True, True]])
     box = torch.tensor([[0, 0, 8, 8], [4, 0, 8, 8]])

@@ -15,7 +15,7 @@ SMALL = ("tiny_resnet", "test_resnet", "test_efficientnet", "test_convnext", "te
 
 
 @pytest.mark.usefixtures("real_encoder")
-def test_is_torchvisions_network_with_its_normalisation() -> None:
+def test_the_default_is_torchvisions_network_with_its_normalisation() -> None:
     network = resnet18().eval()
     encoder = Encoder().eval()
     encoder.network.load_state_dict({name: value for name, value in network.state_dict().items() if name[:2] != "fc"})
@@ -33,14 +33,14 @@ def test_levels_of_the_default() -> None:
     assert [tuple(level.shape) for level in maps] == [(2, 64, 16, 24), (2, 128, 8, 12), (2, 256, 4, 6)]
 
 
-def test_untrained_residual_blocks_do_something() -> None:
+def test_last_batch_norm_of_untrained_residual_blocks_is_not_zero() -> None:
     network = Encoder("resnet18").network
     assert all(bool((value == 1).all()) for name, value in network.named_parameters() if name.endswith("bn2.weight"))
 
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("size", [(64, 64), (96, 64)])
-def test_channels_strides_and_features_are_as_it_says(name: str, size: tuple[int, int]) -> None:
+def test_channels_strides_and_features_are_as_described(name: str, size: tuple[int, int]) -> None:
     encoder = Encoder(name).eval()
     images = torch.rand(2, 3, *size)
     with torch.no_grad():
@@ -105,12 +105,12 @@ def test_images_that_patches_do_not_fill_are_resized() -> None:
         ("local-dir:/anywhere", "which timm does not have"),
     ],
 )
-def test_networks_that_there_are_not(name: str, message: str) -> None:
+def test_unknown_networks_are_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"model\.encoder\.name is .*{message}"):
         Encoder(name)
 
 
-def test_size_that_a_network_cannot_take() -> None:
+def test_sizes_that_a_network_cannot_take_are_refused() -> None:
     with pytest.raises(UserError, match=r"data\.views\.size is 96, but the encoder levit_128 cannot take"):
         Encoder("levit_128").check_size(96, "data.views.size")
 

@@ -24,14 +24,14 @@ def fitted(batches: Any, dtype: torch.dtype = torch.float64) -> PatchGaussian:
 
 @pytest.mark.parametrize("sizes", [(40,), (1,) * 40, (7, 20, 13), (39, 1)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_reference_distances(padim: dict[str, torch.Tensor], sizes: tuple[int, ...], seed: int) -> None:
+def test_distances_have_the_reference_values(padim: dict[str, torch.Tensor], sizes: tuple[int, ...], seed: int) -> None:
     train = padim["train_embeddings"][torch.randperm(40, generator=torch.Generator().manual_seed(seed))]
     gaussian = fitted(torch.split(train, list(sizes)))
     assert torch.allclose(gaussian.mean.T.reshape(6, 3, 3), padim["mean"], atol=1e-8)
     assert torch.allclose(gaussian.mahalanobis(padim["query_embeddings"]), padim["mahalanobis"], atol=1e-8)
 
 
-def test_single_precision(padim: dict[str, torch.Tensor]) -> None:
+def test_distances_in_single_precision_are_close_to_the_reference(padim: dict[str, torch.Tensor]) -> None:
     gaussian = fitted([padim["train_embeddings"].float()], torch.float32)
     distances = gaussian.mahalanobis(padim["query_embeddings"].float()).double()
     assert torch.allclose(distances, padim["mahalanobis"], rtol=1e-3)
@@ -42,7 +42,7 @@ def test_far_from_zero_nothing_is_lost(padim: dict[str, torch.Tensor]) -> None:
     assert torch.allclose(gaussian.mahalanobis(padim["query_embeddings"] + 1e6), padim["mahalanobis"], rtol=1e-6)
 
 
-def test_ranks_add_up(padim: dict[str, torch.Tensor]) -> None:
+def test_merged_moments_of_ranks_are_those_of_one_process(padim: dict[str, torch.Tensor]) -> None:
     ranks = [PatchGaussian(0.01, torch.float64) for _ in range(3)]
     for rank, part in zip(ranks, torch.split(padim["train_embeddings"], [5, 25, 10]), strict=True):
         rank.update(part)
@@ -67,7 +67,7 @@ def test_state_carries_all_that_scoring_needs(padim: dict[str, torch.Tensor]) ->
         PatchGaussian().load_state_dict(state | {"whitening": state["whitening"][:, 1:]})
 
 
-def test_memory_does_not_grow(padim: dict[str, torch.Tensor]) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(padim: dict[str, torch.Tensor]) -> None:
     gaussian = PatchGaussian()
     sizes = []
     for batch in torch.split(padim["train_embeddings"], 10):
@@ -76,7 +76,7 @@ def test_memory_does_not_grow(padim: dict[str, torch.Tensor]) -> None:
     assert len(set(sizes)) == 1
 
 
-def test_mistakes() -> None:
+def test_fits_without_enough_images_are_refused() -> None:
     gaussian = PatchGaussian()
     with pytest.raises(ValueError, match="No embeddings"):
         gaussian.fit()
@@ -158,7 +158,7 @@ def test_a_mask_that_keeps_all_changes_nothing(padim: dict[str, torch.Tensor]) -
     assert torch.allclose(gaussian.mahalanobis(padim["query_embeddings"]), padim["mahalanobis"], atol=1e-8)
 
 
-def test_what_is_no_content_may_be_anything() -> None:
+def test_values_outside_the_content_are_ignored() -> None:
     embeddings, mask = torch.rand(6, 2, 3), torch.arange(6)[:, None] != torch.tensor([0, 1, 2])
     found = []
     for filler in (0.0, float("inf"), float("nan")):
@@ -171,7 +171,7 @@ def test_what_is_no_content_may_be_anything() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 31, 100])
-def test_saved_triangles_are_read_as_they_were(channels: int) -> None:
+def test_saved_triangular_matrices_are_read_unchanged(channels: int) -> None:
     """Whatever the number of channels, which is not stored."""
     vectors = torch.randn(8, channels, 2, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(channels))
     gaussian, again = fitted([vectors]), PatchGaussian(dtype=torch.float64)

@@ -52,7 +52,7 @@ def test_leading_components_come_first() -> None:
     assert layer.weight.abs().argmax(dim=1).tolist() == [1, 0]
 
 
-def test_reference_floor_of_the_centre(golden: dict[str, Any]) -> None:
+def test_the_centre_has_the_reference_floor(golden: dict[str, Any]) -> None:
     reference = golden["igd"]["centre_floor"]
     floored = floor_centre(torch.tensor(reference["before"]), reference["eps"])
     assert floored.tolist() == pytest.approx(reference["after"])

@@ -26,7 +26,7 @@ def test_each_level_is_averaged_brought_to_the_positions_and_normalised() -> Non
         assert torch.allclose(part.square().mean(dim=1), torch.ones(2, 8, 8), atol=1e-4)
 
 
-def test_by_default_levels_are_as_they_are() -> None:
+def test_by_default_levels_are_unchanged() -> None:
     encoder, images = Encoder().eval(), torch.rand(1, 3, 64, 64)
     features = PatchFeatures(encoder, FeatureConfig())
     with torch.no_grad():
@@ -58,6 +58,6 @@ def test_positions_are_the_middles_of_about_square_cells(size: tuple[int, int], 
         ({"layers": (9,)}, "layers"),
     ],
 )
-def test_what_cannot_be(values: dict[str, object], key: str) -> None:
+def test_options_out_of_range_are_refused(values: dict[str, object], key: str) -> None:
     with pytest.raises(UserError, match=rf"model\.features\.{key} is"):
         PatchFeatures(Encoder(), values)

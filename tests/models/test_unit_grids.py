@@ -36,7 +36,7 @@ def displacements(encoder: Encoder) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite1"])
-def test_blobs_in_photographs_are_where_units_of_imagenet_weights_look(name: str) -> None:
+def test_units_with_imagenet_weights_respond_to_blobs_at_their_positions(name: str) -> None:
     encoder = Encoder(name).eval()
     middles = encoder.grids((SIZE, SIZE))
     initialise_encoder(encoder, EncoderConfig(weights="imagenet"))

@@ -62,7 +62,7 @@ FORMS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_forms_of_files(form: str, tmp_path: Path) -> None:
+def test_checkpoints_of_other_libraries_are_read(form: str, tmp_path: Path) -> None:
     state, file, encoder = tiny_state(), tmp_path / "weights.pth", Encoder()
     torch.save(FORMS[form](state), file)
     source = initialise_encoder(encoder, EncoderConfig(weights=str(file)))
@@ -71,7 +71,7 @@ def test_forms_of_files(form: str, tmp_path: Path) -> None:
     assert all(torch.equal(value, state[name]) for name, value in loaded.items())
 
 
-def test_safetensors(tmp_path: Path) -> None:
+def test_safetensors_files_are_read(tmp_path: Path) -> None:
     state, file, encoder = tiny_state(), tmp_path / "weights.safetensors", Encoder()
     save_file(state, file)
     initialise_encoder(encoder, EncoderConfig(weights=str(file)))
@@ -95,7 +95,7 @@ MISFITS: dict[str, tuple[Mapping[str, Tensor | None], str]] = {
 
 @pytest.mark.parametrize("case", MISFITS)
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
-def test_what_does_not_fit_is_listed(case: str, prefix: str, tmp_path: Path) -> None:
+def test_tensors_that_do_not_fit_are_listed(case: str, prefix: str, tmp_path: Path) -> None:
     changes, message = MISFITS[case]
     state: dict[str, Any] = tiny_state() | dict(changes)
     file, before = tmp_path / "weights.pth", Encoder()
@@ -114,14 +114,14 @@ def test_what_does_not_fit_is_listed(case: str, prefix: str, tmp_path: Path) -> 
         (torch.zeros(1), "it holds a Tensor, not a state_dict"),
     ],
 )
-def test_files_of_something_else(content: Any, message: str, tmp_path: Path) -> None:
+def test_files_without_weights_are_refused(content: Any, message: str, tmp_path: Path) -> None:
     file = tmp_path / "other.pt"
     torch.save(content, file)
     with pytest.raises(UserError, match=rf"other\.pt: {message}"):
         initialise_encoder(Encoder(), EncoderConfig(weights=str(file)))
 
 
-def test_a_file_that_would_run_code(tmp_path: Path) -> None:
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "module.pth"
     torch.save(nn.Linear(1, 1), file)  # the whole module, as a pickle
     with pytest.raises(UserError, match=r"module\.pth: not a readable checkpoint"):
@@ -166,7 +166,7 @@ def test_imagenet_weights_are_those_in_torchs_cache(tmp_path: Path, monkeypatch:
     ("name", "file"),
     [("resnet18", r"resnet18-f37072fd\.pth"), ("convnext_tiny", r"convnext_tiny\.in12k_ft_in1k\.safetensors")],
 )
-def test_imagenet_weights_that_cannot_be_downloaded(
+def test_a_failed_download_says_where_to_put_the_file(
     name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(url: str, target: str) -> None:
@@ -180,7 +180,7 @@ def test_imagenet_weights_that_cannot_be_downloaded(
         initialise_encoder(Encoder(name), EncoderConfig(weights="imagenet"))
 
 
-def test_networks_without_pretrained_weights() -> None:
+def test_networks_without_pretrained_weights_are_reported() -> None:
     with pytest.raises(UserError, match=r"timm has no pretrained weights of tiny_resnet\. Give a file"):
         initialise_encoder(Encoder("tiny_resnet"), EncoderConfig(weights="imagenet"))
 
@@ -213,7 +213,7 @@ def test_packaged_imagenet_weights_recognise_photographs(name: str) -> None:
         assert int(logits.argmax()) in classes
 
 
-def test_packages_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_are_not_installed_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> ModuleType:
         assert name in PACKAGES.values()
         raise ImportError(name)
@@ -241,7 +241,7 @@ def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny_resnet", "test_vit"])
-def test_a_file_of_another_kind_of_network(name: str) -> None:
+def test_a_file_of_another_kind_of_network_is_refused(name: str) -> None:
     pytest.importorskip(imagenet.PACKAGES["tf_efficientnet_lite0"])
     file = local_weights("tf_efficientnet_lite0")
     assert file is not None

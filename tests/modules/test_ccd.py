@@ -66,7 +66,7 @@ def test_every_parameter_gets_a_gradient(module: CCD) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_weights_of_the_losses() -> None:
+def test_the_total_loss_is_weighted() -> None:
     weighted = CCD(contrastive_weight=2.0, augmentation_weight=0.5, position_weight=0.0)
     losses = {"contrastive": torch.tensor(1.0), "augmentation": torch.tensor(10.0), "position": torch.tensor(100.0)}
     assert weighted.total(losses).item() == pytest.approx(7.0)

@@ -44,7 +44,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @torch.no_grad()
-def test_what_is_painted_into_margins_changes_nothing(name: str) -> None:
+def test_pixels_of_margins_change_nothing(name: str) -> None:
     train, test, shapes = images(24), images(8, seed=1), boxes(24)
     found = []
     for seed in (2, 3):
@@ -60,7 +60,7 @@ def test_what_is_painted_into_margins_changes_nothing(name: str) -> None:
 
 
 @torch.no_grad()
-def test_of_one_shape_the_content_is_as_good_as_the_image(name: str) -> None:
+def test_letterboxed_images_score_as_their_content_alone(name: str) -> None:
     train, test = images(24), images(6, seed=1)
     box = torch.tensor([WIDE])
     letterboxed = fitted(MADE[name](), train, box.expand(24, -1))
@@ -102,7 +102,7 @@ def test_scores_do_not_depend_on_the_shapes_in_the_batch(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["padim", "neighbours, reweighted"])
-def test_where_no_normal_image_was_the_map_is_zero_and_the_score_takes_no_account(name: str) -> None:
+def test_maps_are_zero_where_no_normal_image_had_content(name: str) -> None:
     """Wide and tall images make a cross; a square one is scored by what of it lies in there."""
     shapes = torch.tensor([WIDE, TALL]).repeat(12, 1)
     detector = fitted(MADE[name](), images(24), shapes)

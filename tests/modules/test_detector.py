@@ -50,7 +50,7 @@ def test_pixel_threshold_is_a_quantile_of_held_out_pixels(images: Tensor) -> Non
     assert detector.pixel_threshold == pytest.approx(float(alone.pixel_threshold) / 100, rel=1 / 2000)
 
 
-def test_ranks_find_the_threshold_of_one(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_find_the_thresholds_of_one_process(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     alone, others = validated(images), [validated(images[::2]), validated(images[1::2])]
     alone.on_validation_epoch_end()
     shares = [(torch.cat(other._held_out.rows), other._held_out.pixels.to_sparse()) for other in others]
@@ -62,7 +62,7 @@ def test_ranks_find_the_threshold_of_one(images: Tensor, monkeypatch: pytest.Mon
         assert torch.equal(other.map_limits, alone.map_limits)
 
 
-def test_maps_that_training_has_broken_do_not_stop_validation(images: Tensor) -> None:
+def test_maps_with_nan_do_not_stop_validation(images: Tensor) -> None:
     detector = validated(torch.full_like(images, float("nan")))
     detector.on_validation_epoch_end()
     assert detector.pixel_threshold.isnan()
@@ -92,7 +92,7 @@ class WithQuantile(Given):
 
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("quantile", [0.9, 0.5])
-def test_another_quantile_finds_the_threshold_anew(quantile: float, older: bool, images: Tensor) -> None:
+def test_another_quantile_recomputes_the_threshold(quantile: float, older: bool, images: Tensor) -> None:
     fitted = validated(images)
     fitted.on_validation_epoch_end()
     state = fitted.state_dict()
@@ -110,7 +110,7 @@ def test_another_quantile_finds_the_threshold_anew(quantile: float, older: bool,
     assert other.changed == ({} if quantile == 0.9 else {"model.quantile": 0.5})
 
 
-def test_another_quantile_of_a_detector_without_held_out_images() -> None:
+def test_another_quantile_without_held_out_images_gives_no_threshold() -> None:
     state = Given().state_dict()
     other = WithQuantile(0.5)
     other.on_load_checkpoint({"state_dict": state, "hyper_parameters": {"quantile": 0.9}})

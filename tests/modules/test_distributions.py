@@ -77,12 +77,14 @@ def test_another_number_is_refused_before_the_fit(
 
 
 @pytest.mark.parametrize(("given", "count", "expected"), [(None, 6, 6), (None, None, 4), (6, None, 6), (4, 4, 4)])
-def test_the_head_has_the_datas_number(given: int | None, count: int | None, expected: int) -> None:
+def test_the_augmentation_head_has_one_output_per_augmentation(
+    given: int | None, count: int | None, expected: int
+) -> None:
     module = attached(count, distributions=given)
     assert module.augmentation.out_features == module.hparams["distributions"] == expected
 
 
-def test_weights_are_those_of_before_where_the_number_is_the_default() -> None:
+def test_the_default_number_leaves_initial_weights_unchanged() -> None:
     torch.manual_seed(0)
     plain = CCD()
     torch.manual_seed(0)
@@ -106,7 +108,9 @@ def test_impossible_numbers_are_refused(number: int) -> None:
         ("test", 4, 3, False),  # of an old run with a dead class
     ],
 )
-def test_a_checkpoint_decides_and_goes_with_its_family(stage: str, kept: int, count: int | None, refused: bool) -> None:
+def test_a_checkpoint_sets_the_number_and_must_match_the_family(
+    stage: str, kept: int, count: int | None, refused: bool
+) -> None:
     module = attached(count, stage)
     checkpoint = {"state_dict": CCD(distributions=kept).state_dict()}
     if refused:
@@ -118,7 +122,7 @@ def test_a_checkpoint_decides_and_goes_with_its_family(stage: str, kept: int, co
 
 
 @pytest.mark.parametrize(("given", "refused"), [(None, True), (6, False)])
-def test_views_from_a_plain_loader(given: int | None, refused: bool, tmp_path: Path) -> None:
+def test_views_from_a_plain_loader_need_the_right_number(given: int | None, refused: bool, tmp_path: Path) -> None:
     views = PretextViews(Levels(6), 32, patch_size=16)
     images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     items = [views(image, (0, 0, index)) for index, image in enumerate(images)]
@@ -135,7 +139,7 @@ def test_views_from_a_plain_loader(given: int | None, refused: bool, tmp_path: P
         assert module.losses(batch)["augmentation"].isfinite()
 
 
-def test_data_without_a_family_tell_no_number(folder: Path) -> None:
+def test_data_without_a_family_leave_the_number_open(folder: Path) -> None:
     assert Folder(str(folder), views=PretextViews(Levels(2))).distributions == 2
     assert Folder(str(folder)).distributions is None
     assert Folder(str(folder), views=lambda image, seed: {}).distributions is None

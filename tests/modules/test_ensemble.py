@@ -36,7 +36,7 @@ def ensemble(members: str, *words: str) -> list[str]:
 
 @pytest.mark.fit
 @torch.no_grad()
-def test_it_is_the_mean_of_its_members_ranks(place: Path) -> None:
+def test_its_score_is_the_mean_rank_of_its_members(place: Path) -> None:
     together = load(place / "runs/ensemble")
     members = [load(place / "runs" / name) for name in ("padim_synthetic", "mahalanobis")]
     assert together.preprocessing is not None
@@ -64,7 +64,7 @@ def test_its_checkpoint_needs_no_other_file(place: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.fit
 @pytest.mark.export
-def test_it_is_exported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_ensemble_scores_as_the_ensemble_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     assert main(["export", "--ckpt_path", "runs/ensemble"]) == 0  # which compares scores and maps with torch's
 
@@ -80,7 +80,7 @@ def test_it_is_exported(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("[runs/padim_synthetic, runs/mahalanobis]", ["--data.window=[0,9]"], "was fitted with data.window None"),
     ],
 )
-def test_members_that_cannot_be_combined(
+def test_members_that_cannot_be_combined_are_refused(
     members: str,
     words: list[str],
     message: str,

@@ -128,12 +128,12 @@ def test_the_map_of_mahalanobis_adds_up_to_its_score() -> None:
     ("options", "key"),
     [({"window": -1}, "window"), ({"bank_size": 0}, "bank_size"), ({"reweight": -1}, "reweight"), ({"top": 2}, "top")],
 )
-def test_options_that_cannot_be(options: dict[str, Any], key: str) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=rf"model\.{key} is"):
         Neighbours(**options)
 
 
-def test_a_bank_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bank_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccd_lightning.modules.neighbours.available_memory", lambda: 1e6)
     with pytest.raises(UserError, match=r"A bank of 50000 features .* Choose a smaller --model\.bank_size"):
         Neighbours().check_memory((128, 128), torch.device("cpu"), 1)

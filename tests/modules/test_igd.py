@@ -75,7 +75,7 @@ def test_scores_and_maps_are_those_of_loops(detector: IGD, images: torch.Tensor)
 
 
 @pytest.mark.parametrize("name", ["whole", "local"])
-def test_far_images_and_windows_do_not_tie(name: str, detector: IGD, images: torch.Tensor) -> None:
+def test_distant_images_and_windows_have_different_scores(name: str, detector: IGD, images: torch.Tensor) -> None:
     scales = {"whole": (detector.whole, detector.encoder), "local": (detector.local, detector.local_encoder)}
     descriptor, encoder = scales[name]
     descriptor.settings.gaussian = 1.0
@@ -90,7 +90,7 @@ def test_far_images_and_windows_do_not_tie(name: str, detector: IGD, images: tor
     assert torch.equal(scores.argsort(), farthest.argsort())
 
 
-def test_neither_the_batch_nor_the_chunk_matters(detector: IGD, images: torch.Tensor) -> None:
+def test_scores_do_not_depend_on_batch_and_chunk_size(detector: IGD, images: torch.Tensor) -> None:
     with torch.no_grad():
         scores, maps = detector(images)
         for chunk, batch in ((512, 1), (3, 32), (1, 5), (20, 32)):
@@ -103,7 +103,9 @@ def test_neither_the_batch_nor_the_chunk_matters(detector: IGD, images: torch.Te
     assert float(maps.min()) >= 0
 
 
-def test_memory_follows_the_chunk(detector: IGD, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_by_the_chunk_size(
+    detector: IGD, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many windows there are, here 9 of each image."""
     seen: list[int] = []
     score = Descriptor.score
@@ -138,7 +140,7 @@ def test_a_scale_can_be_left_out(images: torch.Tensor) -> None:
     assert torch.allclose(maps, parts[0][1] + parts[1][1])
 
 
-def test_one_step_is_that_of_two_optimisers() -> None:
+def test_one_step_equals_that_of_separate_optimisers() -> None:
     """The losses of a critic and of all else, each by its own optimiser, as the paper has it."""
     torch.manual_seed(0)
     descriptor, encoder = Descriptor(Scale(16, 8), Encoder().features_size, 16, "x"), Encoder().eval()
@@ -439,7 +441,7 @@ def test_instances_share_no_settings() -> None:
         ({"local_scale": WindowScale(32, 8, 0.0), "global_scale": Scale(64, 8, 0.0)}, "not both be 0"),
     ],
 )
-def test_settings_that_do_not_go_together(changes: dict[str, Any], message: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         small(**changes)
 

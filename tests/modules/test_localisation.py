@@ -103,7 +103,7 @@ def test_padim_lights_up_where_the_spot_is(size: tuple[int, int]) -> None:
 
 @pytest.mark.usefixtures("architecture")
 @pytest.mark.parametrize(("layers", "channels", "cell"), [((1,), 16, 4), ((2, 3), 40, 8)])
-def test_padim_does_so_with_each_layer(layers: tuple[int, ...], channels: int, cell: int) -> None:
+def test_padim_lights_up_where_the_spot_is_with_each_layer(layers: tuple[int, ...], channels: int, cell: int) -> None:
     assert_in_place(displacements(padim(96, 96, layers, channels), 96, 96), cell)
 
 

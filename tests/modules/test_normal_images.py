@@ -42,7 +42,7 @@ def test_what_needs_normal_images_says_so_where_there_are_none(data: LightningDa
         anomaly_data(trainer(data))
 
 
-def test_no_trainer_is_no_data() -> None:
+def test_without_a_data_module_there_are_no_normal_images() -> None:
     assert find_normal_images(None) is None
     module = IGD()
     module._trainer = Trainer(accelerator="cpu", barebones=True)

@@ -31,7 +31,7 @@ def test_embedding_stacks_three_layers_at_the_first_ones_resolution() -> None:
     assert torch.equal(embedding[:, 192:, 4, 8], levels[2][:, :, 1, 2])
 
 
-def test_layers_are_chosen() -> None:
+def test_the_chosen_layers_are_used() -> None:
     detector = PaDiM(features=FeatureConfig(layers=(2, 3)), channels=384).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_layers_are_chosen() -> None:
 
 
 @pytest.mark.parametrize("layers", [(), (-1, 1), (2, 1), (1, 1), (3, 5)])
-def test_layers_that_there_are_not(layers: tuple[int, ...]) -> None:
+def test_layers_that_do_not_exist_are_refused(layers: tuple[int, ...]) -> None:
     with pytest.raises(
         UserError, match=r"model\.features\.layers is .*, but must be some of 0 to 4, in ascending order"
     ):

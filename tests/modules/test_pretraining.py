@@ -80,7 +80,7 @@ def test_probe_tells_held_out_images_from_their_augmented_versions(factor: float
     assert probed["separation"] == pytest.approx(logs[100:].mean() - logs[:100].mean(), abs=1e-5)
 
 
-def test_probe_is_silent_when_features_are_no_numbers() -> None:
+def test_probe_logs_nothing_when_features_are_not_finite() -> None:
     module, data = CCD(), Drawn(2.0)
     data.train[3, 2] = float("nan")
     module.encoder = Flat()  # type: ignore[assignment]
@@ -141,7 +141,7 @@ class Brightness(EncoderPretraining):
 
 
 @pytest.mark.fit
-def test_another_pretraining_is_its_losses(folder: Path) -> None:
+def test_a_new_pretraining_only_needs_its_losses(folder: Path) -> None:
     data = Folder(str(folder), size=64, batch_size=4, views=PretextViews(size=32, patch_size=16, pairs=0))
     module = Brightness()
     trainer = Trainer(accelerator="cpu", max_epochs=2, num_sanity_val_steps=0, use_distributed_sampler=False, **QUIET)
@@ -179,7 +179,7 @@ def fitted(train: DataLoader[Any], held_out: DataLoader[Any] | None = None, **op
 
 @pytest.mark.fit
 @PLAIN
-def test_a_plain_loader_will_do() -> None:
+def test_a_plain_loader_is_enough_to_pretrain() -> None:
     module = fitted(loader(), loader())
     assert module.trainer.callback_metrics["train/loss"].isfinite()
     assert "val/loss" in module.trainer.callback_metrics
@@ -209,7 +209,7 @@ def test_a_plain_loader_will_do() -> None:
         (PretextViews(Identity(), 32, patch_size=16, pairs=0), {"position_weight": 0, "augmentation_weight": 0}, ""),
     ],
 )
-def test_what_a_batch_lacks_is_named(views: PretextViews, options: dict[str, Any], missing: str) -> None:
+def test_keys_missing_from_a_batch_are_named(views: PretextViews, options: dict[str, Any], missing: str) -> None:
     if missing:
         with pytest.raises(UserError, match=f"A batch has {missing}: give --data.views"):
             fitted(loader(views=views), **options)

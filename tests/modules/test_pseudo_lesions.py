@@ -151,21 +151,21 @@ def fitted(batch_size: int, **options: Any) -> Logged:
 
 @pytest.mark.fit
 @pytest.mark.filterwarnings("ignore")
-def test_a_fit_with_plain_loaders_logs_it_and_thresholds_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fits_with_plain_loaders_log_pseudo_lesions_and_keep_their_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     one, all_at_once = fitted(1), fitted(8, num_sanity_val_steps=2)
     assert one.logged == all_at_once.logged
-    assert set(one.logged) == {"threshold", "val/pseudo_auroc", "val/pseudo_pixel_auroc"}
+    assert set(one.logged) == {"val/threshold", "val/pseudo_auroc", "val/pseudo_pixel_auroc"}
     assert one.logged["val/pseudo_auroc"] > 0.5
     assert one.scored == all_at_once.scored == 12 + 12 * 8
     monkeypatch.setattr(PseudoLesions, "measure", lambda *_: {})
     without = fitted(8)
     assert without.scored == 12
-    assert set(without.logged) == {"threshold"}
+    assert set(without.logged) == {"val/threshold"}
     for name, value in without.state_dict().items():
         assert torch.equal(value, one.state_dict()[name]), name
 
 
-def test_of_a_batch_that_few_images_are_kept_of_the_others_are_freed() -> None:
+def test_images_that_are_not_kept_are_freed() -> None:
     lesions = PseudoLesions()
     lesions.add(held_out(12))
     assert all(kept.image.untyped_storage().nbytes() == 3 * 40**2 for kept in lesions._kept)

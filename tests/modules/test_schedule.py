@@ -5,14 +5,14 @@ import pytest
 from ccd_lightning.modules.schedule import cosine_with_warmup
 
 
-def test_published_schedule(golden: dict[str, Any]) -> None:
+def test_cosine_has_the_published_rates(golden: dict[str, Any]) -> None:
     schedule = golden["schedule"]
     for epoch, rate in schedule["lr_at_epoch"].items():
         factor = cosine_with_warmup(int(epoch), schedule["epochs"], final=schedule["lr_decay_rate"] ** 3)
         assert schedule["lr"] * factor == pytest.approx(rate, abs=1e-9)
 
 
-def test_an_epochs_cosine_stays_while_the_warmup_rises() -> None:
+def test_with_updates_per_epoch_only_the_warmup_changes_within_an_epoch() -> None:
     factors = [cosine_with_warmup(step, 40, warmup=3, every=10) for step in range(40)]
     assert factors[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert factors[10:20] == [cosine_with_warmup(1, 4)] * 10

@@ -69,7 +69,7 @@ def test_a_spot_is_found_where_it_is_and_across_seams(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["padim", "neighbours", "mahalanobis"])
-def test_margins_count_nowhere_in_tiles_either(name: str) -> None:
+def test_margins_of_tiles_do_not_count(name: str) -> None:
     content = torch.tensor([[20, 0, 60, 56], [0, 0, 80, 56], [0, 12, 80, 44]]).repeat(2, 1)
     found = []
     for value in (0.0, 3.0):
@@ -85,7 +85,7 @@ def test_margins_count_nowhere_in_tiles_either(name: str) -> None:
     assert not found[0][1][~pixels_within(content, (80, 56))].any()
 
 
-def test_the_size_of_the_fit_is_the_tiles() -> None:
+def test_tiles_of_another_size_than_those_of_the_fit_are_refused() -> None:
     detector = fitted(MADE["mahalanobis"]())
     detector.preprocessing = Preprocessing((80, 56))
     with pytest.raises(UserError, match=r"56 x 80 px do not fit this detector: it was fitted to 32 x 32 px"):
@@ -98,7 +98,7 @@ def test_the_size_of_the_fit_is_the_tiles() -> None:
         detector(large(1)[:, :, :24])
 
 
-def test_the_encoder_has_to_bear_the_tiles_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_tiles_must_suit_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     detector, checked = Mahalanobis(), list[Any]()
     monkeypatch.setattr(detector.encoder, "check_size", lambda *arguments: checked.append(arguments))
     detector.check_images(Preprocessing((1000, 2000), tiles=Tiles(256)), CPU, 1)
@@ -106,7 +106,7 @@ def test_the_encoder_has_to_bear_the_tiles_alone(monkeypatch: pytest.MonkeyPatch
     assert checked == [((256, 256), "data.tiles.side"), ((96, 160), "data.size")]
 
 
-def test_memory_is_that_of_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_estimated_from_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccd_lightning.modules.padim.available_memory", lambda: 1e9)
     detector = PaDiM(channels=50)
     detector.check_images(Preprocessing(4096, tiles=Tiles(256)), CPU, 1)
@@ -114,7 +114,7 @@ def test_memory_is_that_of_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         detector.check_images(Preprocessing(4096), CPU, 1)
 
 
-def test_what_takes_no_tiles_says_so() -> None:
+def test_models_that_take_no_tiles_refuse_them() -> None:
     with pytest.raises(UserError, match=r"IGD does not learn from tiles: leave out data\.tiles"):
         IGD().check_images(Preprocessing(512, tiles=2), CPU, 1)
     with pytest.raises(UserError, match=r"Pretraining takes whole images: leave out data\.tiles"):

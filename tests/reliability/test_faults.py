@@ -85,7 +85,7 @@ def test_a_full_disk_ends_no_process_that_exports(
     "words", [[*CCD, "--data.num_workers=0"], [*PADIM, "--model.encoder.weights", "null"]], ids=["ccd", "padim"]
 )
 @pytest.mark.parametrize("size", [0, 20_000])
-def test_a_fit_on_a_full_disk(
+def test_a_fit_on_a_full_disk_is_reported(
     words: list[str], size: int, workspace: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.print", lambda *a, **k: None)  # whose file would be too large as well
@@ -145,7 +145,7 @@ def test_errors_without_a_name_get_that_of_the_file(tmp_path: Path) -> None:
         (RuntimeError("a defect"), None),
     ],
 )
-def test_failures_of_the_machine(error: Exception, message: str | None) -> None:
+def test_failures_of_the_machine_are_recognised(error: Exception, message: str | None) -> None:
     found = failure(error, "Resume with: ccd fit")
     assert (
         (found is None)
@@ -157,7 +157,7 @@ def test_failures_of_the_machine(error: Exception, message: str | None) -> None:
 # What killed processes leave
 
 
-def test_what_killed_processes_left_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_left_by_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / ("x" * 251 + ".csv")
     with monkeypatch.context() as patch:
         patch.setattr("os.getpid", lambda: NOBODY)
@@ -175,7 +175,7 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path, monkeypatch: pytest
     assert target.read_text() == "whole"
 
 
-def test_a_folder_that_is_not_whole_is_removed(tmp_path: Path) -> None:
+def test_an_incomplete_folder_is_removed(tmp_path: Path) -> None:
     def break_off() -> None:
         with scratch(tmp_path / "set") as partial:
             (partial / "train").mkdir(parents=True)
@@ -307,7 +307,7 @@ def test_a_killed_rank_is_reported_within_a_minute(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "{", '{"finished": 5}', "[" * 100_000, "\udcff"])
-def test_the_record_of_another_run_stops_nothing(
+def test_a_damaged_record_of_another_run_stops_nothing(
     content: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree("runs/padim_synthetic/version_0", "runs/other/version_0")
@@ -315,7 +315,7 @@ def test_the_record_of_another_run_stops_nothing(
     assert "runs/other" not in attempt("validate", capsys, (0,)).partition("\n\n")[0].splitlines()[0]
 
 
-def test_the_empty_path_is_not_the_newest_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_path_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["test", "--ckpt_path", ""], ["predict", "--ckpt_path="], ["export", "--ckpt_path", ""]):
         assert "--ckpt_path" in attempt(words, capsys)
 

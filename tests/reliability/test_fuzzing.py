@@ -86,7 +86,9 @@ def only_user_errors(reader: Callable[[], object]) -> None:
 
 @same_folder
 @given(st.lists(st.lists(cells, max_size=6), max_size=5), st.binary(max_size=40), st.booleans())
-def test_manifests(tmp_path: Path, rows: list[list[str]], noise: bytes, header: bool) -> None:
+def test_random_manifests_are_read_or_refused(
+    tmp_path: Path, rows: list[list[str]], noise: bytes, header: bool
+) -> None:
     lines = [["path", "split", "kind", "mask", "group"]] * header + rows
     file = tmp_path / "split.csv"
     file.write_bytes("\n".join(",".join(row) for row in lines).encode(errors="surrogatepass") + noise)
@@ -95,7 +97,7 @@ def test_manifests(tmp_path: Path, rows: list[list[str]], noise: bytes, header: 
 
 @same_folder
 @given(changed(CONFIG) | texts | st.binary(max_size=40).map(lambda content: content.decode("latin-1")))
-def test_configs_of_checkpoints(config: Any) -> None:
+def test_random_configs_of_checkpoints_are_read_or_refused(config: Any) -> None:
     text = config if isinstance(config, str) else yaml.safe_dump(config)
     only_user_errors(lambda: embedded_config(text, Path("x.ckpt")))
 
@@ -111,7 +113,7 @@ STUDY: dict[str, Any] = {
 
 @same_folder
 @given(changed(STUDY))
-def test_studies(tmp_path: Path, content: Any) -> None:
+def test_random_studies_are_read_or_refused(tmp_path: Path, content: Any) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(content))
     only_user_errors(lambda: read_study(file))
@@ -128,7 +130,7 @@ METRICS: dict[str, Any] = {
 
 @same_folder
 @given(changed(RECORD), changed(METRICS), st.lists(st.lists(cells, max_size=6), max_size=5))
-def test_results(tmp_path: Path, record: Any, metrics: Any, rows: list[list[str]]) -> None:
+def test_random_results_are_read_or_refused(tmp_path: Path, record: Any, metrics: Any, rows: list[list[str]]) -> None:
     (tmp_path / "run.json").write_text(json.dumps(record))
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     table = "\n".join(",".join(row) for row in [["path", "label", "score", "group"], *rows])
@@ -150,7 +152,7 @@ STORED = stored()
 
 @same_folder
 @given(damaged(STORED), st.sampled_from([".ckpt", ".pth", ".safetensors"]))
-def test_files_of_tensors(tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_random_files_of_tensors_are_read_or_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
     file = tmp_path / f"x{suffix}"
     file.write_bytes(content)
     only_user_errors(lambda: read_tensors(file))
@@ -167,7 +169,7 @@ SETTINGS: dict[str, Any] = {
 
 @same_folder
 @given(changed(SETTINGS), changed({"normal_scores": 0, "threshold": 0}))
-def test_detectors(settings: Any, state: Any) -> None:
+def test_random_detectors_are_read_or_refused(settings: Any, state: Any) -> None:
     tensors = {str(name): torch.zeros(2) for name in state} if isinstance(state, dict) else {}
     if isinstance(settings, dict):
         checkpoint = {"state_dict": tensors, "hyper_parameters": settings}
@@ -180,7 +182,7 @@ CONTENTS = {name: make() for name, make in FORMATS.items()}
 @pytest.mark.parametrize("name", FORMATS)
 @settings(same_folder, max_examples=max(1, settings.default.max_examples // 10 if settings.default else 20))
 @given(data=st.data())
-def test_images(name: str, tmp_path: Path, data: st.DataObject) -> None:
+def test_random_images_are_read_or_refused(name: str, tmp_path: Path, data: st.DataObject) -> None:
     file = tmp_path / name
     file.write_bytes(data.draw(damaged(CONTENTS[name])))
     only_user_errors(lambda: read_all(file))

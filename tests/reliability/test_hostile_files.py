@@ -45,7 +45,7 @@ def table(folder: Path, kind: str = "polyp", path: str = "test/polyp_subtle/0000
     "kind",
     ["../../escaped", "{}/escaped", "..", ".", "a/b", "a\\b", "good/../../x", "./..", "a\0b", "x" * 300, "é" * 130],
 )
-def test_a_kind_that_is_no_name_of_a_folder(
+def test_kinds_that_are_no_names_of_folders_are_refused(
     kind: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here := tmp_path / "deep" / "here").mkdir(parents=True)
@@ -58,7 +58,7 @@ def test_a_kind_that_is_no_name_of_a_folder(
 
 
 @pytest.mark.parametrize("kind", ["~", "-rf", "CON", "=cmd()", "two words", "\x1b[31m", "pol\udcffyp", "x" * 255])
-def test_kinds_that_are_names_of_folders(kind: str) -> None:
+def test_kinds_that_are_names_of_folders_are_accepted(kind: str) -> None:
     assert Manifest(Path(), [Row(Path("a"), "test", kind)]).rows[0].anomaly_type == kind
 
 
@@ -122,7 +122,7 @@ PLACES: dict[str, tuple[str, str, tuple[int, ...]]] = {  # what is replaced, the
         *((kind, place) for kind in ("socket", "loop", "folder") for place in ("config", "image to predict", "mask")),
     ],
 )
-def test_what_is_no_regular_file_is_never_waited_for(
+def test_pipes_and_devices_are_never_waited_for(
     kind: str, place: str, workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, words, codes = PLACES[place]
@@ -136,7 +136,7 @@ def test_what_is_no_regular_file_is_never_waited_for(
 
 @pytest.mark.parametrize("name", ["config.yaml", "manifest.csv"])
 @pytest.mark.export
-def test_a_runs_folder_holds_a_pipe(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_in_a_runs_folder_is_not_read(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (RUN / name).unlink()
     os.mkfifo(RUN / name)
     assert "Checked against torch on 3 images of noise" in attempt(
@@ -196,7 +196,9 @@ RAW: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("words", ["test --ckpt_path x.ckpt", "export --ckpt_path x.ckpt", f"{FIT} x.ckpt"])
 @pytest.mark.parametrize("name", RAW)
-def test_hostile_checkpoints(name: str, words: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_checkpoints_are_refused(
+    name: str, words: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("x.ckpt").write_bytes(RAW[name]())
     reset_peak_memory()
     before = peak_memory()[0] or 0
@@ -259,21 +261,23 @@ DOCTORED: dict[str, tuple[Doctor, str]] = {
 
 
 @pytest.mark.parametrize("name", DOCTORED)
-def test_doctored_checkpoints(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctored_checkpoints_are_refused(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change, message = DOCTORED[name]
     doctored(change)
     assert message in attempt("test --ckpt_path x.ckpt", capsys)
     assert not Path("data/new").exists()
 
 
-def test_class_that_is_written_out_forever(workspace: Path) -> None:
+def test_a_class_name_of_endless_length_is_refused_in_time(workspace: Path) -> None:
     doctored(lambda content: content["hyper_parameters"].update(_class_path=doubled(60)))
     with in_time(), pytest.raises(UserError, match="not a detector's checkpoint"):
         load("x.ckpt")
 
 
 @pytest.mark.parametrize("value", [5, doubled(40), {"learned": 5}, {"learned": doubled(20), "held_out": "x"}])
-def test_division_that_is_none(value: Any, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_malformed_split_in_a_checkpoint_is_no_crash(
+    value: Any, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     doctored(lambda content: content.update({DIVISION_KEY: value, ORIGIN_KEY: "a\0b"}))
     attempt("test --ckpt_path x.ckpt", capsys, (0, 2))
 

@@ -12,7 +12,7 @@ from ccd_lightning.reporting.hparams import hyperparameters, log_hyperparameters
 from tests.tiny import NAME
 
 
-def test_parameters_of_runs(trained: Path) -> None:
+def test_hyperparameters_are_those_of_the_runs_config(trained: Path) -> None:
     padim, igd = (
         hyperparameters((trained / f"runs/{name}_synthetic/version_0/config.yaml").read_text())
         for name in ("padim", "igd")
@@ -25,13 +25,13 @@ def test_parameters_of_runs(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", [None, "None", "null"])
-def test_no_weights_are_random_ones_and_no_config_is_none(weights: str | None) -> None:
+def test_no_weights_are_called_random(weights: str | None) -> None:
     config = {"model": {"class_path": "a.B", "init_args": {"encoder": {"weights": weights}}}, "seed_everything": 0}
     assert hyperparameters(yaml.safe_dump(config)) == {"model": "B", "encoder": "random", "seed": "0"}
     assert hyperparameters("") == {}
 
 
-def test_sizes_that_are_not_square_are_names() -> None:
+def test_sizes_that_are_not_square_are_written_as_text() -> None:
     assert hyperparameters(yaml.safe_dump({"data": {"init_args": {"size": [96, 128]}}})) == {"size": "96 x 128"}
 
 

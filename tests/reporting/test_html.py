@@ -98,7 +98,7 @@ def test_metrics_that_nobody_described_are_shown_by_their_names(tmp_path: Path) 
     assert " 0.888 " in page.text
 
 
-def test_what_was_tested_and_how(tmp_path: Path, full: Evaluation) -> None:
+def test_the_page_says_what_was_tested_and_how(tmp_path: Path, full: Evaluation) -> None:
     page = read(tmp_path, content_of(full))
     for message in (
         "runs/one",
@@ -146,7 +146,7 @@ def test_pixel_metrics_of_some_images_say_of_which(tmp_path: Path) -> None:
         assert f"{masks} of 3" in text
 
 
-def test_without_threshold_and_masks(tmp_path: Path) -> None:
+def test_a_page_without_threshold_and_masks(tmp_path: Path) -> None:
     undefined = {"image/sensitivity": "no threshold", "pixel/auroc": "no masks"}
     evaluation = Evaluation({"image/auroc": 0.875}, {}, undefined)
     page = read(tmp_path, content_of(evaluation, threshold=None, pixel_threshold=None, masks=0, config=""))

@@ -37,7 +37,7 @@ def test_metrics_file_is_the_same_bytes_in_any_order(tmp_path: Path, evaluation:
     assert text.startswith('{\n  "data": {')
 
 
-def test_what_is_no_number_leaves_the_old_metrics_file(tmp_path: Path, evaluation: Evaluation) -> None:
+def test_a_metric_that_is_not_finite_leaves_the_old_file(tmp_path: Path, evaluation: Evaluation) -> None:
     file = tmp_path / "metrics.json"
     write_metrics(file, evaluation, {}, {})
     before = file.read_text()

@@ -46,12 +46,12 @@ def test_tables_hold_whatever_names_there_are(card: Path) -> None:
     assert re.search(r"^````yaml\na: '```'\n````$", text, re.MULTILINE)
 
 
-def test_reasons_and_what_was_not_measured(card: Path) -> None:
+def test_undefined_metrics_have_their_reasons(card: Path) -> None:
     write_card(card, content_of(Evaluation(undefined={"pixel/auroc": "no masks"})))
     assert ["undefined: no masks", ""] in [row[1:] for row in rows_of(card.read_text())]
 
 
-def test_what_its_owner_wrote_stays(card: Path) -> None:
+def test_text_by_the_owner_is_kept(card: Path) -> None:
     write_card(card, content_of(every_metric(), name="runs/one"))
     card.write_text(f"My words.\n{card.read_text().replace('exclusion criteria', 'nobody')}\nMore.\n")
     assert write_card(card, content_of(every_metric(), name="runs/two")) == ""
@@ -75,6 +75,6 @@ def test_a_card_without_its_marks_is_left_as_it_is(card: Path, own: bytes) -> No
     assert card.read_bytes() == own
 
 
-def test_kinds_with_any_name(card: Path) -> None:
+def test_kinds_of_any_name_are_escaped(card: Path) -> None:
     write_card(card, content_of(every_metric()))
     assert NASTY not in card.read_text()

@@ -24,7 +24,7 @@ def test_a_log_keeps_what_a_terminal_would_show() -> None:
     assert log.last == "open"
 
 
-def test_commands_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log.txt"
     done = run_here(main, ["--version"], log)
     assert (done.code, done.message) == (0, "")
@@ -48,7 +48,7 @@ def test_commands_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.process
-def test_commands_in_processes_of_their_own(tmp_path: Path) -> None:
+def test_commands_run_in_processes_of_their_own(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     done = run_apart(["--version"], log)
     assert (done.code, done.message) == (0, "")

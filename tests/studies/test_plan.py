@@ -112,7 +112,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def test_commands(tmp_path: Path) -> None:
+def test_commands_of_a_plan(tmp_path: Path) -> None:
     made = {step.kind[1:]: step for step in plan(SMALL, tmp_path)}
     padim = made["imagenet", "padim"]
     assert padim.argv[:2] == ["fit", "--config"]

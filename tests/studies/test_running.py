@@ -178,7 +178,7 @@ def test_pretraining_is_run_for_the_pretraining_that_starts_from_it(tmp_path: Pa
     assert Progress(two).due(two) == [two[0], two[2], two[3]]
 
 
-def test_times_of_runs_to_come(plan: list[Step]) -> None:
+def test_durations_are_estimated_from_similar_runs(plan: list[Step]) -> None:
     assert [Progress(plan).estimate(step) for step in plan] == [None] * 3
     run(plan[:1], Commands())
     progress = Progress(plan)

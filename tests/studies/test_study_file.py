@@ -31,7 +31,7 @@ def write(content: dict[str, Any] | str) -> Path:
     return file
 
 
-def test_the_shortest_study() -> None:
+def test_defaults_of_a_minimal_study() -> None:
     study = read_study(write(SMALL))
     assert study.output == Path("studies/mine")
     assert study.seeds == (0,)
@@ -162,7 +162,7 @@ def test_each_mistake_is_one_sentence_with_file_and_key(change: dict[str, Any], 
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_no_studies() -> None:
+def test_files_that_are_no_studies_are_refused() -> None:
     for content, message in (
         ("", "mine.yaml: it is empty, but must hold sets, "),
         ("sets: {a: b\n", "mine.yaml, line 2: "),
@@ -193,7 +193,9 @@ def test_files_that_are_no_studies() -> None:
         (["none"], "none: there is no such study file"),
     ],
 )
-def test_mistakes_on_the_command_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_on_the_command_line_are_reported(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("there").mkdir()
     write(SMALL)
     assert main(["study", *words]) == 2

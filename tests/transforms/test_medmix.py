@@ -55,7 +55,7 @@ def test_grey_images_stay_grey(dtype: torch.dtype, shape: tuple[int, int]) -> No
         assert 0 <= pasted.min() < pasted.max() <= 1
 
 
-def test_images_of_one_channel() -> None:
+def test_images_of_one_channel_are_those_of_three_equal_ones() -> None:
     grey = smooth(4)[:, :1]
     alone, three = (MedMix()(images, torch.arange(4), seeded()) for images in (grey, grey.expand(-1, 3, -1, -1)))
     assert torch.allclose(alone, three[:, :1], atol=1e-6)
@@ -123,7 +123,7 @@ def test_lesions_show_on_what_is_not_black() -> None:
     assert ((pasted[..., 36:].amin(dim=1) < 0.02) & mask[..., 36:]).float().mean() < 0.01  # nor are they black
 
 
-def test_one_to_most_lesions() -> None:
+def test_the_number_of_lesions_is_between_one_and_its_maximum() -> None:
     images = smooth(1, 96, 96).expand(300, -1, -1, -1)
     masks = paste_lesions(images, seeded(), most=3, settings=replace(WIDE, size=(0.1, 0.1)))[1]
     counts = torch.tensor([label(mask.numpy())[1] for mask in masks]).bincount(minlength=4) / 300

@@ -24,7 +24,7 @@ def leave_the_crop_alone(views: PretextViews) -> None:
     weak.compose.transforms = weak.compose.transforms[:1]
 
 
-def test_shapes_and_labels() -> None:
+def test_views_and_patches_have_their_shapes_and_labels() -> None:
     item = PretextViews(size=32, patch_size=16)(IMAGE, (0, 0, 0))
     assert item["views"].shape == (2, 4, 3, 32, 32)
     assert item["views"].dtype == torch.uint8
@@ -33,7 +33,7 @@ def test_shapes_and_labels() -> None:
     assert item["position"].shape == (4,)
 
 
-def test_no_pairs_are_no_patches() -> None:
+def test_without_pairs_there_are_no_patches() -> None:
     item = PretextViews(size=32, patch_size=64, pairs=0)(IMAGE, (0, 0, 0))  # patches that would not fit
     assert set(item) == {"views", "augmentation"}
     with pytest.raises(ValueError, match=r"data\.views\.pairs is -1, but must be 0 or more"):
@@ -41,7 +41,7 @@ def test_no_pairs_are_no_patches() -> None:
 
 
 @pytest.mark.parametrize("augment_on", ["cpu", "device"])
-def test_one_distribution_that_changes_nothing(augment_on: Literal["cpu", "device"]) -> None:
+def test_the_identity_family_has_one_distribution(augment_on: Literal["cpu", "device"]) -> None:
     views = PretextViews(Identity(), size=32, pairs=0, augment_on=augment_on)
     item = views(IMAGE, (0, 0, 0))
     if augment_on == "device":
@@ -92,7 +92,7 @@ def tiles(side: int) -> torch.Tensor:
     return tones.repeat_interleave(side, 0).repeat_interleave(side, 1).expand(3, -1, -1).contiguous()
 
 
-def test_views_of_a_tile() -> None:
+def test_views_are_drawn_from_one_tile() -> None:
     views = PretextViews(size=16, patch_size=16, pairs=1, draw="one", tile=8)
     views(tiles(8), (0, 0, 0))
     leave_the_crop_alone(views)
@@ -117,6 +117,6 @@ def test_a_tile_is_a_function_of_the_seed_and_leaves_patches_alone(family: type[
 
 
 @pytest.mark.parametrize("tile", [24, 128])
-def test_tiles_that_do_not_divide_the_image(tile: int) -> None:
+def test_tiles_that_do_not_divide_the_image_are_refused(tile: int) -> None:
     with pytest.raises(ValueError, match=rf"64 x 64 px do not divide into tiles \(data.views.tile is {tile}\)"):
         PretextViews(size=16, patch_size=16, tile=tile)(IMAGE, (0, 0, 0))

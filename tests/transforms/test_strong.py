@@ -15,7 +15,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_reference_permutation(golden: dict[str, Any]) -> None:
+def test_permutation_has_the_reference_values(golden: dict[str, Any]) -> None:
     shape = golden["permutation"]["input_shape"]
     images = torch.arange(torch.tensor(shape).prod().item()).view(shape)
     for index, expected in golden["permutation"]["output"].items():
@@ -23,7 +23,7 @@ def test_reference_permutation(golden: dict[str, Any]) -> None:
         assert torch.equal(swapped, torch.tensor(expected).view(shape))
 
 
-def test_every_image_gets_its_own() -> None:
+def test_every_image_gets_the_permutation_of_its_index() -> None:
     images = torch.rand(4, 3, 6, 8)
     index = torch.tensor([2, 0, 3, 1])
     together = Permutation()(images, index)
@@ -51,7 +51,7 @@ def test_every_family_keeps_shape_type_and_index_0(family: type[torch.nn.Module]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_randomness_is_the_generators(family: type[torch.nn.Module]) -> None:
+def test_randomness_comes_from_the_generator_only(family: type[torch.nn.Module]) -> None:
     images, index = torch.rand(6, 3, 16, 16), torch.tensor([1, 2, 3, 1, 2, 3])
     torch.manual_seed(0)
     first = family()(images, index, seeded(5))

@@ -185,7 +185,7 @@ def test_impossible_attributes_are_refused(attributes: dict[str, Any], expected:
         PretextViews(family())
 
 
-def test_settings_without_some_weak_views() -> None:
+def test_weak_augmentations_can_be_left_out_of_the_settings() -> None:
     settings = WeakSettings(16, (0.2, 1.0), cutout_size=8)
     assert settings.without(()) == settings
     assert settings.without(("hole", "colour")) == replace(settings, cutout_size=0, jitter=0.0)

@@ -130,7 +130,7 @@ def test_whole_views_are_torchvisions() -> None:
 @pytest.mark.parametrize(
     "change", [{}, {"cutout_size": 0}, {"grey": 0.0}, {"jitter": 0.0}, {"grey": 1.0, "jitter": 1.0}]
 )
-def test_groups_may_be_empty_or_hold_all(change: dict[str, float]) -> None:
+def test_augmentations_may_apply_to_no_view_or_to_all(change: dict[str, float]) -> None:
     images = photos(2)
     settings = replace(SETTINGS, **change)  # type: ignore[arg-type]
     views = draw_views(np.random.default_rng(0), 4, 40, 40, settings).reshape(2, 2)

@@ -153,7 +153,7 @@ def test_what_comes_before_the_family_is_drawn_alike(
         (holes, {"cutout_size": 10}, ("height", "width")),
     ],
 )
-def test_a_difference_would_be_seen(
+def test_the_comparison_with_the_cpu_detects_other_settings(
     measure: Any, change: dict[str, Any], telling: tuple[str, ...], expected: dict[Any, Samples]
 ) -> None:
     values = different(expected[measure], measure("device", **change))
@@ -191,7 +191,7 @@ def test_where_no_crop_fits_it_is_the_middle(height: int, width: int) -> None:
     assert box.tolist() == [top, left, bottom - top, right - left]
 
 
-def test_what_is_packed_is_unpacked() -> None:
+def test_packed_draws_are_unpacked_unchanged() -> None:
     views = draw_views(np.random.default_rng(0), 12, 64, 64, SETTINGS).reshape(2, 6)
     seeds, corners = [0, 2**63 - 1], [(0, 0), (224, 32)]
     records = unpack([pack(*parts) for parts in zip(seeds, corners, views, strict=True)], 6)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,54 +12,12 @@ import pytest
 
 from ccd_lightning.viewer.exports import chosen_rows
 from ccd_lightning.viewer.server import ViewServer
-from tests.viewer.browser import CHROMIUM, Browser, chromium
+from tests.viewer.browser import BROWSER, FAINT, Browser, frame
 from tests.viewer.made_up import LABELS, SCORES, THRESHOLD, leave, serving
 
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed"),
-]
+pytestmark = BROWSER
 PLACES = "[...document.querySelectorAll('.tile')].sort((a, b) => a.dataset.place - b.dataset.place)"
 EVIL = '<img src=x onerror="document.title=1">'
-# Text whose contrast with what is behind it is below 4.5 (WCAG AA), of elements that are enabled and can be seen.
-FAINT = """(() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (element) => {
-    for (; element; element = element.parentElement) {
-      const colour = rgb(getComputedStyle(element).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const own = (element) => element.matches("input[type=number], select")
-    || [...element.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-  return [...document.querySelectorAll("body *")].filter((e) => own(e) && e.checkVisibility() && e.tagName !== "OPTION")
-    .map((e) => [e, light(rgb(getComputedStyle(e).color)), light(ground(e))])
-    .map(([e, a, b]) => [e.outerHTML.slice(0, 80), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)])
-    .filter(([, ratio]) => ratio < 4.5);
-})()"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as one:
-        yield one
-
-
-@pytest.fixture
-def page(browser: Browser, server: ViewServer) -> Iterator[Browser]:
-    browser.said.clear()
-    browser.open(server.url)
-    browser.wait("document.activeElement.id === 'grid' && document.querySelectorAll('.tile').length")
-    yield browser
-    browser.open("about:blank")  # before its server goes, of which it would ask for thumbnails
-
-
-def frame(page: Browser) -> None:
-    page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def shown(page: Browser) -> list[int]:
@@ -157,7 +114,7 @@ def test_everything_is_reached_by_keys(page: Browser) -> None:
     assert not page.said
 
 
-def test_a_file_that_is_gone_is_a_sentence(page: Browser, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_in_a_sentence(page: Browser, tmp_path: Path) -> None:
     (tmp_path / "images/07.png").unlink()
     page.press("Enter")
     message = page.wait("notes.textContent !== 'Loading' && notes.textContent")
@@ -207,7 +164,7 @@ def test_text_can_be_read(browser: Browser, server: ViewServer, dark: bool) -> N
     assert not browser.run(f"{nameless}.map((one) => one.id)")
 
 
-def test_names_are_text(browser: Browser, run: Path) -> None:
+def test_names_are_never_interpreted_as_html(browser: Browser, run: Path) -> None:
     leave(run, [[f"images/{EVIL}/{index}.png", index, f"{index}.5", "", "", EVIL, EVIL, ""] for index in (0, 1)])
     browser.said.clear()
     with serving(run) as server:

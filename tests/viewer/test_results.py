@@ -84,7 +84,7 @@ def test_images_of_16_bits_are_shown_through_the_window_of_the_run(run: Path, tm
     assert np.abs(shown - (ramp - 1000.0) / 2000 * 255).max() <= 1
 
 
-def test_what_is_kept_is_bounded() -> None:
+def test_the_cache_is_bounded() -> None:
     cache, made = ByteCache(100), list[int]()
 
     def make(number: int) -> bytes:
@@ -109,7 +109,9 @@ def test_what_is_kept_is_bounded() -> None:
         ([RUN, "--prot", "1"], ["--prot", "--port"]),
     ],
 )
-def test_mistakes(run: Path, words: list[str], wanted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_on_the_command_line_are_reported(
+    run: Path, words: list[str], wanted: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["view", *words]) == 2
     error = capsys.readouterr().err
     assert all(word in error for word in wanted)
@@ -182,7 +184,7 @@ def test_help_needs_no_torch() -> None:
     assert "--port" in output_without_torch("view", "--help")
 
 
-def test_no_threshold_was_set(run: Path) -> None:
+def test_a_run_without_a_threshold_is_shown(run: Path) -> None:
     leave(run, [["images/00.png", 0, "1.0", "", "", "", "good", ""]], threshold=None)
     results = open_results(run)
     assert math.isnan(results.threshold)

@@ -58,6 +58,7 @@ def test_pictures_are_those_of_the_image(server: ViewServer, tmp_path: Path) -> 
     assert small.size == (128, 64)
     assert np.abs(np.asarray(small).astype(int) - (10, 200, 30)).max() < 8  # JPEG
     Image.new("RGB", (5000, 40)).save(tmp_path / "images/06.png")
+    assert ask(server, "image/6").headers["X-Size"] == "5000x40"
     assert picture(ask(server, "image/6").content).size == (pictures.LARGEST, 16)
 
 
@@ -100,7 +101,7 @@ def test_the_outline_surrounds_the_mask(server: ViewServer) -> None:
         *("page/index.html", "index.html", "images/00.png", "image/images/00.png", "%00", "results.json/"),
     ],
 )
-def test_there_is_nothing_else(server: ViewServer, path: str) -> None:
+def test_other_paths_are_not_found(server: ViewServer, path: str) -> None:
     answer = ask(server, path)
     assert answer.status == 404
     assert answer.headers["Content-Type"].startswith("text/plain")
@@ -132,7 +133,7 @@ def test_other_hosts_are_refused(server: ViewServer, host: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
-def test_nothing_can_be_sent(server: ViewServer, method: str) -> None:
+def test_methods_other_than_get_are_refused(server: ViewServer, method: str) -> None:
     assert ask(server, "results.json", method).status == 501
 
 

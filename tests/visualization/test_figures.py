@@ -68,6 +68,15 @@ def test_roc_curves_of_several_are_those_of_sklearn() -> None:
     assert len({curve.get_color() for curve in axes.lines}) == 4
 
 
+@pytest.mark.parametrize("count", [1, 7, 12])
+def test_the_title_of_roc_curves_fits(count: int) -> None:
+    figure = roc_comparison_figure({f"runs/detector_{index}": SCORES for index in range(count)}, LABELS)
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert axes.title.get_window_extent().y1 <= figure.bbox.y1
+    assert axes.xaxis.label.get_window_extent().y0 >= legend.get_window_extent().y1
+
+
 def test_precision_recall_steps_enclose_the_average_precision(tmp_path: Path) -> None:
     figure = precision_recall_figure(SCORES, LABELS, "AP")
     (axes,) = figure.axes

@@ -40,7 +40,7 @@ def test_a_png_map_comes_back_within_half_a_grey(tmp_path: Path) -> None:
     assert (scale["size"], scale["crop"]) == (16, [0, 0, 1, 0.5])
 
 
-def test_the_ends_of_the_greys() -> None:
+def test_grey_levels_end_at_zero_and_at_the_limit() -> None:
     greys = np.asarray(encode_map(np.array([[0, 240, 1000, 120]], np.float32), 240))
     assert greys.tolist() == [[0, FULL, FULL, 32768]]
 

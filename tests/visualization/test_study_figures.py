@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from ccd_lightning.visualization.palette import MARKERS
 from ccd_lightning.visualization.study_figures import Dot, interval_figure
 
 DOTS = [
@@ -15,7 +16,7 @@ DOTS = [
 
 def drawn(axes: Axes, dots: bool) -> list[tuple[list[float], list[float], Any]]:
     """Places and colours of the dots, or of the lines."""
-    lines = [line for line in axes.lines if (line.get_marker() == "o") == dots]
+    lines = [line for line in axes.lines if (line.get_marker() in MARKERS) == dots]
     found = [(np.ravel(line.get_xdata()).tolist(), np.ravel(line.get_ydata()).tolist(), line) for line in lines]
     return [(x, y, line.get_color()) for x, y, line in found if x]  # those of the legend are empty
 

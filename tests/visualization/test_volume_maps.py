@@ -24,7 +24,7 @@ AFFINES = {
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("name", AFFINES)
-def test_a_volume_of_its_own_slices_is_the_volume(name: str, axis: int, tmp_path: Path) -> None:
+def test_slices_are_put_back_into_the_volume_unchanged(name: str, axis: int, tmp_path: Path) -> None:
     values = np.random.default_rng(0).uniform(1, 9, (5, 6, 7)).astype(np.float32)
     source, target = tmp_path / "scan.nii.gz", tmp_path / "map.nii"
     image = nibabel.Nifti1Image(values, AFFINES[name])
@@ -55,7 +55,7 @@ def test_slices_that_are_not_written_are_zero(tmp_path: Path) -> None:
     assert (found[:, :, 1] == 2).all()
 
 
-def test_other_images_are_refused() -> None:
+def test_images_that_are_no_volumes_are_refused() -> None:
     with pytest.raises(UserError, match=r"a\.png: not a NIfTI volume, so its map cannot be one\. Give --maps tiff"):
         require_volumes(["b.nii.gz[0]", "a.png"])
 

@@ -33,33 +33,35 @@ class Chart(NamedTuple):
 
 CHARTS = (
     Chart(
-        "contrastive loss (nats), and that of a collapse",
+        "contrastive loss (nats) and its level after a collapse",
         ("train/contrastive", "val/contrastive", f"{LINE}/train_contrastive", f"{LINE}/val_contrastive"),
     ),
     Chart(
-        "augmentation accuracy, and chance",
+        "augmentation accuracy and level of chance",
         ("train/augmentation_accuracy", "val/augmentation_accuracy", f"{LINE}/augmentation_accuracy"),
         "augmentation",
     ),
     Chart(
-        "position accuracy, and chance",
+        "position accuracy and level of chance",
         ("train/position_accuracy", "val/position_accuracy", f"{LINE}/position_accuracy"),
         "position",
     ),
     Chart("centring loss", ("train/centring", "val/centring"), "centring"),
     Chart(
-        "standard deviation of z, collapsed below the line",
+        "standard deviation of projections, collapse threshold",
         ("train/projection_std", "val/projection_std", f"{LINE}/projection_std"),
     ),
     Chart(
-        "standard deviation of features, collapsed below the line",
+        "standard deviation of features, collapse threshold",
         ("train/feature_std", "val/feature_std", f"{LINE}/feature_std"),
     ),
     Chart("half the squared distance from the initial weights", ("train/l2_sp",), "l2_sp"),
-    Chart("alignment: 0 if views agree", ("train/alignment", "val/alignment")),
-    Chart("uniformity: 0 if all is one point", ("train/uniformity", "val/uniformity")),
-    Chart("probe AUROC, and chance", ("val/probe_auroc", f"{LINE}/probe_auroc"), "probe"),
-    Chart("probe AUROC of pseudo-lesions, and chance", ("val/probe_pseudo_auroc", f"{LINE}/probe_pseudo_auroc")),
+    Chart("alignment (0: both views have the same projection)", ("train/alignment", "val/alignment")),
+    Chart("uniformity (0: collapsed to one point)", ("train/uniformity", "val/uniformity")),
+    Chart("probe AUROC and level of chance", ("val/probe_auroc", f"{LINE}/probe_auroc"), "probe"),
+    Chart(
+        "probe AUROC for pseudo-lesions and level of chance", ("val/probe_pseudo_auroc", f"{LINE}/probe_pseudo_auroc")
+    ),
     Chart("probe separation (nats)", ("val/probe_separation",), "probe"),
     Chart("learning rate", ("train/learning_rate.*",)),
     Chart("training images per second", ("train/images_per_second",)),
@@ -89,7 +91,7 @@ class PretextCharts(Callback):
         shown = [chart for chart in CHARTS if chart.task in tasks]
         # TensorBoard treats tags as regular expressions that match the beginning of a name.
         charts = {chart.title: ["Multiline", [f"{tag}$" for tag in chart.tags]] for chart in shown}
-        writer.add_custom_scalars({"CCD pretraining": charts})
+        writer.add_custom_scalars({"pretraining": charts})
         lines = {
             "augmentation_accuracy": 1 / count,
             "position_accuracy": 1 / len(CELLS),

@@ -9,11 +9,20 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
+from ccd_lightning.callbacks.descriptions import add_descriptions
+
 
 def tensorboard(trainer: Trainer) -> SummaryWriter | None:
-    """Returns the trainer's TensorBoard writer; None if there is none, and on all ranks but the first."""
+    """Returns the trainer's TensorBoard writer; None if there is none, and on all ranks but the first.
+
+    From the first call on, what is written has descriptions (`add_descriptions`).
+    """
+    if not trainer.is_global_zero:
+        return None
     writers = (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
-    return next(writers, None) if trainer.is_global_zero else None
+    if writer := next(writers, None):
+        add_descriptions(writer)
+    return writer
 
 
 def log_interval(trainer: Trainer) -> int:

@@ -46,9 +46,10 @@ class PretextPictures(Callback):
             return
         shown = slice(self.images)
         views = views_figure(batch["views"][shown], batch["augmentation"][shown], family_name(trainer))
-        writer.add_figure("first_batch/views", views, 0)
+        writer.add_figure("train/first_batch_views", views, 0)
         if "patches" in batch:
-            writer.add_figure("first_batch/position_pairs", pairs_figure(batch["patches"], batch["position"]), 0)
+            pairs = pairs_figure(batch["patches"], batch["position"])
+            writer.add_figure("train/first_batch_position_pairs", pairs, 0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the features, with the batch norm statistics of whole images from the last validation."""
@@ -101,7 +102,7 @@ def pairs_figure(patches: Tensor, position: Tensor) -> Figure:
     """
     pairs, classes = patches.transpose(1, 2).flatten(0, 1).float().cpu(), position.flatten().tolist()
     figure = Figure(figsize=(4.2, 2.8), dpi=DPI, layout="constrained")
-    figure.suptitle("Where does the second patch lie, seen from\nthe first, which is in the middle?", fontsize=TEXT)
+    figure.suptitle("Pairs of patches: the first in the centre,\nthe second at its relative position", fontsize=TEXT)
     for cell, axes in enumerate(figure.subplots(2, 4).flat):
         axes.set_title(f"{cell}: {_direction(cell)}", fontsize=TEXT)
         axes.set_visible(cell in classes)
@@ -194,7 +195,7 @@ class ReconstructionPictures(Callback):
             with torch.no_grad():
                 _, maps = pl_module(images, content)
                 shown = {"held-out image": images, **reconstructions(pl_module, images)}
-            writer.add_figure("reconstructions", reconstruction_figure(shown, maps), trainer.global_step)
+            writer.add_figure("val/reconstructions", reconstruction_figure(shown, maps), trainer.global_step)
 
 
 def reconstructions(module: IGD, images: Tensor) -> dict[str, Tensor]:

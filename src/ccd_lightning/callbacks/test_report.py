@@ -74,6 +74,7 @@ class TestReport(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resets the metrics of an earlier test."""
+        tensorboard(trainer)  # before the first value is logged, so that it has a description
         self.metrics = DetectionMetrics(float(getattr(pl_module, "pixel_threshold", math.nan)))
 
     def on_test_batch_end(
@@ -110,7 +111,8 @@ class TestReport(Callback):
         write_predictions(folder / PREDICTIONS, records, threshold, held_out, masks=masks)
         figures = self._figures(trainer, pl_module, total, evaluation)
         if trainer.logger:
-            trainer.logger.log_metrics({f"test/{name}": value for name, value in evaluation.metrics.items()})
+            computed = {name: value for name, value in evaluation.metrics.items() if not name.startswith("pretext/")}
+            trainer.logger.log_metrics({f"test/{name}": value for name, value in computed.items()})
         if writer := tensorboard(trainer):
             log_hyperparameters(writer, hyperparameters(config) | {"data": data["root"]}, evaluation.metrics)
         save_figures(folder / "figures", figures, trainer.logger)

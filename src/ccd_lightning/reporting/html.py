@@ -26,25 +26,25 @@ HEADLINES = {
         "Probability that a pixel of a lesion has a higher value than a normal one; chance: 50%.",
     ),
 }
-# All figures that a test may draw, with title and caption, in the order of the page.
+# All figures that a test may draw, in the order of the page: text for readers who cannot see them, and caption.
 FIGURES = {
     "overlays.png": (
-        "Cases",
+        "Rows of test images, each with its true outline, its anomaly map, and the map laid over the image.",
         "The abnormal images with the highest scores, those with the lowest scores (possible misses), the normal images"
         " with the highest scores (possible false alarms), and a typical normal image. The second column shows the true"
         " outline. In the overlays, as in those of ccd predict, a line surrounds regions above the maps of nearly all"
         " held-out normal images. All overlays have the same colour scale.",
     ),
     "histogram.png": (
-        "Scores",
+        "Histograms of the image scores, one for each kind of image, with the threshold as a vertical line.",
         "Scores of normal and abnormal images; scores to the right of the line are called abnormal.",
     ),
     "roc.png": (
-        "ROC curve",
+        "ROC curve, with a diagonal line for chance. Its area is the image AUROC in the table of results.",
         "Sensitivity against the false-positive rate at every threshold; the dot is the threshold in use.",
     ),
     "precision_recall.png": (
-        "Precision and recall",
+        "Precision-recall curve, with a horizontal line for chance. Its area is the average precision in the results.",
         "Precision (share of correct decisions among the images called abnormal) against recall (share of the"
         " abnormal images that are detected).",
     ),
@@ -76,8 +76,8 @@ def _figures(files: Sequence[Path]) -> list[dict[str, Any]]:
     order = list(FIGURES)
     figures = []
     for file in sorted(files, key=lambda file: (order.index(file.name) if file.name in order else len(order), file)):
-        title, caption = FIGURES.get(file.name, (file.stem, file.stem))
+        text, caption = FIGURES.get(file.name, (file.stem, file.stem))
         data = base64.b64encode(file.read_bytes()).decode()
         wide = file.name in ("overlays.png", "histogram.png")
-        figures.append({"title": title, "caption": caption, "data": data, "wide": wide})
+        figures.append({"text": text, "caption": caption, "data": data, "wide": wide})
     return figures

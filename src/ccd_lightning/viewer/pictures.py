@@ -40,11 +40,15 @@ class Pictures:
     Args:
         results: Results of the images.
         scorer: Scorer that computes their maps.
+
+    Attributes:
+        sizes: Width and height in pixels of the images that were read so far, by index, before they were reduced.
     """
 
     def __init__(self, results: ShownResults, scorer: Scorer) -> None:
         self.results = results
         self.scorer = scorer
+        self.sizes = dict[int, Size]()
         self.kept = ByteCache(MAX_BYTES)
         self._maps = functools.lru_cache(MAPS)(lambda index: _draw_map(self.scorer.score(results.image(index))))
         self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)  # limits memory, as each image may be large
@@ -79,6 +83,7 @@ class Pictures:
         path = self.results.image(index)
         with self._decoders:
             picture = read_picture(path, lambda size: bounded(size, side))
+            self.sizes[index] = picture.size
             image = eight_bits(picture, path, self.results.window).convert("RGB")
             return image.resize(bounded(picture.size, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
 

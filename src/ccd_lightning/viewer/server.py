@@ -14,7 +14,6 @@ import secrets
 import socketserver
 import sys
 import threading
-from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,7 +30,7 @@ from ccd_lightning.writing import short_text
 HOST = "127.0.0.1"
 HOST_PATTERN = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")  # any port, which may be forwarded to this one
 PAGE = Path(__file__).with_name("page")
-SCRIPTS = ("viewer.js", "grid.js", "large.js", "model.js")
+SCRIPTS = ("viewer.js", "grid.js", "large.js", "model.js", "zoom.js")
 FILES = {
     "": "text/html",
     "viewer.css": "text/css",
@@ -135,8 +134,10 @@ class ViewServer(ThreadingHTTPServer):
             found = self.pictures.anomaly_map(index)
             layer = found.colours if name == "map" else found.lines
             return Answer(layer, "image/png", {"X-Score": repr(found.score)})
-        make: Callable[[int], bytes] = self.pictures.image if name == "image" else self.pictures.mask
-        return Answer(make(index), "image/png")
+        if name == "mask":
+            return Answer(self.pictures.mask(index), "image/png")
+        image = self.pictures.image(index)
+        return Answer(image, "image/png", {"X-Size": "{}x{}".format(*self.pictures.sizes[index])})
 
     def _export(self, path: str, query: dict[str, list[str]]) -> Answer:
         rows = chosen_rows(query.get("rows", [""])[0], len(self.results.rows))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,10 +19,9 @@ from ccd_lightning.data.placement import Placement
 from ccd_lightning.metrics import threshold_metrics as curves
 from ccd_lightning.metrics.types import Floats
 from ccd_lightning.visualization.overlays import COLOURS, colour_map, draw_overlay, scale_of
+from ccd_lightning.visualization.palette import BLUE, GREY, ORANGE, line_styles
 
-BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#718096"
 DPI = 160  # of files: about twice the number of pixels at which the report shows a figure
-KINDS = (ORANGE, "#c53030", "#6b46c1", "#2f855a", "#b7791f", "#d53f8c")  # colours of the kinds of abnormality
 
 
 @dataclass(frozen=True)
@@ -99,13 +96,14 @@ def roc_comparison_figure(scores: Mapping[str, Floats], labels: NDArray[np.int64
     """
     figure = Figure(figsize=(5.2, 5.0 + 0.2 * len(scores)), layout="constrained")
     axes = _axes(figure, "1 - specificity", "sensitivity", "ROC curves")
-    for name, own in scores.items():
+    for (name, own), style in zip(scores.items(), line_styles(BLUE), strict=False):
         counts = curves.score_counts(labels, own)
         label = f"{_shown(name)}: AUROC {curves.partial_auc(*counts):.3f}"
-        axes.plot(*curves.roc(*counts), linewidth=1.8, alpha=0.85, label=label)
+        axes.plot(*curves.roc(*counts), linewidth=1.8, label=label, **style._asdict())
     axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     figure.legend(loc="outside lower center", frameon=False, fontsize=8)  # names of runs are long
+    figure.draw_without_rendering()  # the layout needs two passes; after one, the title may be cut off
     return figure
 
 
@@ -139,15 +137,17 @@ def histogram_figure(groups: Mapping[str, Floats], threshold: float) -> Figure:
         edges = np.geomspace(every.min(), every.max(), 31)
         edges[[0, -1]] = every.min(), every.max()  # geomspace may round beyond the extremes
         axes.set_xscale("log")
-    shades = itertools.cycle(KINDS)
+    styles = line_styles()
     for anomaly_type, scores in groups.items():
         normal = anomaly_type == "good"
-        colour = BLUE if normal else next(shades)
         weights = np.full(len(scores), 1 / len(scores))
         label = f"{'normal' if normal else _shown(anomaly_type)} ({len(scores)})"
-        bins, opacity = edges.tolist(), 0.5 if normal else 1
-        style: Literal["stepfilled", "step"] = "stepfilled" if normal else "step"
-        axes.hist(scores, bins, weights=weights, histtype=style, color=colour, alpha=opacity, lw=2, label=label)
+        bins = edges.tolist()
+        if normal:
+            axes.hist(scores, bins, weights=weights, histtype="stepfilled", fc=(BLUE, 0.5), ec=BLUE, label=label)
+        else:
+            style = next(styles)._asdict()
+            axes.hist(scores, bins, weights=weights, histtype="step", lw=2, label=label, **style)
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold (held-out normals)")
     axes.legend(frameon=False, fontsize=8)
     return figure

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-GREY = "#718096"
-COLOURS = (GREY, "#2b6cb0", "#b7791f", "#dd6b20", "#2f855a", "#6b46c1", "#d53f8c", "#c53030")
+from ccd_lightning.visualization.palette import BLUE, GREY, MARKERS, SERIES
+
+COLOURS = (GREY, BLUE, *SERIES)
 
 
 class Dot(NamedTuple):
@@ -49,10 +50,10 @@ def interval_figure(title: str, panels: Mapping[str, Sequence[Dot]]) -> Figure:
     for index, (metric, dots) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)
         for dot in dots:
-            colour, line = COLOURS[encoders.index(dot.encoder) % len(COLOURS)], lines[dot.detector, dot.encoder]
+            (colour, marker), line = _style(encoders.index(dot.encoder)), lines[dot.detector, dot.encoder]
             if dot.interval:
-                axes.plot(dot.interval, (line, line), color=colour, linewidth=2, alpha=0.6, solid_capstyle="butt")
-            axes.plot(dot.mean, line, "o", color=colour, markersize=5)
+                axes.plot(dot.interval, (line, line), color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot(dot.mean, line, marker, color=colour, markersize=6)
         if metric.endswith("AUROC") and axes.get_xlim()[0] < 0.5:
             axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1)  # chance
         axes.set(xlabel=metric, ylim=(len(detectors) * group - 0.7, -0.8))
@@ -63,8 +64,13 @@ def interval_figure(title: str, panels: Mapping[str, Sequence[Dot]]) -> Figure:
         axes.grid(axis="x", alpha=0.25)
     axes = figure.axes[0]
     handles = [
-        axes.plot([], [], "o-", color=COLOURS[index % len(COLOURS)], markersize=5, label=encoder)[0]
+        axes.plot([], [], f"{_style(index)[1]}-", color=_style(index)[0], markersize=6, label=encoder)[0]
         for index, encoder in enumerate(encoders)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(encoders), 5), frameon=False, fontsize=8)
     return figure
+
+
+def _style(index: int) -> tuple[str, str]:
+    """Returns colour and marker of an encoder."""
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]

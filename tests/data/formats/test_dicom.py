@@ -93,7 +93,7 @@ def test_planar_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_floating_point(kind: type[np.generic], tmp_path: Path) -> None:
+def test_floating_point_pixels_are_read(kind: type[np.generic], tmp_path: Path) -> None:
     stored = (GREYS / 7 - 3).astype(kind)
     picture = read_picture(dicom(tmp_path / "a", stored, PixelRepresentation=None, BitsStored=None, HighBit=None))
     assert (picture.image.mode, picture.full) == ("F", None)
@@ -207,12 +207,12 @@ def test_frames_are_read_alone_with_their_own_units(tmp_path: Path) -> None:
             read_picture(path, 3)
 
 
-def test_one_bit(tmp_path: Path) -> None:
+def test_images_of_one_bit_are_black_and_white(tmp_path: Path) -> None:
     path = SHIPPED / "liver_1frame.dcm"
     assert set(np.unique(np.asarray(read_picture(path).image.convert("L")))) == {0, 255}
 
 
-def test_what_is_dicom(tmp_path: Path) -> None:
+def test_dicom_files_are_recognised_by_content(tmp_path: Path) -> None:
     path = dicom(tmp_path / "IM000001", GREYS.astype(np.uint8))
     assert is_dicom(path)
     without = tmp_path / "x.IMA"
@@ -246,7 +246,7 @@ def test_what_is_no_image_is_named(name: str, message: str) -> None:
         read_picture(SHIPPED / name)
 
 
-def test_a_transfer_syntax_that_nothing_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_transfer_syntax_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for syntax, message in (
         ("1.2.840.10008.1.2.4.100", r"no Python package decodes its transfer syntax, MPEG2 .*1\.2\.4\.100.*ffmpeg"),
         ("1.2.840.777", "no Python package decodes its transfer syntax, which the DICOM standard does not list"),
@@ -263,7 +263,7 @@ def test_a_transfer_syntax_that_nothing_reads(tmp_path: Path, monkeypatch: pytes
         read_header(SHIPPED / "JPEG2000.dcm")
 
 
-def test_without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pydicom_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(UserError, match=r"CT_small\.dcm: .*pip install 'pydicom"):
         read_header(SHIPPED / "CT_small.dcm")

@@ -137,7 +137,7 @@ def test_slices_of_one_value_are_empty(tmp_path: Path) -> None:
     assert nifti.occupied_slices(tmp_path / "a.nii.gz", axis=0) == [0, 1, 2, 3]  # slice 4 crosses all of them
 
 
-def test_masks(tmp_path: Path) -> None:
+def test_masks_of_every_type_are_read(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 4, (4, 5, 2))
     expected = (labels[:, :, 1] > 0).T
     for kind in ("uint8", "int16", "float32"):

@@ -33,7 +33,7 @@ def test_another_salt_gives_other_pseudonyms(salt: Path, tmp_path: Path, monkeyp
     assert pseudonym("patient", "Doe") != first
 
 
-def test_several_at_once_agree(salt: Path) -> None:
+def test_threads_agree_on_one_salt(salt: Path) -> None:
     def salted(_: int) -> bytes:
         return patients._salt.__wrapped__(salt)
 
@@ -41,7 +41,7 @@ def test_several_at_once_agree(salt: Path) -> None:
         assert len(set(pool.map(salted, range(64)))) == 1
 
 
-def test_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_salt_is_in_the_users_settings_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CCD_SALT_FILE")
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
@@ -50,7 +50,7 @@ def test_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert salt_file() == Path("~/.config/ccd-lightning/salt").expanduser()
 
 
-def test_where_it_cannot_be_kept_a_salt_serves_one_process(
+def test_a_salt_that_cannot_be_stored_serves_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()

@@ -1,6 +1,7 @@
 // One image with what can be laid over it.
 
 import {TERMS, kindOf, resultOf, short} from "./model.js";
+import {Zoom} from "./zoom.js";
 
 const LAYERS = ["image", "map", "lines", "mask"];
 const DIFFERENT = 0.01;  // of the score: the same image scores the same on every machine, up to rounding
@@ -9,14 +10,21 @@ const byId = (id) => document.getElementById(id);
 export class Large {
   constructor(results) {
     Object.assign(this, {results, index: -1, urls: [], abort: new AbortController(), size: null});
-    byId("image").addEventListener("load", (event) => {
-      this.size = [event.target.naturalWidth, event.target.naturalHeight];
-      this.fit();
-    });
+    this.zoom = new Zoom(byId("stage"), byId("stack"), (zoom) => this.tellZoom(zoom));
+    byId("image").addEventListener("load", ({target}) => this.zoom.show([target.naturalWidth, target.naturalHeight]));
     for (const name of ["map", "lines", "mask"]) byId(`show-${name}`).addEventListener("change", () => this.style());
     byId("opacity").addEventListener("input", () => this.style());
-    new ResizeObserver(() => this.fit()).observe(byId("stage"));
     this.style();
+    this.connect();
+  }
+
+  connect() {
+    const {zoom} = this, acts = {
+      "zoom-in": () => zoom.step(1), "zoom-out": () => zoom.step(-1), "zoom-fit": () => zoom.reset(),
+      "pan-left": () => zoom.shift(-1, 0), "pan-right": () => zoom.shift(1, 0),
+      "pan-up": () => zoom.shift(0, -1), "pan-down": () => zoom.shift(0, 1),
+    };
+    for (const [id, act] of Object.entries(acts)) byId(id).addEventListener("click", act);
   }
 
   style() {
@@ -32,12 +40,15 @@ export class Large {
     this.style();
   }
 
-  fit() {
-    if (!this.size) return;
-    const stage = byId("stage"), [width, height] = this.size;
-    const scale = Math.min(stage.clientWidth / width, stage.clientHeight / height);
-    byId("stack").style.width = `${Math.floor(width * scale)}px`;
-    byId("stack").style.height = `${Math.floor(height * scale)}px`;
+  // At 100% a pixel of the file is one of the screen. Buttons of no use now are not disabled, which would take the focus.
+  tellZoom(zoom) {
+    const {size} = this, reduced = size && size[0] > zoom.size[0];
+    const percent = 100 * zoom.scale * (reduced ? zoom.size[0] / size[0] : 1);
+    byId("zoom-level").textContent = `${percent < 10 ? percent.toFixed(1) : Math.round(percent).toLocaleString("en")}%`
+      + `${zoom.whole ? ", whole image" : ""}${reduced ? `, reduced to ${Math.max(...zoom.size)} px` : ""}`;
+    for (const button of document.querySelectorAll("#zoom button")) {
+      button.setAttribute("aria-disabled", button.id === "zoom-in" ? zoom.level >= zoom.most : zoom.whole);
+    }
   }
 
   // Shows an image; pictures of one that was asked for before are given up.
@@ -64,6 +75,7 @@ export class Large {
       if (!answer.ok) { notes.push(await answer.text()); return; }
       const blob = await answer.blob();
       if (signal.aborted) return;
+      if (name === "image") this.size = answer.headers.get("X-Size").split("x").map(Number);
       const url = URL.createObjectURL(blob);
       this.urls.push(url);
       byId(name).src = url;
@@ -87,6 +99,8 @@ export class Large {
     this.abort = new AbortController();
     this.urls.forEach((url) => URL.revokeObjectURL(url));
     Object.assign(this, {urls: [], index: -1, size: null});
+    this.zoom.clear();
+    byId("zoom-level").textContent = "";
     for (const name of LAYERS) {
       byId(name).removeAttribute("src");
       byId(name).hidden = true;

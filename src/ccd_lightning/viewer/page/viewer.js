@@ -45,7 +45,7 @@ function draw() {
     const index = state.shown[grid.active];
     large.describe(index, state.threshold, grid.active, state.shown.length, state.chosen.has(index));
     large.show(index, state.shown[grid.active + 1]);
-    large.fit();
+    large.zoom.draw();
   }
 }
 
@@ -143,10 +143,14 @@ async function download(name) {
 
 const LETTERS = {
   j: () => move(1), k: () => move(-1), x: choose, r: () => byId("reset").click(), t: () => byId("exact").focus(),
+  "+": () => large.zoom.step(1), "=": () => large.zoom.step(1), "-": () => large.zoom.step(-1),
+  0: () => large.zoom.reset(),
   o: () => large.toggle("map"), l: () => large.toggle("lines"), m: () => large.toggle("mask"),
   f: () => byId(byId("kinds").hidden || document.activeElement === byId("kind") ? "result" : "kind").focus(),
   "?": () => byId("keys").showModal(),
 };
+
+const PANS = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]};
 
 function press(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || byId("keys").open) return;
@@ -156,6 +160,7 @@ function press(event) {
     Home: -Infinity, End: Infinity};
   if (event.key === "Escape") { if (state.large) back(); else byId("grid").focus(); }
   else if (event.key === "Enter" && !target && !state.large && state.shown.length) open(grid.active);
+  else if (event.shiftKey && event.key in PANS && state.large && !typing) large.zoom.shift(...PANS[event.key]);
   else if (event.key in moves && !typing) move(moves[event.key]);
   else if (event.key in LETTERS && byId("letters").checked && !(typing && target.type !== "range" && event.key !== "f")) {
     LETTERS[event.key]();
