@@ -190,7 +190,8 @@ def _beside(file: Path) -> Path:
 def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     """Yields the items and shows a progress bar on stderr, if it is a terminal. The bar disappears at the end."""
     console = Console(stderr=True)
-    yield from track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
+    # Not `disable`, with which older versions of rich print an empty line.
+    yield from track(items, what, total, console=console, transient=True) if console.is_terminal else items
 
 
 def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], what: str) -> list[Result]:

@@ -173,7 +173,8 @@ def _jobs(name: str, train: int, test_good: int, test_abnormal: int) -> Iterator
 def _write_all(root: Path, name: str, size: int, seed: int, jobs: list[tuple[str, str, int]], progress: bool) -> None:
     from rich.progress import track
 
-    for split, anomaly_type, index in track(jobs, f"Painting {name}", transient=True, disable=not progress):
+    # Not `disable`, with which older versions of rich print an empty line.
+    for split, anomaly_type, index in track(jobs, f"Painting {name}", transient=True) if progress else jobs:
         scene = render(name, anomaly_type, image_generator(seed, name, split, anomaly_type, index), size)
         _write(root / split / anomaly_type / f"{index:04d}.png", Image.fromarray(scene.image))
         if anomaly_type != GOOD:
