@@ -68,8 +68,8 @@ class PretextViews:
         at_least("data.views.patch_size", patch_size, 1 if pairs else 0)
         at_least("data.views.tile", tile, 0, "; 0 takes the whole image")
         self.family = family or Permutation()
-        check_overrides(type(self.family), Identity, ("forward",))
         self.count, self.first, omitted = _attributes(self.family)
+        check_overrides(type(self.family), Identity, ("forward",))
         self.cutout_size = cutout_size
         self.settings = WeakSettings(size, scale, cutout_size).without(omitted)
         self.patch_size = patch_size
