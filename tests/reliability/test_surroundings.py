@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
-import tomllib
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
+
+from tests.test_dependencies import PROJECT, declared
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs/licences.md"
@@ -29,13 +30,7 @@ def test_processes_of_a_test_may_talk_to_each_other() -> None:
 
 def required() -> set[str]:
     """The names of all direct dependencies, of the extras that users install."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    lines = [
-        *project["dependencies"],
-        *(line for name in extras if name not in ("dev", "docs") for line in extras[name]),
-    ]
-    return {re.split(r"[\[<>=~! ]", line)[0].lower() for line in lines}
+    return declared(PROJECT["optional-dependencies"].keys() - {"dev", "docs"})
 
 
 def listed() -> dict[str, str]:

@@ -10,9 +10,9 @@ from ccd_lightning.models.encoder import Encoder
 class CompileEncoder(Callback):
     """Compiles the networks of all encoders before the first step, which takes half a minute or more.
 
-    It saves time in long fits on a GPU. On CPUs, a forward pass without gradients takes about 0.86 times as long, and a
-    training step takes as long as before (docs/benchmarks.md). Results agree up to rounding. Checkpoints do not depend
-    on it. The default backend needs a C++ compiler.
+    So it can only save time in long fits. On CPUs, a forward pass without gradients takes about 0.86 times as long, and
+    a training step takes as long as before (docs/scaling.md); on a GPU it has not been measured. Results agree up to
+    rounding. Checkpoints do not depend on it. The default backend needs a C++ compiler.
 
     Args:
         backend: Backend of `torch.compile`.

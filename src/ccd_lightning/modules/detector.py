@@ -257,10 +257,9 @@ class OneClassDetector(LightningModule, ABC):
             setattr(self, name, value.to(self.device))
         self._held_out.clear()
         found = self._pseudo.measure(self._evaluate_images, self.normal_scores, pseudo_seed(self.trainer))
-        logged: dict[str, Any] = {"threshold": self.threshold} | found
-        self.log_dict(
-            {f"val/{name}": value for name, value in logged.items()}, sync_dist=True
-        )  # the same on every rank
+        logged: dict[str, Any] = {"val/threshold": self.threshold}
+        logged |= {f"val/{name}": value for name, value in found.items()}
+        self.log_dict(logged, sync_dist=True)  # the same on every rank
 
     def _evaluate_images(self, images: Tensor, content: Tensor) -> dict[str, Tensor]:
         return self.evaluate({"image": images.to(self.device), "content": content.to(self.device)})
