@@ -1,7 +1,8 @@
 """What pretraining adds to ImageNet weights: one recipe on one set and seed, and the detectors on its features.
 
     python benchmarks/recipes.py --root DIR --seed 0                                    # ImageNet weights alone
-    python benchmarks/recipes.py --root DIR --seed 0 --steps 120 --family MedMix        # after CCD
+    python benchmarks/recipes.py --root DIR --seed 0 --steps 120                        # after CCD with MedMix
+    python benchmarks/recipes.py --root DIR --seed 0 --steps 120 --method SimCLR --batch 32 --l2_sp 0.01
 
 Features of tf_efficientnet_lite0 at 16 x 16 positions, averaged over 3 x 3 units, each level of one length. A row per
 detector: image AUROC of the test images (of each kind too), pixel AUROC where there are masks, and the AUROC of
@@ -25,11 +26,13 @@ from torch.utils.data import DataLoader, Dataset
 from ccd_lightning.data.dataset import AnomalyDataset, EpochIndex
 from ccd_lightning.data.datasets import Folder
 from ccd_lightning.encoder_config import EncoderConfig, TrainedEncoderConfig
+from ccd_lightning.models.heads import AugmentationHead, PositionHead, ProjectionHead
 from ccd_lightning.models.patch_features import FeatureConfig
 from ccd_lightning.modules.ccd import CCD
 from ccd_lightning.modules.mahalanobis import Mahalanobis
 from ccd_lightning.modules.neighbours import Neighbours
 from ccd_lightning.modules.padim import PaDiM
+from ccd_lightning.modules.pmsacl import PMSACL
 from ccd_lightning.modules.statistics import StatisticsDetector
 from ccd_lightning.transforms import strong
 from ccd_lightning.transforms.medmix import MedMix, paste_lesions
@@ -54,17 +57,34 @@ class Views(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         item = self.images[EpochIndex(index // len(self.images), self.order[index])]
-        return {name: item[name] for name in ("views", "augmentation", "patches", "position")}
+        return {name: item[name] for name in ("views", "augmentation", "patches", "position") if name in item}
 
 
 def pretrain(data: Folder, options: argparse.Namespace) -> dict[str, Tensor]:
-    """The encoder's weights after CCD."""
-    encoder = TrainedEncoderConfig(NETWORK, "imagenet", lr_scale=options.lr_scale, batch_norm="keep")
-    module = CCD(encoder, optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=options.lr, weight_decay=1e-4))
+    """The encoder's weights after pretraining."""
+    changed = {name: getattr(options, name) for name in ("lr_scale", "batch_norm", "freeze", "l2_sp")}
+    encoder = TrainedEncoderConfig(NETWORK, "imagenet", **changed)
+    alone = {"augmentation_weight": 0, "position_weight": 0} if options.method == "SimCLR" else {}
+    module = (PMSACL if options.method == "PMSACL" else CCD)(
+        encoder=encoder,
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=options.lr, weight_decay=1e-4),
+        **alone,
+    )
+    if options.level is not None:
+        read_level(module, options.level)
     loader = DataLoader(Views(data.datasets["train"], options.batch * options.steps, options.seed), options.batch)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     Trainer(max_steps=options.steps, use_distributed_sampler=False, **quiet).fit(module, loader)  # type: ignore[arg-type]
     return dict(module.encoder.state_dict())
+
+
+def read_level(module: CCD, level: int) -> None:
+    """Makes all heads read the mean of a level's map, in place of the vector behind the last level."""
+    encoder = module.encoder
+    encoder.features_size = size = encoder.channels[level]
+    encoder.features = lambda images: encoder.maps(images, [level])[0].mean(dim=(2, 3))  # type: ignore[method-assign]
+    module.projection, module.position = ProjectionHead(size), PositionHead(size)
+    module.augmentation = AugmentationHead(size, module.augmentation.out_features)
 
 
 def batches(dataset: AnomalyDataset) -> Iterator[Tensor]:
@@ -115,8 +135,10 @@ def measure(detector: StatisticsDetector, data: Folder, seed: int) -> dict[str, 
 def main(options: argparse.Namespace) -> None:
     """Prints a line per detector."""
     seed_everything(options.seed, verbose=False)
-    family = {"MedMix": MedMix}.get(options.family) or getattr(strong, options.family)
-    views = PretextViews(size=64, scale=(0.1, 0.7), patch_size=32, family=family())
+    name = "Identity" if options.method == "SimCLR" else options.family
+    family = {"MedMix": MedMix}.get(name) or getattr(strong, name)
+    pairs = 0 if options.method == "SimCLR" else 4
+    views = PretextViews(options.view, scale=tuple(options.scale), patch_size=32, pairs=pairs, family=family())
     with tempfile.TemporaryDirectory() as folder:
         data = Folder(options.root, size=options.size, views=views, seed=options.seed, cache_dir=folder)
         data.setup("fit")
@@ -126,12 +148,8 @@ def main(options: argparse.Namespace) -> None:
             detector.setup("fit")
             if weights:
                 detector.encoder.load_state_dict(weights)
-            row = {
-                "set": Path(options.root).name,
-                "seed": options.seed,
-                "steps": options.steps,
-                "family": options.family,
-            }
+            row = {"set": Path(options.root).name, **vars(options)}
+            del row["root"]
             print(json.dumps(row | {"detector": name} | measure(detector.eval(), data, options.seed)), flush=True)
 
 
@@ -142,7 +160,14 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=0, help="of pretraining; 0 takes the ImageNet weights as they are")
     parser.add_argument("--batch", type=int, default=8, help="images in a step")
+    parser.add_argument("--method", default="CCD", choices=["CCD", "SimCLR", "PMSACL"])
     parser.add_argument("--family", default="MedMix", help="of strong augmentations")
+    parser.add_argument("--view", type=int, default=64, help="side of a view in pixels")
+    parser.add_argument("--scale", type=float, nargs=2, default=(0.1, 0.7), help="of a view, as shares of the image")
+    parser.add_argument("--level", type=int, help="that the heads read; left out, the vector behind the last one")
+    parser.add_argument("--freeze", type=int, default=0, help="levels that are frozen")
+    parser.add_argument("--l2_sp", type=float, default=0.0, help="weight of the distance from the ImageNet weights")
+    parser.add_argument("--batch_norm", default="keep", choices=["keep", "calibrate"])
     parser.add_argument("--lr", type=float, default=1e-3, help="of the heads")
     parser.add_argument("--lr_scale", type=float, default=0.1, help="of the encoder, as a share")
     main(parser.parse_args())

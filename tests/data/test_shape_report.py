@@ -30,3 +30,21 @@ def test_image_shapes_are_described_in_one_line(preprocessing: Preprocessing, ex
     sizes = [(1440, 1080)] * 3 + [(720, 576)]
     placements = np.array([preprocessing.place_size(size).numbers() for size in sizes], np.int32)
     assert describe_shapes(placements, preprocessing) == expected
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "expected"),
+    [
+        (Preprocessing(224), "images of 159 x 159 px are brought to 224 x 224 px, which enlarges them by 1.41"
+         " (--data.size 160 is about their own size)"),
+        (Preprocessing((224, 448)), "images of 159 x 159 px are squashed to 448 x 224 px, which stretches them by 2.00"
+         " (--data.fit letterbox or crop keeps their shape) and enlarges them by 1.41 (--data.size '[160, 320]' is"
+         " about their own size)"),
+        (Preprocessing(160), ""),
+        (Preprocessing(192), ""),
+        (Preprocessing(128), ""),
+    ],
+)  # fmt: skip
+def test_enlarging_images_is_mentioned_with_their_own_size(preprocessing: Preprocessing, expected: str) -> None:
+    placements = np.array([preprocessing.place_size((159, 159)).numbers()], np.int32)
+    assert describe_shapes(placements, preprocessing) == expected

@@ -7,10 +7,12 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from ccd_lightning.data.lesion_sizes import GRANULE
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 
 STRETCH = 1.25  # stretch factor from which squashed images look distorted
+ENLARGED = 1.25  # factor from which resized images count as enlarged
 
 
 def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocessing) -> str:
@@ -21,33 +23,49 @@ def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocess
         preprocessing: Preprocessing of the images.
 
     Returns:
-        A sentence. Empty if whole images with about the working aspect ratio are resized.
+        A sentence. Empty if whole images with about the working aspect ratio are resized, and not enlarged.
     """
     parsed = [Placement.from_numbers(numbers) for numbers in placements.tolist()]
     stretch = float(np.median([_stretch(placement) for placement in parsed]))
+    enlargement = float(np.median([_enlargement(placement) for placement in parsed]))
     parts = []
     if preprocessing.crop == "auto":
         shares = [_area(placement.source) / (placement.original[0] * placement.original[1]) for placement in parsed]
         parts.append(f"cropped to their content (data.crop auto; {np.median(shares):.0%} of an image in the median)")
     how = {"squash": "squashed", "letterbox": "letterboxed", "crop": "cropped in the middle and brought"}
     height, width = preprocessing.shape
-    resized = f"{how[preprocessing.fit]} to {width} x {height} px"
-    if preprocessing.fit == "squash" and stretch >= STRETCH:
-        resized += f", which stretches them by {stretch:.2f} (--data.fit letterbox or crop keeps their shape)"
-    elif preprocessing.fit == "squash":
-        resized = f"brought to {width} x {height} px"
+    stretched = preprocessing.fit == "squash" and stretch >= STRETCH
+    changes = []
+    if stretched:
+        changes.append(f"stretches them by {stretch:.2f} (--data.fit letterbox or crop keeps their shape)")
+    if enlargement >= ENLARGED:
+        own = [GRANULE * max(1, round(side / enlargement / GRANULE)) for side in (height, width)]
+        size = str(own[0]) if height == width else f"'[{own[0]}, {own[1]}]'"
+        changes.append(f"enlarges them by {enlargement:.2f} (--data.size {size} is about their own size)")
+    verb = how[preprocessing.fit] if stretched or preprocessing.fit != "squash" else "brought"
+    resized = f"{verb} to {width} x {height} px" + (f", which {' and '.join(changes)}" if changes else "")
     parts.append(resized)
     if tiling := preprocessing.tiling:
         parts.append(f"seen by detectors in tiles of {tiling.side} px that overlap by {tiling.shared} px or more")
-    plain = preprocessing.fit == "squash" and stretch < STRETCH and preprocessing.crop != "auto" and not tiling
+    plain = preprocessing.fit == "squash" and preprocessing.crop != "auto" and not tiling and not changes
     return "" if plain else f"images of {_common_size(parsed)} are {', '.join(parts)}"
 
 
 def _stretch(placement: Placement) -> float:
     """Returns the factor by which one axis is stretched more than the other, >= 1."""
+    across, down = _factors(placement)
+    return max(across, down) / min(across, down)
+
+
+def _enlargement(placement: Placement) -> float:
+    """Returns the factor by which both axes are enlarged at least; below 1 if one is reduced."""
+    return min(_factors(placement))
+
+
+def _factors(placement: Placement) -> tuple[float, float]:
     source, target = placement.source, placement.target
     across, down = ((target[end] - target[end - 2]) / max(1, source[end] - source[end - 2]) for end in (2, 3))
-    return max(across, down) / min(across, down)
+    return across, down
 
 
 def _area(box: tuple[int, int, int, int]) -> int:
