@@ -138,7 +138,7 @@ def main(options: argparse.Namespace) -> None:
     name = "Identity" if options.method == "SimCLR" else options.family
     family = {"MedMix": MedMix}.get(name) or getattr(strong, name)
     pairs = 0 if options.method == "SimCLR" else 4
-    views = PretextViews(options.view, scale=tuple(options.scale), patch_size=32, pairs=pairs, family=family())
+    views = PretextViews(size=options.view, scale=tuple(options.scale), patch_size=32, pairs=pairs, family=family())
     with tempfile.TemporaryDirectory() as folder:
         data = Folder(options.root, size=options.size, views=views, seed=options.seed, cache_dir=folder)
         data.setup("fit")

@@ -67,7 +67,25 @@ class Nothing(ImagesAlone):
     def score(self) -> Any: ...  # type: ignore[override]
 
 
-@pytest.mark.parametrize("kind", [Anything, More, ImagesAlone, Boxes, Folder])
+class MethodForProperty(ImagesAlone):
+    def encoders(self) -> Any: ...  # type: ignore[override]
+
+
+class PropertyForMethod(ImagesAlone):
+    @property
+    def check_images(self) -> Any: ...
+
+
+class OwnEncoders(ImagesAlone):
+    @property
+    def encoders(self) -> Any: ...
+
+
+class EncodersAsAttribute(ImagesAlone):
+    encoders = ()  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kind", [Anything, More, ImagesAlone, Boxes, Folder, OwnEncoders, EncodersAsAttribute])
 def test_methods_that_can_be_called_are_accepted(kind: type) -> None:
     check_overrides(kind)
 
@@ -87,6 +105,16 @@ def test_others_are_named_with_what_is_expected(kind: type, method: str, own: st
     own = own.replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(UserError, match=rf"{place}: {kind.__name__}\.{method} has the parameters {own}, .* {expected}"):
         check_overrides(kind)
+
+
+def test_a_property_must_stay_a_property_and_a_method_a_method() -> None:
+    place = r"test_overrides\.py, line \d+"
+    fix = "a method, but must be a property. Write @property above it"
+    with pytest.raises(UserError, match=rf"{place}: MethodForProperty\.encoders is {fix}"):
+        check_overrides(MethodForProperty)
+    fix = "a property, but must be a method. Remove @property above it"
+    with pytest.raises(UserError, match=rf"{place}: PropertyForMethod\.check_images is {fix}"):
+        check_overrides(PropertyForMethod)
 
 
 def test_the_content_is_needed_for_images_with_a_margin_only() -> None:

@@ -27,7 +27,8 @@ def check_overrides(
 ) -> None:
     """Checks that the methods that a class overrides accept the arguments of those that they replace.
 
-    Methods of this package, private methods, and steps, whose arguments Lightning looks up, are not checked.
+    Properties must stay properties, and methods must stay methods. Methods of this package, private methods, and steps,
+    whose arguments Lightning looks up, are not checked.
 
     Args:
         kind: The class.
@@ -36,29 +37,47 @@ def check_overrides(
         without: Parameters that the methods need not have.
 
     Raises:
-        UserError: If one does not.
+        UserError: If one does not, or is a property instead of a method, or a method instead of a property.
     """
     if is_packaged(kind):
         return
     for name, own, original in _overridden(kind, base):
-        if name in names if names else not name.startswith("_") and not name.endswith("_step"):
+        if name not in names if names else name.startswith("_") or name.endswith("_step"):
+            continue
+        if isinstance(own, FunctionType) and isinstance(original, property):
+            raise UserError(
+                f"{_place(own)}: {kind.__name__}.{name} is a method, but must be a property. Write @property above it."
+            )
+        if isinstance(own, property) and isinstance(own.fget, FunctionType) and isinstance(original, FunctionType):
+            raise UserError(
+                f"{_place(own.fget)}: {kind.__name__}.{name} is a property, but must be a method. Remove @property"
+                " above it."
+            )
+        if isinstance(own, FunctionType) and isinstance(original, FunctionType):
             expected = list(inspect.signature(original).parameters.values())
             if not _accepts(own, [one for one in expected if one.name not in without]):
                 raise UserError(
-                    f"{os.path.relpath(own.__code__.co_filename)}, line {own.__code__.co_firstlineno}:"
-                    f" {kind.__name__}.{name} has the parameters {_shown(own)}, but must accept those of"
+                    f"{_place(own)}: {kind.__name__}.{name} has the parameters {_shown(own)}, but must accept those of"
                     f" {original.__qualname__}: {_shown(original)}."
                 )
 
 
-def _overridden(kind: type, base: type | None) -> Iterator[tuple[str, FunctionType, FunctionType]]:
-    """Yields the name of each method that is not of this package but replaces one, the method, and the original."""
+def _overridden(kind: type, base: type | None) -> Iterator[tuple[str, Any, Any]]:
+    """Yields the name of each attribute that is not of this package but replaces one, the attribute, and the original.
+
+    Attributes are as classes store them: methods as functions, properties as properties.
+    """
     packaged = [one for one in (*kind.__mro__, *([base] if base else [])) if is_packaged(one)]
     for name in dict.fromkeys(name for one in kind.__mro__ if not is_packaged(one) for name in vars(one)):
         own = next(vars(one)[name] for one in kind.__mro__ if name in vars(one))
         original = next((vars(one)[name] for one in packaged if name in vars(one)), None)
-        if isinstance(own, FunctionType) and isinstance(original, FunctionType) and own is not original:
+        if own is not original:
             yield name, own, original
+
+
+def _place(function: FunctionType) -> str:
+    """Returns the file and line of a function."""
+    return f"{os.path.relpath(function.__code__.co_filename)}, line {function.__code__.co_firstlineno}"
 
 
 def _accepts(own: FunctionType, expected: list[Parameter]) -> bool:
