@@ -75,10 +75,10 @@ def test_complete_tables_and_images_elsewhere_are_not_mentioned(tmp_path: Path) 
     paths = touch(tmp_path, "a/0.png", "a/1.png", "b/0.png")
     files = Listing()
     assert list(files.missing(paths)) == []
-    assert files.left_out(tmp_path) == ()
+    assert files.unnamed_files(tmp_path) == ()
     touch(tmp_path, "elsewhere/0.png")
-    assert files.left_out(tmp_path / "elsewhere") == ()
-    assert files.left_out(tmp_path) == ("1 image file in no row",)
+    assert files.unnamed_files(tmp_path / "elsewhere") == ()
+    assert files.unnamed_files(tmp_path) == ("1 image file in no row",)
 
 
 def test_every_page_names_its_file_and_links_are_resolved(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_every_page_names_its_file_and_links_are_resolved(tmp_path: Path) -> Non
     (tmp_path / "link").symlink_to(tmp_path / "real")
     files = Listing()
     assert not list(files.missing([tmp_path / "link/0.png", tmp_path / "real/0.png", tmp_path / "x/../real/0.png"]))
-    assert files.left_out(tmp_path / "link") == files.left_out(tmp_path) == ("1 image file in no row",)
+    assert files.unnamed_files(tmp_path / "link") == files.unnamed_files(tmp_path) == ("1 image file in no row",)
     assert list(files.missing([*paths, tmp_path / "real/2.png", tmp_path / "no/0.png"])) == [
         tmp_path / "real/2.png",
         tmp_path / "no/0.png",
@@ -100,9 +100,9 @@ def test_a_folder_with_far_more_files_is_not_one_of_the_data_set(
     files = Listing()
     list(files.missing(touch(tmp_path, "a/0.png")))
     touch(tmp_path, *(f"home/{index}/{index}.png" for index in range(5)))
-    assert files.left_out(tmp_path) == ("5 image files in no row",)
+    assert files.unnamed_files(tmp_path) == ("5 image files in no row",)
     monkeypatch.setattr(listing, "MAX_OTHERS", 8)
-    assert files.left_out(tmp_path) == ()
+    assert files.unnamed_files(tmp_path) == ()
 
 
 def test_only_what_names_files_is_compared_with_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

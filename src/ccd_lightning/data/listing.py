@@ -16,7 +16,7 @@ MAX_OTHERS = 200_000  # maximum number of files and folders to look at beside th
 PARTS = 3  # maximum number of left-out folders named in messages
 
 
-def left_out(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
+def unused_files(manifest: Manifest, masks: bool = True) -> tuple[str, ...]:
     """Describes which files below the manifest's folder are not in the manifest.
 
     Args:
@@ -67,7 +67,7 @@ class Listing:
             else:
                 yield path
 
-    def left_out(self, root: Path, whole: bool = True) -> tuple[str, ...]:
+    def unnamed_files(self, root: Path, whole: bool = True) -> tuple[str, ...]:
         """Describes how many image files below a folder are not named, by their suffixes. Folders of masks are skipped.
 
         Args:

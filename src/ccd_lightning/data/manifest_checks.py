@@ -50,7 +50,7 @@ def require_files(manifest: Manifest, source: str, masks: bool = True) -> Manife
         row = next(row for row in manifest.rows if missing in map(file_of, (row.path, *row.masks)))
         what = "image" if file_of(row.path) == missing else f"mask of {row.path}"
         raise UserError(f"{missing}: no such file, but {source} gives it as the {what}. Add it, or correct its path.")
-    left_out = listing.left_out(manifest.root) if masks and not manifest.left_out else ()
+    left_out = listing.unnamed_files(manifest.root) if masks and not manifest.left_out else ()
     return replace(manifest, left_out=left_out) if left_out else manifest
 
 

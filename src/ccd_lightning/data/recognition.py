@@ -10,7 +10,7 @@ from pathlib import Path
 from ccd_lightning.commands import expand
 from ccd_lightning.data import published
 from ccd_lightning.data.layouts import is_folders, scan_folder
-from ccd_lightning.data.listing import Listing, left_out
+from ccd_lightning.data.listing import Listing, unused_files
 from ccd_lightning.data.manifest import Manifest
 from ccd_lightning.data.naming import is_junk
 from ccd_lightning.data.published import LayoutOptions
@@ -119,7 +119,7 @@ def read_layout(
                 if layout == AUTO and one.name == "two_folders" and (outer := _outer_root(root.absolute(), 1)):
                     raise UserError(f"{_part_of(root, outer)}, or read this part alone: --data.layout {one.name}")
                 manifest = one.read(folder, LayoutOptions(masks, seed, groups))
-                return expand_stacks(replace(manifest, left_out=left_out(manifest, masks)), groups, axis), one.name
+                return expand_stacks(replace(manifest, left_out=unused_files(manifest, masks)), groups, axis), one.name
     if layout != AUTO:
         raise UserError(f"{root}: not of the layout {layout}, which is {known[layout].shape}.")
     raise UserError(_not_recognised(root))
@@ -166,7 +166,7 @@ def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool,
         )
     if not masks:  # they are named, even if they need not exist
         list(listing.missing(file_of(path) for row in manifest.rows for path in row.masks))
-    left_out = listing.left_out(folder, whole)
+    left_out = listing.unnamed_files(folder, whole)
     if masks and groups:
         return replace(manifest, left_out=left_out) if left_out else manifest
     rows = [
