@@ -1,8 +1,11 @@
 """Folders as people have them: names, masks, patients and depths."""
 
+import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -387,15 +390,24 @@ def test_a_folder_of_files_that_are_not_read_is_reported(tmp_path: Path) -> None
         read_layout(tmp_path)
 
 
-def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures(tmp_path, train__good__deep=3, test__good=2)
+@pytest.mark.parametrize("refused", ["train", "train/good", "train/good/deep", "test", "test/polyp"])
+def test_a_folder_that_cannot_be_listed_is_reported(
+    refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path, train__good__deep=3, test__good=2, test__polyp=2)
 
-    def refuse(path: str) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(original: Callable[..., Any]) -> Callable[..., Any]:
+        def listing(path: Any = ".") -> Any:
+            if Path(path) == tmp_path / refused:
+                raise PermissionError(13, "Permission denied", str(path))
+            return original(path)
 
-    monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(UserError, match=r"this folder cannot be read \(Permission denied\)"):
-        scan_folder(tmp_path)
+        return listing
+
+    for name in ("scandir", "listdir"):  # pathlib uses one or the other
+        monkeypatch.setattr(f"os.{name}", refuse(getattr(os, name)))
+    with pytest.raises(UserError, match=rf"/{refused}: this folder cannot be read \(Permission denied\)"):
+        read_layout(tmp_path)
 
 
 def test_the_size_of_a_mask_is_compared_in_every_layout(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ccd_lightning.data.manifest import GOOD, Flaw, Manifest, Row
 from ccd_lightning.data.naming import IMAGE_WORDS, SUFFIXES, group_of, is_junk, is_mask_folder, is_normal
 from ccd_lightning.data.pairing import folders_below, pair, pair_annotations, settle
-from ccd_lightning.data.walking import count, count_unread, find, holds_image, sort_files, walk
+from ccd_lightning.data.walking import count, count_unread, entries, find, holds_image, sort_files, walk
 from ccd_lightning.errors import UserError
 
 EXPECTED = "expected train/good, test/good, test/<kind> and, where there are masks, ground_truth/<kind>"
@@ -104,8 +104,8 @@ def normal_folder(folder: Path) -> Path | None:
 
 def subfolders(folder: Path) -> list[Path]:
     """Returns the direct subfolders, sorted, without system folders and folders of masks."""
-    below = [path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name)] if folder.is_dir() else []
-    return sorted(path for path in below if not is_mask_folder(path))
+    below = [path for path in entries(folder) if path.is_dir() and not is_junk(path.name)] if folder.is_dir() else []
+    return [path for path in below if not is_mask_folder(path)]
 
 
 def _training_folder(train: Path, required: bool) -> Path | None:
@@ -233,9 +233,9 @@ def _instead(folder: Path) -> str:
 
 def list_images(folder: Path) -> list[Path]:
     """Returns the image files of a folder, sorted, without those of its subfolders. Other files are skipped."""
-    return sorted(path for path in folder.iterdir() if not is_junk(path.name) and holds_image(path))
+    return [path for path in entries(folder) if not is_junk(path.name) and holds_image(path)]
 
 
 def mask_folders(folder: Path) -> list[Path]:
     """Returns the direct subfolders that contain masks, sorted."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and is_mask_folder(path))
+    return [path for path in entries(folder) if path.is_dir() and is_mask_folder(path)]

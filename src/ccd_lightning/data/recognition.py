@@ -16,6 +16,7 @@ from ccd_lightning.data.naming import is_junk
 from ccd_lightning.data.published import LayoutOptions
 from ccd_lightning.data.sources import AXIAL, file_of
 from ccd_lightning.data.stacks import expand_stacks
+from ccd_lightning.data.walking import entries
 from ccd_lightning.errors import UserError
 
 AUTO = "auto"
@@ -137,10 +138,10 @@ def _unpacked(root: Path) -> Iterator[Path]:
     """Yields the folder, and those below it while there is only a single folder, as in many archives."""
     while True:
         yield root
-        entries = [path for path in root.iterdir() if not is_junk(path.name)]
-        if len(entries) != 1 or not entries[0].is_dir():
+        found = [path for path in entries(root) if not is_junk(path.name)]
+        if len(found) != 1 or not found[0].is_dir():
             return
-        root = entries[0]
+        root = found[0]
 
 
 def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool, whole: bool) -> Manifest:
@@ -178,7 +179,7 @@ def _read_table(table: Path, folders: Sequence[Path], masks: bool, groups: bool,
 def _not_recognised(root: Path) -> str:
     if outer := _outer_root(root.absolute()):
         return _part_of(root, outer)
-    names = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+    names = [path.name + "/" * path.is_dir() for path in entries(root)]
     found = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
     shapes = "\n".join(f"  {one.name:12} {one.shape}" for one in LAYOUTS)
     return f"{root}: no known layout; there is {found}. Known are\n{shapes}\n  a manifest   --data.root TABLE.csv"

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from ccd_lightning.data.annotations import looks_like_labels
 from ccd_lightning.data.formats.contents import begins_as_dicom
@@ -39,6 +39,22 @@ class Found(NamedTuple):
     unread: list[Path]
 
 
+def entries(folder: Path) -> list[Path]:
+    """Returns the files and folders in a folder, sorted.
+
+    Raises:
+        UserError: If the folder cannot be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename}: this folder cannot be read ({error.strerror}).") from error
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """Yields all files below a folder, except system files.
 
@@ -47,13 +63,9 @@ def walk(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: If a folder cannot be listed.
     """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: this folder cannot be read ({error.strerror}).") from error
-
     base = os.path.realpath(folder)
     seen = {base}
-    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         kept = []
         for name in sorted(folders):
             inside = os.path.realpath(os.path.join(parent, name))

@@ -67,8 +67,9 @@ class Log(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flushes finished lines."""
-        self.stream.flush()
+        """Flushes finished lines, unless the stream is closed: Python also flushes when the log is discarded."""
+        if not self.stream.closed:
+            self.stream.flush()
 
     def finish(self) -> None:
         """Writes the unfinished last line."""
