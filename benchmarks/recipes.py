@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -64,7 +65,7 @@ def pretrain(data: Folder, options: argparse.Namespace) -> dict[str, Tensor]:
     """The encoder's weights after pretraining."""
     changed = {name: getattr(options, name) for name in ("lr_scale", "batch_norm", "freeze", "l2_sp")}
     encoder = TrainedEncoderConfig(NETWORK, "imagenet", **changed)
-    alone = {"augmentation_weight": 0, "position_weight": 0} if options.method == "SimCLR" else {}
+    alone: dict[str, Any] = {"augmentation_weight": 0, "position_weight": 0} if options.method == "SimCLR" else {}
     module = (PMSACL if options.method == "PMSACL" else CCD)(
         encoder=encoder,
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=options.lr, weight_decay=1e-4),
@@ -93,12 +94,12 @@ def batches(dataset: AnomalyDataset) -> Iterator[Tensor]:
         yield torch.from_numpy(dataset.pixels(start, start + BATCH)).float() / 255
 
 
-def detectors(seed: int) -> dict[str, StatisticsDetector]:
+def detectors(seed: int, tops: Sequence[float]) -> dict[str, StatisticsDetector]:
     """What is fitted to the features."""
     encoder, local = EncoderConfig(NETWORK, "imagenet"), FeatureConfig(positions=16, window=3, normalise=True)
     whole = FeatureConfig((1, 2, 3, 4), 16, 3, normalise=True)
     made: dict[str, StatisticsDetector] = {
-        f"Neighbours, top {top:g}": Neighbours(encoder, local, top=top) for top in (0, 0.1, 1)
+        f"Neighbours, top {top:g}": Neighbours(encoder, local, top=top) for top in tops
     }
     for top in (0, 0.1):
         torch.manual_seed(seed)  # its channels
@@ -144,12 +145,12 @@ def main(options: argparse.Namespace) -> None:
         data.setup("fit")
         data.setup("test")
         weights = pretrain(data, options) if options.steps else None
-        for name, detector in detectors(options.seed).items():
+        for name, detector in detectors(options.seed, options.tops).items():
             detector.setup("fit")
             if weights:
                 detector.encoder.load_state_dict(weights)
             row = {"set": Path(options.root).name, **vars(options)}
-            del row["root"]
+            del row["root"], row["tops"]
             print(json.dumps(row | {"detector": name} | measure(detector.eval(), data, options.seed)), flush=True)
 
 
@@ -158,6 +159,7 @@ if __name__ == "__main__":
     parser.add_argument("--root", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--tops", type=float, nargs="+", default=(0, 0.1, 1), help="of the score of Neighbours")
     parser.add_argument("--steps", type=int, default=0, help="of pretraining; 0 takes the ImageNet weights as they are")
     parser.add_argument("--batch", type=int, default=8, help="images in a step")
     parser.add_argument("--method", default="CCD", choices=["CCD", "SimCLR", "PMSACL"])
