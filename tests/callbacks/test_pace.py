@@ -33,7 +33,8 @@ def test_the_time_is_printed_in_words(steps: int, rate: float, expected: str) ->
 def trainer(planned: float, **settings: Any) -> Any:
     usual = {"global_step": 0, "is_global_zero": True, "log_every_n_steps": 1, "check_val_every_n_epoch": 20}
     usual |= {"max_epochs": -1, "num_training_batches": 3, "accumulate_grad_batches": 1}
-    return SimpleNamespace(estimated_stepping_batches=planned, **usual | settings)
+    loop = SimpleNamespace(max_epochs=(usual | settings)["max_epochs"])
+    return SimpleNamespace(estimated_stepping_batches=planned, fit_loop=loop, **usual | settings)
 
 
 def fit(own: Any, steps: int, seconds: float, monkeypatch: pytest.MonkeyPatch, validate_at: int = -1) -> None:
@@ -95,6 +96,17 @@ def test_few_epochs_are_validated_more_often(batches: int, epochs: int, every: i
     assert own.check_val_every_n_epoch == every
 
 
+@pytest.mark.parametrize(
+    ("batches", "accumulated", "epochs", "shown"),
+    [(3, 1, -1, 200), (67, 1, -1, 9), (1000, 1, -1, 1), (3, 2, -1, 400), (3, 1, 7, 7)],
+)
+def test_the_number_of_epochs_follows_from_the_steps(batches: int, accumulated: int, epochs: int, shown: int) -> None:
+    own = trainer(600, num_training_batches=batches, accumulate_grad_batches=accumulated, max_epochs=epochs)
+    callback: Any = Pace()
+    callback.on_train_start(own, None)
+    assert own.fit_loop.max_epochs == shown
+
+
 @pytest.mark.fit
 @pytest.mark.parametrize("own", [[], ["--trainer.log_every_n_steps=2"]])
 def test_a_users_interval_wins(
@@ -127,7 +139,7 @@ def test_folder_configs_have_a_budget_in_steps(name: str) -> None:
     [(["--trainer.max_steps=3"], 3), (["--trainer.max_epochs=1"], 2), (["--trainer.max_epochs", "4"], 8)],
 )
 def test_a_budget_ends_with_a_validated_checkpoint(
-    length: list[str], steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+    length: list[str], steps: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder.parent)
     config = yaml.safe_load((CONFIGS / "ccd_folder.yaml").read_text())
@@ -135,6 +147,7 @@ def test_a_budget_ends_with_a_validated_checkpoint(
     Path("mine.yaml").write_text(yaml.safe_dump(config))
     words = ["--data.root=images", "--data.size=64", "--data.batch_size=5", "--data.num_workers=0", *VIEWS, *length]
     assert main(["fit", "--config", "mine.yaml", *words]) == 0
+    assert "/-2" not in capsys.readouterr().out  # the progress bar's number of epochs
     for file in ("best", "last"):
         checkpoint = read_checkpoint(Path(f"runs/mine/version_0/checkpoints/{file}.ckpt"))
         assert file != "last" or checkpoint["global_step"] == steps

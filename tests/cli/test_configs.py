@@ -128,6 +128,8 @@ def small(config: str, images: Path) -> list[str]:
     if config.startswith(PRETRAININGS):
         words += ["--data.views.size=16", "--data.views.patch_size=16"]
         words += ["--data.views.tile=16", "--data.views.augment_on=device"] if config.endswith("_local") else []
+    if config.endswith("_imagenet"):  # which keep something of the weights
+        words += ["--model.encoder.freeze=0", "--model.encoder.batch_norm=calibrate"]
     if config.startswith("igd"):
         words += ["--model.local_encoder.weights=null", "--model.latent_size=16", "--model.local_scale.width=8"]
         words += ["--model.global_scale.size=64", "--model.global_scale.width=8"]

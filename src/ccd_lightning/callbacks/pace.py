@@ -17,7 +17,8 @@ STEPS, SECONDS = 10, 20.0  # length of the measurement, whichever comes first
 class Pace(Callback):
     """Prints once, on the first rank, how long the fit will take, estimated from its first steps.
 
-    It also logs less often in long fits, and validates more often in fits of few epochs.
+    It also logs less often in long fits, validates more often in fits of few epochs, and derives the number of epochs
+    if the length of the fit is given in steps.
 
     Attributes:
         thin: Whether to set the trainer's `log_every_n_steps`, because the user has not set it.
@@ -38,9 +39,11 @@ class Pace(Callback):
             return
         if self.thin:
             trainer.log_every_n_steps = math.ceil(planned / READINGS)  # type: ignore[attr-defined]
-        if trainer.max_epochs == -1 and trainer.check_val_every_n_epoch:
+        if trainer.max_epochs == -1:
             epochs = planned * trainer.accumulate_grad_batches / trainer.num_training_batches
-            trainer.check_val_every_n_epoch = min(trainer.check_val_every_n_epoch, max(1, int(epochs / VALIDATIONS)))
+            trainer.fit_loop.max_epochs = math.ceil(epochs)  # for the progress bar, which would show "Epoch 0/-2"
+            if interval := trainer.check_val_every_n_epoch:
+                trainer.check_val_every_n_epoch = min(interval, max(1, int(epochs / VALIDATIONS)))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock."""
