@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from ccd_lightning.metrics.intervals import (
     delong_covariance,
@@ -84,6 +84,25 @@ def test_paired_test_agrees_with_the_published_implementation() -> None:
     assert (found.low, found.high) == pytest.approx((-0.148006866049, 0.286895754938), abs=1e-12)
 
 
+@pytest.mark.parametrize("rows", [slice(10, None), slice(14)], ids=["normal", "abnormal"])
+def test_two_images_of_a_class_are_enough_for_the_paired_test(rows: slice) -> None:
+    # DeLong et al. 1988, with the differences of the structural components in place of the components.
+    labels, scores = LABELS[rows], (FIRST[rows], SECOND[rows])
+    assert min(np.bincount(labels)) == 2
+    wins = np.zeros((2, (labels == 1).sum(), (labels == 0).sum()))  # of each detector, (abnormal, normal)
+    for detector, own in enumerate(scores):
+        for i, high in enumerate(own[labels == 1]):
+            for j, low in enumerate(own[labels == 0]):
+                wins[detector, i, j] = 1.0 if high > low else 0.5 if high == low else 0.0
+    differences = wins[0] - wins[1]
+    expected = differences.mean()
+    error = np.sqrt(sum(differences.mean(axis=axis).var(ddof=1) / differences.shape[1 - axis] for axis in (0, 1)))
+    found = delong_test(labels, *scores)
+    assert found.difference == pytest.approx(expected)
+    assert (found.low, found.high) == pytest.approx((expected - 1.959964 * error, expected + 1.959964 * error))
+    assert found.p == pytest.approx(2 * norm.cdf(-abs(expected) / error))
+
+
 def test_clustered_covariance_agrees_with_loops_from_the_paper() -> None:
     # Obuchowski 1997: components as DeLong's, summed over the m_i abnormal and n_i normal images of each cluster i.
     rng = np.random.default_rng(1)
@@ -157,10 +176,12 @@ def test_paired_test_of_scores_that_rank_alike_or_perfectly() -> None:
 def test_paired_test_refuses_what_it_cannot_compare() -> None:
     with pytest.raises(ValueError, match="21 labels, but 21 and 20 scores"):
         delong_test(LABELS, FIRST, SECOND[1:])
-    with pytest.raises(ValueError, match="at least two normal and two abnormal"):
-        delong_test(LABELS[:13], FIRST[:13], SECOND[:13])
-    with pytest.raises(ValueError, match="not all of one group"):
-        delong_test(LABELS, FIRST, SECOND, np.arange(21) * (LABELS == 0))
+    for rows in (slice(11, None), slice(13)):  # one normal image, one abnormal image
+        with pytest.raises(ValueError, match="at least two normal and two abnormal"):
+            delong_test(LABELS[rows], FIRST[rows], SECOND[rows])
+    for own in (LABELS, 1 - LABELS):  # one class has units of its own, the other is one group
+        with pytest.raises(ValueError, match="not all of one group"):
+            delong_test(LABELS, FIRST, SECOND, own * np.arange(21))
 
 
 def test_paired_test_is_wrong_as_often_as_it_says() -> None:

@@ -58,11 +58,12 @@ def obuchowski_rockette(labels: NDArray[np.int64], first: Floats, second: Floats
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_the_test_over_seeds_agrees_with_obuchowski_and_rockette(seeds: int) -> None:
+@pytest.mark.parametrize("labels", [LABELS, LABELS[7:], LABELS[:11]], ids=["many", "two normal", "two abnormal"])
+def test_the_test_over_seeds_agrees_with_obuchowski_and_rockette(seeds: int, labels: NDArray[np.int64]) -> None:
     rng = np.random.default_rng(seeds)
-    first, second = drawn(rng, seeds, 0.3), drawn(rng, seeds, 0.3)
-    difference, error, degrees = obuchowski_rockette(LABELS, first, second)
-    found = seeds_test(LABELS, first, second)
+    first, second = drawn(rng, seeds, 0.3, labels), drawn(rng, seeds, 0.3, labels)
+    difference, error, degrees = obuchowski_rockette(labels, first, second)
+    found = seeds_test(labels, first, second)
     assert found.difference == pytest.approx(difference)
     assert found.p == pytest.approx(2 * student.sf(abs(difference) / error, degrees))
     half = student.ppf(0.975, degrees) * error
@@ -114,8 +115,9 @@ def test_impossible_input_is_refused() -> None:
         seeds_test(LABELS, scores, scores[:1])
     with pytest.raises(ValueError, match="labels, but"):
         seeds_test(LABELS[:5], scores, scores)
-    with pytest.raises(ValueError, match="at least two normal"):
-        seeds_test(np.array([0, 1, 1]), scores[:, :3], scores[:, :3])
+    for labels in ([0, 1, 1], [0, 0, 1]):
+        with pytest.raises(ValueError, match="at least two normal"):
+            seeds_test(np.array(labels), scores[:, :3], scores[:, :3])
 
 
 def test_the_interval_of_a_mean_is_student_s() -> None:
