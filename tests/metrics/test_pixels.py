@@ -141,6 +141,36 @@ def test_images_of_different_resolution_are_pooled_at_the_coarser_one() -> None:
     assert counts[0].sum() + counts[1].sum() == 3 * 200 * 200
     truth, values = masks.flatten().numpy(), maps.flatten().numpy()
     assert measured(maps, masks)["pixel/auroc"] == pytest.approx(roc_auc_score(truth, values), abs=1e-3)
+    table = coarse(records, counts)
+    assert table.abnormal.sum(axis=1).tolist() == masks.sum(dim=(1, 2)).tolist()
+    found = table.evaluator(["pixel/auroc"])(np.ones((1, 3)))
+    assert found["pixel/auroc"] == pytest.approx([roc_auc_score(truth, values)], abs=1e-3)
+
+
+def test_a_bin_of_the_grid_holds_few_pixels() -> None:
+    half = torch.rand(8, 32, 64).exp()  # both classes have the same values
+    maps, masks = torch.cat([half, half], dim=1), torch.zeros(8, 64, 64, dtype=torch.bool)
+    masks[:, :32] = True
+    records = recorded(maps, masks)[1]
+    counts = pooled(records)
+    table = coarse(records, counts)
+    for rows, count in zip((table.normal, table.abnormal), counts[:2], strict=True):
+        assert count.max() < 0.2 * 2 / GRID * count.sum()  # hardly any ties
+        assert rows.sum(axis=0).max() <= 2 / GRID * count.sum() + count.max()
+
+
+def test_metrics_of_a_resample_are_those_of_the_images_drawn() -> None:
+    maps, masks = pixels(7)
+    maps = maps.log1p().mul(2).round().clamp(max=6)  # few values, each with a bin of the grid
+    images, records = recorded(maps, masks, 2.0)
+    table = coarse(records, pooled(records))
+    assert table.normal.shape == (12, 7)
+    draws = [range(12), [0, 0, 1, 2, 4, 4, 5, 6, 7, 9, 9, 11], [3, 3, 3, 3, 10, 10, 10, 8, 8, 8, 8, 8]]
+    drawn = np.array([np.bincount(chosen, minlength=12) for chosen in draws], dtype=np.float64)
+    found = table.evaluator(PIXEL_METRICS)(drawn)
+    for index, chosen in enumerate(draws):
+        expected = pixel_metrics([images[i] for i in chosen], [records[i] for i in chosen], 2.0, resamples=0).metrics
+        assert {name: values[index] for name, values in found.items()} == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_grid_of_the_resamples_keeps_all_counts_and_nearly_all_of_the_metrics() -> None:
@@ -206,6 +236,7 @@ def test_undefined_metrics_have_a_reason() -> None:
     assert pixel_metrics(images, records, THRESHOLD).undefined == every(PIXEL_METRICS, "no abnormal pixels")
     images, records = recorded(maps, torch.ones_like(masks))
     assert pixel_metrics(images, records, THRESHOLD).undefined == every(PIXEL_METRICS, "no normal pixels")
+    assert pixel_metrics([], [], THRESHOLD).undefined == every(PIXEL_METRICS, "no normal pixels")
     found = pixel_metrics(*recorded(maps, masks, math.nan), math.nan)
     assert found.undefined == every(
         ("pixel/dice", "pixel/iou", "pixel/mean_dice", "pixel/mean_iou"), "no pixel threshold"

@@ -71,7 +71,7 @@ def record_pixels(path: str, anomaly_map: Tensor, mask: Tensor, threshold: float
     bins, truth = float_bins(anomaly_map).cpu().numpy(), mask.cpu().numpy()
     labels, _ = ndimage.label(truth, EIGHT_NEIGHBOURS) if truth.any() else (truth.astype(np.int32), 0)
     inside = labels[truth]
-    shares = 1 / np.bincount(inside, minlength=1)[inside]
+    shares = 1 / np.bincount(inside)[inside]
     occupied, shift = np.unique(bins), 0
     while len(occupied) > LIMIT:
         occupied, shift = np.unique(occupied >> 1), shift + 1
@@ -84,7 +84,7 @@ def record_pixels(path: str, anomaly_map: Tensor, mask: Tensor, threshold: float
         shift,
         normal,
         abnormal,
-        np.bincount(inverse, weights=shares, minlength=len(level)).astype(np.float64),  # integers if empty
+        np.bincount(inverse, weights=shares).astype(np.float64),  # integers if empty
         (int((over & ~truth).sum()), int((over & truth).sum())),
         image_auroc(normal, abnormal),
     )
