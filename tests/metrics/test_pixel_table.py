@@ -87,7 +87,8 @@ def test_the_table_of_an_earlier_test_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["missing", "empty", "text", "cut", "flipped", "array", "lacking", "short", "long", "areas"]
+    "damage",
+    ["missing", "empty", "text", "cut", "flipped", "array", "lacking", "short", "long", "areas", "normal", "pickled"],
 )
 def test_damaged_tables_are_refused(damage: str, tmp_path: Path) -> None:
     file, whole = tmp_path / PIXELS, table(detectors(0)[1][0])
@@ -110,11 +111,14 @@ def test_damaged_tables_are_refused(damage: str, tmp_path: Path) -> None:
         arrays.pop("above") if damage == "lacking" else None
         arrays["regions"] = arrays["regions"][: -1 if damage == "short" else None]
         arrays["aurocs"] = arrays["aurocs"][: -1 if damage == "areas" else None]
+        arrays["normal"] = arrays["normal"][: -1 if damage == "normal" else None]
+        arrays["aurocs"] = arrays["aurocs"].astype(object if damage == "pickled" else np.float64)  # could run any code
         arrays["paths"] = np.append(arrays["paths"], "x") if damage == "long" else arrays["paths"]
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=damage == "pickled", **arrays)
     with pytest.raises(UserError, match="ccd test --ckpt_path") as caught:
         read_pixels(tmp_path)
-    assert str(caught.value).startswith(f"{file}: ")
+    reason = "not found; older versions did not write it" if damage == "missing" else "cannot be read ("
+    assert str(caught.value).startswith(f"{file}: {reason}")
 
 
 def resampled(rows: list[list[PixelRecord]], images: list[ImageRecord], draws: list[list[int]]) -> dict[str, Floats]:
