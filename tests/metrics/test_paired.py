@@ -88,5 +88,6 @@ def test_intervals_of_grouped_images_miss_as_often_as_they_say() -> None:
 def test_holm_is_that_of_r() -> None:
     # p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.02, 0.5, 0.02]) == pytest.approx([0.06, 0.5, 0.06])  # equal ones stay equal
     assert holm([0.7, 0.9]) == [1, 1]
     assert holm([0.2]) == [0.2]

@@ -90,7 +90,7 @@ def _intervals(found: Mapping[str, float], resampled: Mapping[str, Floats]) -> d
 def holm(values: Sequence[float]) -> list[float]:
     """Returns p-values corrected for multiple tests (Holm, Scandinavian Journal of Statistics 1979), in order."""
     corrected, least = [0.0] * len(values), 0.0
-    for rank, index in enumerate(np.argsort(values, kind="stable")):
+    for rank, index in enumerate(np.argsort(values)):
         least = max(least, min(1.0, (len(values) - rank) * values[index]))
         corrected[index] = least
     return corrected
