@@ -19,7 +19,7 @@ COUNTS = {  # sets, encoders of which some are pretrained, detectors, seeds
     "bmad": (6, 5, 3, 3, 3),
     "medianomaly": (7, 5, 3, 3, 3),
     "published": (3, 5, 3, 4, 3),
-    "real": (3, 5, 3, 3, 5),
+    "real": (3, 5, 3, 4, 5),
     "synthetic": (1, 4, 3, 3, 3),
 }
 
