@@ -136,9 +136,8 @@ def measure(detector: StatisticsDetector, data: Folder, seed: int) -> dict[str, 
 def main(options: argparse.Namespace) -> None:
     """Prints a line per detector."""
     seed_everything(options.seed, verbose=False)
-    name = "Identity" if options.method == "SimCLR" else options.family
-    family = {"MedMix": MedMix}.get(name) or getattr(strong, name)
-    pairs = 0 if options.method == "SimCLR" else 4
+    named, pairs = ("Identity", 0) if options.method == "SimCLR" else (options.family, 4)
+    family = {"MedMix": MedMix}.get(named) or getattr(strong, named)
     views = PretextViews(size=options.view, scale=tuple(options.scale), patch_size=32, pairs=pairs, family=family())
     with tempfile.TemporaryDirectory() as folder:
         data = Folder(options.root, size=options.size, views=views, seed=options.seed, cache_dir=folder)

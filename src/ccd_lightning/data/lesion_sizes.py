@@ -39,13 +39,17 @@ def describe_lesions(sizes: Sequence[float], preprocessing: Preprocessing, own: 
     height, width = (min(pair) for pair in zip(wanted, limits, strict=True))
     if height <= preprocessing.shape[0] and width <= preprocessing.shape[1]:
         return f"{message}. The images have {own[1]:.0f} x {own[0]:.0f} px; enlarging them does not help"
-    size = str(height) if height == width else f"'[{height}, {width}]'"
-    options = f"--data.size {size}"
+    options = size_option(height, width)
     if max(height, width) > WHOLE:
         options += f" --data.tiles '{{side: {TILE}}}'"
     if [height, width] != wanted:
         return f"{message}. To see them as large as they are in the images: {options}"
     return f"{message}. To see them at {WANTED} px: {options}"
+
+
+def size_option(height: int, width: int) -> str:
+    """Returns the option that sets a working size in pixels, as written on the command line."""
+    return f"--data.size {height}" if height == width else f"--data.size '[{height}, {width}]'"
 
 
 def _enlargement(own: tuple[float, float], preprocessing: Preprocessing) -> float:

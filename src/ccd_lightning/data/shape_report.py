@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from ccd_lightning.data.lesion_sizes import GRANULE
+from ccd_lightning.data.lesion_sizes import GRANULE, size_option
 from ccd_lightning.data.placement import Placement
 from ccd_lightning.data.preprocessing import Preprocessing
 
@@ -26,8 +26,9 @@ def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocess
         A sentence. Empty if whole images with about the working aspect ratio are resized, and not enlarged.
     """
     parsed = [Placement.from_numbers(numbers) for numbers in placements.tolist()]
-    stretch = float(np.median([_stretch(placement) for placement in parsed]))
-    enlargement = float(np.median([_enlargement(placement) for placement in parsed]))
+    factors = np.array([_factors(placement) for placement in parsed])  # (N, 2)
+    most, least = factors.max(axis=1), factors.min(axis=1)
+    stretch, enlargement = float(np.median(most / least)), float(np.median(least))
     parts = []
     if preprocessing.crop == "auto":
         shares = [_area(placement.source) / (placement.original[0] * placement.original[1]) for placement in parsed]
@@ -39,9 +40,8 @@ def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocess
     if stretched:
         changes.append(f"stretches them by {stretch:.2f} (--data.fit letterbox or crop keeps their shape)")
     if enlargement >= ENLARGED:
-        own = [GRANULE * max(1, round(side / enlargement / GRANULE)) for side in (height, width)]
-        size = str(own[0]) if height == width else f"'[{own[0]}, {own[1]}]'"
-        changes.append(f"enlarges them by {enlargement:.2f} (--data.size {size} is about their own size)")
+        own = (GRANULE * max(1, round(side / enlargement / GRANULE)) for side in preprocessing.shape)
+        changes.append(f"enlarges them by {enlargement:.2f} ({size_option(*own)} is about their own size)")
     verb = how[preprocessing.fit] if stretched or preprocessing.fit != "squash" else "brought"
     resized = f"{verb} to {width} x {height} px" + (f", which {' and '.join(changes)}" if changes else "")
     parts.append(resized)
@@ -51,18 +51,8 @@ def describe_shapes(placements: npt.NDArray[np.int32], preprocessing: Preprocess
     return "" if plain else f"images of {_common_size(parsed)} are {', '.join(parts)}"
 
 
-def _stretch(placement: Placement) -> float:
-    """Returns the factor by which one axis is stretched more than the other, >= 1."""
-    across, down = _factors(placement)
-    return max(across, down) / min(across, down)
-
-
-def _enlargement(placement: Placement) -> float:
-    """Returns the factor by which both axes are enlarged at least; below 1 if one is reduced."""
-    return min(_factors(placement))
-
-
 def _factors(placement: Placement) -> tuple[float, float]:
+    """Returns the factors by which an image is enlarged along its width and height; below 1 if it is reduced."""
     source, target = placement.source, placement.target
     across, down = ((target[end] - target[end - 2]) / max(1, source[end] - source[end - 2]) for end in (2, 3))
     return across, down
